@@ -1,0 +1,35 @@
+"""The null backend: computes nothing, so that the loop, the commands and checkpoints are tested in seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from bertkit.backend import Capabilities, Engine, Job, Probe, Setting
+from bertkit.world import World
+
+
+class NullBackend:
+    name = "null"
+    aliases: tuple[str, ...] = ()
+    preference = -1  # never by itself
+    capabilities = Capabilities(
+        precisions=("fp32", "bf16"),
+        heads=("classification", "regression", "span", "pretraining"),
+        layouts=("padded", "unpadded", "packed"),
+        multi_process=False,
+        computes=False,
+    )
+    settings: Mapping[str, Setting] = {
+        "step_seconds": Setting(0.0, "seconds that every update takes; for tests that interrupt a run"),
+    }
+
+    def probe(self) -> Probe:
+        return Probe(True, "computes nothing; for tests and dry runs", self.capabilities.precisions)
+
+    def engine(self, job: Job, world: World) -> Engine:
+        from bertkit.errors import UserError
+        from bertkit_null.engine import NullEngine
+
+        if world.size > 1:
+            raise UserError(f"the null backend runs alone, not on {world.size} processes", "start one process")
+        return NullEngine(job)

@@ -1,0 +1,67 @@
+"""An engine without arithmetic: its state is a fingerprint of every batch that it was given, in order."""
+
+from __future__ import annotations
+
+import time
+import zlib
+from collections.abc import Mapping
+
+import numpy as np
+
+from bertkit.backend import Arrays, Batch, Job, Peak, Scalars, Update
+
+
+class NullEngine:
+    """Weights are those it started from; `seen` folds in all token ids in order, so resumes can be compared."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.seen = 0
+        self.steps = 0
+
+    def train_step(self, update: Update, learning_rate: float) -> Scalars:
+        time.sleep(float(self.job.settings.get("step_seconds", 0.0)))
+        for batch in update.micro_batches:
+            self.seen = zlib.crc32(np.ascontiguousarray(batch["input_ids"]).data, self.seen)
+        self.steps += 1
+        slots = sum(len(batch["input_ids"]) for batch in update.micro_batches)
+        return {"loss": 1.0 / self.steps, "grad_norm": 1.0, "slots": slots}
+
+    def predict(self, batch: Batch) -> Arrays:
+        tokens, sequences = len(batch["input_ids"]), len(batch["cu_seqlens"]) - 1
+        if self.job.head.kind == "span":
+            return {name: np.zeros(tokens, np.float32) for name in ("start_logits", "end_logits")}
+        arrays = {"logits": np.zeros((sequences, self.job.head.outputs), np.float32)}
+        if self.job.head.kind == "pretraining":
+            masked = len(batch["masked_positions"])
+            arrays["masked_logits"] = np.zeros((masked, self.job.model.vocab_size), np.float32)
+        return arrays
+
+    def weights(self) -> Arrays:
+        return {name: np.array(array) for name, array in self.job.weights.items()}
+
+    def state_dict(self) -> Arrays:
+        model = {f"model.{name}": array for name, array in self.weights().items()}
+        return model | {"null.seen": np.array(self.seen), "null.steps": np.array(self.steps)}
+
+    def load_state_dict(self, arrays: Mapping[str, np.ndarray]) -> None:
+        self.seen = int(arrays["null.seen"])
+        self.steps = int(arrays["null.steps"])
+
+    def gather(self, rows: np.ndarray) -> np.ndarray:
+        return rows
+
+    def synchronize(self) -> None:
+        pass
+
+    def describe(self) -> Mapping[str, str]:
+        return {"device": "none", "layout": "ragged"}
+
+    def peak(self) -> Peak:
+        return Peak(float("nan"), "computes nothing")
+
+    def peak_memory(self) -> int | None:
+        return None
+
+    def close(self) -> None:
+        pass

@@ -1,0 +1,130 @@
+"""BERT: the encoder over N slots of any layout, and its four heads.
+
+Legend: N slots, T tokens, B sequences, M masked positions, H hidden, V vocabulary, C outputs of the head.
+Source: Devlin et al. 2018, arXiv:1810.04805. Parameters have Hugging Face's names (`bertkit.parameters`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from bertkit.model_config import Head, ModelConfig
+from bertkit_torch.attention import attend
+from bertkit_torch.dropout import Dropout
+from bertkit_torch.placement import Placed
+from bertkit_torch.weights import ComputeWeights
+
+Outputs = dict[str, Tensor]
+Tensors = Mapping[str, Tensor]  # a batch's arrays on the device
+
+
+class Bert(nn.Module):
+    """The parameters, float32, as a module tree with Hugging Face's names; `forward` is the functions below."""
+
+    def __init__(self, config: ModelConfig, head: Head, weights: Mapping[str, np.ndarray]) -> None:
+        super().__init__()
+        self.config = config
+        self.head = head
+        for name, values in weights.items():
+            *path, leaf = name.split(".")
+            module: nn.Module = self
+            for part in path:
+                if part not in module._modules:
+                    module.add_module(part, nn.Module())
+                module = module.get_submodule(part)
+            module.register_parameter(leaf, nn.Parameter(torch.tensor(values, dtype=torch.float32)))
+
+    def compute_weights(self, dtype: torch.dtype) -> ComputeWeights:
+        return ComputeWeights(dict(self.named_parameters()), dtype)
+
+    def forward(self, weights: ComputeWeights, placed: Placed, batch: Tensors, drop: Dropout) -> Outputs:
+        """The head's logits, float32 (`bertkit.backend.Engine.predict` says which and their shapes)."""
+        hidden = encode(weights, self.config, placed, drop)
+        return HEADS[self.head.kind](weights, self.config, hidden, placed, batch, drop)
+
+
+def encode(w: ComputeWeights, config: ModelConfig, placed: Placed, drop: Dropout) -> Tensor:
+    """-> (N, H) in the compute dtype."""
+    table = w.masters
+    words = functional.embedding(placed.input_ids, table["bert.embeddings.word_embeddings.weight"])
+    positions = functional.embedding(placed.position_ids, table["bert.embeddings.position_embeddings.weight"])
+    types = functional.embedding(placed.token_type_ids, table["bert.embeddings.token_type_embeddings.weight"])
+    summed = (words + positions + types).to(w.dtype)
+    hidden = drop(
+        w.layer_norm(summed, "bert.embeddings.LayerNorm", config.layer_norm_eps), config.hidden_dropout_prob
+    )
+    for index in range(config.num_hidden_layers):
+        hidden = encoder_layer(w, f"bert.encoder.layer.{index}", config, hidden, placed, drop)
+    return hidden
+
+
+def encoder_layer(
+    w: ComputeWeights, name: str, config: ModelConfig, x: Tensor, placed: Placed, drop: Dropout
+) -> Tensor:
+    """(N, H) -> (N, H)."""
+    own = f"{name}.attention.self"
+    qkv = w.dense(x, f"{own}.query", f"{own}.key", f"{own}.value")  # (N, 3H)
+    found = attend(qkv, placed, config.num_attention_heads, drop, config.attention_probs_dropout_prob)
+    found = drop(w.dense(found, f"{name}.attention.output.dense"), config.hidden_dropout_prob)
+    x = w.layer_norm(x + found, f"{name}.attention.output.LayerNorm", config.layer_norm_eps)
+    inner = activation(config.hidden_act)(w.dense(x, f"{name}.intermediate.dense"))  # (N, F)
+    inner = drop(w.dense(inner, f"{name}.output.dense"), config.hidden_dropout_prob)
+    return w.layer_norm(x + inner, f"{name}.output.LayerNorm", config.layer_norm_eps)
+
+
+def activation(name: str) -> Callable[[Tensor], Tensor]:
+    """`gelu` is the exact form by erf; `gelu_new` and `gelu_pytorch_tanh` the tanh form (arXiv:1606.08415)."""
+    if name == "relu":
+        return functional.relu
+    form = "none" if name == "gelu" else "tanh"
+    return lambda x: functional.gelu(x, approximate=form)
+
+
+def pool(w: ComputeWeights, config: ModelConfig, hidden: Tensor, placed: Placed, batch: Tensors) -> Tensor:
+    """(N, H) -> (B, H): a dense layer and tanh over each sequence's first token."""
+    first = placed.token_slots[batch["cu_seqlens"][:-1]]
+    return torch.tanh(w.dense(hidden.index_select(0, first), "bert.pooler.dense"))
+
+
+def sequence_head(
+    w: ComputeWeights, config: ModelConfig, hidden: Tensor, placed: Placed, batch: Tensors, drop: Dropout
+) -> Outputs:
+    """Classification and regression: logits (B, C)."""
+    own = config.classifier_dropout
+    pooled = drop(pool(w, config, hidden, placed, batch), config.hidden_dropout_prob if own is None else own)
+    return {"logits": w.dense_fp32(pooled, "classifier")}
+
+
+def span_head(
+    w: ComputeWeights, config: ModelConfig, hidden: Tensor, placed: Placed, batch: Tensors, drop: Dropout
+) -> Outputs:
+    """Start and end logits, (T,) each."""
+    logits = w.dense(hidden, "qa_outputs").float().index_select(0, placed.token_slots)  # (T, 2)
+    return {"start_logits": logits[:, 0], "end_logits": logits[:, 1]}
+
+
+def pretraining_head(
+    w: ComputeWeights, config: ModelConfig, hidden: Tensor, placed: Placed, batch: Tensors, drop: Dropout
+) -> Outputs:
+    """Masked-word logits (M, V), on the masked positions only, and next-sentence logits (B, 2)."""
+    masked = hidden.index_select(0, placed.token_slots[batch["masked_positions"]])  # (M, H)
+    name = "cls.predictions.transform"
+    masked = activation(config.hidden_act)(w.dense(masked, f"{name}.dense"))
+    masked = w.layer_norm(masked, f"{name}.LayerNorm", config.layer_norm_eps)
+    decoder = w.cast("bert.embeddings.word_embeddings.weight")  # tied
+    logits = functional.linear(masked, decoder, w.cast("cls.predictions.bias"))
+    pooled = pool(w, config, hidden, placed, batch)
+    return {"masked_logits": logits.float(), "logits": w.dense_fp32(pooled, "cls.seq_relationship")}
+
+
+HEADS = {
+    "classification": sequence_head,
+    "regression": sequence_head,
+    "span": span_head,
+    "pretraining": pretraining_head,
+}

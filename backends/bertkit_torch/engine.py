@@ -1,0 +1,137 @@
+"""TorchEngine: the neutral seam's Engine over any torch Device. One forward path, one backward path, one update."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import SupportsFloat
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bertkit.backend import Arrays, Batch, Job, LayoutKind, Peak, Scalars, Update
+from bertkit.layouts import Layout, lay_out
+from bertkit.world import World
+from bertkit_torch.bert import Bert, Outputs
+from bertkit_torch.device import Device
+from bertkit_torch.dropout import Dropout, dropout, no_dropout, stream_key
+from bertkit_torch.losses import loss
+from bertkit_torch.optimizer import read
+from bertkit_torch.placement import place
+from bertkit_torch.ranks import Ranks
+from bertkit_torch.weights import ComputeWeights
+
+
+class TorchEngine:
+    """Computes on one rank's device."""
+
+    def __init__(self, device: Device, job: Job, world: World) -> None:
+        self.device = device
+        self.job = job
+        self.world = world
+        self.place = device.open(job, world)
+        self.dtype = device.compute_dtype(job.precision)
+        self.layout: LayoutKind = device.layout if job.layout == "auto" else job.layout
+        self.ranks = Ranks(world, device.collectives)
+        self.model = Bert(job.model, job.head, job.weights).to(self.place)
+        self.parameters = dict(self.model.named_parameters())
+        self.optimizer = device.optimizer(self.parameters, job.optimizer)
+        self._inference: ComputeWeights | None = None
+
+    def train_step(self, update: Update, learning_rate: float) -> Scalars:
+        self._inference = None
+        weights = self.model.compute_weights(self.dtype)
+        total = torch.zeros((), device=self.place)
+        slots = 0
+        for number, batch in enumerate(update.micro_batches):
+            if len(batch["cu_seqlens"]) == 1:  # this rank has no sequence in this micro-batch
+                continue
+            layout = lay_out(batch, self.layout)
+            slots += layout.slots
+            value = self._loss(weights, batch, layout, update, number)
+            value.backward()  # type: ignore[no-untyped-call]  # torch 2.13 leaves it untyped
+            total += value.detach()
+        self.device.step_boundary()
+        norm = self._update(total, learning_rate)
+        self.device.step_boundary()
+        scalars: dict[str, SupportsFloat] = {"loss": total, "grad_norm": norm, "slots": slots}
+        return scalars
+
+    def _loss(self, weights: ComputeWeights, batch: Batch, layout: Layout, update: Update, number: int) -> Tensor:
+        key = stream_key(self.job.seed, update.step, self.world.rank, number)
+        drop = dropout(self.device.masks(key, self.place))
+        tensors = self._tensors(batch)
+        outputs = self._forward(weights, tensors, layout, drop)
+        return loss(self.job.head.kind, outputs, tensors, update.label_counts)
+
+    def _update(self, total: Tensor, learning_rate: float) -> Tensor:
+        """Sum gradients and loss over the ranks, clip, step. Returns the gradients' norm before clipping."""
+        parameters = list(self.parameters.values())
+        for parameter in parameters:
+            if parameter.grad is None:  # a rank without a sequence still meets the others
+                parameter.grad = torch.zeros_like(parameter)
+        self.ranks.sum_([total, *(p.grad for p in parameters if p.grad is not None)])
+        norm = self.device.clip_grad_norm(parameters, self.job.optimizer.clip_norm)
+        self.optimizer.step(learning_rate)
+        for parameter in parameters:
+            parameter.grad = None
+        return norm
+
+    def predict(self, batch: Batch) -> Arrays:
+        with torch.no_grad():
+            if self._inference is None:
+                self._inference = self.model.compute_weights(self.dtype)
+            layout = lay_out(batch, self.layout)
+            outputs = self._forward(self._inference, self._tensors(batch), layout, no_dropout)
+        return {name: tensor.float().cpu().numpy() for name, tensor in outputs.items()}
+
+    def _forward(self, weights: ComputeWeights, batch: Mapping[str, Tensor], layout: Layout, drop: Dropout) -> Outputs:
+        outputs: Outputs = self.model(weights, place(layout, self.place), batch, drop)
+        return outputs
+
+    def _tensors(self, batch: Batch) -> dict[str, Tensor]:
+        """What the heads and losses read of the batch, on the device."""
+        skipped = ("input_ids", "token_type_ids", "example_ids")
+        arrays = {name: array for name, array in batch.items() if name not in skipped}
+        arrays["cu_seqlens"] = arrays["cu_seqlens"].astype(np.int64)
+        return {name: torch.from_numpy(array).to(self.place) for name, array in arrays.items()}
+
+    def weights(self) -> Arrays:
+        return {name: p.detach().cpu().numpy().copy() for name, p in self.parameters.items()}
+
+    def state_dict(self) -> Arrays:
+        return {f"model.{name}": array for name, array in self.weights().items()} | self.optimizer.state_dict()
+
+    def load_state_dict(self, arrays: Mapping[str, np.ndarray]) -> None:
+        values = {n: read(arrays, f"model.{n}", tuple(p.shape)) for n, p in self.parameters.items()}
+        self.optimizer.load_state_dict(arrays)
+        self._inference = None
+        with torch.no_grad():
+            for name, parameter in self.parameters.items():
+                parameter.copy_(torch.from_numpy(values[name].copy()))
+
+    def gather(self, rows: np.ndarray) -> np.ndarray:
+        return self.ranks.gather(rows)
+
+    def synchronize(self) -> None:
+        self.device.synchronize()
+
+    def describe(self) -> Mapping[str, str]:
+        return {
+            "device": str(self.place),
+            "torch": torch.__version__,
+            "compute dtype": str(self.dtype).removeprefix("torch."),
+            "layout": self.layout,
+            "attention": "grouped batched matmul",
+            "optimizer": "fused AdamW",
+            **self.device.describe(),
+        }
+
+    def peak(self) -> Peak:
+        return self.device.peak(self.job.precision, self.place)
+
+    def peak_memory(self) -> int | None:
+        return self.device.peak_memory()
+
+    def close(self) -> None:
+        self.ranks.close()

@@ -1,0 +1,41 @@
+"""Parameters in the dtype that the dense layers compute in: cast once an update, neighbours joined into one matrix.
+
+The casts are part of the autograd graph, so gradients arrive at the float32 masters and are summed there in float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+
+class ComputeWeights:
+    """A view of the masters for one update's forward passes; made anew after each optimizer step."""
+
+    def __init__(self, masters: Mapping[str, Tensor], dtype: torch.dtype) -> None:
+        self.masters = masters
+        self.dtype = dtype
+        self._ready: dict[tuple[str, ...], Tensor] = {}
+
+    def cast(self, *names: str) -> Tensor:
+        """The named parameters, joined along their first axis, in the compute dtype."""
+        if names not in self._ready:
+            parts = [self.masters[name].to(self.dtype) for name in names]
+            self._ready[names] = parts[0] if len(parts) == 1 else torch.cat(parts)
+        return self._ready[names]
+
+    def dense(self, x: Tensor, *names: str) -> Tensor:
+        """x (…, inputs) -> (…, outputs of all the named layers side by side)."""
+        weight = self.cast(*(f"{name}.weight" for name in names))
+        return torch.nn.functional.linear(x, weight, self.cast(*(f"{name}.bias" for name in names)))
+
+    def dense_fp32(self, x: Tensor, name: str) -> Tensor:
+        """A small layer computed in float32 whatever the compute dtype: a head's last word on the logits."""
+        weight, bias = self.masters[f"{name}.weight"], self.masters[f"{name}.bias"]
+        return torch.nn.functional.linear(x.float(), weight, bias)
+
+    def layer_norm(self, x: Tensor, name: str, epsilon: float) -> Tensor:
+        weight, bias = self.cast(f"{name}.weight"), self.cast(f"{name}.bias")
+        return torch.nn.functional.layer_norm(x, weight.shape, weight, bias, epsilon)

@@ -1,0 +1,171 @@
+"""The seam between bertkit and any framework: what an Engine computes, and what a Backend says of itself.
+
+NumPy goes in, numbers come out; padding, devices and precision are the engine's own business.
+
+Legend: T tokens of the batch without padding, B sequences, M masked positions, N any number of rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol, SupportsFloat
+
+import numpy as np
+
+from bertkit.model_config import Head, HeadKind, ModelConfig
+from bertkit.world import World
+
+# A ragged slice of features:
+#   input_ids (T,) int32 · token_type_ids (T,) int32 · cu_seqlens (B+1,) int32 · example_ids (B,) int64, and
+#   classification: labels (B,) int64          regression: labels (B,) float32
+#   span: start_positions, end_positions (B,) int64, counted within the sequence
+#   pretraining: masked_positions (M,) int64 into the T tokens, masked_labels (M,) int64, labels (B,) int64
+Batch = Mapping[str, np.ndarray]
+Arrays = dict[str, np.ndarray]
+Scalars = Mapping[str, SupportsFloat]  # values may still be on the device: float() waits for them
+
+Precision = Literal["fp32", "tf32", "bf16", "fp16"]
+LayoutKind = Literal["padded", "unpadded", "packed"]
+PRECISIONS: tuple[Precision, ...] = ("fp32", "tf32", "bf16", "fp16")
+
+
+@dataclass(frozen=True)
+class Update:
+    """One rank's share of one optimizer update."""
+
+    step: int  # 1 for the run's first update; with the seed it fixes dropout
+    micro_batches: tuple[Batch, ...]  # as many on every rank; one without sequences is allowed
+    label_counts: Mapping[str, int]  # over all ranks and micro-batches; the losses are divided by these
+
+
+@dataclass(frozen=True)
+class OptimizerSpec:
+    """AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101). Without `bias_correction` it is the BERT paper's Adam."""
+
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-8
+    weight_decay: float = 0.01  # decoupled; not on biases and LayerNorm scales
+    bias_correction: bool = True
+    clip_norm: float = 1.0  # global L2 norm over all parameters, after accumulation; 0: no clipping
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that an engine is built from."""
+
+    model: ModelConfig
+    head: Head
+    weights: Mapping[str, np.ndarray]  # complete, under Hugging Face's names, float32
+    optimizer: OptimizerSpec = OptimizerSpec()
+    precision: Precision = "fp32"
+    seed: int = 1
+    layout: LayoutKind | Literal["auto"] = "auto"
+    settings: Mapping[str, str | int | float | bool] = field(default_factory=dict)  # of the backend's card, all of them
+
+
+@dataclass(frozen=True)
+class Peak:
+    """The dense rate that model-FLOP utilisation is taken against."""
+
+    flops: float  # FLOP/s of this rank's device
+    source: str  # how it is known, in words
+
+
+class Engine(Protocol):
+    """What computes, on one rank."""
+
+    def train_step(self, update: Update, learning_rate: float) -> Scalars:
+        """One optimizer update. Returns at least `loss` (global mean), `grad_norm` (before clipping) and
+        `slots` (token places computed on this rank, padding included)."""
+
+    def predict(self, batch: Batch) -> Arrays:
+        """The head's logits, float32. classification, regression: logits (B, C) · span: start_logits and
+        end_logits (T,) · pretraining: masked_logits (M, V), logits (B, 2)."""
+
+    def weights(self) -> Arrays:
+        """All parameters as float32 host arrays under Hugging Face's names."""
+
+    def state_dict(self) -> Arrays:
+        """All that an exact resume needs, as host arrays: `model.<name>` and the optimizer's state."""
+
+    def load_state_dict(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Take back what `state_dict` gave. Raises UserError where names or shapes do not fit."""
+
+    def gather(self, rows: np.ndarray) -> np.ndarray:
+        """(N_r, …) of every rank r -> (sum N_r, …) on each rank, in rank order. A collective."""
+
+    def synchronize(self) -> None:
+        """Wait for the device. Timers call it; training does not."""
+
+    def describe(self) -> Mapping[str, str]:
+        """What was chosen and why: device, kernels, dtypes, threads. For the log and the record."""
+
+    def peak(self) -> Peak:
+        """This device's dense rate at the job's precision."""
+
+    def peak_memory(self) -> int | None:
+        """Bytes, the largest so far; None where it cannot be known."""
+
+    def close(self) -> None:
+        """Leave the process group; the engine is not used afterwards."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A setting that only one backend has, reached as ``--set device.<name>=value``."""
+
+    default: str | int | float | bool
+    help: str
+    choices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What a backend can do, readable without its hardware."""
+
+    precisions: tuple[Precision, ...]
+    heads: tuple[HeadKind, ...]
+    layouts: tuple[LayoutKind, ...]
+    multi_process: bool = True
+    computes: bool = True  # False: a stand-in whose numbers mean nothing
+    bitwise_resume: bool = True
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Whether a backend can run here: the device's name and driver, or what would help."""
+
+    ready: bool
+    detail: str
+    precisions: tuple[Precision, ...] = ()  # what this very device does well
+
+
+class Backend(Protocol):
+    """A vendor's card. Importing it imports no framework."""
+
+    name: str
+    aliases: tuple[str, ...]
+    preference: int  # `auto` takes the highest that is ready; negative: never by itself
+    capabilities: Capabilities
+    settings: Mapping[str, Setting]
+
+    def probe(self) -> Probe:
+        """Never raises; imports no framework merely to look."""
+
+    def engine(self, job: Job, world: World) -> Engine:
+        """Raises UserError where the job asks for what this machine cannot do."""
+
+
+def sequence_lengths(batch: Batch) -> np.ndarray:
+    """(B,) tokens of each sequence."""
+    return np.diff(batch["cu_seqlens"])
+
+
+def label_counts(kind: HeadKind, batches: Sequence[Batch]) -> dict[str, int]:
+    """What each part of the head's loss is divided by: its number of labels in `batches`."""
+    counts = {"sequences": sum(len(batch["cu_seqlens"]) - 1 for batch in batches)}
+    if kind == "pretraining":
+        counts["masked"] = sum(len(batch["masked_labels"]) for batch in batches)
+    return counts

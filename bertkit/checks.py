@@ -1,0 +1,324 @@
+"""The contract that every backend must keep, as functions: pytest runs them, and so does `bertkit check NAME`.
+
+Each `check_*` takes a backend and returns a sentence on what it saw; it raises AssertionError where the contract is
+broken and Skip where the backend does not claim the ability. All of it goes through the neutral seam alone.
+
+Legend: B sequences, T tokens, C outputs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from bertkit.backend import Arrays, Backend, Batch, Engine, Job, LayoutKind, OptimizerSpec, Precision, Update, label_counts
+from bertkit.model_config import Head, HeadKind, ModelConfig
+from bertkit.parameters import initial
+from bertkit.world import World
+
+MODEL = ModelConfig(64, 2, 4, 256, vocab_size=400, max_position_embeddings=64)
+HEADS: Mapping[HeadKind, Head] = {
+    "classification": Head("classification", 3),
+    "regression": Head("regression", 1),
+    "span": Head("span", 2),
+    "pretraining": Head("pretraining", 2),
+}
+RATE = 1e-3
+
+# Largest difference from fp32 on logits of about 1: fp32 and tf32 differ by the order of sums and tf32's 10-bit
+# mantissa, bf16 keeps 8 bits and fp16 11 bits through two layers.
+LOGIT_TOLERANCE: Mapping[Precision, float] = {"fp32": 2e-5, "tf32": 5e-3, "bf16": 5e-2, "fp16": 1e-2}
+
+
+class Skip(Exception):
+    """The backend does not claim what the check is about."""
+
+
+@dataclass(frozen=True)
+class Result:
+    name: str
+    outcome: str  # passed | failed | skipped
+    detail: str
+    seconds: float
+
+
+def run_checks(backend: Backend) -> Iterator[Result]:
+    """Every check, one after another; a check that breaks down counts as failed."""
+    for name, check in CHECKS.items():
+        start = time.perf_counter()
+        try:
+            outcome, detail = "passed", check(backend)
+        except Skip as reason:
+            outcome, detail = "skipped", str(reason)
+        except AssertionError as error:
+            outcome, detail = "failed", str(error)
+        except Exception as error:  # the report must go on to the other checks
+            outcome, detail = "failed", f"{type(error).__name__}: {error}"
+        yield Result(name, outcome, detail, time.perf_counter() - start)
+
+
+def example_batch(kind: HeadKind, sequences: int = 12, seed: int = 0) -> Batch:
+    """A ragged batch of random tokens with labels for the head; lengths from 3 to 40."""
+    stream = np.random.default_rng(seed)
+    lengths = stream.integers(3, 41, sequences)
+    cu_seqlens = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+    tokens = int(cu_seqlens[-1])
+    batch: dict[str, np.ndarray] = {
+        "input_ids": stream.integers(0, MODEL.vocab_size, tokens).astype(np.int32),
+        "token_type_ids": stream.integers(0, 2, tokens).astype(np.int32),
+        "cu_seqlens": cu_seqlens,
+        "example_ids": np.arange(sequences),
+    }
+    if kind == "span":
+        ends = stream.integers(0, lengths)
+        return batch | {"start_positions": ends // 2, "end_positions": ends}
+    if kind == "regression":
+        return batch | {"labels": stream.random(sequences, dtype=np.float32)}
+    batch["labels"] = stream.integers(0, HEADS[kind].outputs, sequences)
+    if kind == "pretraining":
+        masked = np.sort(stream.choice(tokens, tokens // 7, replace=False))
+        batch |= {"masked_positions": masked, "masked_labels": stream.integers(0, MODEL.vocab_size, len(masked))}
+    return batch
+
+
+def part(batch: Batch, members: np.ndarray) -> Batch:
+    """The sub-batch of these sequences, in this order."""
+    starts, ends = batch["cu_seqlens"][:-1], batch["cu_seqlens"][1:]
+    tokens = np.concatenate([np.arange(starts[m], ends[m]) for m in members]) if len(members) else np.empty(0, int)
+    lengths = (ends - starts)[members]
+    new: dict[str, np.ndarray] = {
+        "input_ids": batch["input_ids"][tokens],
+        "token_type_ids": batch["token_type_ids"][tokens],
+        "cu_seqlens": np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32),
+    }
+    for name in ("example_ids", "labels", "start_positions", "end_positions"):
+        if name in batch:
+            new[name] = batch[name][members]
+    if "masked_positions" in batch:
+        new_place = {int(old): place for place, old in enumerate(tokens)}
+        kept = [(new_place[int(p)], n) for n, p in enumerate(batch["masked_positions"]) if int(p) in new_place]
+        kept.sort()
+        new["masked_positions"] = np.array([place for place, _ in kept], np.int64)
+        new["masked_labels"] = batch["masked_labels"][[n for _, n in kept]].astype(np.int64)
+    return new
+
+
+def job(kind: HeadKind, layout: LayoutKind | str = "auto", dropout: bool = False, precision: Precision = "fp32") -> Job:
+    model = MODEL if dropout else MODEL.without_dropout()
+    kinds: Mapping[str, LayoutKind] = {"padded": "padded", "unpadded": "unpadded", "packed": "packed"}
+    weights = initial(MODEL, HEADS[kind], 1)
+    return Job(model, HEADS[kind], weights, precision=precision, seed=3, layout=kinds.get(layout, "auto"))
+
+
+def with_settings(backend: Backend, wanted: Job) -> Engine:
+    settings = {name: setting.default for name, setting in backend.settings.items()}
+    return backend.engine(dataclasses.replace(wanted, settings=settings), World())
+
+
+def train(engine: Engine, batch: Batch, kind: HeadKind, steps: int, splits: int = 1, first: int = 1) -> list[float]:
+    """`steps` updates on the same batch, cut into `splits` micro-batches. Returns the losses."""
+    members = np.arange(len(batch["cu_seqlens"]) - 1)
+    micro = tuple(part(batch, some) for some in np.array_split(members, splits))
+    counts = label_counts(kind, [batch])
+    return [
+        float(engine.train_step(Update(step, micro, counts), RATE)["loss"]) for step in range(first, first + steps)
+    ]
+
+
+def gap(left: Mapping[str, np.ndarray], right: Mapping[str, np.ndarray]) -> float:
+    """The largest difference between arrays of the same names."""
+    assert set(left) == set(right), f"names differ: {sorted(set(left) ^ set(right))}"
+    return max((float(np.abs(left[n] - right[n]).max(initial=0.0)) for n in left), default=0.0)
+
+
+def _must_compute(backend: Backend) -> None:
+    if not backend.capabilities.computes:
+        raise Skip("this backend computes nothing")
+
+
+def check_card(backend: Backend) -> str:
+    """The card answers without the hardware, and the probe does not raise."""
+    probe = backend.probe()
+    assert backend.name and backend.capabilities.precisions, "the card is empty"
+    assert probe.detail, "the probe says nothing"
+    return probe.detail
+
+
+def check_layouts(backend: Backend) -> str:
+    """Every layout gives the same logits, losses and weights, for every head."""
+    _must_compute(backend)
+    layouts = backend.capabilities.layouts
+    worst = 0.0
+    for kind in backend.capabilities.heads:
+        batch = example_batch(kind)
+        seen: list[tuple[Arrays, Arrays]] = []
+        for layout in layouts:
+            engine = with_settings(backend, job(kind, layout))
+            logits = engine.predict(batch)
+            train(engine, batch, kind, 1)
+            seen.append((logits, first_moments(engine)))
+        worst = max(worst, *(gap(seen[0][0], other[0]) for other in seen), *(gap(seen[0][1], other[1]) for other in seen))
+    assert worst <= LOGIT_TOLERANCE["fp32"], f"layouts differ by {worst:.2e}"
+    return f"{', '.join(layouts)} agree to {worst:.1e} in logits and gradients of {len(backend.capabilities.heads)} heads"
+
+
+def first_moments(engine: Engine) -> Arrays:
+    """Adam's first moments: after one update (1 - beta1) times the clipped gradients."""
+    moments = {name: array for name, array in engine.state_dict().items() if name.startswith("adam.first.")}
+    assert moments, "state_dict holds no adam.first.* moments"
+    return moments
+
+
+def check_split(backend: Backend) -> str:
+    """One batch at once equals the same batch in four micro-batches."""
+    _must_compute(backend)
+    worst = 0.0
+    for kind in backend.capabilities.heads:
+        batch = example_batch(kind)
+        whole, split = (with_settings(backend, job(kind)) for _ in range(2))
+        train(whole, batch, kind, 1)
+        train(split, batch, kind, 1, splits=4)
+        worst = max(worst, gap(first_moments(whole), first_moments(split)))
+    assert worst <= 2e-6, f"gradients of 1 x 12 and 4 x 3 sequences differ by {worst:.2e}"
+    return f"gradients of 1 x 12 and 4 x 3 sequences agree to {worst:.1e}"
+
+
+def check_empty_micro_batch(backend: Backend) -> str:
+    """A micro-batch without sequences, as the last batch of an epoch can leave on a rank, changes nothing."""
+    _must_compute(backend)
+    batch = example_batch("classification")
+    with_empty, without = (with_settings(backend, job("classification")) for _ in range(2))
+    members, nobody = np.arange(12), np.empty(0, np.int64)
+    update = Update(1, (part(batch, members), part(batch, nobody)), {"sequences": 12})
+    with_empty.train_step(update, RATE)
+    train(without, batch, "classification", 1)
+    difference = gap(with_empty.weights(), without.weights())
+    assert difference == 0.0, f"weights differ by {difference:.2e}"
+    return "an empty micro-batch changes nothing"
+
+
+def check_learns(backend: Backend) -> str:
+    """Every head's loss on one batch falls to less than half in 40 updates."""
+    _must_compute(backend)
+    said = []
+    for kind in backend.capabilities.heads:
+        losses = train(with_settings(backend, job(kind)), example_batch(kind), kind, 40)
+        assert losses[-1] < 0.5 * losses[0], f"{kind}: loss {losses[0]:.3f} -> {losses[-1]:.3f}"
+        said.append(f"{kind} {losses[0]:.2f} -> {losses[-1]:.2f}")
+    return ", ".join(said)
+
+
+def check_optimizer(backend: Backend) -> str:
+    """Ten updates equal AdamW in float64 from the papers, with and without bias correction, clipping included."""
+    _must_compute(backend)
+    worst = 0.0
+    for correction in (True, False):
+        spec = OptimizerSpec(bias_correction=correction, epsilon=1e-6, clip_norm=0.5)
+        engine = with_settings(backend, dataclasses.replace(job("classification"), optimizer=spec))
+        worst = max(worst, _follow_adamw(engine, spec))
+    assert worst <= 2e-6, f"weights differ from the reference by {worst:.2e}"
+    return f"10 updates follow AdamW in float64 to {worst:.1e}"
+
+
+def _follow_adamw(engine: Engine, spec: OptimizerSpec) -> float:
+    """The engine's gradients (from its first moments) through a float64 AdamW, against the engine's weights."""
+    from bertkit.parameters import decays
+
+    batch = example_batch("classification")
+    weights = {name: array.astype(np.float64) for name, array in engine.weights().items()}
+    first = {name: np.zeros_like(array) for name, array in weights.items()}
+    second = {name: np.zeros_like(array) for name, array in weights.items()}
+    for step in range(1, 11):
+        train(engine, batch, "classification", 1, first=step)
+        moments = first_moments(engine)
+        for name, weight in weights.items():
+            new = moments[f"adam.first.{name}"].astype(np.float64)
+            gradient = (new - spec.beta1 * first[name]) / (1 - spec.beta1)
+            first[name] = new
+            second[name] = spec.beta2 * second[name] + (1 - spec.beta2) * gradient**2
+            scale1 = 1 - spec.beta1**step if spec.bias_correction else 1.0
+            scale2 = 1 - spec.beta2**step if spec.bias_correction else 1.0
+            change = (new / scale1) / (np.sqrt(second[name] / scale2) + spec.epsilon)
+            weight -= RATE * (change + (spec.weight_decay if decays(name) else 0.0) * weight)
+    return gap(weights, engine.weights())
+
+
+def check_clipping(backend: Backend) -> str:
+    """Clipping scales all gradients to the global norm asked for, and `grad_norm` is the norm before it."""
+    _must_compute(backend)
+    batch = example_batch("classification")
+    norms = {}
+    for limit in (0.0, 0.01):
+        spec = OptimizerSpec(clip_norm=limit)
+        engine = with_settings(backend, dataclasses.replace(job("classification"), optimizer=spec))
+        counts = label_counts("classification", [batch])
+        said = float(engine.train_step(Update(1, (batch,), counts), RATE)["grad_norm"])
+        squares = sum(float(np.square(m.astype(np.float64)).sum()) for m in first_moments(engine).values())
+        norms[limit] = (said, float(np.sqrt(squares)) / (1 - spec.beta1))
+    assert abs(norms[0.0][0] / norms[0.0][1] - 1) < 1e-4, f"grad_norm {norms[0.0][0]} is not {norms[0.0][1]}"
+    assert abs(norms[0.01][1] / 0.01 - 1) < 1e-3, f"clipped to 0.01, the norm is {norms[0.01][1]}"
+    assert abs(norms[0.01][0] / norms[0.0][0] - 1) < 1e-5, "grad_norm changes with clipping"
+    return f"norm {norms[0.0][0]:.4f} before clipping, 0.01 after"
+
+
+def check_dropout(backend: Backend) -> str:
+    """Dropout follows from seed and update alone: the same twice, different for another seed and another update."""
+    _must_compute(backend)
+    batch = example_batch("classification")
+
+    def losses(seed: int, first: int = 1) -> list[float]:
+        engine = with_settings(backend, dataclasses.replace(job("classification", dropout=True), seed=seed))
+        return train(engine, batch, "classification", 3, first=first)
+
+    once = losses(3)
+    assert once == losses(3), "the same seed gives other losses"
+    assert once[0] != losses(4)[0], "another seed gives the same loss: dropout is off or not seeded"
+    assert once[0] != losses(3, first=2)[0], "another update gives the same dropout"
+    off = train(with_settings(backend, job("classification")), batch, "classification", 1)
+    assert once[0] != off[0], "dropout changes nothing"
+    return "same seed same losses; other seeds and updates differ"
+
+
+def check_resume(backend: Backend) -> str:
+    """Three updates, a checkpoint taken over by a fresh engine, three more: bit for bit those of six in a row."""
+    batch = example_batch("classification")
+    straight, before, after = (with_settings(backend, job("classification", dropout=True)) for _ in range(3))
+    train(straight, batch, "classification", 6)
+    train(before, batch, "classification", 3)
+    after.load_state_dict({name: np.array(array) for name, array in before.state_dict().items()})
+    train(after, batch, "classification", 3, first=4)
+    difference = gap(straight.state_dict(), after.state_dict())
+    if backend.capabilities.bitwise_resume:
+        assert difference == 0.0, f"the resumed state differs by {difference:.2e}"
+    assert difference <= 1e-5, f"the resumed state differs by {difference:.2e}"
+    return f"largest difference {difference:.1e}"
+
+
+def check_precisions(backend: Backend) -> str:
+    """Each precision that this device does well stays near fp32, and learns with fp32 masters."""
+    _must_compute(backend)
+    batch = example_batch("classification")
+    reference = with_settings(backend, job("classification")).predict(batch)["logits"]
+    said = []
+    for precision in backend.probe().precisions:
+        engine = with_settings(backend, job("classification", precision=precision))
+        difference = float(np.abs(engine.predict(batch)["logits"] - reference).max())
+        assert difference <= LOGIT_TOLERANCE[precision], f"{precision} logits differ by {difference:.2e}"
+        losses = train(engine, batch, "classification", 40)
+        assert losses[-1] < 0.5 * losses[0], f"{precision}: loss {losses[0]:.3f} -> {losses[-1]:.3f}"
+        assert all(array.dtype == np.float32 for array in engine.weights().values()), f"{precision} masters not fp32"
+        said.append(f"{precision} {difference:.1e}")
+    return "logits from fp32: " + ", ".join(said)
+
+
+CHECKS: Mapping[str, Callable[[Backend], str]] = {
+    check.__name__.removeprefix("check_"): check
+    for check in (
+        check_card, check_layouts, check_split, check_empty_micro_batch, check_learns, check_optimizer,
+        check_clipping, check_dropout, check_resume, check_precisions,
+    )
+}  # fmt: skip

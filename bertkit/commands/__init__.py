@@ -1,0 +1,1 @@
+"""The commands, one a file: each reads its options, calls one function of the library, and prints."""

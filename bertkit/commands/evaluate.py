@@ -1,0 +1,47 @@
+"""`bertkit evaluate`"""
+
+from __future__ import annotations
+
+import json as json_format
+from typing import Annotated
+
+import typer
+
+from bertkit.commands import options as o
+
+
+def evaluate(
+    run: Annotated[str, typer.Argument(help="A run's folder, or any fine-tuned BERT's.", show_default=False)],
+    task: o.TaskName = None,
+    data_dir: o.DataDir = None,
+    backend: o.BackendName = None,
+    dtype: o.Dtype = None,
+    batch_size: Annotated[int | None, typer.Option("-b", "--batch-size", help="Sequences at once.")] = None,
+    seq_length: o.SeqLength = None,
+    sets: o.Sets = None,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+) -> None:
+    """Score a trained model on its task's dev set.
+
+    Example:
+
+      bertkit evaluate runs/mrpc -t mrpc --data-dir data/glue --json
+    """
+    from bertkit.display import Display
+    from bertkit.inference import evaluate as evaluate_run
+    from bertkit.resolve import resolve
+    from bertkit.world import from_env
+
+    chosen = o.recipe_options(backend, dtype, run, task, data_dir, None, seq_length, None, None, None, None)
+    resolved = resolve(chosen | {"evaluation.batch_size": batch_size}, sets or ())
+    world = from_env()
+    display = Display(quiet=quiet or not world.is_first)
+    found = evaluate_run(resolved.recipe, world, display)
+    if not world.is_first:
+        return
+    if json:
+        print(json_format.dumps(found))
+        return
+    metrics = "  ".join(f"{name} {value:.4f}" for name, value in found["metrics"].items())
+    print(f"{found['task']} dev, {found['examples']} examples, {found['precision']}: {metrics}")

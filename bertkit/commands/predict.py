@@ -1,0 +1,58 @@
+"""`bertkit predict`"""
+
+from __future__ import annotations
+
+import json as json_format
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bertkit.commands import options as o
+
+
+def predict(
+    run: Annotated[str, typer.Argument(help="A run's folder, or any fine-tuned BERT's.", show_default=False)],
+    task: o.TaskName = None,
+    file: Annotated[
+        Path | None,
+        typer.Option("--file", help="A file in the format of the task's test set; without it, the test set."),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Folder for the answers; else RUN/predictions.")
+    ] = None,
+    data_dir: o.DataDir = None,
+    backend: o.BackendName = None,
+    dtype: o.Dtype = None,
+    batch_size: Annotated[int | None, typer.Option("-b", "--batch-size", help="Sequences at once.")] = None,
+    seq_length: o.SeqLength = None,
+    sets: o.Sets = None,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+) -> None:
+    """Answer a file with a trained model, in GLUE's submission format.
+
+    Examples:
+
+      bertkit predict runs/mrpc -t mrpc --file data/glue/MRPC/test.tsv -o out
+
+      bertkit predict runs/mnli -t ax --data-dir data/glue
+    """
+    from bertkit.display import Display
+    from bertkit.inference import predict as predict_run
+    from bertkit.resolve import resolve
+    from bertkit.world import from_env
+
+    chosen = o.recipe_options(backend, dtype, run, task, data_dir, None, seq_length, None, None, None, None)
+    resolved = resolve(chosen | {"evaluation.batch_size": batch_size}, sets or ())
+    world = from_env()
+    display = Display(quiet=quiet or not world.is_first)
+    made = predict_run(resolved.recipe, file, output or Path(run) / "predictions", world, display)
+    if not world.is_first:
+        return
+    if json:
+        print(json_format.dumps(made))
+        return
+    for entry in made:
+        scored = "  ".join(f"{name} {value:.4f}" for name, value in entry.get("metrics", {}).items())
+        print(f"{entry['predictions']}: {entry['examples']} answers {scored}".rstrip())

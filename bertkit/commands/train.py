@@ -1,0 +1,50 @@
+"""`bertkit train`"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from bertkit.commands import options as o
+
+
+def train(
+    backend: o.BackendName = None,
+    model: o.Model = None,
+    task: o.TaskName = None,
+    data_dir: o.DataDir = None,
+    dtype: o.Dtype = None,
+    batch_size: o.BatchSize = None,
+    seq_length: o.SeqLength = None,
+    epochs: o.Epochs = None,
+    learning_rate: o.LearningRate = None,
+    seed: o.Seed = None,
+    output: o.Output = None,
+    recipe: o.RecipeName = None,
+    config: o.Config = None,
+    sets: o.Sets = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run in the output folder.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything and say the plan; train nothing.")] = False,
+    json_: o.Json = False,
+    quiet: o.Quiet = False,
+) -> int:
+    """Fine-tune a BERT and evaluate it.
+
+    Examples:
+
+      bertkit train -m models/minilm -t mrpc --data-dir data/glue -d bf16 -o runs/mrpc
+
+      bertkit train --recipe demo --set optimizer.learning_rate=1e-3
+
+      bertkit train -m base -t cola --resume -o runs/cola
+
+    Hugging Face's spellings (--model_name_or_path, --per_device_train_batch_size, …) are understood too.
+    """
+    from bertkit.commands.training import run_training
+
+    chosen = o.recipe_options(
+        backend, dtype, model, task, data_dir, batch_size, seq_length, epochs, learning_rate, seed, output
+    )
+    return run_training(chosen, sets, config, recipe, resume, overwrite, dry_run, json_, quiet)

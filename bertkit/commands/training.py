@@ -1,0 +1,56 @@
+"""What `bertkit train` does once its options are read. Kept apart so that `--help` imports none of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from bertkit.display import Display
+from bertkit.recipe import Value
+from bertkit.resolve import resolve
+from bertkit.run import Outcome, train
+from bertkit.world import from_env
+
+
+def run_training(
+    options: Mapping[str, Value],
+    sets: list[str] | None,
+    config: Path | None,
+    recipe: str | None,
+    resume: bool,
+    overwrite: bool,
+    dry_run: bool,
+    as_json: bool,
+    quiet: bool,
+) -> int:
+    """Train, show the result, return the exit code."""
+    resolved = resolve(options, sets or (), config, recipe)
+    world = from_env()
+    display = Display(quiet=quiet or not world.is_first)
+    changed = {key: value for key, value in resolved.flat().items() if resolved.sources.get(key) != "default"}
+    display.say("settings: " + (", ".join(f"{key}={value}" for key, value in changed.items()) or "all defaults"))
+    outcome = train(resolved, world, display, resume, overwrite, dry_run)
+    if outcome.record is not None and world.is_first:
+        show(outcome, display)
+        if as_json:
+            print(json.dumps(outcome.record, ensure_ascii=False))
+    return outcome.exit_code
+
+
+def show(outcome: Outcome, display: Display) -> None:
+    """The result in a few lines, and what to try next."""
+    record = outcome.record or {}
+    speed = record["throughput"]
+    metrics = "  ".join(f"{name} {value:.4f}" for name, value in record["metrics"].items())
+    display.say(f"result on the dev set: {metrics}")
+    if speed["tokens_per_second"] is not None:
+        mfu = f", {speed['mfu']:.0%} of the peak {speed['peak_flops_per_device'] / 1e9:.0f} GFLOP/s" if speed["mfu"] else ""
+        display.say(
+            f"speed: {speed['sequences_per_second']:.1f} sequences/s, {speed['tokens_per_second']:.0f} tokens/s "
+            f"without padding (padding efficiency {speed['padding_efficiency']:.3f}){mfu}"
+        )
+    display.say(f"files: {outcome.folder} (record.json, log.jsonl, model.safetensors, predictions/)")
+    task = record["config"]["task"]
+    where = record["config"]["data.dir"]
+    display.say(f"next: bertkit predict {outcome.folder} --data-dir {where} -t {task}   (or `bertkit train -h`)")

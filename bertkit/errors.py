@@ -1,0 +1,39 @@
+"""The one error type for what a user can cause: a cause, a cure, and no traceback."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """Something that the user can put right. The command prints it as one line and exits with 2.
+
+    `cause` says what is wrong (with file and line where there is one), `cure` what would help.
+    """
+
+    exit_code = 2
+
+    def __init__(self, cause: str, cure: str = "") -> None:
+        super().__init__(cause, cure)
+        self.cause = " ".join(cause.split())
+        self.cure = " ".join(cure.split())
+
+    def __str__(self) -> str:
+        return f"{self.cause}; {self.cure}" if self.cure else self.cause
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """``did you mean a or b?`` for a mistyped `word`, or the first few known words where none is near."""
+    names = list(known)
+    leaf = {name.rsplit(".", 1)[-1]: name for name in names}
+    close = difflib.get_close_matches(word, names, n=3, cutoff=0.5)
+    close += [
+        leaf[near]
+        for near in difflib.get_close_matches(word.rsplit(".", 1)[-1], leaf, n=2, cutoff=0.6)
+        if leaf[near] not in close
+    ]
+    if close:
+        return "did you mean " + " or ".join(close[:3]) + "?"
+    shown = sorted(names)[:12]
+    return "known: " + ", ".join(shown) + (", …" if len(names) > len(shown) else "")

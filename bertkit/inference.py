@@ -1,0 +1,117 @@
+"""A trained model from its folder: scored on a labelled set, or asked about a file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bertkit.backend import Engine, Job
+from bertkit.disk import write_json
+from bertkit.display import Display
+from bertkit.errors import UserError
+from bertkit.preparation import cache_folder, check_job, check_length, choose_precision, device_settings
+from bertkit.pretrained import Source, find_source, starting_weights
+from bertkit.recipe import Recipe
+from bertkit.registry import choose
+from bertkit.run_folder import read_task, write_answers
+from bertkit.tasks import Task, find_task
+from bertkit.tasks.reading import read_file, read_split
+from bertkit.tasks.task import split_files, task_folder
+from bertkit.trainer import evaluate as evaluate_features
+from bertkit.trainer import predict as predict_features
+from bertkit.world import World
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A trained model on a device."""
+
+    task: Task
+    source: Source
+    engine: Engine
+    precision: str
+
+
+def load(recipe: Recipe, world: World) -> Loaded:
+    """The model in the folder `recipe.model.name`, for the recipe's task or the one it was trained on.
+
+    Raises UserError where the folder has no head for the task: its answers would be random.
+    """
+    name = recipe.task or read_task(Path(recipe.model.name))
+    if not name:
+        raise UserError(f"{recipe.model.name} does not say which task it was trained on", "name it with -t")
+    task = find_task(name)
+    choice = choose(recipe.backend)
+    precision, _ = choose_precision(choice.backend, recipe.precision)
+    check_job(choice.backend, task, recipe, precision)
+    source = find_source(recipe.model.name, recipe.model.vocab, recipe.model.casing)
+    if source.folder is None:
+        raise UserError(f"{source.name!r} is a size, not a trained model", "give the folder of a run")
+    check_length(recipe.data, source.config, source)
+    fit = starting_weights(source, task.head, recipe.seed)
+    untrained = [name for name in (*fit.missing, *fit.reshaped)]
+    if untrained:
+        raise UserError(
+            f"{source.folder} has no trained head for {task.name}: it lacks {', '.join(untrained)}",
+            f"train it first: bertkit train -m {recipe.model.name} -t {task.name}",
+        )
+    settings = device_settings(choice.backend, recipe)
+    job = Job(source.config, task.head, fit.weights, precision=precision, layout=recipe.model.layout, settings=settings)
+    return Loaded(task, source, choice.backend.engine(job, world), precision)
+
+
+def evaluate(recipe: Recipe, world: World, display: Display) -> dict[str, Any]:
+    """Metrics on the task's dev set."""
+    loaded = load(recipe, world)
+    data_dir = Path(recipe.data.dir).expanduser()
+    vocabulary, length = loaded.source.vocabulary, recipe.data.seq_length
+    cache = cache_folder(recipe.data)
+    parts = read_split(loaded.task, data_dir, "dev", vocabulary, length, recipe.data.eval_rows, cache)
+    metrics: dict[str, float] = {}
+    for part in parts:
+        with display.progress("evaluating", len(part.features)) as bar:
+            size = recipe.evaluation.batch_size
+            found, _ = evaluate_features(loaded.engine, loaded.task.score, part.features, size, world, bar.add)
+        metrics |= {f"{name}_{part.name}" if part.name else name: value for name, value in found.items()}
+    loaded.engine.close()
+    return {
+        "model": str(loaded.source.folder),
+        "task": loaded.task.name,
+        "precision": loaded.precision,
+        "examples": sum(len(part.features) for part in parts),
+        "metrics": metrics,
+    }
+
+
+def predict(recipe: Recipe, file: Path | None, output: Path, world: World, display: Display) -> list[dict[str, Any]]:
+    """Answers for `file`, or for the task's test set, in GLUE's submission format under `output`."""
+    loaded = load(recipe, world)
+    made = []
+    for path, part in _files(loaded.task, recipe, file):
+        examples, features = read_file(loaded.task, path, loaded.source.vocabulary, recipe.data.seq_length)
+        with display.progress("predicting", len(features)) as bar:
+            logits = predict_features(loaded.engine, features, recipe.evaluation.batch_size, world, bar.add)
+        target = output / loaded.task.submission[part]
+        entry = {"file": str(path), "examples": len(features), "predictions": str(target)}
+        if examples.labels is not None:
+            entry["metrics"] = loaded.task.score(logits, examples.labels)
+        if world.is_first:
+            write_answers(target, loaded.task.answers(logits))
+            write_json(target.with_suffix(".logits.json"), _rounded(logits))
+        made.append(entry)
+    loaded.engine.close()
+    return made
+
+
+def _files(task: Task, recipe: Recipe, file: Path | None) -> list[tuple[Path, str]]:
+    if file is not None:
+        return [(file, next(iter(task.submission)))]
+    folder = task_folder(task, Path(recipe.data.dir).expanduser())
+    return [(folder / split.file, split.part) for split in split_files(task, "test")]
+
+
+def _rounded(logits: np.ndarray) -> list[list[float]]:
+    return [[float(f"{value:.7g}") for value in row] for row in logits]

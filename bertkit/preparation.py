@@ -1,0 +1,171 @@
+"""Everything that a run needs before its first update: task, model, features, backend, and the job for its engine."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from bertkit.backend import PRECISIONS, Backend, Job, OptimizerSpec, Precision
+from bertkit.errors import UserError, nearest
+from bertkit.model_config import ModelConfig
+from bertkit.pretrained import Source, find_source, starting_weights
+from bertkit.recipe import DataSection, Recipe
+from bertkit.registry import Choice, choose
+from bertkit.tasks import Task, find_task
+from bertkit.tasks.reading import Part, Progress, read_split
+from bertkit.tasks.task import SplitName, task_folder
+from bertkit.weight_files import Fit
+
+logger = logging.getLogger(__name__)
+Say = Callable[[str], object]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run that is ready to start."""
+
+    recipe: Recipe
+    choice: Choice
+    precision: Precision
+    precision_reason: str
+    task: Task
+    source: Source
+    fit: Fit
+    job: Job
+    train: Part
+    dev: tuple[Part, ...]
+
+
+def prepare(recipe: Recipe, say: Say, progress: Progress) -> Prepared:
+    """Read and check everything, cheapest first, so that a mistake is answered before any work is done."""
+    task = _task(recipe)
+    choice = choose(recipe.backend)
+    precision, reason = choose_precision(choice.backend, recipe.precision)
+    settings = device_settings(choice.backend, recipe)
+    check_job(choice.backend, task, recipe, precision)
+    data_dir = Path(recipe.data.dir).expanduser()
+    task_vocab = task_folder(task, data_dir) / task.vocab if task.vocab else None
+    source = find_source(recipe.model.name, recipe.model.vocab, recipe.model.casing, task_vocab)
+    config = with_dropout(source.config, recipe)
+    check_length(recipe.data, config, source)
+    for warning in source.warnings:
+        logger.warning("%s", warning)
+    cache = cache_folder(recipe.data)
+
+    def read(split: SplitName, rows: int) -> list[Part]:
+        length = recipe.data.seq_length
+        return read_split(task, data_dir, split, source.vocabulary, length, rows, cache, progress)
+
+    (train,), dev = read("train", recipe.data.train_rows), read("dev", recipe.data.eval_rows)
+    fit = starting_weights(source, task.head, recipe.seed)
+    say_fit(fit, source, say)
+    job = Job(
+        config,
+        task.head,
+        fit.weights,
+        optimizer_spec(recipe),
+        precision,
+        recipe.seed,
+        recipe.model.layout,
+        settings,
+    )
+    return Prepared(recipe, choice, precision, reason, task, source, fit, job, train, tuple(dev))
+
+
+def _task(recipe: Recipe) -> Task:
+    if not recipe.task:
+        raise UserError("no task was named", "name one with -t, as in -t mrpc; `bertkit data list` names them all")
+    return find_task(recipe.task)
+
+
+def choose_precision(backend: Backend, asked: str) -> tuple[Precision, str]:
+    """The precision and why. Raises UserError where the backend cannot."""
+    if asked != "auto":
+        precision = next(p for p in PRECISIONS if p == asked)
+        if precision not in backend.capabilities.precisions:
+            has = ", ".join(backend.capabilities.precisions)
+            raise UserError(f"backend {backend.name} has no {asked}", f"it has {has}: choose with -d")
+        return precision, "asked for"
+    if "bf16" in backend.probe().precisions:
+        return "bf16", "auto: this device computes it natively"
+    return "fp32", "auto: this device has no native bf16"
+
+
+def device_settings(backend: Backend, recipe: Recipe) -> dict[str, str | int | float | bool]:
+    """The card's settings with what the recipe says of them. Raises UserError for unknown names and wrong types."""
+    known = {name: setting.default for name, setting in backend.settings.items()}
+    for name, value in recipe.device.items():
+        if name not in known:
+            raise UserError(f"backend {backend.name} has no setting device.{name}", nearest(name, known))
+        setting = backend.settings[name]
+        number = isinstance(value, int | float) and isinstance(setting.default, int | float)
+        if type(value) is not type(setting.default) and not (number and not isinstance(value, bool)):
+            raise UserError(f"device.{name} = {value!r} has the wrong type", f"{setting.help}")
+        if setting.choices and value not in setting.choices:
+            raise UserError(f"device.{name} = {value!r} is not known", "choose " + " or ".join(setting.choices))
+        known[name] = value
+    return known
+
+
+def check_job(backend: Backend, task: Task, recipe: Recipe, precision: Precision) -> None:
+    """Refuse early what the backend's card says it cannot do."""
+    can = backend.capabilities
+    if task.head.kind not in can.heads:
+        raise UserError(f"backend {backend.name} has no head for {task.name}", f"its heads: {', '.join(can.heads)}")
+    if recipe.model.layout != "auto" and recipe.model.layout not in can.layouts:
+        raise UserError(f"backend {backend.name} has no layout {recipe.model.layout}", ", ".join(can.layouts))
+
+
+def check_length(data: DataSection, config: ModelConfig, source: Source) -> None:
+    if data.seq_length > config.max_position_embeddings:
+        raise UserError(
+            f"sequence length {data.seq_length} is over the {config.max_position_embeddings} positions of {source.name}",
+            f"use -s {config.max_position_embeddings} or less",
+        )
+
+
+def with_dropout(config: ModelConfig, recipe: Recipe) -> ModelConfig:
+    """The model's config with the recipe's dropout rates where it sets them."""
+    changes: dict[str, float] = {}
+    if recipe.model.hidden_dropout is not None:
+        changes |= {"hidden_dropout_prob": recipe.model.hidden_dropout, "classifier_dropout": recipe.model.hidden_dropout}
+    if recipe.model.attention_dropout is not None:
+        changes["attention_probs_dropout_prob"] = recipe.model.attention_dropout
+    return dataclasses.replace(config, **changes)
+
+
+def optimizer_spec(recipe: Recipe) -> OptimizerSpec:
+    section = recipe.optimizer
+    return OptimizerSpec(
+        section.beta1,
+        section.beta2,
+        section.epsilon,
+        section.weight_decay,
+        section.bias_correction,
+        section.clip_norm,
+    )
+
+
+def cache_folder(data: DataSection) -> Path | None:
+    if data.cache == "off":
+        return None
+    if data.cache != "auto":
+        return Path(data.cache).expanduser()
+    home = os.environ.get("BERTKIT_CACHE") or os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(home).expanduser() / "bertkit" / "features"
+
+
+def say_fit(fit: Fit, source: Source, say: Say) -> None:
+    """Name what a weight file lacked or had too much of."""
+    if source.folder is None:
+        say(f"weights: {source.name} from a random start")
+        return
+    said = [f"weights: {source.folder}"]
+    said += [f"new: {', '.join(fit.missing)}"] if fit.missing else []
+    said += [f"of another shape, so new: {', '.join(fit.reshaped)}"] if fit.reshaped else []
+    said += [f"not used: {', '.join(fit.unexpected)}"] if fit.unexpected else []
+    say("; ".join(said))

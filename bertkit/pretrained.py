@@ -1,0 +1,103 @@
+"""Where a model comes from: one of the six sizes by name, a folder, or a name on the model hub."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+from bertkit.disk import sha256_file
+from bertkit.errors import UserError, nearest
+from bertkit.model_config import ARCHITECTURES, Head, ModelConfig, read_config
+from bertkit.parameters import initial
+from bertkit.tokenizer import Casing, Vocabulary, casing_warning, read_vocabulary
+from bertkit.weight_files import Fit, fit_weights, read_weights
+
+HUB_FILES = ("*.json", "vocab.txt", "model*.safetensors", "pytorch_model.bin")
+PADDED_TO = 8  # NVIDIA's checkpoints pad the vocabulary's rows up to a multiple of this
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model before its weights are read."""
+
+    name: str  # as asked for
+    folder: Path | None  # None: a size by name, to be started at random
+    config: ModelConfig
+    vocabulary: Vocabulary
+    warnings: tuple[str, ...] = ()
+
+
+def find_source(name: str, vocab: str = "", casing: Casing = "auto", task_vocab: Path | None = None) -> Source:
+    """The model called `name`. A vocabulary: `vocab` if given, the model's own, or for a bare size the task's.
+
+    Raises UserError where nothing is found or vocabulary and model do not fit together.
+    """
+    folder = None if name in ARCHITECTURES else model_folder(name)
+    path = Path(vocab) if vocab else (folder / "vocab.txt" if folder else task_vocab)
+    if path is None or (not vocab and folder is None and not path.exists()):
+        raise UserError(
+            f"model {name!r} is a size without weights, so it has no vocabulary",
+            "give one with --set model.vocab=vocab.txt, or give -m the folder of a pre-trained BERT",
+        )
+    vocabulary = read_vocabulary(path, casing)
+    if folder is None:
+        config = dataclasses.replace(ARCHITECTURES[name], vocab_size=len(vocabulary.pieces))
+    else:
+        config = read_config(_config_file(folder))
+        _check_fit(vocabulary, config, folder)
+    warning = casing_warning(vocabulary)
+    return Source(name, folder, config, vocabulary, (warning,) if warning else ())
+
+
+def starting_weights(source: Source, head: Head, seed: int) -> Fit:
+    """The source's weights for this head; for a bare size, random ones that follow from the seed."""
+    if source.folder is None:
+        return Fit(initial(source.config, head, seed), (), (), ())
+    path, arrays = read_weights(source.folder)
+    fit = fit_weights(arrays, source.config, head, seed, str(path))
+    return dataclasses.replace(fit, digest=sha256_file(path))
+
+
+def model_folder(name: str) -> Path:
+    """The folder called `name`, or the hub's model of that name from its cache or by download."""
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return path
+    if path.exists():
+        raise UserError(f"{path} is a file, not a model's folder", "give the folder with config.json")
+    if name.count("/") > 1 or name.startswith((".", "/", "~")):
+        raise UserError(f"the model folder {name} does not exist", "sizes by name: " + ", ".join(ARCHITECTURES))
+    return _from_hub(name)
+
+
+def _from_hub(name: str) -> Path:
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError:
+        raise UserError(
+            f"there is no folder and no size {name!r}", f"{nearest(name, ARCHITECTURES)} (hub names: bertkit[hub])"
+        ) from None
+    try:
+        return Path(snapshot_download(name, allow_patterns=list(HUB_FILES)))
+    except Exception as error:  # the hub's client raises a dozen types, all of which mean: not to be had
+        raise UserError(
+            f"there is no folder and no size {name!r}, and the model hub did not give it: {type(error).__name__}",
+            f"{nearest(name, ARCHITECTURES)} Offline, copy the model's folder here and give its path",
+        ) from None
+
+
+def _config_file(folder: Path) -> Path:
+    for name in ("config.json", "bert_config.json"):
+        if (folder / name).exists():
+            return folder / name
+    raise UserError(f"{folder}: holds no config.json", "give the folder of a pre-trained BERT")
+
+
+def _check_fit(vocabulary: Vocabulary, config: ModelConfig, folder: Path) -> None:
+    pieces, rows = len(vocabulary.pieces), config.vocab_size
+    if not pieces <= rows < pieces + PADDED_TO:
+        raise UserError(
+            f"{vocabulary.path} has {pieces} word pieces but the model in {folder} has {rows} embeddings",
+            "give the vocabulary that this model was trained with (--set model.vocab=FILE)",
+        )

@@ -1,0 +1,182 @@
+"""The recipe: every setting of a run, its type, its default and what it means. Files of it are TOML.
+
+`KEYS` is the one table that `--set`, `--config`, environment variables and `config show` are made from.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal, get_type_hints
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from bertkit.errors import UserError, nearest
+
+_STRICT = ConfigDict(extra="forbid")
+Share = Annotated[float, Field(ge=0, le=1)]
+Rate = Annotated[float, Field(ge=0, lt=1)]
+Whole = Annotated[int, Field(ge=0)]
+Positive = Annotated[int, Field(ge=1)]
+Value = str | int | float | bool | None
+
+
+@dataclass(frozen=True, config=_STRICT)
+class ModelSection:
+    name: str = Field("base", description="a size (tiny mini small medium base large), a model's folder, or a hub name")
+    vocab: str = Field("", description="vocab.txt; empty: the model's own")
+    casing: Literal["auto", "cased", "uncased"] = Field("auto", description="whether words are lower-cased first")
+    hidden_dropout: Rate | None = Field(None, description="dropout of the dense layers; unset: as the model's config says")
+    attention_dropout: Rate | None = Field(None, description="dropout of the attention weights; unset: as the config says")
+    layout: Literal["auto", "padded", "unpadded", "packed"] = Field("auto", description="how batches are laid out")
+
+
+@dataclass(frozen=True, config=_STRICT)
+class DataSection:
+    dir: str = Field("data", description="folder with the tasks' folders, or the task's own")
+    seq_length: Annotated[int, Field(ge=3)] = Field(128, description="most tokens of an example, [CLS] and [SEP] included")
+    train_rows: Whole = Field(0, description="train on the first so many rows only; 0: all")
+    eval_rows: Whole = Field(0, description="evaluate on the first so many rows only; 0: all")
+    cache: str = Field("auto", description="folder for encoded features; 'auto': the user's cache folder; 'off': none")
+
+
+@dataclass(frozen=True, config=_STRICT)
+class TrainSection:
+    batch_size: Positive = Field(32, description="sequences of one update on each process")
+    micro_batch_size: Whole = Field(0, description="sequences computed at once; less than batch_size accumulates; 0: all")
+    epochs: Annotated[float, Field(ge=0)] = Field(3.0, description="passes over the data")
+    steps: Whole = Field(0, description="updates; 0: as many as `epochs` makes")
+
+
+@dataclass(frozen=True, config=_STRICT)
+class OptimizerSection:
+    learning_rate: Annotated[float, Field(ge=0)] = Field(5e-5, description="peak learning rate")
+    weight_decay: Annotated[float, Field(ge=0)] = Field(0.01, description="decoupled; not on biases and LayerNorm")
+    beta1: Rate = Field(0.9, description="decay of the first moment")
+    beta2: Rate = Field(0.999, description="decay of the second moment")
+    epsilon: Annotated[float, Field(gt=0)] = Field(1e-8, description="added to the root of the second moment")
+    bias_correction: bool = Field(True, description="false: the Adam of the BERT paper")
+    clip_norm: Annotated[float, Field(ge=0)] = Field(1.0, description="global gradient norm at the most; 0: no clipping")
+
+
+@dataclass(frozen=True, config=_STRICT)
+class ScheduleSection:
+    name: Literal["linear", "polynomial", "constant"] = Field("linear", description="course after warm-up")
+    warmup: Share = Field(0.1, description="share of all updates that warm up")
+    warmup_steps: Whole = Field(0, description="updates that warm up; 0: as `warmup` says")
+    power: Annotated[float, Field(gt=0)] = Field(1.0, description="of the polynomial")
+    end_rate: Annotated[float, Field(ge=0)] = Field(0.0, description="learning rate at the last update")
+
+
+@dataclass(frozen=True, config=_STRICT)
+class EvaluationSection:
+    every: Whole = Field(0, description="updates between evaluations; 0: each epoch")
+    batch_size: Positive = Field(64, description="sequences at once")
+
+
+@dataclass(frozen=True, config=_STRICT)
+class CheckpointSection:
+    every: Whole = Field(0, description="updates between checkpoints; 0: each epoch")
+    keep: Positive = Field(3, description="newest checkpoints kept, besides the best")
+    result: Literal["last", "best"] = Field("last", description="which weights are the run's result; 'best' selects on dev")
+
+
+@dataclass(frozen=True, config=_STRICT)
+class LogSection:
+    every: Positive = Field(10, description="updates between two lines of the log")
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Recipe:
+    """Every setting of a run."""
+
+    backend: str = Field("auto", description="whose chip: a backend's name, or auto for the best that is ready")
+    task: str = Field("", description="what to learn; `bertkit data list` names the tasks")
+    precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = Field(
+        "auto", description="of the dense layers; auto: bf16 where the chip computes it natively, else fp32"
+    )
+    seed: Whole = Field(1, description="fixes the new head's start, the order of the data and dropout")
+    output: str = Field("", description="the run's folder; empty: runs/<task>-<model>-seed<seed>")
+    model: ModelSection = ModelSection()
+    data: DataSection = DataSection()
+    train: TrainSection = TrainSection()
+    optimizer: OptimizerSection = OptimizerSection()
+    schedule: ScheduleSection = ScheduleSection()
+    evaluation: EvaluationSection = EvaluationSection()
+    checkpoint: CheckpointSection = CheckpointSection()
+    log: LogSection = LogSection()
+    device: Mapping[str, str | int | float | bool] = Field(
+        default_factory=dict, description="settings of one backend; `bertkit backends NAME` lists them"
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Key:
+    """One setting."""
+
+    name: str  # dotted
+    default: Value
+    description: str
+
+
+def _keys(section: type, prefix: str = "") -> Iterator[Key]:
+    hints = get_type_hints(section)
+    fields = section.__pydantic_fields__  # type: ignore[attr-defined]
+    for name, info in fields.items():
+        if dataclasses.is_dataclass(hints[name]):
+            yield from _keys(hints[name], f"{prefix}{name}.")
+        elif name != "device":
+            yield Key(f"{prefix}{name}", info.default, info.description or "")
+
+
+KEYS: Mapping[str, Key] = {key.name: key for key in _keys(Recipe)}
+DEVICE = "device."  # keys below it belong to the chosen backend, which checks them
+
+
+def check_key(name: str, where: str) -> None:
+    """Raises UserError for an unknown dotted key, naming the nearest."""
+    if name not in KEYS and not name.startswith(DEVICE):
+        raise UserError(f"{where}: there is no setting {name!r}", nearest(name, KEYS))
+
+
+def build(values: Mapping[str, Value], sources: Mapping[str, str]) -> Recipe:
+    """The recipe with these values by dotted key, checked. `sources` says where each came from, for the error."""
+    nested: dict[str, Any] = {}
+    for name, value in values.items():
+        *path, leaf = name.split(".", 1)
+        (nested.setdefault(path[0], {}) if path else nested)[leaf] = value
+    try:
+        return TypeAdapter(Recipe).validate_python(nested)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"] if part in name_parts(first["loc"]))
+        raise UserError(
+            f"{sources.get(name, 'the recipe')}: {name} = {first['input']!r}: {_reason(first['msg'])}",
+            KEYS[name].description if name in KEYS else "",
+        ) from None
+
+
+def name_parts(location: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    """The parts of pydantic's location that name the key: the first two; the rest is the type that was tried."""
+    return location[:2] if f"{location[0]}" not in KEYS else location[:1]
+
+
+def _reason(message: str) -> str:
+    return message[0].lower() + message[1:]
+
+
+def flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested tables -> dotted keys."""
+    flat: dict[str, Any] = {}
+    for name, value in table.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
+
+
+def to_flat(recipe: Recipe) -> dict[str, Value]:
+    """Every setting of the recipe by dotted key."""
+    return flatten(dataclasses.asdict(recipe))

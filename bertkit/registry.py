@@ -1,0 +1,63 @@
+"""Which backends are installed, by entry point; which name or alias means which; which one `auto` takes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+
+from bertkit.backend import Backend, Probe
+from bertkit.errors import UserError, nearest
+
+GROUP = "bertkit.backends"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A backend and why it was taken."""
+
+    backend: Backend
+    reason: str
+
+
+def installed() -> dict[str, Backend]:
+    """Name -> card of every installed backend, in the order of their names."""
+    cards: dict[str, Backend] = {}
+    for point in sorted(entry_points(group=GROUP), key=lambda point: point.name):
+        try:
+            cards[point.name] = point.load()()
+        except Exception as error:  # a third party's broken plug-in must not break the others
+            raise UserError(
+                f"the backend plug-in {point.name!r} ({point.value}) does not load: {type(error).__name__}: {error}",
+                f"repair or uninstall its package {point.dist.name if point.dist else point.value!r}",
+            ) from error
+    return cards
+
+
+def find(name: str) -> Backend:
+    """The installed backend called `name` or known by that alias. Raises UserError, naming those there are."""
+    cards = installed()
+    names = {alias: card for card in cards.values() for alias in (*card.aliases, card.name)}
+    if name in names:
+        return names[name]
+    raise UserError(f"there is no backend {name!r} here; installed: {', '.join(cards)}", nearest(name, names))
+
+
+def choose(name: str) -> Choice:
+    """The backend for a run: the one named, which must be ready, or for `auto` the best that is."""
+    if name != "auto":
+        backend = find(name)
+        probe = backend.probe()
+        if not probe.ready:
+            raise UserError(f"backend {backend.name!r} is not ready: {probe.detail}", "`bertkit backends` lists all")
+        return Choice(backend, f"asked for; {probe.detail}")
+    looked = [(card, card.probe()) for card in installed().values() if card.preference >= 0]
+    ready = sorted((pair for pair in looked if pair[1].ready), key=lambda pair: -pair[0].preference)
+    if not ready:
+        raise UserError("no backend is ready here", "`bertkit backends` says what would help")
+    backend, probe = ready[0]
+    return Choice(backend, f"best that is ready; {probe.detail}{_others(looked, backend)}")
+
+
+def _others(looked: list[tuple[Backend, Probe]], chosen: Backend) -> str:
+    absent = [card.name for card, probe in looked if not probe.ready and card.preference > chosen.preference]
+    return f"; not ready: {', '.join(absent)}" if absent else ""

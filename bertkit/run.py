@@ -1,0 +1,122 @@
+"""One training run from a resolved recipe to its folder."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bertkit.display import Display
+from bertkit.preparation import Prepared, prepare
+from bertkit.recipe import Recipe, to_flat
+from bertkit.resolve import Resolved
+from bertkit.run_folder import open_folder
+from bertkit.sampler import Sampler
+from bertkit.schedule import schedule
+from bertkit.trainer import Plan
+from bertkit.training import Training
+from bertkit.world import World
+
+# Settings that do not shape the trained weights, so a resume may change them.
+FREE = (
+    "backend", "output", "train.micro_batch_size", "data.dir", "data.cache", "model.layout", "log.", "checkpoint.",
+    "evaluation.", "device.",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended."""
+
+    folder: Path
+    exit_code: int  # 0, or what the signal that stopped it asks for
+    record: Mapping[str, Any] | None  # None where the run was stopped
+
+
+def output_folder(recipe: Recipe) -> Path:
+    name = Path(recipe.model.name).name
+    return Path(recipe.output).expanduser() if recipe.output else Path("runs", f"{recipe.task}-{name}-seed{recipe.seed}")
+
+
+def make_sampler(ready: Prepared, world: World) -> Sampler:
+    recipe = ready.recipe
+    return Sampler(len(ready.train.features), recipe.train.batch_size * world.size, recipe.seed)
+
+
+def make_plan(recipe: Recipe, sampler: Sampler) -> Plan:
+    """Counts of updates from epochs and shares."""
+    epoch = sampler.steps_per_epoch
+    steps = recipe.train.steps or math.ceil(recipe.train.epochs * epoch)
+    course = recipe.schedule
+    warmup = course.warmup_steps or math.ceil(course.warmup * steps)
+    rate = schedule(course.name, recipe.optimizer.learning_rate, warmup, steps, course.power, course.end_rate)
+    return Plan(steps, rate, recipe.log.every, recipe.evaluation.every or epoch, recipe.checkpoint.every or epoch)
+
+
+def shaped_by(ready: Prepared, plan: Plan, sampler: Sampler) -> dict[str, Any]:
+    """The settings and data that a resumed run must share with the one that it goes on from."""
+    kept = {key: value for key, value in to_flat(ready.recipe).items() if not key.startswith(FREE)}
+    return kept | {
+        "precision": ready.precision,
+        "updates": plan.steps,
+        "global batch": sampler.batch_size,
+        "training data": ready.train.features.digest(),
+    }
+
+
+def train(
+    resolved: Resolved,
+    world: World,
+    display: Display,
+    resume: bool = False,
+    overwrite: bool = False,
+    dry_run: bool = False,
+) -> Outcome:
+    """Carry out a run. Raises UserError for whatever the user can put right, before anything is written if it can."""
+    recipe = resolved.recipe
+    ready = prepare(recipe, display.say, functools.partial(_show, display))
+    sampler = make_sampler(ready, world)
+    plan = make_plan(recipe, sampler)
+    folder = output_folder(recipe)
+    introduce(ready, plan, sampler, world, folder, display)
+    if dry_run:
+        return Outcome(folder, 0, None)
+    if world.is_first:
+        open_folder(folder, resume, overwrite)
+    engine = ready.choice.backend.engine(ready.job, world)
+    try:
+        training = Training(resolved, ready, engine, world, display, folder, sampler, plan)
+        made, exit_code = training.run(shaped_by(ready, plan, sampler), resume)
+    finally:
+        engine.close()
+    return Outcome(folder, exit_code, made)
+
+
+def introduce(
+    ready: Prepared, plan: Plan, sampler: Sampler, world: World, folder: Path, display: Display
+) -> None:
+    """Say what is about to happen."""
+    recipe, features = ready.recipe, ready.train.features
+    display.say(f"backend: {ready.choice.backend.name} ({ready.choice.reason})")
+    display.say(f"precision: {ready.precision} ({ready.precision_reason})")
+    dev = " + ".join(f"{len(part.features):,}" for part in ready.dev)
+    display.say(
+        f"task: {ready.task.name}, {len(features):,} examples to learn from, {dev} to evaluate on, "
+        f"{features.lengths.mean():.1f} tokens each on average"
+    )
+    for part in (ready.train, *ready.dev):
+        if part.skipped:
+            display.warn(f"{part.file}: {part.skipped} broken rows of the published file are left out")
+    display.say(
+        f"plan: {plan.steps:,} updates of {sampler.batch_size} sequences ({recipe.train.batch_size} on each of "
+        f"{world.size} processes), peak learning rate {recipe.optimizer.learning_rate:g}, seed {recipe.seed}"
+    )
+    display.say(f"output: {folder}")
+
+
+def _show(display: Display, what: str, done: int, of: int) -> None:
+    if of > 20_000:  # less is over within two seconds
+        display.say(f"{what}: {done:,} of {of:,}")

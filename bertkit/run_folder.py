@@ -1,0 +1,115 @@
+"""The folder that a run leaves: a model that Hugging Face's transformers loads, the record, the log, checkpoints.
+
+    config.json model.safetensors vocab.txt tokenizer.json tokenizer_config.json   the model
+    record.json    what ran, on what, on which data, and what came out
+    recipe.toml    every setting, ready for --config
+    log.jsonl      one JSON object a line, as the run went
+    predictions/   the dev set's answers in GLUE's submission format
+    checkpoints/   for --resume
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+
+from bertkit.backend import Arrays
+from bertkit.disk import write_arrays, write_json, write_text
+from bertkit.errors import UserError
+from bertkit.model_config import Head, ModelConfig, to_mapping
+from bertkit.recipe import Value
+from bertkit.tokenizer import Vocabulary, tokenizer
+
+OURS = (
+    "config.json", "model.safetensors", "vocab.txt", "tokenizer.json", "tokenizer_config.json", "record.json",
+    "recipe.toml", "log.jsonl", "predictions", "checkpoints",
+)  # fmt: skip
+
+
+def open_folder(folder: Path, resume: bool, overwrite: bool) -> None:
+    """Make the folder ready. Raises UserError where it holds a run that is neither resumed nor overwritten."""
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file", "choose another folder with -o")
+    taken = [name for name in OURS if (folder / name).exists()]
+    if taken and overwrite:
+        for name in taken:
+            path = folder / name
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    elif taken and not resume:
+        raise UserError(
+            f"{folder} already holds a run ({', '.join(taken[:3])})",
+            "go on with --resume, start anew with --overwrite, or choose another folder with -o",
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder} cannot be made: {error.strerror}", "choose another folder with -o") from None
+
+
+def write_model(
+    folder: Path,
+    config: ModelConfig,
+    head: Head,
+    labels: tuple[str, ...],
+    vocabulary: Vocabulary,
+    weights: Arrays,
+) -> None:
+    """Write the model in Hugging Face's layout; `transformers` loads it and computes the same logits."""
+    write_arrays(folder / "model.safetensors", weights, {"format": "pt"})
+    write_json(folder / "config.json", to_mapping(config, head, labels))
+    write_text(folder / "vocab.txt", "\n".join(vocabulary.pieces) + "\n")
+    write_text(folder / "tokenizer.json", tokenizer(vocabulary).to_str(pretty=True))
+    write_json(
+        folder / "tokenizer_config.json",
+        {
+            "tokenizer_class": "BertTokenizer",
+            "do_lower_case": vocabulary.lower_case,
+            "tokenize_chinese_chars": True,
+            "strip_accents": None,
+            "model_max_length": config.max_position_embeddings,
+            **{f"{name[1:-1].lower()}_token": name for name in ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")},
+        },
+    )
+
+
+def write_recipe(folder: Path, values: Mapping[str, Value]) -> None:
+    """Every setting as TOML."""
+    write_text(folder / "recipe.toml", to_toml(values))
+
+
+def to_toml(values: Mapping[str, Value]) -> str:
+    """Dotted keys as TOML tables; an unset value has no line."""
+    top = [f"{key} = {_toml(value)}" for key, value in values.items() if "." not in key and value is not None]
+    sections: dict[str, list[str]] = {}
+    for key, value in values.items():
+        section, dot, leaf = key.partition(".")
+        if dot and value is not None:
+            sections.setdefault(section, []).append(f"{leaf} = {_toml(value)}")
+    tables = [f"[{name}]\n" + "\n".join(lines) for name, lines in sections.items()]
+    return "\n".join(top) + "\n\n" + "\n\n".join(tables) + "\n"
+
+
+def _toml(value: Value) -> str:
+    if isinstance(value, float):
+        return repr(value)
+    return json.dumps(value, ensure_ascii=False)  # a JSON string, whole number or truth value is TOML too
+
+
+def write_answers(path: Path, answers: list[str]) -> None:
+    """GLUE's submission format: a header, then number and answer."""
+    rows = [f"{number}\t{answer}" for number, answer in enumerate(answers)]
+    write_text(path, "\n".join(["index\tprediction", *rows]) + "\n")
+
+
+def read_task(folder: Path) -> str | None:
+    """The task that a run's folder was trained on, where its record says so."""
+    try:
+        record = json.loads((folder / "record.json").read_text(encoding="utf-8"))
+        return str(record["config"]["task"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+

@@ -1,0 +1,37 @@
+"""Learning-rate schedules: pure functions of the update's number."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+ScheduleName = Literal["linear", "polynomial", "constant"]
+Schedule = Callable[[int], float]  # number of the update, from 1 -> learning rate
+
+
+def warmup_then_polynomial(step: int, peak: float, warmup: int, steps: int, power: float, end: float = 0.0) -> float:
+    """Linear from 0 to `peak` over `warmup` updates, then `(1 - progress) ** power` down to `end` at the last one.
+
+    The first update already learns when there is no warm-up, and `step` counts updates finished before it as
+    Hugging Face's `get_polynomial_decay_schedule_with_warmup` does: update 1 uses the schedule's value at 0.
+    """
+    done = step - 1
+    if done < warmup:
+        return peak * done / warmup
+    progress = min(1.0, (done - warmup) / max(1, steps - warmup))
+    return float(end + (peak - end) * (1.0 - progress) ** power)
+
+
+def schedule(
+    name: ScheduleName, peak: float, warmup: int, steps: int, power: float = 1.0, end: float = 0.0
+) -> Schedule:
+    """The schedule called `name`. `linear` is `polynomial` with power 1; `constant` stays at `peak` after warm-up."""
+    if name == "constant":
+        power, end = 0.0, peak
+    elif name == "linear":
+        power = 1.0
+
+    def learning_rate(step: int) -> float:
+        return warmup_then_polynomial(step, peak, warmup, steps, power, end)
+
+    return learning_rate

@@ -1,0 +1,85 @@
+"""GLUE as one table: a line says a task's files, columns, labels and metrics.
+
+Source: Wang et al. 2018, arXiv:1804.07461, and the published TSV files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from bertkit.tasks.metrics import accuracy, accuracy_and_f1, correlations, matthews
+from bertkit.tasks.task import Columns, Split, SplitName, Task
+
+ENTAILMENT = ("entailment", "not_entailment")
+MNLI_LABELS = ("contradiction", "entailment", "neutral")
+
+
+def _splits(columns: Columns, test: Columns | None = None) -> Mapping[SplitName, tuple[Split, ...]]:
+    return {
+        "train": (Split("train.tsv", columns),),
+        "dev": (Split("dev.tsv", columns),),
+        "test": (Split("test.tsv", test or columns),),
+    }
+
+
+def _mnli(split: str) -> tuple[Split, ...]:
+    columns = Columns("sentence1", "sentence2", "gold_label")
+    return (Split(f"{split}_matched.tsv", columns), Split(f"{split}_mismatched.tsv", columns, "mm"))
+
+
+GLUE: tuple[Task, ...] = (
+    Task(
+        "cola", "linguistic acceptability", "CoLA", ("0", "1"),
+        _splits(Columns(3, None, 1, header=False, columns=4), Columns("sentence")),
+        matthews, "mcc", {"": "CoLA.tsv"},
+    ),
+    Task(
+        "sst2", "sentiment of film reviews", "SST-2", ("0", "1"),
+        _splits(Columns("sentence", None, "label")),
+        accuracy, "accuracy", {"": "SST-2.tsv"},
+    ),
+    Task(
+        "mrpc", "paraphrases in news", "MRPC", ("0", "1"),
+        _splits(Columns("#1 String", "#2 String", "Quality")),
+        accuracy_and_f1, "f1", {"": "MRPC.tsv"},
+    ),
+    Task(
+        "stsb", "similarity of sentences, 0 to 5", "STS-B", (),
+        _splits(Columns("sentence1", "sentence2", "score")),
+        correlations, "pearson", {"": "STS-B.tsv"},
+    ),
+    Task(
+        "qqp", "paraphrases among questions", "QQP", ("0", "1"),
+        _splits(Columns("question1", "question2", "is_duplicate")),
+        accuracy_and_f1, "f1", {"": "QQP.tsv"}, broken_rows=3,
+    ),
+    Task(
+        "mnli", "entailment across genres", "MNLI", MNLI_LABELS,
+        {
+            "train": (Split("train.tsv", Columns("sentence1", "sentence2", "gold_label")),),
+            "dev": _mnli("dev"),
+            "test": _mnli("test"),
+        },
+        accuracy, "accuracy", {"": "MNLI-m.tsv", "mm": "MNLI-mm.tsv"},
+    ),
+    Task(
+        "qnli", "does the sentence answer the question", "QNLI", ENTAILMENT,
+        _splits(Columns("question", "sentence", "label")),
+        accuracy, "accuracy", {"": "QNLI.tsv"},
+    ),
+    Task(
+        "rte", "entailment", "RTE", ENTAILMENT,
+        _splits(Columns("sentence1", "sentence2", "label")),
+        accuracy, "accuracy", {"": "RTE.tsv"},
+    ),
+    Task(
+        "wnli", "what a pronoun refers to", "WNLI", ("0", "1"),
+        _splits(Columns("sentence1", "sentence2", "label")),
+        accuracy, "accuracy", {"": "WNLI.tsv"},
+    ),
+    Task(
+        "ax", "diagnostic set for an MNLI model", "AX", MNLI_LABELS,
+        {"test": (Split("diagnostic.tsv", Columns("sentence1", "sentence2")),)},
+        accuracy, "accuracy", {"": "AX.tsv"}, parts_of="mnli",
+    ),
+)  # fmt: skip

@@ -1,0 +1,133 @@
+"""WordPiece by the `tokenizers` library, set up as Hugging Face's BertTokenizer, and encoding into Features.
+
+Legend: T tokens of all examples, N examples.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from bertkit.errors import UserError
+from bertkit.features import Features
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+Casing = Literal["auto", "cased", "uncased"]
+SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+LONGEST_WORD = 100  # characters; a longer word becomes [UNK], as in Hugging Face's and NVIDIA's tokenizers
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The word pieces of a `vocab.txt`, line n being id n, and whether words are lower-cased before the look-up."""
+
+    path: Path
+    pieces: tuple[str, ...]
+    lower_case: bool
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the pieces in order: line ends and the file's place do not matter."""
+        return hashlib.sha256("\n".join(self.pieces).encode()).hexdigest()
+
+
+def read_vocabulary(path: Path, casing: Casing = "auto") -> Vocabulary:
+    """Raises UserError where the file is missing, empty, not UTF-8, doubled, or lacks a special token."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(
+            f"{path}: no vocabulary: {error.strerror}", "give its vocab.txt with --set model.vocab=FILE"
+        ) from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 at byte {error.start}", "save it as UTF-8") from None
+    pieces = tuple(line.rstrip("\r") for line in text.removesuffix("\n").split("\n"))
+    missing = [token for token in SPECIAL if token not in set(pieces)]
+    if missing:
+        raise UserError(f"{path}: lacks {', '.join(missing)}", "give the vocab.txt of a BERT, one word piece a line")
+    if len(set(pieces)) != len(pieces):
+        seen: set[str] = set()
+        line, piece = next((i, p) for i, p in enumerate(pieces, 1) if p in seen or seen.add(p))
+        raise UserError(f"{path}:{line}: {piece!r} stands there twice", "each word piece needs a line of its own")
+    lower = guess_lower_case(path, pieces) if casing == "auto" else casing == "uncased"
+    return Vocabulary(path, pieces, lower)
+
+
+def guess_lower_case(path: Path, pieces: Sequence[str]) -> bool:
+    """What the model's own tokenizer_config.json says, else whether the vocabulary has no upper-case letter."""
+    config = path.parent / "tokenizer_config.json"
+    if config.exists():
+        try:
+            said = json.loads(config.read_text(encoding="utf-8")).get("do_lower_case")
+        except (OSError, UnicodeDecodeError, json.JSONDecodeError, AttributeError):
+            said = None
+        if isinstance(said, bool):
+            return said
+    return not has_upper_case(pieces)
+
+
+def has_upper_case(pieces: Sequence[str]) -> bool:
+    return any(piece != piece.lower() for piece in pieces if not piece.startswith("["))
+
+
+def casing_warning(vocabulary: Vocabulary) -> str | None:
+    """A sentence where casing and vocabulary do not fit together, else None."""
+    upper = has_upper_case(vocabulary.pieces)
+    if vocabulary.lower_case and upper:
+        return f"{vocabulary.path} is a cased vocabulary but words are lower-cased; --set model.casing=cased mends it"
+    if not vocabulary.lower_case and not upper:
+        return (
+            f"{vocabulary.path} is an uncased vocabulary but words keep their case, so capitals become [UNK]; "
+            "--set model.casing=uncased mends it"
+        )
+    return None
+
+
+def tokenizer(vocabulary: Vocabulary) -> Tokenizer:
+    """BERT's tokenizer: clean text, split at spaces and punctuation, WordPiece; [CLS] a [SEP] b [SEP]."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+
+    ids = {piece: number for number, piece in enumerate(vocabulary.pieces)}
+    made = Tokenizer(models.WordPiece(ids, unk_token="[UNK]", max_input_chars_per_word=LONGEST_WORD))  # noqa: S106
+    made.normalizer = normalizers.BertNormalizer(lowercase=vocabulary.lower_case)
+    made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    made.post_processor = processors.BertProcessing(("[SEP]", ids["[SEP]"]), ("[CLS]", ids["[CLS]"]))
+    made.decoder = decoders.WordPiece()
+    made.add_special_tokens(list(SPECIAL))
+    return made
+
+
+def encode(
+    vocabulary: Vocabulary,
+    first: Sequence[str],
+    second: Sequence[str] | None,
+    labels: dict[str, np.ndarray],
+    seq_length: int,
+    progress: Callable[[int], object] = lambda done: None,
+) -> Features:
+    """N texts, or pairs of texts, as Features of at most `seq_length` tokens; the longer text is cut first."""
+    made = tokenizer(vocabulary)
+    made.enable_truncation(seq_length, strategy="longest_first")
+    inputs: Sequence[Any] = first if second is None else list(zip(first, second, strict=True))
+    ids: list[np.ndarray] = []
+    types: list[np.ndarray] = []
+    lengths = np.zeros(len(inputs), np.int64)
+    for start in range(0, len(inputs), 4096):  # in parts, so that progress can be shown
+        for number, encoding in enumerate(made.encode_batch(inputs[start : start + 4096]), start):
+            ids.append(np.array(encoding.ids, np.int32))
+            types.append(np.array(encoding.type_ids, np.int32))
+            lengths[number] = len(encoding.ids)
+        progress(len(ids))
+    return Features(_join(ids), _join(types), np.concatenate([[0], np.cumsum(lengths)]), labels)
+
+
+def _join(parts: list[np.ndarray]) -> np.ndarray:
+    return np.concatenate(parts) if parts else np.empty(0, np.int32)

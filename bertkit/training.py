@@ -1,0 +1,195 @@
+"""A run under way: it follows the loop, evaluates, keeps checkpoints, and in the end writes the results."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bertkit import record
+from bertkit.backend import Engine
+from bertkit.checkpoint import Checkpoints, Progress
+from bertkit.display import Counter, Display
+from bertkit.errors import UserError
+from bertkit.flops import training_flops
+from bertkit.log import RunLog
+from bertkit.meter import Meter, over_ranks, warmup_updates
+from bertkit.preparation import Prepared
+from bertkit.resolve import Resolved
+from bertkit.run_folder import write_recipe
+from bertkit.run_results import Results, write_results
+from bertkit.sampler import Sampler, updates
+from bertkit.stopping import StopRequest, stop_on_signals
+from bertkit.trainer import Logged, Plan, evaluate, fit
+from bertkit.world import World
+
+
+class Training:
+    """The state of one run; it is the loop's Watch."""
+
+    def __init__(
+        self,
+        resolved: Resolved,
+        ready: Prepared,
+        engine: Engine,
+        world: World,
+        display: Display,
+        folder: Path,
+        sampler: Sampler,
+        plan: Plan,
+    ) -> None:
+        self.resolved, self.ready, self.engine, self.world = resolved, ready, engine, world
+        self.display, self.folder, self.sampler, self.plan = display, folder, sampler, plan
+        self.checkpoints = Checkpoints(folder / "checkpoints", ready.recipe.checkpoint.keep)
+        self.log = RunLog(folder if world.is_first else None)
+        self.meter = Meter(0, functools.partial(training_flops, ready.job.model, ready.job.head))
+        self.progress = Progress(0, {})
+        self.logits: list[np.ndarray] = []  # of each dev part, at the last evaluation
+        self.stop = StopRequest()
+        self.bar: Counter | None = None
+        self.shown: list[float] = []  # losses since the display last changed
+
+    def run(self, shaped_by: Mapping[str, Any], resume: bool) -> tuple[dict[str, Any] | None, int]:
+        """(the record, exit code); no record where a signal stopped the run."""
+        environment = record.environment(self.world, self.engine)
+        self.progress = Progress(0, shaped_by)
+        if resume:
+            self._take_up(shaped_by)
+        self.before = self.progress.train_seconds
+        if self.world.is_first:
+            write_recipe(self.folder, self.resolved.flat())
+        for name, value in self.engine.describe().items():
+            self.display.say(f"  {name}: {value}")
+        self.log.write("start", step=self.progress.step, **environment)
+        if not self._fit():
+            return self._stopped(), self.stop.exit_code
+        made = self._finish(environment)
+        self.log.write("end", step=self.plan.steps, metrics=made["metrics"])
+        return made, 0
+
+    def _fit(self) -> bool:
+        """Train to the end of the plan; False where a signal asked to stop."""
+        first, last = self.progress.step + 1, self.plan.steps
+        self.meter.warmup = warmup_updates(last - first + 1)
+        shares = updates(
+            self.ready.train.features,
+            self.sampler,
+            self.ready.task.head.kind,
+            first,
+            last,
+            self.world.rank,
+            self.world.size,
+            self.ready.recipe.train.micro_batch_size,
+        )
+        with stop_on_signals() as self.stop, self.display.progress("training", last, first - 1) as self.bar:
+            return fit(self.engine, shares, self.plan, self.meter, self)
+
+    def _take_up(self, shaped_by: Mapping[str, Any]) -> None:
+        """Go on from the newest whole checkpoint, if there is one."""
+        found = self.checkpoints.newest()
+        if found is None:
+            self.display.say("resume: no checkpoint yet, so the run starts at its beginning")
+            self.log.cut_after(0)
+            return
+        arrays, progress = found
+        changed = [key for key, value in shaped_by.items() if progress.shaped_by.get(key) != value]
+        if changed:
+            key = changed[0]
+            others = f" (and {', '.join(changed[1:])})" if changed[1:] else ""
+            raise UserError(
+                f"{self.folder}: the run was started with {key} = {progress.shaped_by.get(key)!r}, "
+                f"not {shaped_by[key]!r}{others}",
+                "resume with the same settings and data, or start anew with --overwrite",
+            )
+        self.engine.load_state_dict(arrays)
+        self.progress = progress
+        self.log.cut_after(progress.step)
+        self.display.say(f"resume: goes on after update {progress.step} of {self.plan.steps}")
+
+    # ---- the loop's Watch ----
+
+    def logged(self, done: list[Logged]) -> None:
+        for one in done:
+            self.log.write("update", **dataclasses.asdict(one))
+            if not math.isfinite(one.loss):
+                raise UserError(
+                    f"the loss is {one.loss} at update {one.step}",
+                    "lower optimizer.learning_rate, lengthen the warm-up, or train with -d fp32",
+                )
+        losses = (*self.progress.losses, *(one.loss for one in done))
+        self.progress = dataclasses.replace(self.progress, step=done[-1].step, losses=losses)
+        if self.bar:
+            reading = self.meter.reading()
+            speed = reading.per_second(reading.sequences)
+            shown = {"loss": f"{np.mean([one.loss for one in done]):.4f}", "lr": f"{done[-1].learning_rate:.1e}"}
+            self.bar.to(done[-1].step, shown | ({"seq/s": f"{speed:.0f}"} if math.isfinite(speed) else {}))
+
+    def evaluate(self, step: int) -> bool:
+        metrics = self.score()
+        score, best = metrics[self.ready.task.primary], self.progress.best_step
+        better = best == 0 or score > self.progress.best_score
+        self.progress = dataclasses.replace(
+            self.progress,
+            step=step,
+            evaluations=(*self.progress.evaluations, {"step": step, **metrics}),
+            best_step=step if better else best,
+            best_score=score if better else self.progress.best_score,
+        )
+        shown = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+        epoch = step / self.sampler.steps_per_epoch
+        self.display.say(f"dev after update {step} (epoch {epoch:.2f}): {shown}")
+        self.log.write("evaluation", step=step, **metrics)
+        return better
+
+    def save(self, step: int) -> None:
+        arrays = self.engine.state_dict()  # on every rank: a sharded optimizer gathers here
+        if self.world.is_first:
+            seconds = self.before + self.meter.reading().seconds
+            self.progress = dataclasses.replace(self.progress, train_seconds=seconds)
+            path = self.checkpoints.save(arrays, self.progress)
+            self.log.write("checkpoint", step=step, file=path.name)
+
+    def stop_requested(self) -> bool:
+        return bool(self.stop)
+
+    # ---- the end ----
+
+    def score(self) -> dict[str, float]:
+        """Metrics of every dev part; a second part's carry its name."""
+        metrics: dict[str, float] = {}
+        self.logits = []
+        task, size = self.ready.task, self.ready.recipe.evaluation.batch_size
+        for part in self.ready.dev:
+            with self.display.progress("evaluating", len(part.features)) as bar:
+                found, logits = evaluate(self.engine, task.score, part.features, size, self.world, bar.add)
+            metrics |= {f"{name}_{part.name}" if part.name else name: value for name, value in found.items()}
+            self.logits.append(logits)
+        return metrics
+
+    def _stopped(self) -> None:
+        name = self.stop.signal.name if self.stop.signal else "a signal"
+        self.log.write("stopped", step=self.progress.step, signal=name)
+        self.display.say(
+            f"stopped by {name} after update {self.progress.step} of {self.plan.steps}, which is saved; "
+            "the same command with --resume goes on"
+        )
+
+    def _finish(self, environment: Mapping[str, Any]) -> dict[str, Any]:
+        """The final scores, and everything written that a run leaves."""
+        best = self.ready.recipe.checkpoint.result == "best" and self.progress.best_step
+        if best:
+            self.engine.load_state_dict(self.checkpoints.load(self.progress.best_step)[0])
+        metrics = self.score() if best or not self.logits else dict(self.progress.evaluations[-1])
+        metrics.pop("step", None)
+        reading = over_ranks(self.meter.reading(), self.engine.gather)
+        peak = self.engine.peak()
+        results = Results(
+            self.resolved, self.ready, self.world, environment, self.progress, metrics, self.logits,
+            reading, self.meter, peak, self.engine.peak_memory(), self.sampler, self.plan.steps,
+        )  # fmt: skip
+        return write_results(self.folder if self.world.is_first else None, results, self.engine.weights())

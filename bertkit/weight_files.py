@@ -1,0 +1,121 @@
+"""Pre-trained weights from a folder, fitted to the model that is asked for, with everything odd named.
+
+Legend of names: Hugging Face's, with or without the leading `bert.`; apex's leading `module.`; Google's gamma, beta.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import numpy as np
+
+from bertkit.backend import Arrays
+from bertkit.disk import read_arrays
+from bertkit.errors import UserError
+from bertkit.model_config import Head, ModelConfig
+from bertkit.parameters import initial_value, shapes
+
+READERS = "bertkit.weight_readers"  # entry points: file ending -> function(Path) -> Arrays
+HEADS = ("classifier.", "qa_outputs.", "cls.")
+NOT_PARAMETERS = ("bert.embeddings.position_ids", "cls.predictions.decoder.weight", "cls.predictions.decoder.bias")
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How the weights of a file meet the parameters of a model."""
+
+    weights: Arrays  # complete: what the file lacks has its starting value
+    missing: tuple[str, ...]  # parameters that the file lacks
+    unexpected: tuple[str, ...]  # tensors of the file that the model has no use for
+    reshaped: tuple[str, ...]  # head parameters of another shape, which start anew
+    digest: str | None = None  # SHA-256 of the weight file; None: a random start
+
+
+def read_weights(folder: Path) -> tuple[Path, Arrays]:
+    """The weight file of a model folder and its tensors under Hugging Face's names.
+
+    Looks for model.safetensors, its sharded index, then pytorch_model.bin. Raises UserError where there is none.
+    """
+    whole, index, pickled = (
+        folder / name for name in ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
+    )
+    if whole.exists():
+        return whole, normalise(read_arrays(whole)[0])
+    if index.exists():
+        return index, normalise(_sharded(index))
+    if pickled.exists():
+        return pickled, normalise(_read_by_plug_in(pickled))
+    raise UserError(
+        f"{folder}: holds no model.safetensors and no pytorch_model.bin", "give the folder of a pre-trained BERT"
+    )
+
+
+def normalise(arrays: Mapping[str, np.ndarray]) -> Arrays:
+    """Arrays under the names of `bertkit.parameters`, float32, without what is no parameter."""
+    named: Arrays = {}
+    for name, array in arrays.items():
+        new = name.removeprefix("module.")
+        new = new.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
+        if not new.startswith(("bert.", *HEADS)) and new.startswith(("embeddings.", "encoder.", "pooler.")):
+            new = f"bert.{new}"
+        if new not in NOT_PARAMETERS:
+            named[new] = np.asarray(array, np.float32) if array.dtype.kind == "f" else array
+    return named
+
+
+def fit_weights(arrays: Mapping[str, np.ndarray], config: ModelConfig, head: Head, seed: int, where: str) -> Fit:
+    """Every parameter of the model from `arrays`, or its starting value for `seed`.
+
+    A head of another shape starts anew; an encoder of another shape is refused, naming the tensor.
+    """
+    weights: Arrays = {}
+    missing, reshaped = [], []
+    for name, shape in shapes(config, head).items():
+        array = arrays.get(name)
+        if array is not None and array.shape != shape:
+            if not name.startswith(HEADS):
+                raise UserError(
+                    f"{where}: {name} is {array.shape}, but config.json asks for {shape}",
+                    "config.json and weights belong to different models",
+                )
+            reshaped.append(name)
+            array = None
+        elif array is None:
+            missing.append(name)
+        weights[name] = initial_value(name, shape, config, seed) if array is None else array
+    unexpected = tuple(sorted(set(arrays) - set(weights)))
+    if not any(name in arrays for name in weights if name.startswith("bert.encoder")):
+        raise UserError(
+            f"{where}: holds no BERT encoder; its tensors are {', '.join(sorted(arrays)[:3])}, …",
+            "give the weights of a BERT",
+        )
+    return Fit(weights, tuple(missing), unexpected, tuple(reshaped))
+
+
+def _sharded(index: Path) -> Arrays:
+    try:
+        files = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (ValueError, KeyError, AttributeError) as error:
+        raise UserError(f"{index}: is no index of safetensors files: {error}", "copy the folder again") from None
+    arrays: Arrays = {}
+    for name in files:
+        if Path(name).name != name:  # an index must not reach outside its folder
+            raise UserError(f"{index}: names the file {name!r} outside the folder", "do not use this folder")
+        arrays |= read_arrays(index.parent / name)[0]
+    return arrays
+
+
+def _read_by_plug_in(path: Path) -> Arrays:
+    ending = path.suffix.removeprefix(".")
+    for point in entry_points(group=READERS, name=ending):
+        try:
+            reader = point.load()
+        except ImportError as error:
+            raise UserError(f"{path}: reading .{ending} files needs {error.name}", f"pip install {error.name}") from None
+        arrays: Arrays = reader(path)
+        return arrays
+    raise UserError(f"{path}: no installed plug-in reads .{ending} files", "convert it to safetensors")
