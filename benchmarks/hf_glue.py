@@ -61,10 +61,16 @@ def encode(examples: list[dict[str, Any]], tokenizer: Any, length: int) -> list[
 def metrics(task: str, logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     if task == "stsb":
         values = logits[:, 0]
-        return {"pearson": float(pearsonr(values, labels)[0]), "spearman": float(spearmanr(values, labels)[0])}
+        return {
+            "pearson": float(pearsonr(values, labels)[0]),
+            "spearman": float(spearmanr(values, labels)[0]),
+        }
     chosen = logits.argmax(-1)
     if task == "cola":
-        return {"mcc": float(matthews_corrcoef(labels, chosen)), "accuracy": float(accuracy_score(labels, chosen))}
+        return {
+            "mcc": float(matthews_corrcoef(labels, chosen)),
+            "accuracy": float(accuracy_score(labels, chosen)),
+        }
     scores = {"accuracy": float(accuracy_score(labels, chosen))}
     return scores | ({"f1": float(f1_score(labels, chosen))} if task == "mrpc" else {})
 

@@ -1,7 +1,8 @@
 """Checkpoints: whole or absent, each with a checksum; the newest few and the best are kept.
 
 A checkpoint is `step-00000042.safetensors` (all arrays of the engine) and `step-00000042.json` (its SHA-256, the
-step, the best score so far, the settings that shaped it). The small file is written last: without it there is no checkpoint.
+step, the best score so far, the settings that shaped it). The small file is written last:
+without it there is no checkpoint.
 """
 
 from __future__ import annotations

@@ -15,7 +15,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bertkit.backend import Arrays, Backend, Batch, Engine, Job, LayoutKind, OptimizerSpec, Precision, Update, label_counts
+from bertkit.backend import (
+    Arrays,
+    Backend,
+    Batch,
+    Engine,
+    Job,
+    LayoutKind,
+    OptimizerSpec,
+    Precision,
+    Update,
+    label_counts,
+)
 from bertkit.model_config import Head, HeadKind, ModelConfig
 from bertkit.parameters import initial
 from bertkit.world import World
@@ -81,7 +92,10 @@ def example_batch(kind: HeadKind, sequences: int = 12, seed: int = 0) -> Batch:
     batch["labels"] = stream.integers(0, HEADS[kind].outputs, sequences)
     if kind == "pretraining":
         masked = np.sort(stream.choice(tokens, tokens // 7, replace=False))
-        batch |= {"masked_positions": masked, "masked_labels": stream.integers(0, MODEL.vocab_size, len(masked))}
+        batch |= {
+            "masked_positions": masked,
+            "masked_labels": stream.integers(0, MODEL.vocab_size, len(masked)),
+        }
     return batch
 
 
@@ -124,9 +138,7 @@ def train(engine: Engine, batch: Batch, kind: HeadKind, steps: int, splits: int 
     members = np.arange(len(batch["cu_seqlens"]) - 1)
     micro = tuple(part(batch, some) for some in np.array_split(members, splits))
     counts = label_counts(kind, [batch])
-    return [
-        float(engine.train_step(Update(step, micro, counts), RATE)["loss"]) for step in range(first, first + steps)
-    ]
+    return [float(engine.train_step(Update(step, micro, counts), RATE)["loss"]) for step in range(first, first + steps)]
 
 
 def gap(left: Mapping[str, np.ndarray], right: Mapping[str, np.ndarray]) -> float:
@@ -143,7 +155,7 @@ def _must_compute(backend: Backend) -> None:
 def check_card(backend: Backend) -> str:
     """The card answers without the hardware, and the probe does not raise."""
     probe = backend.probe()
-    assert backend.name and backend.capabilities.precisions, "the card is empty"
+    assert backend.capabilities.precisions, "the card claims no precision"
     assert probe.detail, "the probe says nothing"
     return probe.detail
 
@@ -161,9 +173,15 @@ def check_layouts(backend: Backend) -> str:
             logits = engine.predict(batch)
             train(engine, batch, kind, 1)
             seen.append((logits, first_moments(engine)))
-        worst = max(worst, *(gap(seen[0][0], other[0]) for other in seen), *(gap(seen[0][1], other[1]) for other in seen))
+        worst = max(
+            worst,
+            *(gap(seen[0][0], other[0]) for other in seen),
+            *(gap(seen[0][1], other[1]) for other in seen),
+        )
     assert worst <= LOGIT_TOLERANCE["fp32"], f"layouts differ by {worst:.2e}"
-    return f"{', '.join(layouts)} agree to {worst:.1e} in logits and gradients of {len(backend.capabilities.heads)} heads"
+    return (
+        f"{', '.join(layouts)} agree to {worst:.1e} in logits and gradients of {len(backend.capabilities.heads)} heads"
+    )
 
 
 def first_moments(engine: Engine) -> Arrays:

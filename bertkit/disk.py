@@ -93,13 +93,14 @@ def read_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}", "check the path") from None
     try:
-        entries = deserialize(raw)
+        entries = deserialize(raw)  # type: ignore[no-untyped-call]
         (length,) = struct.unpack("<Q", raw[:8])
         metadata = json.loads(raw[8 : 8 + length]).get("__metadata__", {})
         return {name: _array(entry) for name, entry in entries}, metadata
     except (SafetensorError, struct.error, ValueError, KeyError) as error:
         raise UserError(
-            f"{path}: is cut off or no safetensors file ({len(raw)} bytes): {error}", "copy or make the file again"
+            f"{path}: is cut off or no safetensors file ({len(raw)} bytes): {error}",
+            "copy or make the file again",
         ) from None
 
 

@@ -236,9 +236,7 @@ def _members(opened: zipfile.ZipFile, strip: str, archive: Path) -> dict[str, zi
         path = PurePosixPath(member.filename.replace("\\", "/"))
         special = stat.S_IFMT(member.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR)  # 0: Windows
         if special or path.is_absolute() or ".." in path.parts or ":" in member.filename:
-            raise UserError(
-                f"{archive}: {member.filename!r} would leave its folder or is a link", "reject it"
-            )
+            raise UserError(f"{archive}: {member.filename!r} would leave its folder or is a link", "reject it")
         if not member.is_dir() and path.is_relative_to(strip):
             found[str(path.relative_to(strip))] = member
     return found

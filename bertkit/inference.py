@@ -52,14 +52,21 @@ def load(recipe: Recipe, world: World) -> Loaded:
         raise UserError(f"{source.name!r} is a size, not a trained model", "give the folder of a run")
     check_length(recipe.data, source.config, source)
     fit = starting_weights(source, task.head, recipe.seed)
-    untrained = [name for name in (*fit.missing, *fit.reshaped)]
+    untrained = (*fit.missing, *fit.reshaped)
     if untrained:
         raise UserError(
             f"{source.folder} has no trained head for {task.name}: it lacks {', '.join(untrained)}",
             f"train it first: bertkit train -m {recipe.model.name} -t {task.name}",
         )
     settings = device_settings(choice.backend, recipe)
-    job = Job(source.config, task.head, fit.weights, precision=precision, layout=recipe.model.layout, settings=settings)
+    job = Job(
+        source.config,
+        task.head,
+        fit.weights,
+        precision=precision,
+        layout=recipe.model.layout,
+        settings=settings,
+    )
     return Loaded(task, source, choice.backend.engine(job, world), precision)
 
 

@@ -90,9 +90,7 @@ def length_groups(lengths: np.ndarray, waste: float = 0.2, most_tokens: int = 81
         width = int(lengths[order[first]])
         end = first + 1
         while (
-            end < len(order)
-            and lengths[order[end]] >= (1 - waste) * width
-            and (end - first + 1) * width <= most_tokens
+            end < len(order) and lengths[order[end]] >= (1 - waste) * width and (end - first + 1) * width <= most_tokens
         ):
             end += 1
         members = order[first:end]
@@ -119,9 +117,7 @@ def _in_rows(batch: Batch, kind: LayoutKind, lengths: np.ndarray, rows: list[lis
     return _place(batch, kind, token_slots, slots.size, (Group(slots, segments),) if len(rows) else ())
 
 
-def _place(
-    batch: Batch, kind: LayoutKind, token_slots: np.ndarray, slots: int, groups: tuple[Group, ...]
-) -> Layout:
+def _place(batch: Batch, kind: LayoutKind, token_slots: np.ndarray, slots: int, groups: tuple[Group, ...]) -> Layout:
     def spread(values: np.ndarray) -> np.ndarray:
         places = np.zeros(slots, np.int64)
         places[token_slots] = values
@@ -141,4 +137,5 @@ def _place(
 def _positions(lengths: np.ndarray) -> np.ndarray:
     """(T,) each token's place within its sequence, from 0."""
     starts = np.cumsum(lengths) - lengths
-    return np.arange(int(lengths.sum())) - np.repeat(starts, lengths)
+    positions: np.ndarray = np.arange(int(lengths.sum())) - np.repeat(starts, lengths)
+    return positions

@@ -53,7 +53,9 @@ class Meter:
     pauses: dict[str, float] = field(default_factory=dict)  # seconds by name, over the whole run
     step_seconds: list[float] = field(default_factory=list)  # of each counted update
     _updates: int = 0
-    _totals: dict[str, float] = field(default_factory=lambda: dict.fromkeys(("sequences", "tokens", "slots", "flops"), 0.0))
+    _totals: dict[str, float] = field(
+        default_factory=lambda: dict.fromkeys(("sequences", "tokens", "slots", "flops"), 0.0)
+    )
     _waited: float = 0.0
     _active: float = 0.0
     _since: float | None = None
@@ -128,9 +130,22 @@ class Meter:
 
 def over_ranks(reading: Reading, gather: Callable[[np.ndarray], np.ndarray]) -> Reading:
     """The readings of all ranks as one: amounts are summed, times are the slowest rank's. A collective."""
-    row = [reading.sequences, reading.tokens, reading.slots, reading.flops, reading.seconds, reading.waiting_for_data]
+    row = [
+        reading.sequences,
+        reading.tokens,
+        reading.slots,
+        reading.flops,
+        reading.seconds,
+        reading.waiting_for_data,
+    ]
     rows = gather(np.array([row], np.float64))  # (ranks, 6)
     sums, slowest = rows.sum(0), rows.max(0)
     return Reading(
-        reading.updates, int(sums[0]), int(sums[1]), int(sums[2]), float(sums[3]), float(slowest[4]), float(slowest[5])
+        reading.updates,
+        int(sums[0]),
+        int(sums[1]),
+        int(sums[2]),
+        float(sums[3]),
+        float(slowest[4]),
+        float(slowest[5]),
     )

@@ -64,7 +64,8 @@ class ModelConfig:
             )
         if self.hidden_act not in ACTIVATIONS:
             raise UserError(
-                f"hidden_act {self.hidden_act!r} is not known", "bertkit has " + ", ".join(sorted(ACTIVATIONS))
+                f"hidden_act {self.hidden_act!r} is not known",
+                "bertkit has " + ", ".join(sorted(ACTIVATIONS)),
             )
 
     @property

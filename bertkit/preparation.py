@@ -123,19 +123,19 @@ def check_job(backend: Backend, task: Task, recipe: Recipe, precision: Precision
 def check_length(data: DataSection, config: ModelConfig, source: Source) -> None:
     if data.seq_length > config.max_position_embeddings:
         raise UserError(
-            f"sequence length {data.seq_length} is over the {config.max_position_embeddings} positions of {source.name}",
+            f"sequence length {data.seq_length} is over {source.name}'s {config.max_position_embeddings} positions",
             f"use -s {config.max_position_embeddings} or less",
         )
 
 
 def with_dropout(config: ModelConfig, recipe: Recipe) -> ModelConfig:
     """The model's config with the recipe's dropout rates where it sets them."""
-    changes: dict[str, float] = {}
-    if recipe.model.hidden_dropout is not None:
-        changes |= {"hidden_dropout_prob": recipe.model.hidden_dropout, "classifier_dropout": recipe.model.hidden_dropout}
-    if recipe.model.attention_dropout is not None:
-        changes["attention_probs_dropout_prob"] = recipe.model.attention_dropout
-    return dataclasses.replace(config, **changes)
+    dense, attention = recipe.model.hidden_dropout, recipe.model.attention_dropout
+    if dense is not None:
+        config = dataclasses.replace(config, hidden_dropout_prob=dense, classifier_dropout=dense)
+    if attention is not None:
+        config = dataclasses.replace(config, attention_probs_dropout_prob=attention)
+    return config
 
 
 def optimizer_spec(recipe: Recipe) -> OptimizerSpec:

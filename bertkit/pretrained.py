@@ -76,7 +76,8 @@ def _from_hub(name: str) -> Path:
         from huggingface_hub import snapshot_download
     except ImportError:
         raise UserError(
-            f"there is no folder and no size {name!r}", f"{nearest(name, ARCHITECTURES)} (hub names: bertkit[hub])"
+            f"there is no folder and no size {name!r}",
+            f"{nearest(name, ARCHITECTURES)} (hub names: bertkit[hub])",
         ) from None
     try:
         return Path(snapshot_download(name, allow_patterns=list(HUB_FILES)))

@@ -24,80 +24,102 @@ Value = str | int | float | bool | None
 
 @dataclass(frozen=True, config=_STRICT)
 class ModelSection:
-    name: str = Field("base", description="a size (tiny mini small medium base large), a model's folder, or a hub name")
-    vocab: str = Field("", description="vocab.txt; empty: the model's own")
-    casing: Literal["auto", "cased", "uncased"] = Field("auto", description="whether words are lower-cased first")
-    hidden_dropout: Rate | None = Field(None, description="dropout of the dense layers; unset: as the model's config says")
-    attention_dropout: Rate | None = Field(None, description="dropout of the attention weights; unset: as the config says")
-    layout: Literal["auto", "padded", "unpadded", "packed"] = Field("auto", description="how batches are laid out")
+    name: str = Field(
+        default="base", description="a size (tiny mini small medium base large), a model's folder, or a hub name"
+    )
+    vocab: str = Field(default="", description="vocab.txt; empty: the model's own")
+    casing: Literal["auto", "cased", "uncased"] = Field(
+        default="auto", description="whether words are lower-cased first"
+    )
+    hidden_dropout: Rate | None = Field(
+        default=None, description="dropout of the dense layers; unset: as the model's config says"
+    )
+    attention_dropout: Rate | None = Field(
+        default=None, description="dropout of the attention weights; unset: as the config says"
+    )
+    layout: Literal["auto", "padded", "unpadded", "packed"] = Field(
+        default="auto", description="how batches are laid out"
+    )
 
 
 @dataclass(frozen=True, config=_STRICT)
 class DataSection:
-    dir: str = Field("data", description="folder with the tasks' folders, or the task's own")
-    seq_length: Annotated[int, Field(ge=3)] = Field(128, description="most tokens of an example, [CLS] and [SEP] included")
-    train_rows: Whole = Field(0, description="train on the first so many rows only; 0: all")
-    eval_rows: Whole = Field(0, description="evaluate on the first so many rows only; 0: all")
-    cache: str = Field("auto", description="folder for encoded features; 'auto': the user's cache folder; 'off': none")
+    dir: str = Field(default="data", description="folder with the tasks' folders, or the task's own")
+    seq_length: Annotated[int, Field(ge=3)] = Field(
+        default=128, description="most tokens of an example, [CLS] and [SEP] included"
+    )
+    train_rows: Whole = Field(default=0, description="train on the first so many rows only; 0: all")
+    eval_rows: Whole = Field(default=0, description="evaluate on the first so many rows only; 0: all")
+    cache: str = Field(
+        default="auto", description="folder for encoded features; 'auto': the user's cache folder; 'off': none"
+    )
 
 
 @dataclass(frozen=True, config=_STRICT)
 class TrainSection:
-    batch_size: Positive = Field(32, description="sequences of one update on each process")
-    micro_batch_size: Whole = Field(0, description="sequences computed at once; less than batch_size accumulates; 0: all")
-    epochs: Annotated[float, Field(ge=0)] = Field(3.0, description="passes over the data")
-    steps: Whole = Field(0, description="updates; 0: as many as `epochs` makes")
+    batch_size: Positive = Field(default=32, description="sequences of one update on each process")
+    micro_batch_size: Whole = Field(
+        default=0, description="sequences computed at once; less than batch_size accumulates; 0: all"
+    )
+    epochs: Annotated[float, Field(ge=0)] = Field(default=3.0, description="passes over the data")
+    steps: Whole = Field(default=0, description="updates; 0: as many as `epochs` makes")
 
 
 @dataclass(frozen=True, config=_STRICT)
 class OptimizerSection:
-    learning_rate: Annotated[float, Field(ge=0)] = Field(5e-5, description="peak learning rate")
-    weight_decay: Annotated[float, Field(ge=0)] = Field(0.01, description="decoupled; not on biases and LayerNorm")
-    beta1: Rate = Field(0.9, description="decay of the first moment")
-    beta2: Rate = Field(0.999, description="decay of the second moment")
-    epsilon: Annotated[float, Field(gt=0)] = Field(1e-8, description="added to the root of the second moment")
-    bias_correction: bool = Field(True, description="false: the Adam of the BERT paper")
-    clip_norm: Annotated[float, Field(ge=0)] = Field(1.0, description="global gradient norm at the most; 0: no clipping")
+    learning_rate: Annotated[float, Field(ge=0)] = Field(default=5e-5, description="peak learning rate")
+    weight_decay: Annotated[float, Field(ge=0)] = Field(
+        default=0.01, description="decoupled; not on biases and LayerNorm"
+    )
+    beta1: Rate = Field(default=0.9, description="decay of the first moment")
+    beta2: Rate = Field(default=0.999, description="decay of the second moment")
+    epsilon: Annotated[float, Field(gt=0)] = Field(default=1e-8, description="added to the root of the second moment")
+    bias_correction: bool = Field(default=True, description="false: the Adam of the BERT paper")
+    clip_norm: Annotated[float, Field(ge=0)] = Field(
+        default=1.0, description="global gradient norm at the most; 0: no clipping"
+    )
 
 
 @dataclass(frozen=True, config=_STRICT)
 class ScheduleSection:
-    name: Literal["linear", "polynomial", "constant"] = Field("linear", description="course after warm-up")
-    warmup: Share = Field(0.1, description="share of all updates that warm up")
-    warmup_steps: Whole = Field(0, description="updates that warm up; 0: as `warmup` says")
-    power: Annotated[float, Field(gt=0)] = Field(1.0, description="of the polynomial")
-    end_rate: Annotated[float, Field(ge=0)] = Field(0.0, description="learning rate at the last update")
+    name: Literal["linear", "polynomial", "constant"] = Field(default="linear", description="course after warm-up")
+    warmup: Share = Field(default=0.1, description="share of all updates that warm up")
+    warmup_steps: Whole = Field(default=0, description="updates that warm up; 0: as `warmup` says")
+    power: Annotated[float, Field(gt=0)] = Field(default=1.0, description="of the polynomial")
+    end_rate: Annotated[float, Field(ge=0)] = Field(default=0.0, description="learning rate at the last update")
 
 
 @dataclass(frozen=True, config=_STRICT)
 class EvaluationSection:
-    every: Whole = Field(0, description="updates between evaluations; 0: each epoch")
-    batch_size: Positive = Field(64, description="sequences at once")
+    every: Whole = Field(default=0, description="updates between evaluations; 0: each epoch")
+    batch_size: Positive = Field(default=64, description="sequences at once")
 
 
 @dataclass(frozen=True, config=_STRICT)
 class CheckpointSection:
-    every: Whole = Field(0, description="updates between checkpoints; 0: each epoch")
-    keep: Positive = Field(3, description="newest checkpoints kept, besides the best")
-    result: Literal["last", "best"] = Field("last", description="which weights are the run's result; 'best' selects on dev")
+    every: Whole = Field(default=0, description="updates between checkpoints; 0: each epoch")
+    keep: Positive = Field(default=3, description="newest checkpoints kept, besides the best")
+    result: Literal["last", "best"] = Field(
+        default="last", description="which weights are the run's result; 'best' selects on dev"
+    )
 
 
 @dataclass(frozen=True, config=_STRICT)
 class LogSection:
-    every: Positive = Field(10, description="updates between two lines of the log")
+    every: Positive = Field(default=10, description="updates between two lines of the log")
 
 
 @dataclass(frozen=True, config=_STRICT)
 class Recipe:
     """Every setting of a run."""
 
-    backend: str = Field("auto", description="whose chip: a backend's name, or auto for the best that is ready")
-    task: str = Field("", description="what to learn; `bertkit data list` names the tasks")
+    backend: str = Field(default="auto", description="whose chip: a backend's name, or auto for the best that is ready")
+    task: str = Field(default="", description="what to learn; `bertkit data list` names the tasks")
     precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = Field(
-        "auto", description="of the dense layers; auto: bf16 where the chip computes it natively, else fp32"
+        default="auto", description="of the dense layers; auto: bf16 where the chip computes it natively, else fp32"
     )
-    seed: Whole = Field(1, description="fixes the new head's start, the order of the data and dropout")
-    output: str = Field("", description="the run's folder; empty: runs/<task>-<model>-seed<seed>")
+    seed: Whole = Field(default=1, description="fixes the new head's start, the order of the data and dropout")
+    output: str = Field(default="", description="the run's folder; empty: runs/<task>-<model>-seed<seed>")
     model: ModelSection = ModelSection()
     data: DataSection = DataSection()
     train: TrainSection = TrainSection()

@@ -1,4 +1,7 @@
-"""From the places where a setting can stand to one recipe: option > --set > --config > environment > recipe > default."""
+"""From all places where a setting can stand to one recipe.
+
+Option > --set > --config > environment > recipe > default.
+"""
 
 from __future__ import annotations
 

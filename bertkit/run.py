@@ -38,7 +38,9 @@ class Outcome:
 
 def output_folder(recipe: Recipe) -> Path:
     name = Path(recipe.model.name).name
-    return Path(recipe.output).expanduser() if recipe.output else Path("runs", f"{recipe.task}-{name}-seed{recipe.seed}")
+    return (
+        Path(recipe.output).expanduser() if recipe.output else Path("runs", f"{recipe.task}-{name}-seed{recipe.seed}")
+    )
 
 
 def make_sampler(ready: Prepared, world: World) -> Sampler:
@@ -95,9 +97,7 @@ def train(
     return Outcome(folder, exit_code, made)
 
 
-def introduce(
-    ready: Prepared, plan: Plan, sampler: Sampler, world: World, folder: Path, display: Display
-) -> None:
+def introduce(ready: Prepared, plan: Plan, sampler: Sampler, world: World, folder: Path, display: Display) -> None:
     """Say what is about to happen."""
     recipe, features = ready.recipe, ready.train.features
     display.say(f"backend: {ready.choice.backend.name} ({ready.choice.reason})")

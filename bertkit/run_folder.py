@@ -1,11 +1,11 @@
 """The folder that a run leaves: a model that Hugging Face's transformers loads, the record, the log, checkpoints.
 
-    config.json model.safetensors vocab.txt tokenizer.json tokenizer_config.json   the model
-    record.json    what ran, on what, on which data, and what came out
-    recipe.toml    every setting, ready for --config
-    log.jsonl      one JSON object a line, as the run went
-    predictions/   the dev set's answers in GLUE's submission format
-    checkpoints/   for --resume
+config.json model.safetensors vocab.txt tokenizer.json tokenizer_config.json   the model
+record.json    what ran, on what, on which data, and what came out
+recipe.toml    every setting, ready for --config
+log.jsonl      one JSON object a line, as the run went
+predictions/   the dev set's answers in GLUE's submission format
+checkpoints/   for --resume
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-
 
 from bertkit.backend import Arrays
 from bertkit.disk import write_arrays, write_json, write_text
@@ -111,5 +110,3 @@ def read_task(folder: Path) -> str | None:
         return str(record["config"]["task"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-

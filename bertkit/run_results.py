@@ -47,9 +47,7 @@ def write_results(folder: Path | None, results: Results, weights: Arrays) -> dic
         return made
     ready = results.ready
     source = ready.source
-    write_model(
-        folder, source.config, ready.task.head, ready.task.labels, source.vocabulary, weights
-    )
+    write_model(folder, source.config, ready.task.head, ready.task.labels, source.vocabulary, weights)
     for part, logits in zip(ready.dev, results.logits, strict=True):
         name = ready.task.submission[part.name].replace(".tsv", "-dev.tsv")
         write_answers(folder / "predictions" / name, ready.task.answers(logits))

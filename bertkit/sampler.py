@@ -81,7 +81,9 @@ def updates(
     micro_batches = math.ceil(share / micro_batch_size) if micro_batch_size else 1
     for step, examples in sampler.batches(first_step, last_step):
         hands = deal(features.lengths[examples], ranks, micro_batches)
-        counts = label_counts(kind, [features.batch(examples)]) if kind == "pretraining" else {"sequences": len(examples)}
+        counts = (
+            label_counts(kind, [features.batch(examples)]) if kind == "pretraining" else {"sequences": len(examples)}
+        )
         mine = tuple(features.batch(examples[places]) for places in hands[rank])
         yield Update(step, mine, counts)
 

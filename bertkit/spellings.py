@@ -94,7 +94,8 @@ def _batch(theirs: Mapping[str, int]) -> list[str]:
     accumulation = theirs.get(ACCUMULATION, 1)
     if MICRO not in theirs:
         raise UserError(
-            f"--{ACCUMULATION} alone does not say the batch size", f"give --{MICRO} too, or -b and train.micro_batch_size"
+            f"--{ACCUMULATION} alone does not say the batch size",
+            f"give --{MICRO} too, or -b and train.micro_batch_size",
         )
     total = ["--batch-size", str(theirs[MICRO] * accumulation)]
     return total if accumulation == 1 else [*total, "--set", f"train.micro_batch_size={theirs[MICRO]}"]

@@ -54,8 +54,8 @@ def read_vocabulary(path: Path, casing: Casing = "auto") -> Vocabulary:
     if missing:
         raise UserError(f"{path}: lacks {', '.join(missing)}", "give the vocab.txt of a BERT, one word piece a line")
     if len(set(pieces)) != len(pieces):
-        seen: set[str] = set()
-        line, piece = next((i, p) for i, p in enumerate(pieces, 1) if p in seen or seen.add(p))
+        first = {piece: line for line, piece in reversed(list(enumerate(pieces, 1)))}
+        line, piece = next((i, p) for i, p in enumerate(pieces, 1) if first[p] != i)
         raise UserError(f"{path}:{line}: {piece!r} stands there twice", "each word piece needs a line of its own")
     lower = guess_lower_case(path, pieces) if casing == "auto" else casing == "uncased"
     return Vocabulary(path, pieces, lower)

@@ -67,7 +67,8 @@ class Training:
             self.display.say(f"  {name}: {value}")
         self.log.write("start", step=self.progress.step, **environment)
         if not self._fit():
-            return self._stopped(), self.stop.exit_code
+            self._stopped()
+            return None, self.stop.exit_code
         made = self._finish(environment)
         self.log.write("end", step=self.plan.steps, metrics=made["metrics"])
         return made, 0
@@ -126,7 +127,10 @@ class Training:
         if self.bar:
             reading = self.meter.reading()
             speed = reading.per_second(reading.sequences)
-            shown = {"loss": f"{np.mean([one.loss for one in done]):.4f}", "lr": f"{done[-1].learning_rate:.1e}"}
+            shown = {
+                "loss": f"{np.mean([one.loss for one in done]):.4f}",
+                "lr": f"{done[-1].learning_rate:.1e}",
+            }
             self.bar.to(done[-1].step, shown | ({"seq/s": f"{speed:.0f}"} if math.isfinite(speed) else {}))
 
     def evaluate(self, step: int) -> bool:

@@ -21,7 +21,11 @@ from bertkit.parameters import initial_value, shapes
 
 READERS = "bertkit.weight_readers"  # entry points: file ending -> function(Path) -> Arrays
 HEADS = ("classifier.", "qa_outputs.", "cls.")
-NOT_PARAMETERS = ("bert.embeddings.position_ids", "cls.predictions.decoder.weight", "cls.predictions.decoder.bias")
+NOT_PARAMETERS = (
+    "bert.embeddings.position_ids",
+    "cls.predictions.decoder.weight",
+    "cls.predictions.decoder.bias",
+)
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,8 @@ def read_weights(folder: Path) -> tuple[Path, Arrays]:
     if pickled.exists():
         return pickled, normalise(_read_by_plug_in(pickled))
     raise UserError(
-        f"{folder}: holds no model.safetensors and no pytorch_model.bin", "give the folder of a pre-trained BERT"
+        f"{folder}: holds no model.safetensors and no pytorch_model.bin",
+        "give the folder of a pre-trained BERT",
     )
 
 
@@ -115,7 +120,9 @@ def _read_by_plug_in(path: Path) -> Arrays:
         try:
             reader = point.load()
         except ImportError as error:
-            raise UserError(f"{path}: reading .{ending} files needs {error.name}", f"pip install {error.name}") from None
+            raise UserError(
+                f"{path}: reading .{ending} files needs {error.name}", f"pip install {error.name}"
+            ) from None
         arrays: Arrays = reader(path)
         return arrays
     raise UserError(f"{path}: no installed plug-in reads .{ending} files", "convert it to safetensors")

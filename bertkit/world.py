@@ -70,7 +70,7 @@ def _parse(launcher: str, names: tuple[str, ...], env: Mapping[str, str]) -> Wor
         raise UserError(f"{launcher}'s environment holds no number: {error}", "unset it or start again") from None
     if not (0 <= rank < size and 0 <= local_rank < local_size <= size):
         raise UserError(
-            f"{launcher}'s environment does not fit together: rank {rank} of {size}, local {local_rank} of {local_size}",
+            f"{launcher}'s environment is inconsistent: rank {rank} of {size}, local {local_rank} of {local_size}",
             "start the job through its launcher again, or unset these variables",
         )
     return World(rank, size, local_rank, local_size, launcher)

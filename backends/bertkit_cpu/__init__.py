@@ -24,7 +24,9 @@ class CpuBackend:
         "threads": Setting(0, "compute threads of each process; 0: its share of the physical cores"),
         "bf16": Setting("native", "bf16 where the CPU computes it natively, or on any CPU", ("native", "force")),
         "extension": Setting(
-            "auto", "Intel Extension for PyTorch: use it where it is installed and fits torch", ("auto", "off")
+            "auto",
+            "Intel Extension for PyTorch: use it where it is installed and fits torch",
+            ("auto", "off"),
         ),
     }
 

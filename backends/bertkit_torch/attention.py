@@ -21,13 +21,16 @@ def attend(qkv: Tensor, placed: Placed, heads: int, drop: Dropout, rate: float) 
     if placed.in_order:
         (rows,) = placed.rows
         return attend_rows(qkv, rows, heads, drop, rate)
-    parts = [
-        attend_rows(_Gather.apply(qkv, rows.index, rows.real), rows, heads, drop, rate) for rows in placed.rows
-    ]
+    parts = [attend_rows(_gather(qkv, rows), rows, heads, drop, rate) for rows in placed.rows]
     index = torch.cat([rows.index for rows in placed.rows])
     real = torch.cat([rows.real for rows in placed.rows])
-    result: Tensor = _Scatter.apply(torch.cat(parts), placed.inverse, index, real)
+    result: Tensor = _Scatter.apply(torch.cat(parts), placed.inverse, index, real)  # type: ignore[no-untyped-call]
     return result
+
+
+def _gather(qkv: Tensor, rows: Rows) -> Tensor:
+    gathered: Tensor = _Gather.apply(qkv, rows.index, rows.real)  # type: ignore[no-untyped-call]
+    return gathered
 
 
 def attend_rows(qkv: Tensor, rows: Rows, heads: int, drop: Dropout, rate: float) -> Tensor:

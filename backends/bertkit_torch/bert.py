@@ -55,9 +55,7 @@ def encode(w: ComputeWeights, config: ModelConfig, placed: Placed, drop: Dropout
     positions = functional.embedding(placed.position_ids, table["bert.embeddings.position_embeddings.weight"])
     types = functional.embedding(placed.token_type_ids, table["bert.embeddings.token_type_embeddings.weight"])
     summed = (words + positions + types).to(w.dtype)
-    hidden = drop(
-        w.layer_norm(summed, "bert.embeddings.LayerNorm", config.layer_norm_eps), config.hidden_dropout_prob
-    )
+    hidden = drop(w.layer_norm(summed, "bert.embeddings.LayerNorm", config.layer_norm_eps), config.hidden_dropout_prob)
     for index in range(config.num_hidden_layers):
         hidden = encoder_layer(w, f"bert.encoder.layer.{index}", config, hidden, placed, drop)
     return hidden

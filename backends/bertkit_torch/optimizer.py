@@ -1,6 +1,6 @@
 """AdamW over float32 masters: torch's fused kernel, with our defaults passed explicitly.
 
-Source: Loshchilov & Hutter 2019, arXiv:1711.05101; without bias correction: Devlin et al. 2018, as Google's code has it.
+Source: Loshchilov & Hutter 2019, arXiv:1711.05101; without bias correction: Devlin et al. 2018.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class AdamW:
                 self.optimizer.state[parameter]["step"].fill_(FAR)
 
     def state_dict(self) -> Arrays:
-        state: dict[str, Any] = self.optimizer.state
+        state: Mapping[Any, Any] = self.optimizer.state
         arrays = {
             f"{ours}.{name}": state[parameter][theirs].cpu().numpy().copy()
             for name, parameter in self.parameters.items()
@@ -81,6 +81,7 @@ def read(arrays: Mapping[str, np.ndarray], name: str, shape: tuple[int, ...]) ->
         raise UserError(f"the checkpoint lacks {name}", "it belongs to another model or optimizer")
     if arrays[name].shape != shape:
         raise UserError(
-            f"{name} is {arrays[name].shape} in the checkpoint, {shape} in the model", "it belongs to another model"
+            f"{name} is {arrays[name].shape} in the checkpoint, {shape} in the model",
+            "it belongs to another model",
         )
     return arrays[name]

@@ -21,7 +21,8 @@ def read_weights(path: Path) -> Arrays:
     except pickle.UnpicklingError as error:
         reason = str(error).split("\n")[0]
         raise UserError(
-            f"{path}: refused, since loading it could run code: {reason}", "convert it to safetensors where it was made"
+            f"{path}: refused, since loading it could run code: {reason}",
+            "convert it to safetensors where it was made",
         ) from None
     except (RuntimeError, EOFError, OSError, KeyError) as error:
         raise UserError(

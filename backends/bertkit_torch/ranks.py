@@ -23,7 +23,8 @@ class Ranks:
                 dist.init_process_group(collectives, rank=world.rank, world_size=world.size)
             except (RuntimeError, ValueError) as error:
                 raise UserError(
-                    f"the {world.size} processes did not find each other: {error}", "check MASTER_ADDR and MASTER_PORT"
+                    f"the {world.size} processes did not find each other: {error}",
+                    "check MASTER_ADDR and MASTER_PORT",
                 ) from None
 
     def sum_(self, tensors: Sequence[Tensor]) -> None:
@@ -32,7 +33,8 @@ class Ranks:
             return
         flat = torch.cat([tensor.detach().reshape(-1).float() for tensor in tensors])
         dist.all_reduce(flat)
-        for tensor, part in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
+        parts = torch.split(flat, [tensor.numel() for tensor in tensors])
+        for tensor, part in zip(tensors, parts, strict=True):
             tensor.detach().copy_(part.view_as(tensor))
 
     def gather(self, rows: np.ndarray) -> np.ndarray:

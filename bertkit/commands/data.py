@@ -90,10 +90,7 @@ def get(
 
             write_sample(data_dir)
         done = f"is complete; terms of use: {source.terms}" if missing else "was complete already"
-        _say(
-            f"{source.name}: {folder} {done}"
-            + (f" ({source.homepage})" if missing and source.homepage else "")
-        )
+        _say(f"{source.name}: {folder} {done}" + (f" ({source.homepage})" if missing and source.homepage else ""))
 
 
 def _refuse_to_overwrite(folder: Path, found: Sequence[Checked]) -> None:
@@ -161,13 +158,9 @@ def verify(
     sources = downloads.find_sources(names or list(downloads.load_sources()))
     found = {source: downloads.verify(data_dir / source.folder, source.files) for source in sources}
     if not names:
-        found = {
-            source: each for source, each in found.items() if any(file.state != "missing" for file in each)
-        }
+        found = {source: each for source, each in found.items() if any(file.state != "missing" for file in each)}
     if not found:
-        raise UserError(
-            f"no known data in {data_dir}", "`bertkit data get NAME` brings some; or name its folder"
-        )
+        raise UserError(f"no known data in {data_dir}", "`bertkit data get NAME` brings some; or name its folder")
     if as_json:
         typer.echo(json.dumps([_report(source, each) for source, each in found.items()], indent=1))
     else:

@@ -10,19 +10,16 @@ import typer
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, and nothing else there.")]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Say nothing but errors.")]
 BackendName = Annotated[
-    str | None, typer.Option("--backend", help="Whose chip: a backend's name or alias, or auto.", show_default=False)
+    str | None,
+    typer.Option("--backend", help="Whose chip: a backend's name or alias, or auto.", show_default=False),
 ]
-Dtype = Annotated[
-    str | None, typer.Option("-d", "--dtype", help="fp32, tf32, bf16, fp16 or auto.", show_default=False)
-]
+Dtype = Annotated[str | None, typer.Option("-d", "--dtype", help="fp32, tf32, bf16, fp16 or auto.", show_default=False)]
 Model = Annotated[
     str | None,
     typer.Option("-m", "--model", help="A size (tiny … large), a model's folder, or a hub name.", show_default=False),
 ]
 TaskName = Annotated[str | None, typer.Option("-t", "--task", help="What to learn.", show_default=False)]
-DataDir = Annotated[
-    str | None, typer.Option("--data-dir", help="Folder with the tasks' folders.", show_default=False)
-]
+DataDir = Annotated[str | None, typer.Option("--data-dir", help="Folder with the tasks' folders.", show_default=False)]
 BatchSize = Annotated[
     int | None,
     typer.Option("-b", "--batch-size", help="Sequences of one update on each process.", show_default=False),
@@ -41,7 +38,8 @@ RecipeName = Annotated[
     typer.Option("--recipe", help="A recipe's name (`bertkit recipes`) or TOML file.", show_default=False),
 ]
 Config = Annotated[
-    Path | None, typer.Option("--config", help="TOML file with settings; beats the recipe.", show_default=False)
+    Path | None,
+    typer.Option("--config", help="TOML file with settings; beats the recipe.", show_default=False),
 ]
 Sets = Annotated[
     list[str] | None,

@@ -26,7 +26,9 @@ def train(
     sets: o.Sets = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run in the output folder.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything and say the plan; train nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check everything and say the plan; train nothing.")
+    ] = False,
     json_: o.Json = False,
     quiet: o.Quiet = False,
 ) -> int:

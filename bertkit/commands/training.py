@@ -45,7 +45,11 @@ def show(outcome: Outcome, display: Display) -> None:
     metrics = "  ".join(f"{name} {value:.4f}" for name, value in record["metrics"].items())
     display.say(f"result on the dev set: {metrics}")
     if speed["tokens_per_second"] is not None:
-        mfu = f", {speed['mfu']:.0%} of the peak {speed['peak_flops_per_device'] / 1e9:.0f} GFLOP/s" if speed["mfu"] else ""
+        mfu = (
+            f", {speed['mfu']:.0%} of the peak {speed['peak_flops_per_device'] / 1e9:.0f} GFLOP/s"
+            if speed["mfu"]
+            else ""
+        )
         display.say(
             f"speed: {speed['sequences_per_second']:.1f} sequences/s, {speed['tokens_per_second']:.0f} tokens/s "
             f"without padding (padding efficiency {speed['padding_efficiency']:.3f}){mfu}"

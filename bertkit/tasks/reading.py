@@ -54,7 +54,9 @@ def read_split(
     parts = []
     for one in split_files(task, split):
         path, examples = read_part(task, folder, split, one, rows)
-        parts.append(_encoded(task, f"{split}{one.part}", path, examples, vocabulary, seq_length, rows, cache, progress))
+        parts.append(
+            _encoded(task, f"{split}{one.part}", path, examples, vocabulary, seq_length, rows, cache, progress)
+        )
     return parts
 
 
@@ -95,7 +97,13 @@ def _encoded(
         )
 
     features = cached(cache, f"{task.name}-{name}", key, build)
-    return Part(name.removeprefix("train").removeprefix("dev").removeprefix("test"), path, digest, features, examples.skipped)
+    return Part(
+        name.removeprefix("train").removeprefix("dev").removeprefix("test"),
+        path,
+        digest,
+        features,
+        examples.skipped,
+    )
 
 
 def read_file(

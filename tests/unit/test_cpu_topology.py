@@ -144,9 +144,7 @@ def test_the_operating_system_gives_the_affinity(tmp_path: Path, monkeypatch: py
         ({"a/b/cpu.max": "max 100000"}, None),
     ],
 )
-def test_cgroup_2_takes_the_smallest_limit(
-    tmp_path: Path, files: dict[str, str], quota: float | None
-) -> None:
+def test_cgroup_2_takes_the_smallest_limit(tmp_path: Path, files: dict[str, str], quota: float | None) -> None:
     write(tmp_path, {"proc/self/cgroup": "0::/a/b"})
     write(tmp_path, {f"{GROUPS}/{name}": text for name, text in files.items()})
     assert read_cpu(tmp_path, affinity=[0]).quota == quota
@@ -313,9 +311,7 @@ def test_parse_cpu_list(text: str, cpus: tuple[int, ...]) -> None:
     assert parse_cpu_list(text) == cpus
 
 
-@pytest.mark.parametrize(
-    "text", ["a", "3-1", "1,", ",", "-1", "1-", "1--2", "0-8:2", "1_0", "٣", "999999999"]
-)
+@pytest.mark.parametrize("text", ["a", "3-1", "1,", ",", "-1", "1-", "1--2", "0-8:2", "1_0", "٣", "999999999"])
 def test_parse_cpu_list_refuses(text: str) -> None:
     with pytest.raises(ValueError, match=r"number nor a range|backwards"):
         parse_cpu_list(text)

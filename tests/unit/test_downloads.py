@@ -7,6 +7,8 @@ import json
 import re
 import stat
 import threading
+import urllib.error
+import urllib.request
 import zipfile
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -242,9 +244,7 @@ def test_a_refused_connection_is_unreachable_and_leaves_nothing(tmp_path: Path) 
     assert not list(tmp_path.iterdir())
 
 
-def test_a_silent_server_is_given_up(
-    publisher: Publisher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_silent_server_is_given_up(publisher: Publisher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     waiting = threading.Event()
     monkeypatch.setattr(downloads, "TIMEOUT_S", 0.2)
     monkeypatch.setattr(Handler, "serve", lambda self, start: waiting.wait(10))
@@ -273,15 +273,20 @@ def test_a_redirect_is_followed_on_the_web_only(publisher: Publisher, tmp_path: 
     with pytest.raises(Unreachable, match="redirects to ftp:"):
         fetch(Download("file", url=publisher.url), tmp_path / "file", quiet)
     publisher.redirect = ""
-    elsewhere = Publisher()
-    with elsewhere:
+    with Publisher() as elsewhere:
         elsewhere.redirect = publisher.url
         thread = threading.Thread(target=elsewhere.handle_request)
         thread.start()
-        assert (
-            fetch(Download("file", sha256=SHA256, url=elsewhere.url), tmp_path / "file", quiet).state == "ok"
-        )
+        assert fetch(Download("file", sha256=SHA256, url=elsewhere.url), tmp_path / "file", quiet).state == "ok"
         thread.join()
+
+
+def test_a_redirect_does_not_leave_https() -> None:
+    follow = downloads._Redirects().redirect_request
+    asked = urllib.request.Request("https://host/file")
+    assert follow(asked, None, 302, "", {}, "https://other/file").full_url == "https://other/file"
+    with pytest.raises(urllib.error.URLError, match="redirects to http:"):
+        follow(asked, None, 302, "", {}, "http://other/file")
 
 
 def test_a_folder_that_cannot_be_made_is_an_error_of_the_user(publisher: Publisher, tmp_path: Path) -> None:

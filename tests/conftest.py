@@ -1,0 +1,74 @@
+"""Fixtures that several folders of tests share, and the setting that says where real data is.
+
+Real data (GLUE files, a pre-trained encoder, golden token ids) is not part of the project. Tests look for it in the
+folder that BERTKIT_TEST_DATA names, or in `../shared/data` beside the checkout, and skip with the reason without it.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder with real data; the test is skipped without it."""
+    folder = Path(os.environ.get("BERTKIT_TEST_DATA") or ROOT.parent / "shared" / "data")
+    if not (folder / "glue").is_dir():
+        pytest.skip(f"no real data in {folder}: set BERTKIT_TEST_DATA")
+    return folder.resolve()
+
+
+@pytest.fixture(scope="session")
+def sample_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder with the built-in sample task in it."""
+    from bertkit.tasks.sample import write_sample
+
+    folder = tmp_path_factory.mktemp("data")
+    write_sample(folder)
+    return folder
+
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def bertkit(tmp_path: Path) -> Run:
+    """Run the command itself in a subprocess, in an empty folder with a cache of its own: `bertkit("train", …)`."""
+
+    def run(*arguments: str | Path, timeout: float = 240, **env: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "bertkit", *map(str, arguments)],
+            cwd=tmp_path,
+            env=command_env(tmp_path) | env,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+
+    return run
+
+
+def command_env(folder: Path) -> dict[str, str]:
+    """The environment of a command under test: none of the user's own settings, one cache per test."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("BERTKIT_")}
+    return kept | {"BERTKIT_CACHE": str(folder / "cache"), "HF_HUB_OFFLINE": "1"}
+
+
+def assert_one_line_error(done: subprocess.CompletedProcess[str], *words: str, code: int = 2) -> None:
+    """The command failed as a user should see it: one last line with cause and cure, no traceback."""
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr, done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.startswith("bertkit: ")]
+    assert len(lines) == 1, done.stderr
+    assert done.stderr.splitlines()[-1] == lines[0]
+    for word in words:
+        assert word in lines[0], lines[0]
