@@ -1,0 +1,54 @@
+# Set-up and the everyday commands. Needs Python 3.11 or newer (with venv) and make, nothing else.
+#   make demo    fine-tune a small BERT on the built-in sample task
+#   make test    lint, types, tests
+#   make test-slow   the tests that take minutes
+#   make fix     format and mend what the linter can
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+WORKERS ?= 2
+
+.PHONY: demo test test-slow lint types unit fix clean
+
+demo: $(VENV)/.demo-ready
+	$(BIN)/bertkit data get sample
+	$(BIN)/bertkit train --recipe demo -o runs/demo --overwrite
+	@echo "more: $(BIN)/bertkit -h, and README.md"
+
+test: lint types unit
+
+lint: $(VENV)/.test-ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.test-ready
+	$(BIN)/mypy
+
+unit: $(VENV)/.test-ready
+	$(BIN)/python -m pytest -m "not slow" -n $(WORKERS)
+
+test-slow: $(VENV)/.test-ready
+	$(BIN)/python -m pytest -m slow
+
+fix: $(VENV)/.test-ready
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+$(VENV)/.venv-ready:
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("bertkit needs Python 3.11 or newer, this is " + sys.version.split()[0] + "; name another with make PYTHON=python3.12")'
+	@$(PYTHON) -c 'import ensurepip, venv' || { echo "this Python has no venv: install it (Debian: apt-get install python3-venv)"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.demo-ready: $(VENV)/.venv-ready pyproject.toml constraints.txt
+	@echo "installing bertkit and what it needs into $(VENV): a minute or two, most of it for torch"
+	$(BIN)/pip install --disable-pip-version-check -q -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/.test-ready: $(VENV)/.venv-ready pyproject.toml constraints.txt
+	@echo "installing bertkit with its test tools into $(VENV): a minute or two, most of it for torch"
+	$(BIN)/pip install --disable-pip-version-check -q -c constraints.txt -e '.[dev]'
+	@touch $@ $(VENV)/.demo-ready

@@ -1,0 +1,105 @@
+"""What tests of the command share beside conftest's fixtures: starting it, watching it, reading what it left."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from conftest import command_env
+
+NULL = ("train", "--backend", "null", "-t", "sample", "-m", "tiny", "-s", "32", "-d", "fp32")
+CPU = ("train", "--backend", "cpu", "-t", "sample", "-m", "tiny", "-s", "48", "-d", "fp32")
+
+
+def settings(**values: object) -> list[str]:
+    """`settings(data__train_rows=64)` -> `--set data.train_rows=64`."""
+    return [word for key, value in values.items() for word in ("--set", f"{key.replace('__', '.')}={value}")]
+
+
+def start(folder: Path, *arguments: str | Path, limit: Callable[[], None] | None = None) -> subprocess.Popen[str]:
+    """Start the command in `folder` and go on; `limit` is called in the child first."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "bertkit", *map(str, arguments)],
+        cwd=folder,
+        env=command_env(folder),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=limit,
+    )
+
+
+def run(
+    folder: Path, *arguments: str | Path, limit: Callable[[], None] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run the command in `folder` to its end."""
+    with start(folder, *arguments, limit=limit) as process:
+        try:
+            stdout, stderr = process.communicate(timeout=240)
+        finally:
+            process.kill()
+    return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
+
+
+def wait_for(condition: Callable[[], object], process: subprocess.Popen[str], seconds: float = 60) -> None:
+    """Until `condition` holds, while the process lives."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.01)
+
+
+def events(run_folder: Path) -> list[dict[str, Any]]:
+    """Every line of the log; a last line that is still being written is left out."""
+    path = run_folder / "log.jsonl"
+    lines = path.read_text(encoding="utf-8").split("\n") if path.exists() else [""]
+    return [json.loads(line) for line in lines[:-1]]
+
+
+def updates(run_folder: Path) -> list[int]:
+    """The steps that the log tells of."""
+    return [event["step"] for event in events(run_folder) if event["event"] == "update"]
+
+
+def record(run_folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((run_folder / "record.json").read_text(encoding="utf-8"))
+    return found
+
+
+def weights(run_folder: Path) -> bytes:
+    return (run_folder / "model.safetensors").read_bytes()
+
+
+def checkpoints(run_folder: Path) -> list[int]:
+    """Steps of which there is a checkpoint, ascending."""
+    return sorted(int(path.stem.removeprefix("step-")) for path in (run_folder / "checkpoints").glob("step-*.json"))
+
+
+def tensors(run_folder: Path, step: int) -> Path:
+    """The large file of a checkpoint."""
+    return run_folder / "checkpoints" / f"step-{step:08d}.safetensors"
+
+
+def remove_checkpoint(run_folder: Path, step: int) -> None:
+    tensors(run_folder, step).with_suffix(".json").unlink()
+    tensors(run_folder, step).unlink()
+
+
+def same_result(one: Path, other: Path) -> None:
+    """Two runs left the same: weights, state after the last update, losses, evaluations, answers."""
+    assert weights(one) == weights(other)
+    first, second = record(one), record(other)
+    for key in ("losses", "evaluations", "metrics", "best", "updates"):
+        assert first[key] == second[key], key
+    last = first["updates"]
+    assert tensors(one, last).read_bytes() == tensors(other, last).read_bytes()
+    answers = [(folder / "predictions" / "sample-dev.tsv").read_text() for folder in (one, other)]
+    assert answers[0] == answers[1]
+    for folder in (one, other):
+        assert updates(folder) == list(range(1, last + 1))

@@ -1,0 +1,66 @@
+"""Several processes as torchrun starts them: the same model as one process, every example once."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import Run, command_env
+
+from bertkit.disk import read_arrays
+
+COMMON = (
+    "train", "--backend", "cpu", "-d", "fp32", "-m", "tiny", "-t", "sample", "-s", "32", "-e", "1",
+    "--set", "data.train_rows=150", "--set", "data.eval_rows=101", "--set", "model.hidden_dropout=0.0",
+    "--set", "model.attention_dropout=0.0", "--set", "log.every=1", "--quiet",
+)  # fmt: skip
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def start_ranks(folder: Path, size: int, arguments: list[str]) -> list[subprocess.CompletedProcess[str]]:
+    port = str(free_port())
+    processes = []
+    for rank in range(size):
+        env = command_env(folder) | {
+            "RANK": str(rank), "WORLD_SIZE": str(size), "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": str(size),
+            "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port,
+        }  # fmt: skip
+        command = [sys.executable, "-m", "bertkit", *arguments]
+        processes.append(
+            subprocess.Popen(command, cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        )
+    done = []
+    for process in processes:
+        out, err = process.communicate(timeout=180)
+        done.append(subprocess.CompletedProcess(process.args, process.returncode, out, err))
+    return done
+
+
+@pytest.mark.parametrize(("size", "batch"), [(2, 16), pytest.param(4, 8, marks=pytest.mark.slow)])
+def test_ranks_learn_what_one_process_learns(
+    bertkit: Run, tmp_path: Path, sample_dir: Path, size: int, batch: int
+) -> None:
+    """150 examples in batches of 32 leave 22 for the last update, dealt unevenly; 101 dev rows do not divide either."""
+    data = ["--data-dir", str(sample_dir)]
+    alone = bertkit(*COMMON, *data, "-b", "32", "-o", "alone")
+    assert alone.returncode == 0, alone.stderr
+    ranks = start_ranks(tmp_path, size, [*COMMON, *data, "-b", str(batch), "-o", "ranks"])
+    assert [done.returncode for done in ranks] == [0] * size, "\n".join(done.stderr for done in ranks)
+    records = [json.loads((tmp_path / name / "record.json").read_text()) for name in ("alone", "ranks")]
+    assert records[0]["losses"] == pytest.approx(records[1]["losses"], abs=2e-6)
+    assert records[0]["metrics"] == records[1]["metrics"]
+    assert records[1]["hardware"]["processes"] == size
+    counted = [record["throughput"]["counted"] for record in records]
+    assert counted[0] == counted[1]  # sequences and tokens summed over ranks
+    left, right = (read_arrays(tmp_path / name / "model.safetensors")[0] for name in ("alone", "ranks"))
+    assert max(float(np.abs(left[name] - right[name]).max()) for name in left) < 2e-6

@@ -1,0 +1,216 @@
+"""A run that was killed, again and again, ends exactly as one that was not."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from command import (
+    CPU, NULL, checkpoints, events, record, remove_checkpoint, run, same_result, settings, start, tensors, updates,
+    weights,
+)  # fmt: skip
+from conftest import assert_one_line_error
+
+
+@dataclass(frozen=True)
+class Reference:
+    """An uninterrupted run, and how long its parts took."""
+
+    folder: Path
+    arguments: tuple[str | Path, ...]
+    startup_s: float
+    training_s: float
+
+    def again(self, *more: str | Path) -> tuple[str | Path, ...]:
+        """The same run into the folder `run`."""
+        return (*self.arguments, "-o", "run", "--resume", *more)
+
+
+def uninterrupted(folder: Path, *arguments: str | Path) -> Reference:
+    begun = time.time()
+    done = run(folder, *arguments, "-o", "whole")
+    assert done.returncode == 0, done.stderr
+    times = [event["time"] for event in events(folder / "whole") if event["event"] == "update"]
+    return Reference(folder / "whole", arguments, times[0] - begun, times[-1] - times[0])
+
+
+@pytest.fixture(scope="module")
+def on_cpu(tmp_path_factory: pytest.TempPathFactory, sample_dir: Path) -> Reference:
+    """60 updates over 6 epochs, with dropout."""
+    rows = settings(data__train_rows=640, data__eval_rows=64, evaluation__every=20, checkpoint__every=3, log__every=1)
+    more = (*rows, "--lr", "5e-4", "-b", "64", "-e", "6", "--data-dir", sample_dir)
+    return uninterrupted(tmp_path_factory.mktemp("cpu"), *CPU, *more)
+
+
+@pytest.fixture(scope="module")
+def on_null(tmp_path_factory: pytest.TempPathFactory, sample_dir: Path) -> Reference:
+    """60 updates over 3 epochs, a checkpoint after each."""
+    rows = settings(data__train_rows=160, data__eval_rows=8, device__step_seconds=0.02, log__every=1)
+    more = (*rows, *settings(checkpoint__every=1), "-b", "8", "-e", "3", "--data-dir", sample_dir)
+    return uninterrupted(tmp_path_factory.mktemp("null"), *NULL, *more)
+
+
+def killed(process: subprocess.Popen[str], after_s: float) -> bool:
+    """SIGKILL after so many seconds. False where the process was done before."""
+    with process:
+        try:
+            process.wait(after_s)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+            return True
+        assert process.returncode == 0, process.communicate()[1]
+        return False
+
+
+def kill_chain(folder: Path, reference: Reference, kills: int, seed: int) -> int:
+    """Kill and go on `kills` times, every other time at a moment of the training, then let the run end.
+
+    Returns how many of the kills came after an update of their leg and before the run's last checkpoint.
+    """
+    stream = random.Random(seed)  # noqa: S311 - moments, not secrets
+    target, last = folder / "run", record(reference.folder)["updates"]
+    done = during = 0
+    for leg in range(2 * kills):
+        before = max(checkpoints(target), default=0)
+        moment = stream.uniform(0, reference.startup_s)
+        if leg % 2:
+            moment = reference.startup_s + stream.uniform(0, 3 * reference.training_s / kills)
+        if killed(start(folder, *reference.again()), moment):
+            done += 1
+            after = max(checkpoints(target), default=0)
+            during += after < last and (after > before or max(updates(target), default=0) > before)
+        if done == kills:
+            break
+    finished = run(folder, *reference.again())
+    assert finished.returncode == 0, finished.stderr
+    assert done == kills
+    return during
+
+
+def test_twenty_kills_change_nothing(on_cpu: Reference, tmp_path: Path) -> None:
+    during = kill_chain(tmp_path, on_cpu, kills=20, seed=7)
+    same_result(tmp_path / "run", on_cpu.folder)
+    assert during >= 5
+
+
+def test_kills_while_saving_change_nothing(on_null: Reference, tmp_path: Path) -> None:
+    during = kill_chain(tmp_path, on_null, kills=10, seed=3)
+    same_result(tmp_path / "run", on_null.folder)
+    assert during >= 2
+
+
+def test_unfinished_files_of_a_killed_run_are_cleared_away(on_null: Reference, tmp_path: Path) -> None:
+    shutil.copytree(on_null.folder, tmp_path / "run")
+    for name in (".model.safetensors.abc.part", ".log.jsonl.abc.part", "checkpoints/.step-00000060.json.abc.part"):
+        (tmp_path / "run" / name).write_bytes(b"half")
+    remove_checkpoint(tmp_path / "run", 60)
+    assert run(tmp_path, *on_null.again()).returncode == 0
+    assert not list((tmp_path / "run").rglob("*.part"))
+
+
+def test_a_cut_off_checkpoint_is_passed_over(on_cpu: Reference, tmp_path: Path) -> None:
+    shutil.copytree(on_cpu.folder, tmp_path / "run")
+    (tmp_path / "run" / "model.safetensors").unlink()
+    newest = tensors(tmp_path / "run", 60)
+    newest.write_bytes(newest.read_bytes()[:-1000])
+    done = run(tmp_path, *on_cpu.again())
+    assert done.returncode == 0, done.stderr
+    assert "warning: checkpoint of step 60 is passed over" in done.stderr
+    assert "goes on after update 57" in done.stderr
+    same_result(tmp_path / "run", on_cpu.folder)
+
+
+def test_a_flipped_byte_in_a_checkpoint_is_found(on_null: Reference, tmp_path: Path) -> None:
+    shutil.copytree(on_null.folder, tmp_path / "run")
+    newest = tensors(tmp_path / "run", 60)
+    content = bytearray(newest.read_bytes())
+    content[len(content) // 2] ^= 1
+    newest.write_bytes(content)
+    done = run(tmp_path, *on_null.again())
+    assert done.returncode == 0, done.stderr
+    assert "does not match its checksum" in done.stderr
+    same_result(tmp_path / "run", on_null.folder)
+
+
+def test_a_damaged_later_checkpoint_does_not_push_out_new_ones(on_null: Reference, tmp_path: Path) -> None:
+    shutil.copytree(on_null.folder, tmp_path / "run")
+    tensors(tmp_path / "run", 59).write_bytes(b"damaged")
+    tensors(tmp_path / "run", 60).write_bytes(b"damaged")
+    again = on_null.again("--set", "checkpoint.keep=1", "--set", "device.step_seconds=5")
+    with start(tmp_path, *again) as process:  # goes on after 58, so saves 59 first
+        end = time.monotonic() + 60
+        while time.monotonic() < end and tensors(tmp_path / "run", 59).stat().st_size < 1000:
+            time.sleep(0.02)
+        time.sleep(0.5)
+        process.kill()
+        process.communicate()
+    assert "goes on after update 59" in run(tmp_path, *on_null.again()).stderr
+    same_result(tmp_path / "run", on_null.folder)
+
+
+@pytest.mark.parametrize("log_every", [1, 7])
+def test_a_checkpoint_between_two_logged_updates_is_of_its_own_step(
+    log_every: int, on_null: Reference, tmp_path: Path
+) -> None:
+    rows = settings(log__every=log_every, checkpoint__every=4, device__step_seconds=0)
+    done = run(tmp_path, *on_null.again(*rows))
+    assert done.returncode == 0, done.stderr
+    assert checkpoints(tmp_path / "run")[-3:] == [52, 56, 60]
+    remove_checkpoint(tmp_path / "run", 60)
+    assert "goes on after update 56" in run(tmp_path, *on_null.again(*rows)).stderr
+    same_result(tmp_path / "run", on_null.folder)
+
+
+def test_an_evaluation_between_two_logged_updates_loses_no_loss(on_null: Reference, tmp_path: Path) -> None:
+    rows = settings(log__every=7, checkpoint__every=100, evaluation__every=11, device__step_seconds=0)
+    done = run(tmp_path, *on_null.again(*rows))
+    assert done.returncode == 0, done.stderr
+    for step in checkpoints(tmp_path / "run")[1:]:
+        remove_checkpoint(tmp_path / "run", step)
+    done = run(tmp_path, *on_null.again(*rows))
+    assert "goes on after update 11" in done.stderr
+    assert record(tmp_path / "run")["losses"] == record(on_null.folder)["losses"]
+    assert updates(tmp_path / "run") == list(range(1, 61))
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        (("--lr", "1e-4"), "optimizer.learning_rate"),
+        (("--seed", "2"), "seed"),
+        (("--set", "data.train_rows=168"), "data.train_rows"),
+        (("-b", "16"), "train.batch_size"),
+    ],
+)
+def test_other_settings_are_refused(
+    change: tuple[str, str], key: str, on_null: Reference, tmp_path: Path
+) -> None:
+    shutil.copytree(on_null.folder, tmp_path / "run")
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    assert_one_line_error(run(tmp_path, *on_null.again(*change)), f"started with {key} = ", "--overwrite")
+    assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
+
+
+def test_settings_that_do_not_shape_the_weights_may_change(on_null: Reference, tmp_path: Path) -> None:
+    shutil.copytree(on_null.folder, tmp_path / "run")
+    remove_checkpoint(tmp_path / "run", 60)
+    done = run(tmp_path, *on_null.again(*settings(log__every=3, train__micro_batch_size=4, model__layout="packed")))
+    assert done.returncode == 0, done.stderr
+    assert "goes on after update 59" in done.stderr
+    assert updates(tmp_path / "run") == list(range(1, 61))
+
+
+def test_a_finished_run_is_left_as_it_was(on_null: Reference, tmp_path: Path) -> None:
+    shutil.copytree(on_null.folder, tmp_path / "run")
+    done = run(tmp_path, *on_null.again())
+    assert done.returncode == 0, done.stderr
+    same_result(tmp_path / "run", on_null.folder)
+    assert weights(tmp_path / "run") == weights(on_null.folder)
+    speeds = [record(folder)["throughput"]["tokens_per_second"] for folder in (tmp_path / "run", on_null.folder)]
+    assert speeds[0] == speeds[1]

@@ -1,0 +1,78 @@
+"""`bertkit --help` loads no framework and no heavy library, and answers at once."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import command_env
+
+HEAVY = "torch tensorflow transformers sklearn scipy pydantic tokenizers safetensors mpi4py huggingface_hub".split()
+PROGRAM = """
+import json, sys, time
+from bertkit.cli import main
+try:
+    main(sys.argv[1:])
+except SystemExit as error:
+    code = error.code
+loaded = sorted({name.split(".")[0] for name in sys.modules})
+print("@@" + json.dumps({"code": code, "seconds": time.process_time(), "loaded": loaded}), file=sys.stderr)
+"""
+
+
+def command(folder: Path, *arguments: str) -> tuple[str, dict[str, object]]:
+    """What a command prints, and its exit code, CPU seconds and loaded packages."""
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, *arguments],
+        cwd=folder,
+        env=command_env(folder),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert "@@" in done.stderr, done.stderr
+    return done.stdout, json.loads(done.stderr.rpartition("@@")[2])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "shown"),
+    [
+        (["--help"], "train"),
+        (["-h"], "backends"),
+        (["train", "-h"], "--batch-size"),
+        (["config", "show", "--help"], "--resolved"),
+        (["--version"], "bertkit "),
+    ],
+)
+def test_help_loads_nothing_heavy(arguments: list[str], shown: str, tmp_path: Path) -> None:
+    out, seen = command(tmp_path, *arguments)
+    assert seen["code"] == 0
+    assert shown in out
+    assert [name for name in HEAVY if name in seen["loaded"]] == []  # type: ignore[operator]
+
+
+def test_help_takes_under_a_second_of_computing(tmp_path: Path) -> None:
+    seconds = [float(command(tmp_path, "--help")[1]["seconds"]) for _ in range(2)]  # type: ignore[arg-type]
+    assert min(seconds) < 1.0, seconds
+
+
+@pytest.mark.parametrize("arguments", [["backends", "--json"], ["backends", "cpu", "--json"]])
+def test_looking_at_backends_imports_no_framework(arguments: list[str], tmp_path: Path) -> None:
+    out, seen = command(tmp_path, *arguments)
+    assert seen["code"] == 0
+    names = [entry["name"] for entry in json.loads(out)]
+    assert "cpu" in names
+    assert {"torch", "tensorflow", "transformers"}.isdisjoint(seen["loaded"])  # type: ignore[arg-type]
+    assert {"bertkit_torch", "intel_extension_for_pytorch"}.isdisjoint(seen["loaded"])  # type: ignore[arg-type]
+
+
+def test_config_show_and_recipes_load_no_framework(tmp_path: Path) -> None:
+    for arguments in (["config", "show", "--json"], ["recipes", "--json"], ["models", "--json"]):
+        out, seen = command(tmp_path, *arguments)
+        assert seen["code"] == 0, arguments
+        assert json.loads(out)
+        assert {"torch", "transformers", "sklearn", "scipy"}.isdisjoint(seen["loaded"])  # type: ignore[arg-type]

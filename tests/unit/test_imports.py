@@ -1,0 +1,230 @@
+"""Who may import whom, read from the sources with `ast`, and which files may name a vendor."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import io
+import re
+import sys
+import tokenize
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+BACKENDS = ROOT / "backends"
+SHARED = {"bertkit_torch", "bertkit_tensorflow"}  # engines that belong to no vendor
+VENDORS = sorted({path.name for path in BACKENDS.glob("bertkit_*") if path.is_dir()} - SHARED)
+FRAMEWORK_FREE = set("numpy pydantic rich safetensors scipy sklearn tokenizers typer huggingface_hub".split())
+FRAMEWORKS = {"torch", "tensorflow", "transformers", "jax"}
+# packages of others that one vendor alone may import
+VENDORS_OWN = {
+    "bertkit_cpu": {"intel_extension_for_pytorch", "oneccl_bindings_for_pytorch"},
+    "bertkit_cuda": {"apex", "flash_attn", "transformer_engine", "pynvml", "triton"},
+    "bertkit_gaudi": {"habana_frameworks", "optimum"},
+    "bertkit_iluvatar": {"ixformer", "ixpylib", "apex", "flash_attn", "pynvml", "triton"},
+    "bertkit_null": set[str](),
+}
+
+# From the bottom up; a module imports from its own layer and those below it. A new module needs its place here.
+LAYERS = {
+    "ground": "bertkit errors",
+    "values": "disk model_config world",
+    "seam": "backend",
+    "material": """
+        checkpoint display downloads features flops layouts log meter parameters pretrained recipe record registry resolve
+        run_folder sampler schedule spellings stopping tasks tasks.glue tasks.metrics tasks.mrpc_raw tasks.reading
+        tasks.sample tasks.tables tasks.task tokenizer weight_files""",
+    "work": "checks preparation trainer",
+    "runs": "inference run run_results training",
+    "commands": """
+        commands commands.backends commands.check commands.config commands.data commands.evaluate commands.models
+        commands.options commands.predict commands.recipes commands.train commands.training""",
+    "command line": "__main__ cli",
+}
+LAYER = {
+    name if name == "bertkit" else f"bertkit.{name}": number
+    for number, names in enumerate(LAYERS.values())
+    for name in names.split()
+}
+
+
+@dataclass(frozen=True)
+class Import:
+    module: str  # dotted, as written
+    line: int
+    at_start: bool  # runs when the file is imported: not within a function nor under TYPE_CHECKING
+
+
+def python_files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*.py") if "__pycache__" not in path.parts)
+
+
+def module_name(path: Path, root: Path) -> str:
+    parts = path.relative_to(root).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_name(path, ROOT): path for path in python_files(ROOT / "bertkit")}
+
+
+@functools.cache
+def imports(path: Path) -> tuple[Import, ...]:
+    """Every import of a file, those within functions too; `from package import module` counts as the module."""
+    found: list[Import] = []
+
+    def visit(node: ast.AST, at_start: bool) -> None:
+        if isinstance(node, ast.Import):
+            found.extend(Import(alias.name, node.lineno, at_start) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: a relative import"
+            for alias in node.names:
+                whole = f"{node.module}.{alias.name}"
+                found.append(Import(whole if whole in MODULES else str(node.module), node.lineno, at_start))
+        for field, value in ast.iter_fields(node):
+            quiet = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) or (
+                isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test) and field == "body"
+            )
+            for child in value if isinstance(value, list) else [value]:
+                if isinstance(child, ast.AST):
+                    visit(child, at_start and not quiet)
+
+    visit(ast.parse(path.read_text(encoding="utf-8")), True)
+    return tuple(found)
+
+
+def breaches(folder: Path, allowed: set[str], at_start_only: bool = False) -> list[str]:
+    """`file:line: package` of every import of a package that is neither Python's own nor allowed."""
+    return [
+        f"{path.relative_to(ROOT)}:{one.line}: {one.module}"
+        for path in python_files(folder)
+        for one in imports(path)
+        if one.module.split(".")[0] not in allowed | sys.stdlib_module_names and (one.at_start or not at_start_only)
+    ]
+
+
+def test_the_reader_of_imports_sees_what_it_should(tmp_path: Path) -> None:
+    source = tmp_path / "a.py"
+    source.write_text(
+        "from __future__ import annotations\nimport os.path as p\nfrom bertkit import disk, __version__\n"
+        "if TYPE_CHECKING:\n    import torch\n"
+        "try:\n    import numpy\nexcept ImportError:\n    pass\n"
+        "def f():\n    from scipy import stats\nclass C:\n    import json\n"
+    )
+    seen = {(one.module, one.at_start) for one in imports(source)}
+    assert seen == {
+        ("__future__", True), ("os.path", True), ("bertkit.disk", True), ("bertkit", True), ("torch", False),
+        ("numpy", True), ("scipy", False), ("json", True),
+    }  # fmt: skip
+
+
+def test_the_core_imports_no_framework_and_no_plug_in() -> None:
+    assert breaches(ROOT / "bertkit", FRAMEWORK_FREE | {"bertkit"}) == []
+
+
+def test_the_core_imports_nothing_by_a_name_in_a_string() -> None:
+    calls = re.compile(r"\b(import_module|__import__|find_spec|exec)\s*\(")
+    assert [name for name, path in MODULES.items() if calls.search(path.read_text(encoding="utf-8"))] == []
+
+
+def test_the_torch_engine_imports_no_vendor() -> None:
+    assert breaches(BACKENDS / "bertkit_torch", {"bertkit", "bertkit_torch", "torch", "numpy", "scipy"}) == []
+
+
+@pytest.mark.parametrize("vendor", VENDORS)
+def test_a_vendor_imports_no_other_vendor(vendor: str) -> None:
+    own = VENDORS_OWN.get(vendor, set())
+    allowed = {"bertkit", *SHARED, vendor, "torch", "numpy", *own}
+    if vendor == "bertkit_null":
+        allowed -= {*SHARED, "torch"}
+    assert breaches(BACKENDS / vendor, allowed) == []
+    text = "\n".join(path.read_text(encoding="utf-8") for path in python_files(BACKENDS / vendor))
+    by_string = set(re.findall(r"""["'](\w+)(?:\.\w+)*["']""", text))
+    others = set().union(*(names for other, names in VENDORS_OWN.items() if other != vendor)) - own
+    assert by_string & (others | {name for name in VENDORS if name != vendor}) == set()
+
+
+@pytest.mark.parametrize("vendor", VENDORS)
+def test_a_card_imports_no_framework(vendor: str) -> None:
+    seen: set[Path] = set()
+    queue = [BACKENDS / vendor / "__init__.py"]
+    while queue:
+        path = queue.pop()
+        seen.add(path)
+        for one in (one for one in imports(path) if one.at_start):
+            assert one.module.split(".")[0] not in FRAMEWORKS | VENDORS_OWN.get(vendor, set()), f"{path}:{one.line}"
+            base = BACKENDS.joinpath(*one.module.split("."))
+            files = {base.with_suffix(".py"), base / "__init__.py"}
+            queue += [file for file in files if file.exists() and file not in seen]
+
+
+def test_launchers_import_no_backend() -> None:
+    own = {path.name for path in (ROOT / "launchers").glob("bertkit_*")}
+    assert breaches(ROOT / "launchers", {"bertkit", "mpi4py", "numpy", *own}) == []
+
+
+def test_every_module_has_its_layer() -> None:
+    assert sorted(set(MODULES) - set(LAYER)) == [], "new modules: put each into LAYERS"
+    assert sorted(set(LAYER) - set(MODULES)) == [], "gone: take them out of LAYERS"
+
+
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_a_module_imports_from_no_higher_layer(name: str) -> None:
+    names = list(LAYERS)
+    above = [
+        f"line {one.line}: {one.module} ({names[LAYER[one.module]]})"
+        for one in imports(MODULES[name])
+        if one.module in LAYER and LAYER[one.module] > LAYER.get(name, 0)
+    ]
+    assert above == [], f"{name} ({names[LAYER.get(name, 0)]})"
+
+
+def test_there_are_no_import_cycles() -> None:
+    graph = {
+        name: {one.module for one in imports(path) if one.at_start and one.module in MODULES}
+        for name, path in MODULES.items()
+    }
+    while leaves := {name for name, needs in graph.items() if not needs & graph.keys()}:
+        graph = {name: needs for name, needs in graph.items() if name not in leaves}
+    assert graph == {}, "these import one another"
+
+
+VENDOR_WORDS = re.compile(r"(?<![a-z])(cuda|nvidia|nccl|hpu|habana|gaudi|hccl|iluvatar|corex|ipex)(?![a-z])", re.I)
+NAMES_ALLOWED = {
+    ("bertkit/model_config.py", "nvidia"),  # whose checkpoints bring a bert_config.json: a format, not a chip
+    ("bertkit/tokenizer.py", "nvidia"),
+    ("bertkit/pretrained.py", "nvidia"),
+    ("bertkit/sources.toml", "nvidia"),  # where published files come from
+}
+
+
+def words_named(path: Path) -> Iterator[tuple[str, str, int]]:
+    """(file, vendor's word, line) in code, strings and docstrings; comments are left out."""
+    text = path.read_text(encoding="utf-8")
+    lines: list[tuple[int, str]] = list(enumerate(text.split("\n"), 1))
+    if path.suffix == ".py":
+        tokens = tokenize.generate_tokens(io.StringIO(text).readline)
+        lines = [(token.start[0], token.string) for token in tokens if token.type != tokenize.COMMENT]
+    for line, part in lines:
+        for found in VENDOR_WORDS.finditer(part):
+            yield path.relative_to(ROOT).as_posix(), found[1].lower(), line
+
+
+def test_no_file_outside_the_backends_names_a_vendor() -> None:
+    folders = [ROOT / name for name in ("bertkit", "launchers", "benchmarks")]
+    files = [path for folder in folders for path in folder.rglob("*") if path.suffix in (".py", ".toml")]
+    assert len(files) > 50
+    named = [found for path in sorted(files) for found in words_named(path)]
+    assert [found for found in named if found[:2] not in NAMES_ALLOWED] == []
+
+
+def test_mypy_checks_every_plug_in() -> None:
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["mypy"]["packages"]
+    packages = {
+        path.parent.name for root in ("backends", "launchers") for path in (ROOT / root).glob("bertkit_*/__init__.py")
+    }
+    assert packages | {"bertkit"} == set(listed)

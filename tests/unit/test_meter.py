@@ -1,0 +1,164 @@
+"""`bertkit.meter` with a clock of its own: what is counted, what is not, and how ranks are put together."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pytest
+
+from bertkit.backend import Update
+from bertkit.meter import Meter, Reading, over_ranks, warmup_updates
+from ragged import batch_of
+
+
+class Clock:
+    """Stands still until told to go on."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def spend(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def squares(lengths: np.ndarray) -> float:
+    return float((lengths**2).sum())
+
+
+def update(step: int, *micro_batches: Sequence[int]) -> Update:
+    return Update(step, tuple(batch_of(lengths) for lengths in micro_batches), {"sequences": 99})
+
+
+def loaded(clock: Clock, updates: Sequence[Update], seconds: float) -> Iterator[Update]:
+    for one in updates:
+        clock.spend(seconds)
+        yield one
+
+
+def run(meter: Meter, clock: Clock, updates: Sequence[Update], load: float, compute: float, slots: float = 0) -> None:
+    for one in meter.timed(loaded(clock, updates, load)):
+        clock.spend(compute)
+        meter.count(one, slots)
+
+
+@pytest.mark.parametrize(
+    ("updates", "skipped"),
+    [(0, 0), (1, 0), (2, 1), (9, 1), (10, 1), (19, 1), (20, 2), (55, 5), (99, 9), (100, 10), (5000, 10)],
+)
+def test_warmup_rule(updates: int, skipped: int) -> None:
+    assert warmup_updates(updates) == skipped
+
+
+def test_amounts_are_counted_from_the_batches() -> None:
+    clock = Clock()
+    meter = Meter(1, squares, clock)
+    updates = [update(1, [9, 9]), update(2, [3, 4], [5]), update(3, [2], [])]
+    run(meter, clock, updates, load=0.5, compute=2.0, slots=20)
+    reading = meter.reading()
+    assert (reading.updates, reading.sequences, reading.tokens, reading.slots) == (2, 4, 14, 40)
+    assert reading.flops == 9 + 16 + 25 + 4
+    assert reading.seconds == 5.0
+    assert reading.waiting_for_data == 1.0
+    assert meter.step_seconds == [2.5, 2.5]
+    assert reading.padding_efficiency == 14 / 40
+    assert reading.per_second(reading.sequences) == 4 / 5
+
+
+def test_a_single_update_is_all_there_is() -> None:
+    clock = Clock()
+    meter = Meter(warmup_updates(1), squares, clock)
+    run(meter, clock, [update(1, [3])], load=0.25, compute=1.0, slots=3)
+    assert meter.reading() == Reading(1, 1, 3, 3, 9.0, 1.25, 0.25)
+
+
+def test_before_the_first_counted_update_there_are_no_rates() -> None:
+    clock = Clock()
+    meter = Meter(2, squares, clock)
+    run(meter, clock, [update(1, [3]), update(2, [3])], load=1.0, compute=1.0, slots=3)
+    reading = meter.reading()
+    assert reading == Reading(0, 0, 0, 0, 0.0, 0.0, 0.0)
+    assert math.isnan(reading.padding_efficiency)
+    assert math.isnan(reading.per_second(1.0))
+
+
+def test_pauses_are_taken_out_and_reported() -> None:
+    clock = Clock()
+    meter = Meter(1, squares, clock)
+    with meter.pause("evaluation"):  # before the first update
+        clock.spend(7.0)
+    for one in meter.timed(loaded(clock, [update(step, [4]) for step in range(1, 5)], 0.5)):
+        clock.spend(1.0)
+        meter.count(one, 4)
+        with meter.pause("evaluation"):
+            clock.spend(10.0)
+        if one.step % 2 == 0:
+            with meter.pause("checkpoint"):
+                clock.spend(100.0)
+    assert meter.reading().seconds == 3 * 1.5
+    assert meter.step_seconds == [1.5] * 3
+    assert meter.pauses == {"evaluation": 47.0, "checkpoint": 200.0}  # over the whole run, warm-up too
+
+
+def test_a_pause_that_fails_still_counts_as_one() -> None:
+    clock = Clock()
+    meter = Meter(0, squares, clock)
+
+    def fail() -> None:
+        with meter.pause("evaluation"):
+            clock.spend(3.0)
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert meter.pauses == {"evaluation": 3.0}
+
+
+def test_waiting_for_data_is_part_of_the_time() -> None:
+    clock = Clock()
+    meter = Meter(0, squares, clock)
+    run(meter, clock, [update(1, [1]), update(2, [1])], load=3.0, compute=1.0)
+    assert (meter.reading().seconds, meter.reading().waiting_for_data) == (8.0, 6.0)
+
+
+def test_the_end_of_the_data_is_not_waited_for() -> None:
+    clock = Clock()
+
+    def slow_to_end() -> Iterator[Update]:
+        yield update(1, [1])
+        clock.spend(50.0)
+
+    meter = Meter(0, squares, clock)
+    for one in meter.timed(slow_to_end()):
+        clock.spend(1.0)
+        meter.count(one, 1)
+    assert (meter.reading().seconds, meter.reading().waiting_for_data) == (1.0, 0.0)
+
+
+def test_waiting_for_the_device_is_training_time_after_warmup() -> None:
+    clock = Clock()
+    meter = Meter(1, squares, clock)
+    for one in meter.timed(loaded(clock, [update(1, [1]), update(2, [1]), update(3, [1])], 0.5)):
+        clock.spend(1.0)
+        meter.count(one, 1)
+        meter.wait(lambda: clock.spend(4.0))
+    assert meter.reading().seconds == 2 * 5.5
+    assert meter.step_seconds == [1.5, 1.5]  # and it is not counted twice
+
+
+def test_ranks_sum_amounts_and_take_the_slowest_time() -> None:
+    mine = Reading(3, 10, 100, 120, 1e15, 2.0, 0.5)
+    others = np.array([[20, 300, 330, 2e15, 1.0, 0.75], [5, 50, 50, 5e14, 4.0, 0.0]])
+    seen: list[np.ndarray] = []
+
+    def gather(rows: np.ndarray) -> np.ndarray:
+        seen.append(rows)
+        return np.concatenate([rows, others])
+
+    assert over_ranks(mine, gather) == Reading(3, 35, 450, 500, 3.5e15, 4.0, 0.75)
+    assert seen[0].shape == (1, 6)
+    assert over_ranks(mine, lambda rows: rows) == mine
