@@ -52,7 +52,7 @@ class Training:
         self.logits: list[np.ndarray] = []  # of each dev part, at the last evaluation
         self.stop = StopRequest()
         self.bar: Counter | None = None
-        self.shown: list[float] = []  # losses since the display last changed
+        self.before = 0.0  # seconds of training in earlier legs of a resumed run
 
     def run(self, shaped_by: Mapping[str, Any], resume: bool) -> tuple[dict[str, Any] | None, int]:
         """(the record, exit code); no record where a signal stopped the run."""

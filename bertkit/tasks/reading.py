@@ -10,8 +10,8 @@ from bertkit.disk import sha256_file
 from bertkit.errors import UserError
 from bertkit.features import Features, cache_key, cached
 from bertkit.tasks.mrpc_raw import RAW, belongs
-from bertkit.tasks.tables import read_examples
-from bertkit.tasks.task import Examples, Split, SplitName, Task, split_files, task_folder
+from bertkit.tasks.tables import read_examples, read_rows
+from bertkit.tasks.task import Columns, Examples, Split, SplitName, Task, split_files, task_folder
 from bertkit.tokenizer import LONGEST_WORD, Vocabulary, encode
 
 Progress = Callable[[str, int, int], object]  # (what, done, of how many)
@@ -106,11 +106,21 @@ def _encoded(
     )
 
 
+def _columns(task: Task, path: Path, split: SplitName) -> Columns:
+    """The columns of `split`, or those of the dev set where the file's first line fits these and not the others."""
+    columns = task.splits[split][0].columns
+    first = next(read_rows(path))[1]
+    for other in task.splits.get("dev", ()):
+        fits = other.columns.first in first if other.columns.header else len(first) == other.columns.columns
+        if columns.first not in first and fits:
+            return other.columns
+    return columns
+
+
 def read_file(
     task: Task, path: Path, vocabulary: Vocabulary, seq_length: int, split: SplitName = "test"
 ) -> tuple[Examples, Features]:
     """Any one file in the format of the task's `split`, with labels where it has them."""
-    columns = (task.splits.get(split) or task.splits["test"])[0].columns
-    examples = read_examples(task, path, columns, labelled=False)
+    examples = read_examples(task, path, _columns(task, path, split), labelled=False)
     labels = {} if examples.labels is None else {"labels": examples.labels}
     return examples, encode(vocabulary, examples.first, examples.second, labels, seq_length)

@@ -34,6 +34,8 @@ BAD = (
 DEGREES = ("", "", "", "very", "rather", "quite", "truly", "really", "so")
 NEGATIONS = ("not", "never", "hardly", "by no means", "anything but")
 VERBS = ("is", "was", "feels", "seems")
+NEGATED = 0.25  # share of clauses that say the contrary of a word
+KINDS = (7, 5, 4, 4)  # weights: one clause, two joined by "and", by "but", by "although"
 OPENERS = ("", "", "", "this time", "for once", "in the end", "as ever", "on the whole")
 
 
@@ -71,7 +73,7 @@ def _fresh_review(stream: random.Random, seen: set[str]) -> tuple[str, int]:
 
 def _review(stream: random.Random) -> tuple[str, int]:
     label = stream.randrange(2)
-    kind = stream.randrange(4)
+    kind = stream.choices(range(4), KINDS)[0]
     opener = stream.choice(OPENERS)
     if kind == 0:
         text = _clause(stream, label)
@@ -85,7 +87,7 @@ def _review(stream: random.Random) -> tuple[str, int]:
 
 
 def _clause(stream: random.Random, good: int) -> str:
-    negated = stream.random() < 0.35
+    negated = stream.random() < NEGATED
     word = stream.choice(GOOD if bool(good) != negated else BAD)
     before = stream.choice(NEGATIONS) if negated else stream.choice(DEGREES)
     return " ".join(f"the {stream.choice(THINGS)} {stream.choice(VERBS)} {before} {word}".split())

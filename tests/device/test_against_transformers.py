@@ -98,7 +98,9 @@ def their_loss(kind: str, model: Any, inputs: dict[str, Any], batch: Batch) -> A
     output, padding = model(**inputs), inputs["attention_mask"] == 0
     labels = their_labels(kind, batch, None)
     ends = (output.start_logits, labels["start_positions"]), (output.end_logits, labels["end_positions"])
-    losses = [torch.nn.functional.cross_entropy(logits.masked_fill(padding, -torch.inf), place) for logits, place in ends]
+    losses = [
+        torch.nn.functional.cross_entropy(logits.masked_fill(padding, -torch.inf), place) for logits, place in ends
+    ]
     return sum(losses) / 2
 
 

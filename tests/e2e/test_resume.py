@@ -188,9 +188,7 @@ def test_an_evaluation_between_two_logged_updates_loses_no_loss(on_null: Referen
         (("-b", "16"), "train.batch_size"),
     ],
 )
-def test_other_settings_are_refused(
-    change: tuple[str, str], key: str, on_null: Reference, tmp_path: Path
-) -> None:
+def test_other_settings_are_refused(change: tuple[str, str], key: str, on_null: Reference, tmp_path: Path) -> None:
     shutil.copytree(on_null.folder, tmp_path / "run")
     before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
     assert_one_line_error(run(tmp_path, *on_null.again(*change)), f"started with {key} = ", "--overwrite")

@@ -20,8 +20,8 @@ from bertkit.disk import read_arrays
 
 Done = subprocess.CompletedProcess[str]
 SHORT = (
-    *("train", "--recipe", "demo", "--backend", "cpu", "-d", "fp32", "-b", "16", "-e", "4", "--lr", "1e-3"),
-    *settings(data__train_rows=240, data__eval_rows=100, evaluation__every=0, log__every=4),
+    *("train", "--recipe", "demo", "--backend", "cpu", "-d", "fp32", "-b", "16", "-e", "20", "--lr", "1e-3"),
+    *settings(data__train_rows=48, data__eval_rows=100, evaluation__every=15, checkpoint__every=30, log__every=4),
 )
 UPDATES = 60
 
@@ -53,7 +53,7 @@ def test_the_record_says_what_ran_and_what_came_out(trained: tuple[Path, Done], 
     assert speed["tokens_per_second"] > speed["sequences_per_second"]
     assert 0 < speed["padding_efficiency"] <= 1
     assert 0 < speed["mfu"] < 1
-    assert made["data"]["train"]["examples"] == 240
+    assert made["data"]["train"]["examples"] == 48
     assert made["model"]["random_start"]
 
 
@@ -71,7 +71,7 @@ def test_the_log_is_json_lines_with_every_update(trained: tuple[Path, Done]) -> 
 
 def test_the_loss_falls(trained: tuple[Path, Done]) -> None:
     losses = record(trained[0])["losses"]
-    assert np.mean(losses[-10:]) < np.mean(losses[:10]) - 0.05
+    assert np.mean(losses[-10:]) < np.mean(losses[:10]) / 2
 
 
 def test_json_alone_is_on_stdout_and_no_control_character_on_stderr(trained: tuple[Path, Done]) -> None:

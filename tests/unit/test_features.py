@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -85,7 +86,7 @@ def test_the_digest_sees_every_array() -> None:
 
 def test_the_digest_is_pinned() -> None:
     """The same data gives the same digest on every machine: runs are compared by it."""
-    assert features_of([2, 1]).digest() == "PINNED"
+    assert features_of([2, 1]).digest() == "06a660f2790da378564918cda1f02117d9536f3631c8b74883520231ab1a7792"
 
 
 def test_every_part_shapes_the_key() -> None:
@@ -163,25 +164,30 @@ def test_a_folder_that_cannot_be_made_only_warns(tmp_path: Path, caplog: pytest.
 
 
 @pytest.fixture
-def as_anyone() -> Iterator[None]:
-    """Without root's right to read and write everything."""
+def folder_of_another(tmp_path: Path) -> Iterator[Path]:
+    """An empty folder, with the rights of a user who is not root: root may read and write everything."""
     if os.geteuid() != 0:
-        yield
+        yield tmp_path
         return
-    os.seteuid(65534)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own folders are closed to all but root
+        os.chown(folder, 65534, -1)
+        os.seteuid(65534)
+        try:
+            yield Path(folder)
+        finally:
+            os.seteuid(0)
 
 
 @pytest.mark.parametrize("mode", [0o555, 0o000], ids=["read-only", "closed"])
-@pytest.mark.usefixtures("as_anyone")
-def test_a_folder_without_permission_only_warns(tmp_path: Path, caplog: pytest.LogCaptureFixture, mode: int) -> None:
-    """tmp_path belongs to root where root runs the tests, so that nobody cannot even look into it."""
-    folder = tmp_path / "cache"
-    if os.geteuid() != 65534:
-        folder.mkdir(mode=mode)
-    with caplog.at_level(logging.WARNING):
-        assert len(cached(folder, "mrpc", "key", Builder())) == 3
+def test_a_folder_without_permission_only_warns(
+    folder_of_another: Path, caplog: pytest.LogCaptureFixture, mode: int
+) -> None:
+    folder = folder_of_another / "cache"
+    folder.mkdir()
+    folder.chmod(mode)
+    try:
+        with caplog.at_level(logging.WARNING):
+            assert len(cached(folder, "mrpc", "key", Builder())) == 3
+    finally:
+        folder.chmod(0o755)
     assert "not kept" in caplog.text

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from conftest import command_env
 
 HEAVY = "torch tensorflow transformers sklearn scipy pydantic tokenizers safetensors mpi4py huggingface_hub".split()

@@ -36,9 +36,9 @@ LAYERS = {
     "values": "disk model_config world",
     "seam": "backend",
     "material": """
-        checkpoint display downloads features flops layouts log meter parameters pretrained recipe record registry resolve
-        run_folder sampler schedule spellings stopping tasks tasks.glue tasks.metrics tasks.mrpc_raw tasks.reading
-        tasks.sample tasks.tables tasks.task tokenizer weight_files""",
+        checkpoint display downloads features flops layouts log meter parameters pretrained recipe record registry
+        resolve run_folder sampler schedule spellings stopping tasks tasks.glue tasks.metrics tasks.mrpc_raw
+        tasks.reading tasks.sample tasks.tables tasks.task tokenizer weight_files""",
     "work": "checks preparation trainer",
     "runs": "inference run run_results training",
     "commands": """

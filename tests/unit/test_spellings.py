@@ -125,8 +125,8 @@ def test_every_target_is_there(target: str) -> None:
     from bertkit.commands import options
 
     if target.startswith("--"):
-        declared = [word for option in vars(options).values() for part in getattr(option, "__metadata__", ())
-                    for word in part.param_decls or ()]  # fmt: skip
+        parts = [part for option in vars(options).values() for part in getattr(option, "__metadata__", ())]
+        declared = {word for part in parts for word in (part.default, *(part.param_decls or ()))}
         assert target in declared
     else:
         assert target in KEYS

@@ -1,0 +1,136 @@
+"""Model folders that are damaged, foreign, dangerous or do not fit together."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import shutil
+from pathlib import Path
+
+import pytest
+from command import NULL, run, settings
+from conftest import assert_one_line_error
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory, sample_dir: Path) -> Path:
+    """A model's folder: what a run leaves, without its record."""
+    folder = tmp_path_factory.mktemp("made")
+    rows = settings(data__train_rows=32, data__eval_rows=8, train__steps=1)
+    done = run(folder, *NULL, *rows, "--data-dir", sample_dir, "-o", "run")
+    assert done.returncode == 0, done.stderr
+    target = folder / "model"
+    target.mkdir()
+    for name in ("config.json", "model.safetensors", "vocab.txt", "tokenizer_config.json"):
+        shutil.copy(folder / "run" / name, target)
+    return target
+
+
+@pytest.fixture
+def spoilt(model: Path, tmp_path: Path) -> Path:
+    """A copy of the model to be spoilt."""
+    return Path(shutil.copytree(model, tmp_path / "spoilt"))
+
+
+def refused(folder: Path, data: Path, *words: str, backend: str = "null") -> None:
+    """`train` and `evaluate` both answer with one line and write nothing."""
+    at = ("--data-dir", data, "-t", "sample")
+    assert_one_line_error(run(folder, *NULL, *at, "-m", "spoilt", "-o", "run"), *words)
+    assert_one_line_error(run(folder, "evaluate", "spoilt", *at, "--backend", backend), *words)
+    assert not (folder / "run").exists()
+
+
+def test_the_model_is_good_before_it_is_spoilt(spoilt: Path, sample_dir: Path, tmp_path: Path) -> None:
+    done = run(tmp_path, "evaluate", "spoilt", "-t", "sample", "--data-dir", sample_dir, "--backend", "null")
+    assert done.returncode == 0, done.stderr
+
+
+def test_another_kind_of_model(spoilt: Path, sample_dir: Path, tmp_path: Path) -> None:
+    path = spoilt / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"model_type": "roberta"}))
+    refused(tmp_path, sample_dir, "config.json: model_type is 'roberta', not 'bert'", "BERT only")
+
+
+def test_a_config_that_is_not_json(spoilt: Path, sample_dir: Path, tmp_path: Path) -> None:
+    (spoilt / "config.json").write_text("{")
+    refused(tmp_path, sample_dir, "config.json: cannot be read as JSON", "give a folder")
+
+
+def test_a_folder_without_config(spoilt: Path, sample_dir: Path, tmp_path: Path) -> None:
+    (spoilt / "config.json").unlink()
+    refused(tmp_path, sample_dir, "spoilt: holds no config.json")
+
+
+def test_cut_off_weights(spoilt: Path, sample_dir: Path, tmp_path: Path) -> None:
+    path = spoilt / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:100_000])
+    refused(tmp_path, sample_dir, "model.safetensors: is cut off", "100000 bytes")
+
+
+def test_no_weights(spoilt: Path, sample_dir: Path, tmp_path: Path) -> None:
+    (spoilt / "model.safetensors").unlink()
+    refused(tmp_path, sample_dir, "holds no model.safetensors and no pytorch_model.bin")
+
+
+def test_a_vocabulary_of_another_model(spoilt: Path, sample_dir: Path, tmp_path: Path) -> None:
+    path = spoilt / "vocab.txt"
+    path.write_text("\n".join(path.read_text().split("\n")[:-20]) + "\n")
+    refused(tmp_path, sample_dir, "word pieces but the model", "embeddings", "model.vocab")
+
+
+def test_weights_of_another_size(spoilt: Path, sample_dir: Path, tmp_path: Path) -> None:
+    path = spoilt / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"intermediate_size": 256}))
+    refused(tmp_path, sample_dir, "model.safetensors: bert.encoder.layer.0", "different models")
+
+
+class Evil:
+    """Pickles to a call of os.system."""
+
+    def __init__(self, command: str) -> None:
+        self.command = command
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.system, (self.command,)
+
+
+def test_a_pickle_that_would_run_code_is_refused(spoilt: Path, sample_dir: Path, tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    (spoilt / "model.safetensors").unlink()
+    touched = tmp_path / "touched"
+    content = pickle.dumps({"bert.embeddings.word_embeddings.weight": Evil(f"touch {touched}")})
+    (spoilt / "pytorch_model.bin").write_bytes(content)
+    refused(tmp_path, sample_dir, "pytorch_model.bin: refused", "could run code", "safetensors")
+    assert not touched.exists()
+    pickle.loads(content)  # noqa: S301 - so the file was dangerous indeed
+    assert touched.exists()
+
+
+def test_a_model_without_a_head_is_not_evaluated(spoilt: Path, sample_dir: Path, tmp_path: Path) -> None:
+    from bertkit.disk import read_arrays, write_arrays
+
+    arrays, metadata = read_arrays(spoilt / "model.safetensors")
+    body = {name: array for name, array in arrays.items() if not name.startswith("classifier.")}
+    write_arrays(spoilt / "model.safetensors", body, metadata)
+    words = ("has no trained head for sample", "classifier.weight", "bertkit train -m spoilt -t sample")
+    for command in ("evaluate", "predict"):
+        done = run(tmp_path, command, "spoilt", "-t", "sample", "--data-dir", sample_dir, "--backend", "null")
+        assert_one_line_error(done, *words)
+    assert not (spoilt / "predictions").exists()
+
+
+def test_a_folder_that_does_not_say_its_task(spoilt: Path, sample_dir: Path, tmp_path: Path) -> None:
+    done = run(tmp_path, "evaluate", "spoilt", "--data-dir", sample_dir, "--backend", "null")
+    assert_one_line_error(done, "does not say which task", "-t")
+
+
+def test_a_size_by_name_is_not_evaluated(sample_dir: Path, tmp_path: Path) -> None:
+    done = run(tmp_path, "evaluate", "tiny", "-t", "sample", "--data-dir", sample_dir, "--backend", "null")
+    assert_one_line_error(done, "tiny", "give the folder of a run")
+
+
+def test_a_missing_file_to_predict_is_named(spoilt: Path, sample_dir: Path, tmp_path: Path) -> None:
+    at = ("-t", "sample", "--data-dir", sample_dir, "--backend", "null", "--file", "nowhere.tsv", "-o", "out")
+    assert_one_line_error(run(tmp_path, "predict", "spoilt", *at), "nowhere.tsv", "cannot be read")
+    assert not (tmp_path / "out").exists()
