@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -90,6 +91,8 @@ class Checkpoints:
             if values["format"] != FORMAT:
                 raise UserError(f"{manifest}: format {values['format']}, not {FORMAT}", "use the bertkit that wrote it")
             progress = _from_json(values)
+            if progress.step != step:
+                raise UserError(f"{manifest}: is of step {progress.step}", "it was renamed or is damaged; remove it")
             if not path.exists():
                 raise UserError(f"{path} is missing", "copy the folder again")
             if sha256_file(path) != values["sha256"]:
@@ -119,6 +122,7 @@ class Checkpoints:
 
 def _to_json(progress: Progress, sha256: str) -> dict[str, Any]:
     values = asdict(progress) | {"format": FORMAT, "sha256": sha256}
+    values["losses"] = [loss if math.isfinite(loss) else str(loss) for loss in progress.losses]  # float() reads "nan"
     if progress.best_step == 0:
         values["best_score"] = None  # JSON knows no infinity
     return values

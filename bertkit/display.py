@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping
 from typing import TextIO
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -35,7 +34,7 @@ class Display:
     def say(self, text: str) -> None:
         """One line that stays."""
         if not self.quiet:
-            (self._bar.console if self._bar else self.console).print(escape(text))
+            (self._bar.console if self._bar else self.console).print(text, markup=False, emoji=False)
 
     def warn(self, text: str) -> None:
         self.say(f"warning: {text}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,7 +76,7 @@ def cached(folder: Path | None, name: str, key: str, build: Callable[[], Feature
     if folder is None:
         return build()
     path = folder / f"{name}-{key}.safetensors"
-    if path.exists():
+    if os.path.exists(path):  # Path.exists raises where the folder is closed to us
         try:
             return _unflat(read_arrays(path)[0])
         except (UserError, KeyError) as error:

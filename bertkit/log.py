@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from bertkit.disk import write_text
+from bertkit.disk import to_json, write_text
 from bertkit.errors import UserError
 
 FILE = "log.jsonl"
@@ -24,7 +24,7 @@ class RunLog:
     def write(self, event: str, **values: Any) -> None:
         if self.path is None:
             return
-        line = json.dumps({"event": event, "time": round(time.time(), 3), **values}, ensure_ascii=False)
+        line = to_json({"event": event, "time": round(time.time(), 3), **values})
         try:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(line + "\n")
@@ -35,7 +35,7 @@ class RunLog:
         """Forget what a resumed run will do again: events of later steps, and a last line that a crash cut off."""
         if self.path is None or not self.path.exists():
             return
-        kept = [json.dumps(entry, ensure_ascii=False) for entry in read_log(self.path) if entry.get("step", 0) <= step]
+        kept = [to_json(entry) for entry in read_log(self.path) if entry.get("step", 0) <= step]
         write_text(self.path, "".join(line + "\n" for line in kept))
 
 

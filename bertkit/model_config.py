@@ -57,6 +57,9 @@ class ModelConfig:
     layer_norm_eps: float = 1e-12
 
     def __post_init__(self) -> None:
+        for name in ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "vocab_size"):
+            if not (isinstance(getattr(self, name), int) and getattr(self, name) > 0):
+                raise UserError(f"{name} {getattr(self, name)!r} is not a whole number above 0", "correct config.json")
         if self.hidden_size % self.num_attention_heads:
             raise UserError(
                 f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}",
@@ -115,7 +118,8 @@ def from_mapping(raw: Mapping[str, Any], where: str) -> ModelConfig:
     for field in fields:
         value = known.get(field.name)
         number = isinstance(value, int | float) and not isinstance(value, bool)
-        if field.name in known and not (number or field.type == "str" or value is None):
+        optional = value is None and field.type == "float | None"
+        if field.name in known and not (number or optional or field.type == "str"):
             raise UserError(f"{where}: {field.name} is {value!r}, not a number", "correct it")
     return ModelConfig(**known)
 

@@ -11,10 +11,9 @@ from bertkit.errors import UserError, nearest
 from bertkit.model_config import ARCHITECTURES, Head, ModelConfig, read_config
 from bertkit.parameters import initial
 from bertkit.tokenizer import Casing, Vocabulary, casing_warning, read_vocabulary
-from bertkit.weight_files import Fit, fit_weights, read_weights
+from bertkit.weight_files import PADDED_TO, Fit, fit_weights, read_weights
 
 HUB_FILES = ("*.json", "vocab.txt", "model*.safetensors", "pytorch_model.bin")
-PADDED_TO = 8  # NVIDIA's checkpoints pad the vocabulary's rows up to a multiple of this
 
 
 @dataclass(frozen=True)

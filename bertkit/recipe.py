@@ -14,20 +14,21 @@ from pydantic.dataclasses import dataclass
 
 from bertkit.errors import UserError, nearest
 
-_STRICT = ConfigDict(extra="forbid")
+_STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 Share = Annotated[float, Field(ge=0, le=1)]
 Rate = Annotated[float, Field(ge=0, lt=1)]
 Whole = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
+Text = Annotated[str, Field(coerce_numbers_to_str=True)]  # a folder may be called 2024
 Value = str | int | float | bool | None
 
 
 @dataclass(frozen=True, config=_STRICT)
 class ModelSection:
-    name: str = Field(
+    name: Text = Field(
         default="base", description="a size (tiny mini small medium base large), a model's folder, or a hub name"
     )
-    vocab: str = Field(default="", description="vocab.txt; empty: the model's own")
+    vocab: Text = Field(default="", description="vocab.txt; empty: the model's own")
     casing: Literal["auto", "cased", "uncased"] = Field(
         default="auto", description="whether words are lower-cased first"
     )
@@ -44,13 +45,13 @@ class ModelSection:
 
 @dataclass(frozen=True, config=_STRICT)
 class DataSection:
-    dir: str = Field(default="data", description="folder with the tasks' folders, or the task's own")
+    dir: Text = Field(default="data", description="folder with the tasks' folders, or the task's own")
     seq_length: Annotated[int, Field(ge=3)] = Field(
         default=128, description="most tokens of an example, [CLS] and [SEP] included"
     )
     train_rows: Whole = Field(default=0, description="train on the first so many rows only; 0: all")
     eval_rows: Whole = Field(default=0, description="evaluate on the first so many rows only; 0: all")
-    cache: str = Field(
+    cache: Text = Field(
         default="auto", description="folder for encoded features; 'auto': the user's cache folder; 'off': none"
     )
 
@@ -113,13 +114,15 @@ class LogSection:
 class Recipe:
     """Every setting of a run."""
 
-    backend: str = Field(default="auto", description="whose chip: a backend's name, or auto for the best that is ready")
-    task: str = Field(default="", description="what to learn; `bertkit data list` names the tasks")
+    backend: Text = Field(
+        default="auto", description="whose chip: a backend's name, or auto for the best that is ready"
+    )
+    task: Text = Field(default="", description="what to learn; `bertkit data list` names the tasks")
     precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = Field(
         default="auto", description="of the dense layers; auto: bf16 where the chip computes it natively, else fp32"
     )
     seed: Whole = Field(default=1, description="fixes the new head's start, the order of the data and dropout")
-    output: str = Field(default="", description="the run's folder; empty: runs/<task>-<model>-seed<seed>")
+    output: Text = Field(default="", description="the run's folder; empty: runs/<task>-<model>-seed<seed>")
     model: ModelSection = ModelSection()
     data: DataSection = DataSection()
     train: TrainSection = TrainSection()

@@ -91,7 +91,7 @@ def throughput(reading: Reading, peak: Peak, world: World) -> dict[str, Any]:
         "tokens_per_second_per_device": number(tokens / world.size),
         "padding_efficiency": number(reading.padding_efficiency),
         "model_flops_per_second": number(reading.per_second(reading.flops)),
-        "mfu": number(reading.per_second(reading.flops) / (peak.flops * world.size)),
+        "mfu": number(reading.per_second(reading.flops) / (peak.flops * world.size)) if peak.flops else None,
         "peak_flops_per_device": number(peak.flops),
         "peak_source": peak.source,
         "counted": {"updates": reading.updates, "sequences": reading.sequences, "tokens": reading.tokens},

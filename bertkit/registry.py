@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 
 from bertkit.backend import Backend, Probe
 from bertkit.errors import UserError, nearest
@@ -21,25 +21,34 @@ class Choice:
 
 def installed() -> dict[str, Backend]:
     """Name -> card of every installed backend, in the order of their names."""
-    cards: dict[str, Backend] = {}
-    for point in sorted(entry_points(group=GROUP), key=lambda point: point.name):
-        try:
-            cards[point.name] = point.load()()
-        except Exception as error:  # a third party's broken plug-in must not break the others
-            raise UserError(
-                f"the backend plug-in {point.name!r} ({point.value}) does not load: {type(error).__name__}: {error}",
-                f"repair or uninstall its package {point.dist.name if point.dist else point.value!r}",
-            ) from error
-    return cards
+    return {point.name: _load(point) for point in _points()}
 
 
 def find(name: str) -> Backend:
     """The installed backend called `name` or known by that alias. Raises UserError, naming those there are."""
+    for point in _points():  # a name beats another's alias, and loads no other plug-in, which may be broken
+        if point.name == name:
+            return _load(point)
     cards = installed()
     names = {alias: card for card in cards.values() for alias in (*card.aliases, card.name)}
     if name in names:
         return names[name]
     raise UserError(f"there is no backend {name!r} here; installed: {', '.join(cards)}", nearest(name, names))
+
+
+def _points() -> list[EntryPoint]:
+    return sorted(entry_points(group=GROUP), key=lambda point: point.name)
+
+
+def _load(point: EntryPoint) -> Backend:
+    try:
+        card: Backend = point.load()()
+    except Exception as error:
+        raise UserError(
+            f"the backend plug-in {point.name!r} ({point.value}) does not load: {type(error).__name__}: {error}",
+            f"repair or uninstall its package {point.dist.name if point.dist else point.value!r}",
+        ) from error
+    return card
 
 
 def choose(name: str) -> Choice:

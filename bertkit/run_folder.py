@@ -94,7 +94,8 @@ def to_toml(values: Mapping[str, Value]) -> str:
 def _toml(value: Value) -> str:
     if isinstance(value, float):
         return repr(value)
-    return json.dumps(value, ensure_ascii=False)  # a JSON string, whole number or truth value is TOML too
+    # a JSON string, whole number or truth value is TOML too, save that TOML wants DEL escaped
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def write_answers(path: Path, answers: list[str]) -> None:

@@ -10,10 +10,10 @@ Schedule = Callable[[int], float]  # number of the update, from 1 -> learning ra
 
 
 def warmup_then_polynomial(step: int, peak: float, warmup: int, steps: int, power: float, end: float = 0.0) -> float:
-    """Linear from 0 to `peak` over `warmup` updates, then `(1 - progress) ** power` down to `end` at the last one.
+    """Linear from 0 to `peak` over `warmup` updates, then `(1 - progress) ** power` down to `end`.
 
-    The first update already learns when there is no warm-up, and `step` counts updates finished before it as
-    Hugging Face's `get_polynomial_decay_schedule_with_warmup` does: update 1 uses the schedule's value at 0.
+    As in Hugging Face's `get_polynomial_decay_schedule_with_warmup`, update n uses the value at n - 1: with warm-up
+    the first update has rate 0, and `end` would be reached one update after the last.
     """
     done = step - 1
     if done < warmup:

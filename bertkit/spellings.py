@@ -44,6 +44,7 @@ SWITCHES: Mapping[str, tuple[str, ...]] = {
     "do_train": (),  # `bertkit train` trains and evaluates
     "do_eval": (),
 }
+TRUE, FALSE = ("", "true", "t", "yes", "y", "1"), ("false", "f", "no", "n", "0")  # as Hugging Face reads them
 MICRO, ACCUMULATION = "per_device_train_batch_size", "gradient_accumulation_steps"
 
 
@@ -53,17 +54,21 @@ def translate(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     notes: list[str] = []
     batch: dict[str, int] = {}
     rest = list(arguments)
+    behind: list[str] = []
     while rest:
         argument = rest.pop(0)
         if argument == "--":  # what follows is another command's
-            ours += [argument, *rest]
+            behind = [argument, *rest]
             break
         name, equals, value = argument.partition("=")
         theirs = name.removeprefix("--").replace("-", "_") if name.startswith("--") else ""
-        if theirs in SWITCHES and name != "--tf32":
+        if theirs in SWITCHES:
             if rest and rest[0].lower() in ("true", "false") and not equals:
                 value = rest.pop(0)
-            new = list(SWITCHES[theirs]) if value.lower() != "false" else []
+            if value.lower() not in (*TRUE, *FALSE):
+                raise UserError(f"{name}={value} is neither true nor false", "correct it")
+            new = list(SWITCHES[theirs]) if value.lower() in TRUE else []
+            none = "(always so)" if not SWITCHES[theirs] else "(off)"
         elif theirs in WITH_VALUE or theirs in (MICRO, ACCUMULATION):
             if name == WITH_VALUE.get(theirs):  # the same word in both worlds
                 ours.append(argument)
@@ -72,17 +77,17 @@ def translate(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
             if theirs not in WITH_VALUE:
                 batch[theirs] = _number(name, value)
                 continue
-            new = _spelled(WITH_VALUE[theirs], value)
+            new, none = _spelled(WITH_VALUE[theirs], value), ""
         else:
             ours.append(argument)
             continue
         ours += new
-        notes.append(f"{name} -> {' '.join(new) or '(always so)'}")
+        notes.append(f"{name} -> {' '.join(new) or none}")
     if batch:
         new = _batch(batch)
         ours += new
         notes.append(f"--{' --'.join(batch)} -> {' '.join(new)}")
-    return ours, notes
+    return ours + behind, notes
 
 
 def _spelled(target: str, value: str) -> list[str]:
@@ -108,6 +113,6 @@ def _take(rest: list[str], name: str) -> str:
 
 
 def _number(name: str, text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
+    if not text.isdecimal() or int(text) < 1:
         raise UserError(f"{name} {text!r} is not a whole number above 0", "correct it")
     return int(text)

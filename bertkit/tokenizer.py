@@ -42,14 +42,14 @@ class Vocabulary:
 def read_vocabulary(path: Path, casing: Casing = "auto") -> Vocabulary:
     """Raises UserError where the file is missing, empty, not UTF-8, doubled, or lacks a special token."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise UserError(
             f"{path}: no vocabulary: {error.strerror}", "give its vocab.txt with --set model.vocab=FILE"
         ) from None
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 at byte {error.start}", "save it as UTF-8") from None
-    pieces = tuple(line.rstrip("\r") for line in text.removesuffix("\n").split("\n"))
+    pieces = tuple(line.rstrip("\r") for line in text.rstrip("\r\n").split("\n"))
     missing = [token for token in SPECIAL if token not in set(pieces)]
     if missing:
         raise UserError(f"{path}: lacks {', '.join(missing)}", "give the vocab.txt of a BERT, one word piece a line")

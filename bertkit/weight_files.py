@@ -19,6 +19,8 @@ from bertkit.errors import UserError
 from bertkit.model_config import Head, ModelConfig
 from bertkit.parameters import initial_value, shapes
 
+BY_VOCABULARY = ("bert.embeddings.word_embeddings.weight", "cls.predictions.bias")
+PADDED_TO = 8  # some published checkpoints pad the vocabulary's rows up to a multiple of this
 READERS = "bertkit.weight_readers"  # entry points: file ending -> function(Path) -> Arrays
 HEADS = ("classifier.", "qa_outputs.", "cls.")
 NOT_PARAMETERS = (
@@ -80,7 +82,7 @@ def fit_weights(arrays: Mapping[str, np.ndarray], config: ModelConfig, head: Hea
     weights: Arrays = {}
     missing, reshaped = [], []
     for name, shape in shapes(config, head).items():
-        array = arrays.get(name)
+        array = _unpadded(name, arrays.get(name), shape)
         if array is not None and array.shape != shape:
             if not name.startswith(HEADS):
                 raise UserError(
@@ -101,13 +103,22 @@ def fit_weights(arrays: Mapping[str, np.ndarray], config: ModelConfig, head: Hea
     return Fit(weights, tuple(missing), unexpected, tuple(reshaped))
 
 
+def _unpadded(name: str, array: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray | None:
+    """The array without the rows, fewer than 8, that a training script added to round the vocabulary up."""
+    if array is not None and name in BY_VOCABULARY and array.shape[1:] == shape[1:]:
+        return array[: shape[0]] if shape[0] < len(array) < shape[0] + PADDED_TO else array
+    return array
+
+
 def _sharded(index: Path) -> Arrays:
     try:
         files = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    except (ValueError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise UserError(f"{index}: is no index of safetensors files: {error}", "copy the folder again") from None
     arrays: Arrays = {}
     for name in files:
+        if not isinstance(name, str):
+            raise UserError(f"{index}: is no index of safetensors files: {name!r}", "copy the folder again")
         if Path(name).name != name:  # an index must not reach outside its folder
             raise UserError(f"{index}: names the file {name!r} outside the folder", "do not use this folder")
         arrays |= read_arrays(index.parent / name)[0]

@@ -10,9 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from conftest import command_env
-
 from bertkit.disk import read_arrays
+from conftest import command_env
 
 NULL = ("train", "--backend", "null", "-t", "sample", "-m", "tiny", "-s", "32", "-d", "fp32")
 CPU = ("train", "--backend", "cpu", "-t", "sample", "-m", "tiny", "-s", "48", "-d", "fp32")

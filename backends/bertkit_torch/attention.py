@@ -1,6 +1,6 @@
 """Ragged self-attention by groups of rows: one batched matrix product for each group of like lengths.
 
-Legend: N slots, H hidden, A heads, D head size, G rows of a group, S its width, K slots of all groups.
+Legend: N slots, H hidden, A heads, D head size, G rows of a group, S its width, K places in the rows of all groups.
 Source: Vaswani et al. 2017, arXiv:1706.03762, section 3.2.1.
 """
 
@@ -18,19 +18,14 @@ from bertkit_torch.placement import Placed, Rows
 
 def attend(qkv: Tensor, placed: Placed, heads: int, drop: Dropout, rate: float) -> Tensor:
     """(N, 3H) queries, keys and values side by side -> (N, H). Slots see those of their own sequence only."""
-    if placed.in_order:
+    move = placed.move
+    if move is None:
         (rows,) = placed.rows
         return attend_rows(qkv, rows, heads, drop, rate)
-    parts = [attend_rows(_gather(qkv, rows), rows, heads, drop, rate) for rows in placed.rows]
-    index = torch.cat([rows.index for rows in placed.rows])
-    real = torch.cat([rows.real for rows in placed.rows])
-    result: Tensor = _Scatter.apply(torch.cat(parts), placed.inverse, index, real)  # type: ignore[no-untyped-call]
-    return result
-
-
-def _gather(qkv: Tensor, rows: Rows) -> Tensor:
-    gathered: Tensor = _Gather.apply(qkv, rows.index, rows.real)  # type: ignore[no-untyped-call]
-    return gathered
+    places = _move(qkv, move.index, move.inverse, None)  # (K, 3H)
+    parts = torch.split(places, [rows.shape[0] * rows.shape[1] for rows in placed.rows])
+    found = [attend_rows(part, rows, heads, drop, rate) for part, rows in zip(parts, placed.rows, strict=True)]
+    return _move(torch.cat(found), move.inverse, move.index, move.real)
 
 
 def attend_rows(qkv: Tensor, rows: Rows, heads: int, drop: Dropout, rate: float) -> Tensor:
@@ -45,38 +40,25 @@ def attend_rows(qkv: Tensor, rows: Rows, heads: int, drop: Dropout, rate: float)
     return found.transpose(1, 2).reshape(height * width, heads * size)
 
 
-class _Gather(torch.autograd.Function):
-    """x (N, C) -> x[index] (G*S, C), each slot once and some again as padding.
+def _move(x: Tensor, there: Tensor, back: Tensor, real: Tensor | None) -> Tensor:
+    moved: Tensor = _Move.apply(x, there, back, real)  # type: ignore[no-untyped-call]
+    return moved
 
-    Padding's gradient is exactly zero (its keys are masked, its queries are not read), so the gradient is a plain
-    indexed write, not the slow accumulating one that autograd would choose.
+
+class _Move(torch.autograd.Function):
+    """x -> x[there]; the gradient comes back as gradient[back], zero where `real` is False.
+
+    Exact, because padding has no gradient of its own: its keys are masked and its queries are not read. Autograd
+    would add rows up one by one instead, since it cannot know that each slot stands in one real place.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, index: Tensor, real: Tensor) -> Tensor:
-        ctx.save_for_backward(index, real)
-        ctx.slots = x.shape[0]
-        return x.index_select(0, index)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Any) -> tuple[Tensor, None, None]:
-        index, real = ctx.saved_tensors
-        (grad,) = gradients
-        result = grad.new_zeros((ctx.slots, grad.shape[1]))
-        result[index[real]] = grad[real]
-        return result, None, None
-
-
-class _Scatter(torch.autograd.Function):
-    """y (K, C) -> y[inverse] (N, C): padding falls away; in the gradient it is zero."""
-
-    @staticmethod
-    def forward(ctx: Any, y: Tensor, inverse: Tensor, index: Tensor, real: Tensor) -> Tensor:
-        ctx.save_for_backward(index, real)
-        return y.index_select(0, inverse)
+    def forward(ctx: Any, x: Tensor, there: Tensor, back: Tensor, real: Tensor | None) -> Tensor:
+        ctx.save_for_backward(back, real)
+        return x.index_select(0, there)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> tuple[Tensor, None, None, None]:
-        index, real = ctx.saved_tensors
-        (grad,) = gradients
-        return grad.index_select(0, index) * real[:, None], None, None, None
+        back, real = ctx.saved_tensors
+        gradient = gradients[0].index_select(0, back)
+        return gradient if real is None else gradient * real, None, None, None

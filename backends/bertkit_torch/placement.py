@@ -1,12 +1,11 @@
 """A neutral layout as tensors on a device, with the index arithmetic that attention needs.
 
-Legend: T tokens, N slots, G rows of a group, S its width, K slots of all groups together.
+Legend: T tokens, N slots, G rows of a group, S its width, K places in the rows of all groups, padding included.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import torch
@@ -17,12 +16,19 @@ from bertkit.layouts import Group, Layout
 
 @dataclass(frozen=True)
 class Rows:
-    """One attention call: which slots stand in its rows, and who may see whom."""
+    """One attention call: its shape, and who may see whom."""
 
-    index: Tensor  # (G*S,) int64 into N
-    real: Tensor  # (G*S,) bool, False on padding
-    mask: Tensor | None  # bool, True where attention is allowed: (G, 1, 1, S) or (G, 1, S, S); None: everywhere
     shape: tuple[int, int]  # G, S
+    mask: Tensor | None  # bool, True where attention is allowed: (G, 1, 1, S) or (G, 1, S, S); None: everywhere
+
+
+@dataclass(frozen=True)
+class Move:
+    """How N slots become the K places of all rows, and back."""
+
+    index: Tensor  # (K,) int64: the slot that stands in each place; padding repeats its row's first slot
+    inverse: Tensor  # (N,) int64: the place of each slot
+    real: Tensor  # (K, 1) bool: False on padding
 
 
 @dataclass(frozen=True)
@@ -34,41 +40,35 @@ class Placed:
     position_ids: Tensor  # (N,)
     token_slots: Tensor  # (T,)
     rows: tuple[Rows, ...]
-    in_order: bool  # the groups' slots, one after another, are exactly 0 … N-1: nothing to gather
-
-    @cached_property
-    def inverse(self) -> Tensor:
-        """(N,) where each slot stands among the K slots of all groups."""
-        index = torch.cat([rows.index for rows in self.rows])
-        real = torch.cat([rows.real for rows in self.rows]).nonzero().squeeze(1)
-        inverse = torch.empty_like(self.input_ids)
-        inverse[index[real]] = real
-        return inverse
+    move: Move | None  # None: the slots already stand in rows, one after another
 
 
 def place(layout: Layout, device: torch.device) -> Placed:
     def tensor(values: np.ndarray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(values)).to(device)
 
-    in_order = layout.kind != "unpadded"
+    move = None
+    if layout.kind == "unpadded" and layout.groups:
+        index = np.concatenate([group.slots.reshape(-1) for group in layout.groups])
+        real = np.concatenate([group.segments.reshape(-1) for group in layout.groups]) > 0
+        inverse = np.empty(layout.slots, np.int64)
+        inverse[index[real]] = np.flatnonzero(real)
+        move = Move(tensor(index), tensor(inverse), tensor(real[:, None]))
     return Placed(
         tensor(layout.input_ids),
         tensor(layout.token_type_ids),
         tensor(layout.position_ids),
         tensor(layout.token_slots),
         tuple(_rows(group, device) for group in layout.groups),
-        in_order,
+        move,
     )
 
 
 def _rows(group: Group, device: torch.device) -> Rows:
     segments = torch.from_numpy(group.segments).to(device)
-    if bool((group.segments == 1).all()):
-        mask = None
-    elif group.one_segment_a_row:
-        mask = (segments > 0)[:, None, None, :]
-    else:
-        mask = (segments[:, :, None] == segments[:, None, :])[:, None]
+    mask = None
+    if not (group.segments == 1).all():
+        one = group.one_segment_a_row
+        mask = (segments > 0)[:, None, None, :] if one else (segments[:, :, None] == segments[:, None, :])[:, None]
     height, width = group.slots.shape
-    index = torch.from_numpy(group.slots).to(device).reshape(-1)
-    return Rows(index, (segments > 0).reshape(-1), mask, (height, width))
+    return Rows((height, width), mask)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json as json_format
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bertkit.backend import Backend
 from bertkit.commands.options import Json
+
+if TYPE_CHECKING:
+    from bertkit.backend import Backend
 
 
 def backends(

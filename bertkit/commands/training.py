@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from bertkit.disk import to_json
 from bertkit.display import Display
 from bertkit.recipe import Value
 from bertkit.resolve import resolve
@@ -34,7 +34,7 @@ def run_training(
     if outcome.record is not None and world.is_first:
         show(outcome, display)
         if as_json:
-            print(json.dumps(outcome.record, ensure_ascii=False))
+            print(to_json(outcome.record))
     return outcome.exit_code
 
 

@@ -42,6 +42,7 @@ GLUE: tuple[Task, ...] = (
         "mrpc", "paraphrases in news", "MRPC", ("0", "1"),
         _splits(Columns("#1 String", "#2 String", "Quality")),
         accuracy_and_f1, "f1", {"": "MRPC.tsv"},
+        raw_files=("msr_paraphrase_train.txt", "msr_paraphrase_test.txt"),
     ),
     Task(
         "stsb", "similarity of sentences, 0 to 5", "STS-B", (),

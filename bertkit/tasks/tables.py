@@ -19,10 +19,10 @@ def read_rows(path: Path) -> Iterator[Row]:
     Raises UserError where the file is missing, empty or not UTF-8.
     """
     try:
-        raw = path.read_bytes()
+        raw = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}", "check --data-dir") from None
-    lines = raw.removeprefix(b"\xef\xbb\xbf").split(b"\n")  # \n only: texts hold other line separators
+    lines = raw.split(b"\n")  # \n only: texts hold other line separators
     if not raw.strip():
         raise UserError(f"{path}: is empty", "fetch it again")
     for number, line in enumerate(lines[:-1] if lines[-1] == b"" else lines, start=1):

@@ -64,6 +64,7 @@ class Task:
     version: int = 1  # raise it when the same files would give other features
     vocab: str = ""  # a vocabulary of its own, beside its files
     parts_of: str = ""  # a test-only task that is answered by another task's model
+    raw_files: tuple[str, ...] = ()  # files that can stand for the table's own, as Microsoft's do for MRPC
     broken_rows: int = 0  # rows of the published train file that lack columns and are known to
 
     @property
@@ -101,13 +102,14 @@ def task_folder(task: Task, data_dir: Path) -> Path:
     """
     if not data_dir.is_dir():
         raise UserError(f"the data folder {data_dir} does not exist", f"name it with --data-dir, or {_get(task)}")
-    names = {task.folder.lower(), task.name, task.name.upper().lower()}
+    names = {task.folder.lower(), task.name}
     inside = [data_dir, *(path for path in (data_dir / "glue",) if path.is_dir())]
     for parent in inside:
         for path in sorted(parent.iterdir()):
             if path.is_dir() and path.name.lower() in names:
                 return path
-    if any((data_dir / split.file).exists() for splits in task.splits.values() for split in splits):
+    files = {split.file for splits in task.splits.values() for split in splits} | set(task.raw_files)
+    if any((data_dir / file).exists() for file in files):
         return data_dir
     raise UserError(f"{data_dir} holds no folder {task.folder} with {task.name}'s files", _get(task))
 

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from bertkit.backend import Batch, Job, Update, label_counts
-from bertkit.checks import example_batch, first_moments
 from bertkit.model_config import Head, ModelConfig
 from bertkit.parameters import initial
 from bertkit.pretrained import find_source, starting_weights
+from bertkit.specimens import example_batch, first_moments
 from bertkit.tasks import find_task
 from bertkit.tasks.reading import read_split
 from bertkit.world import World

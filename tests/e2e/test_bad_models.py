@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+
 from command import NULL, run, settings
 from conftest import assert_one_line_error
 

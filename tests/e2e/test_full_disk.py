@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from command import NULL, checkpoints, record, remove_checkpoint, run, same_result, settings, updates
 from conftest import assert_one_line_error, command_env
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Run, command_env
 
 from bertkit.disk import read_arrays
+from conftest import Run, command_env
 
 COMMON = (
     "train", "--backend", "cpu", "-d", "fp32", "-m", "tiny", "-t", "sample", "-s", "32", "-e", "1",

@@ -4,14 +4,27 @@ from __future__ import annotations
 
 import random
 import shutil
-import subprocess
+import signal
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
 from command import (
-    CPU, NULL, checkpoints, events, record, remove_checkpoint, run, same_result, settings, start, tensors, updates,
+    CPU,
+    NULL,
+    checkpoints,
+    events,
+    record,
+    remove_checkpoint,
+    run,
+    same_result,
+    settings,
+    start,
+    tensors,
+    updates,
+    wait_for,
     weights,
 )  # fmt: skip
 from conftest import assert_one_line_error
@@ -49,42 +62,38 @@ def on_cpu(tmp_path_factory: pytest.TempPathFactory, sample_dir: Path) -> Refere
 
 @pytest.fixture(scope="module")
 def on_null(tmp_path_factory: pytest.TempPathFactory, sample_dir: Path) -> Reference:
-    """60 updates over 3 epochs, a checkpoint after each."""
-    rows = settings(data__train_rows=160, data__eval_rows=8, device__step_seconds=0.02, log__every=1)
+    """30 updates over 3 epochs, a checkpoint after each."""
+    rows = settings(data__train_rows=80, data__eval_rows=8, device__step_seconds=0.02, log__every=1)
     more = (*rows, *settings(checkpoint__every=1), "-b", "8", "-e", "3", "--data-dir", sample_dir)
     return uninterrupted(tmp_path_factory.mktemp("null"), *NULL, *more)
 
 
-def killed(process: subprocess.Popen[str], after_s: float) -> bool:
-    """SIGKILL after so many seconds. False where the process was done before."""
-    with process:
-        try:
-            process.wait(after_s)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.communicate()
-            return True
-        assert process.returncode == 0, process.communicate()[1]
-        return False
-
-
 def kill_chain(folder: Path, reference: Reference, kills: int, seed: int) -> int:
-    """Kill and go on `kills` times, every other time at a moment of the training, then let the run end.
+    """Kill and go on `kills` times, then let the run end.
 
-    Returns how many of the kills came after an update of their leg and before the run's last checkpoint.
+    Every other kill comes at any moment of the start, the others at any moment once the leg has made an update.
+    Returns how many of the kills came after such an update and before the run's last checkpoint.
     """
     stream = random.Random(seed)  # noqa: S311 - moments, not secrets
     target, last = folder / "run", record(reference.folder)["updates"]
     done = during = 0
     for leg in range(2 * kills):
         before = max(checkpoints(target), default=0)
-        moment = stream.uniform(0, reference.startup_s)
-        if leg % 2:
-            moment = reference.startup_s + stream.uniform(0, 3 * reference.training_s / kills)
-        if killed(start(folder, *reference.again()), moment):
-            done += 1
-            after = max(checkpoints(target), default=0)
-            during += after < last and (after > before or max(updates(target), default=0) > before)
+
+        def progressed(before: int = before) -> bool:
+            return max(updates(target), default=0) > before
+
+        with start(folder, *reference.again()) as process:
+            if leg % 2 and before < last:
+                wait_for(progressed, process)
+                time.sleep(stream.uniform(0, 2 * reference.training_s / kills))
+            else:
+                time.sleep(stream.uniform(0, 1.2 * reference.startup_s))
+            process.kill()  # nothing happens to one that has ended
+            _, stderr = process.communicate()
+        assert process.returncode in (0, -signal.SIGKILL), stderr
+        done += process.returncode != 0
+        during += process.returncode != 0 and progressed() and max(checkpoints(target), default=0) < last
         if done == kills:
             break
     finished = run(folder, *reference.again())
@@ -107,9 +116,9 @@ def test_kills_while_saving_change_nothing(on_null: Reference, tmp_path: Path) -
 
 def test_unfinished_files_of_a_killed_run_are_cleared_away(on_null: Reference, tmp_path: Path) -> None:
     shutil.copytree(on_null.folder, tmp_path / "run")
-    for name in (".model.safetensors.abc.part", ".log.jsonl.abc.part", "checkpoints/.step-00000060.json.abc.part"):
+    for name in (".model.safetensors.abc.part", ".log.jsonl.abc.part", "checkpoints/.step-00000030.json.abc.part"):
         (tmp_path / "run" / name).write_bytes(b"half")
-    remove_checkpoint(tmp_path / "run", 60)
+    remove_checkpoint(tmp_path / "run", 30)
     assert run(tmp_path, *on_null.again()).returncode == 0
     assert not list((tmp_path / "run").rglob("*.part"))
 
@@ -128,7 +137,7 @@ def test_a_cut_off_checkpoint_is_passed_over(on_cpu: Reference, tmp_path: Path) 
 
 def test_a_flipped_byte_in_a_checkpoint_is_found(on_null: Reference, tmp_path: Path) -> None:
     shutil.copytree(on_null.folder, tmp_path / "run")
-    newest = tensors(tmp_path / "run", 60)
+    newest = tensors(tmp_path / "run", 30)
     content = bytearray(newest.read_bytes())
     content[len(content) // 2] ^= 1
     newest.write_bytes(content)
@@ -140,17 +149,17 @@ def test_a_flipped_byte_in_a_checkpoint_is_found(on_null: Reference, tmp_path: P
 
 def test_a_damaged_later_checkpoint_does_not_push_out_new_ones(on_null: Reference, tmp_path: Path) -> None:
     shutil.copytree(on_null.folder, tmp_path / "run")
-    tensors(tmp_path / "run", 59).write_bytes(b"damaged")
-    tensors(tmp_path / "run", 60).write_bytes(b"damaged")
-    again = on_null.again("--set", "checkpoint.keep=1", "--set", "device.step_seconds=5")
-    with start(tmp_path, *again) as process:  # goes on after 58, so saves 59 first
+    tensors(tmp_path / "run", 29).write_bytes(b"damaged")
+    tensors(tmp_path / "run", 30).write_bytes(b"damaged")
+    again = on_null.again("--set", "checkpoint.keep=1", "--set", "device.step_seconds=2")
+    with start(tmp_path, *again) as process:  # goes on after 28, so saves 29 first
         end = time.monotonic() + 60
-        while time.monotonic() < end and tensors(tmp_path / "run", 59).stat().st_size < 1000:
+        while time.monotonic() < end and tensors(tmp_path / "run", 29).stat().st_size < 1000:
             time.sleep(0.02)
         time.sleep(0.5)
         process.kill()
         process.communicate()
-    assert "goes on after update 59" in run(tmp_path, *on_null.again()).stderr
+    assert "goes on after update 29" in run(tmp_path, *on_null.again()).stderr
     same_result(tmp_path / "run", on_null.folder)
 
 
@@ -161,9 +170,9 @@ def test_a_checkpoint_between_two_logged_updates_is_of_its_own_step(
     rows = settings(log__every=log_every, checkpoint__every=4, device__step_seconds=0)
     done = run(tmp_path, *on_null.again(*rows))
     assert done.returncode == 0, done.stderr
-    assert checkpoints(tmp_path / "run")[-3:] == [52, 56, 60]
-    remove_checkpoint(tmp_path / "run", 60)
-    assert "goes on after update 56" in run(tmp_path, *on_null.again(*rows)).stderr
+    assert checkpoints(tmp_path / "run")[-3:] == [24, 28, 30]
+    remove_checkpoint(tmp_path / "run", 30)
+    assert "goes on after update 28" in run(tmp_path, *on_null.again(*rows)).stderr
     same_result(tmp_path / "run", on_null.folder)
 
 
@@ -176,7 +185,7 @@ def test_an_evaluation_between_two_logged_updates_loses_no_loss(on_null: Referen
     done = run(tmp_path, *on_null.again(*rows))
     assert "goes on after update 11" in done.stderr
     assert record(tmp_path / "run")["losses"] == record(on_null.folder)["losses"]
-    assert updates(tmp_path / "run") == list(range(1, 61))
+    assert updates(tmp_path / "run") == list(range(1, 31))
 
 
 @pytest.mark.parametrize(
@@ -184,7 +193,7 @@ def test_an_evaluation_between_two_logged_updates_loses_no_loss(on_null: Referen
     [
         (("--lr", "1e-4"), "optimizer.learning_rate"),
         (("--seed", "2"), "seed"),
-        (("--set", "data.train_rows=168"), "data.train_rows"),
+        (("--set", "data.train_rows=88"), "data.train_rows"),
         (("-b", "16"), "train.batch_size"),
     ],
 )
@@ -197,11 +206,11 @@ def test_other_settings_are_refused(change: tuple[str, str], key: str, on_null: 
 
 def test_settings_that_do_not_shape_the_weights_may_change(on_null: Reference, tmp_path: Path) -> None:
     shutil.copytree(on_null.folder, tmp_path / "run")
-    remove_checkpoint(tmp_path / "run", 60)
+    remove_checkpoint(tmp_path / "run", 30)
     done = run(tmp_path, *on_null.again(*settings(log__every=3, train__micro_batch_size=4, model__layout="packed")))
     assert done.returncode == 0, done.stderr
-    assert "goes on after update 59" in done.stderr
-    assert updates(tmp_path / "run") == list(range(1, 61))
+    assert "goes on after update 29" in done.stderr
+    assert updates(tmp_path / "run") == list(range(1, 31))
 
 
 def test_a_finished_run_is_left_as_it_was(on_null: Reference, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from command import NULL, checkpoints, events, run, same_result, settings, start, updates, wait_for
 
 LONG = (*NULL, *settings(data__train_rows=160, data__eval_rows=8, checkpoint__every=25), "-b", "8", "-e", "3")

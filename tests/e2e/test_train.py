@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command import CPU, NULL, events, record, run, settings, updates, weights
-from conftest import assert_one_line_error, command_env
 
 from bertkit.disk import read_arrays
+from command import CPU, NULL, events, record, run, settings, updates, weights
+from conftest import assert_one_line_error, command_env
 
 Done = subprocess.CompletedProcess[str]
 SHORT = (

@@ -58,16 +58,11 @@ def assert_falls_back(checkpoints: Checkpoints, to: int, caplog: pytest.LogCaptu
         assert word in caplog.text
 
 
+ARRAYS = st.sampled_from(DTYPES).flatmap(lambda d: hnp.arrays(d, hnp.array_shapes(min_dims=0, max_dims=3, min_side=0)))
+
+
 @settings(deadline=None, max_examples=50)
-@given(
-    st.dictionaries(
-        st.text("abc.0", min_size=1),
-        st.sampled_from(DTYPES).flatmap(
-            lambda dtype: hnp.arrays(dtype, hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=4))
-        ),
-        max_size=4,
-    )
-)
+@given(st.dictionaries(st.text("abc.0", min_size=1), ARRAYS, max_size=4))
 def test_arrays_come_back_bit_for_bit(wanted: dict[str, np.ndarray]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         checkpoints = Checkpoints(Path(folder))

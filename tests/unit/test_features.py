@@ -74,7 +74,7 @@ def test_the_digest_sees_every_array() -> None:
         dataclasses.replace(base, labels={"labels": np.array([0, 2, 1])}),
         dataclasses.replace(base, labels={"starts": np.array([0, 1, 2])}),
         dataclasses.replace(base, labels={}),
-        dataclasses.replace(base, labels=base.labels | {"more": np.empty(0, np.int64)}),
+        dataclasses.replace(base, labels={**base.labels, "more": np.empty(0, np.int64)}),
     ]
     digests = [features.digest() for features in changed]
     assert len({base.digest(), *digests}) == len(changed) + 1
@@ -92,7 +92,7 @@ def test_the_digest_is_pinned() -> None:
 def test_every_part_shapes_the_key() -> None:
     parts: dict[str, str | int | bool] = {"task": "mrpc", "rows": 0, "lower_case": True, "seq_length": 128}
     keys = {cache_key(**parts)}
-    changes = {"task": "rte", "rows": 1, "lower_case": False, "seq_length": 64}
+    changes: dict[str, str | int | bool] = {"task": "rte", "rows": 1, "lower_case": False, "seq_length": 64}
     keys |= {cache_key(**(parts | {name: value})) for name, value in changes.items()}
     keys |= {cache_key(**{n: v for n, v in parts.items() if n != name}) for name in parts}
     keys.add(cache_key(task="mrpc", rows="0", lower_case=True, seq_length=128))  # a text is no number

@@ -127,6 +127,7 @@ def test_pack_holds_each_sequence_once_within_the_width(lengths: list[int], more
 
 def test_pack_finds_the_best_fit() -> None:
     assert pack(np.array([6, 7, 3, 4, 5, 5]), 10) == [[1, 2], [0, 3], [4, 5]]
+    assert pack(np.array([17, 14, 14, 2]), 30) == [[0], [1, 2, 3]]  # the first row that fits is not the tightest
 
 
 def test_packed_by_hand() -> None:

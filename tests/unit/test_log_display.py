@@ -171,8 +171,8 @@ def test_values_stand_beside(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["[bold]x[/bold]", "[/]", "[link=a]", "runs/[1]", "a\\[b]", ":warning: :x:", "C:\\runs\\", "[red", "é → 漢字", "x" * 500,
-     "{'a': 1} 3.5 /path 'q' http://x True None"],
+    ["[bold]x[/bold]", "[/]", "[link=a]", "runs/[1]", "a\\[b]", ":warning: :x:", "C:\\runs\\", "[red", "é → 漢字",
+     "x" * 500, "{'a': 1} 3.5 /path 'q' http://x True None"],
 )  # fmt: skip
 def test_what_is_said_is_printed_as_it_is(text: str) -> None:
     stream = io.StringIO()

@@ -129,12 +129,9 @@ def test_the_start_is_normal_zero_and_one() -> None:
 
 
 def test_the_values_of_a_seed_never_change() -> None:
-    """Measured once: a change here changes every seeded run."""
+    """Taken from the first version: whatever changes them changes every seeded run."""
     word = initial(SMALL, PAIR, 1)["bert.embeddings.word_embeddings.weight"][0, :3]
-    assert word.tolist() == pytest.approx(PINNED, rel=1e-6)
-
-
-PINNED = [0.0, 0.0, 0.0]
+    assert word.tolist() == pytest.approx([0.0042001852, -0.0134307835, -0.0037262328], rel=1e-6)
 
 
 @pytest.mark.parametrize("head", [PAIR, SCORE, SPAN, PRETRAINING], ids=lambda head: head.kind)

@@ -14,9 +14,9 @@ from bertkit.tasks.task import SplitName
 from bertkit.tokenizer import SPECIAL, encode, read_vocabulary, tokenizer
 
 SHA256 = {
-    "train.tsv": "0189f0ea39c64fc110d03e35999fb5622c4fbd02d84af19ccdad9944701cb881",
-    "dev.tsv": "f300e29122a002c3fde87282be6f79b103f864dba366ddbc6639dcb86971e4dd",
-    "test.tsv": "b18677f6f327941a6d5a19d8e3f5dbcfd513e68703089e3b805af7b077ed02a3",
+    "train.tsv": "aaa6af7f63b95132926924abccfee35ba84ffb51349cdb0fa51975fbf394e7db",
+    "dev.tsv": "9f4eb4524f096bdd6e383bd8d06cb4a58062125b5c175e3379aa81740f234977",
+    "test.tsv": "11b85ef71d3e5767d155a03433f344dbce6cb9ae69a8c1e83da03130ceb4569a",
 }
 SPLITS: tuple[SplitName, ...] = ("train", "dev", "test")
 

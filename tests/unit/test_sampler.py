@@ -86,6 +86,11 @@ def test_ranks_get_like_amounts(lengths: np.ndarray, ranks: int, micro_batches: 
     assert max(sequences) - min(sequences) <= 1
 
 
+def test_sequences_are_dealt_to_and_fro() -> None:
+    hands = deal(np.array([1, 6, 2, 5, 3, 4]), ranks=3, micro_batches=1)
+    assert [hand[0].tolist() for hand in hands] == [[1, 0], [3, 2], [5, 4]]  # 6 + 1, 5 + 2, 4 + 3 tokens
+
+
 @quick
 @given(lengths_of, few, few)
 def test_micro_batches_hold_sequences_of_like_length(lengths: np.ndarray, ranks: int, micro_batches: int) -> None:

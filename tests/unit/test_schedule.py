@@ -26,7 +26,7 @@ def hugging_face_polynomial(done: int, peak: float, warmup: int, steps: int, pow
     if done > steps:
         return end
     remaining = 1 - (done - warmup) / (steps - warmup)
-    return (peak - end) * remaining**power + end
+    return (peak - end) * float(remaining**power) + end
 
 
 def test_linear_by_hand() -> None:
