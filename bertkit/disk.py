@@ -26,7 +26,10 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")  # of its own, should two processes write
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.touch(exist_ok=False)
+        mode = temporary.stat().st_mode  # as the user's umask has it; some writers make the file anew with 0600
         write(temporary)
+        temporary.chmod(mode)
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         temporary.replace(path)

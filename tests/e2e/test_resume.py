@@ -80,8 +80,8 @@ def kill_chain(folder: Path, reference: Reference, kills: int, seed: int) -> int
     for leg in range(2 * kills):
         before = max(checkpoints(target), default=0)
 
-        def progressed(before: int = before) -> bool:
-            return max(updates(target), default=0) > before
+        def progressed(begun: float = time.time()) -> bool:
+            return any(event["event"] == "update" and event["time"] > begun for event in events(target))
 
         with start(folder, *reference.again()) as process:
             if leg % 2 and before < last:

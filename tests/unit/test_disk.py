@@ -36,14 +36,14 @@ def test_a_file_is_written_with_its_folders(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mask", [0o022, 0o077])
-def test_a_file_may_be_read_by_colleagues(mask: int, tmp_path: Path) -> None:
+def test_who_may_read_a_file_follows_the_umask(mask: int, tmp_path: Path) -> None:
     before = os.umask(mask)
     try:
         write_json(tmp_path / "a.json", [1])
         write_arrays(tmp_path / "a.safetensors", {"x": np.zeros(2)}, {})
     finally:
         os.umask(before)
-    assert [oct(path.stat().st_mode & 0o777) for path in tmp_path.iterdir()] == ["0o644"] * 2
+    assert [oct(path.stat().st_mode & 0o777) for path in tmp_path.iterdir()] == [oct(0o666 & ~mask)] * 2
 
 
 @pytest.mark.parametrize(
