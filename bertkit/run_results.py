@@ -66,6 +66,7 @@ def make_record(results: Results) -> dict[str, Any]:
         "model": _model(results),
         "data": _data(results),
         "metrics": {name: float(value) for name, value in results.metrics.items()},
+        "majority_class": _majority(ready),
         "result": ready.recipe.checkpoint.result,
         "evaluations": [dict(entry) for entry in progress.evaluations],
         "best": {"step": progress.best_step, "metric": ready.task.primary, "value": progress.best_score}
@@ -79,6 +80,15 @@ def make_record(results: Results) -> dict[str, Any]:
         "peak_memory_bytes": results.peak_memory,
         "energy_joules": None,  # not read on this system
     }
+
+
+def _majority(ready: Prepared) -> dict[str, float] | None:
+    """What always answering the train set's most frequent class scores on the first dev set; None for regression."""
+    if ready.task.head.kind != "classification":
+        return None
+    counts = np.bincount(ready.train.features.labels["labels"], minlength=ready.task.head.outputs)
+    labels = ready.dev[0].features.labels["labels"]
+    return ready.task.score(np.tile(counts.astype(np.float32), (len(labels), 1)), labels)
 
 
 def _model(results: Results) -> dict[str, Any]:

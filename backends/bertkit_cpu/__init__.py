@@ -38,7 +38,11 @@ class CpuBackend:
         count, _ = threads(cpu)
         precisions: tuple[Precision, ...] = ("fp32", "bf16") if bf16 else ("fp32",)
         bf16_note = f"bf16 by {reason}" if bf16 else "no native bf16"
-        return Probe(True, f"{cpu.model}, {count} cores, {bf16_note}, torch {metadata.version('torch')}", precisions)
+        return Probe(
+            True,
+            f"{cpu.model}, {count} core{'s' if count > 1 else ''}, {bf16_note}, torch {metadata.version('torch')}",
+            precisions,
+        )
 
     def engine(self, job: Job, world: World) -> Engine:
         bf16, reason = native_bf16(read_cpu())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from bertkit.disk import to_json
 from bertkit.display import Display
@@ -43,7 +44,7 @@ def show(outcome: Outcome, display: Display) -> None:
     record = outcome.record or {}
     speed = record["throughput"]
     metrics = "  ".join(f"{name} {value:.4f}" for name, value in record["metrics"].items())
-    display.say(f"result on the dev set: {metrics}")
+    display.say(f"result on the dev set: {metrics}{_baseline(record)}")
     if speed["tokens_per_second"] is not None:
         mfu = (
             f", {speed['mfu']:.0%} of the peak {speed['peak_flops_per_device'] / 1e9:.0f} GFLOP/s"
@@ -58,3 +59,10 @@ def show(outcome: Outcome, display: Display) -> None:
     task = record["config"]["task"]
     where = record["config"]["data.dir"]
     display.say(f"next: bertkit predict {outcome.folder} --data-dir {where} -t {task}   (or `bertkit train -h`)")
+
+
+def _baseline(record: Mapping[str, Any]) -> str:
+    """What the first metric would be without learning anything."""
+    name = next(iter(record["metrics"]))
+    found = (record["majority_class"] or {}).get(name)
+    return "" if found is None else f"   (always the most frequent class: {name} {found:.4f})"

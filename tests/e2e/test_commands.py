@@ -140,9 +140,6 @@ def test_json_of_what_a_run_leaves(sample_dir: Path, tmp_path: Path) -> None:
     done = run(tmp_path, *NULL, *rows, "--data-dir", sample_dir, "-o", "run", "--json", "-q")
     assert (done.returncode, done.stderr) == (0, "")
     assert json.loads(done.stdout)["config"]["task"] == "sample"
-    at = ("--data-dir", sample_dir, "--backend", "null", "--json")
-    assert json.loads(run(tmp_path, "evaluate", "run", *at).stdout)["examples"] == 800
-    assert json.loads(run(tmp_path, "predict", "run", *at).stdout)[0]["examples"] == 800
 
 
 def test_a_reader_that_has_seen_enough_is_no_error(tmp_path: Path) -> None:

@@ -13,6 +13,15 @@ from command import NULL, checkpoints, events, run, same_result, settings, start
 LONG = (*NULL, *settings(data__train_rows=160, data__eval_rows=8, checkpoint__every=25), "-b", "8", "-e", "3")
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, sample_dir: Path) -> Path:
+    """The same run, never stopped."""
+    folder = tmp_path_factory.mktemp("whole")
+    done = run(folder, *LONG, "--data-dir", sample_dir, "-o", "run")
+    assert done.returncode == 0, done.stderr
+    return folder / "run"
+
+
 def training_began(folder: Path) -> bool:
     return any(event["event"] == "update" for event in events(folder))
 
@@ -22,7 +31,7 @@ def training_began(folder: Path) -> bool:
     [(signal.SIGTERM, 143, 1), (signal.SIGINT, 130, 1), (signal.SIGTERM, 143, 7)],
 )
 def test_a_signal_saves_the_update_at_hand(
-    number: signal.Signals, code: int, log_every: int, sample_dir: Path, tmp_path: Path
+    number: signal.Signals, code: int, log_every: int, sample_dir: Path, whole: Path, tmp_path: Path
 ) -> None:
     arguments = (*LONG, "--data-dir", sample_dir, "--set", f"log.every={log_every}")
     folder = tmp_path / "run"
@@ -44,8 +53,7 @@ def test_a_signal_saves_the_update_at_hand(
     done = run(tmp_path, *arguments, "-o", "run", "--resume")
     assert done.returncode == 0, done.stderr
     assert f"goes on after update {step} of 60" in done.stderr
-    assert run(tmp_path, *arguments, "-o", "whole").returncode == 0
-    same_result(folder, tmp_path / "whole")
+    same_result(folder, whole)
 
 
 def test_a_second_interrupt_does_not_wait(sample_dir: Path, tmp_path: Path) -> None:
