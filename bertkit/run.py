@@ -110,9 +110,10 @@ def introduce(ready: Prepared, plan: Plan, sampler: Sampler, world: World, folde
     for part in (ready.train, *ready.dev):
         if part.skipped:
             display.warn(f"{part.file}: {part.skipped} broken rows of the published file are left out")
+    shares = f" ({recipe.train.batch_size} on each of {world.size} processes)" if world.size > 1 else ""
     display.say(
-        f"plan: {plan.steps:,} updates of {sampler.batch_size} sequences"
-        f"{f' ({recipe.train.batch_size} on each of {world.size} processes)' if world.size > 1 else ''}, peak learning rate {recipe.optimizer.learning_rate:g}, seed {recipe.seed}"
+        f"plan: {plan.steps:,} updates of {sampler.batch_size} sequences{shares}, "
+        f"peak learning rate {recipe.optimizer.learning_rate:g}, seed {recipe.seed}"
     )
     display.say(f"output: {folder}")
 

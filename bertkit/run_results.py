@@ -83,11 +83,11 @@ def make_record(results: Results) -> dict[str, Any]:
 
 
 def _majority(ready: Prepared) -> dict[str, float] | None:
-    """What always answering the train set's most frequent class scores on the first dev set; None for regression."""
+    """What always answering the first dev set's most frequent class scores on it; None for regression."""
     if ready.task.head.kind != "classification":
         return None
-    counts = np.bincount(ready.train.features.labels["labels"], minlength=ready.task.head.outputs)
     labels = ready.dev[0].features.labels["labels"]
+    counts = np.bincount(labels, minlength=ready.task.head.outputs)
     return ready.task.score(np.tile(counts.astype(np.float32), (len(labels), 1)), labels)
 
 
