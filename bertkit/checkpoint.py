@@ -103,7 +103,8 @@ class Checkpoints:
 
     def _prune(self, progress: Progress) -> None:
         steps = self.steps()
-        kept = {*steps[-self.keep :], progress.best_step}
+        ours = [step for step in steps if step <= progress.step]  # later ones: damaged, of a leg that is done again
+        kept = {*ours[-self.keep :], progress.best_step}
         for step in set(steps) - kept:
             self._manifest(step).unlink(missing_ok=True)  # first: a checkpoint without it does not count
             self._tensors(step).unlink(missing_ok=True)

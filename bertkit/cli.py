@@ -6,15 +6,34 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
 import bertkit
 from bertkit.commands import backends, check, config, data, evaluate, models, predict, recipes, train
-from bertkit.errors import UserError
+from bertkit.errors import Stopped, UserError
 from bertkit.spellings import translate
 
+
+class _Commands(TyperGroup):
+    """Typer makes a silent exit of Ctrl-C and an exit code of 1 of a closed pipe; here both come before it."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            code = super().invoke(ctx)
+            sys.stdout.flush()
+            return code
+        except KeyboardInterrupt:
+            raise Stopped("stopped") from None
+        except BrokenPipeError:  # `bertkit … | head` has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
+
+
 app = typer.Typer(
+    cls=_Commands,
     name="bertkit",
     help="One BERT trainer for every vendor's chip.",
     epilog="Start with: bertkit data get sample && bertkit train --recipe demo",
@@ -56,11 +75,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = app(words, standalone_mode=False)
     except UserError as error:
         code = fail(str(error), error.exit_code)
-    except (KeyboardInterrupt, typer.Abort):
+    except (KeyboardInterrupt, typer.Abort):  # before or after the command itself
         code = fail("stopped", 130)
-    except BrokenPipeError:  # `bertkit … | head` has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
     except Exception as error:
         if not hasattr(error, "format_message"):  # typer's own errors for a wrong command line have it
             raise

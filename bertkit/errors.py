@@ -23,6 +23,12 @@ class UserError(Exception):
         return f"{self.cause}; {self.cure}" if self.cure else self.cause
 
 
+class Stopped(UserError):
+    """Ctrl-C where nothing waits to be saved."""
+
+    exit_code = 130
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """``did you mean a or b?`` for a mistyped `word`, or the first few known words where none is near."""
     names = list(known)

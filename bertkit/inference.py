@@ -12,6 +12,7 @@ from bertkit.backend import Engine, Job
 from bertkit.disk import write_json
 from bertkit.display import Display
 from bertkit.errors import UserError
+from bertkit.model_config import ARCHITECTURES
 from bertkit.preparation import cache_folder, check_job, check_length, choose_precision, device_settings
 from bertkit.pretrained import Source, find_source, starting_weights
 from bertkit.recipe import Recipe
@@ -47,9 +48,9 @@ def load(recipe: Recipe, world: World) -> Loaded:
     choice = choose(recipe.backend)
     precision, _ = choose_precision(choice.backend, recipe.precision)
     check_job(choice.backend, task, recipe, precision)
+    if recipe.model.name in ARCHITECTURES:
+        raise UserError(f"{recipe.model.name!r} is a size, not a trained model", "give the folder of a run")
     source = find_source(recipe.model.name, recipe.model.vocab, recipe.model.casing)
-    if source.folder is None:
-        raise UserError(f"{source.name!r} is a size, not a trained model", "give the folder of a run")
     check_length(recipe.data, source.config, source)
     fit = starting_weights(source, task.head, recipe.seed)
     untrained = (*fit.missing, *fit.reshaped)

@@ -13,7 +13,7 @@ from bertkit.display import Display
 from bertkit.preparation import Prepared, prepare
 from bertkit.recipe import Recipe, to_flat
 from bertkit.resolve import Resolved
-from bertkit.run_folder import open_folder
+from bertkit.run_folder import open_folder, refuse_taken
 from bertkit.sampler import Sampler
 from bertkit.schedule import schedule
 from bertkit.trainer import Plan
@@ -79,6 +79,8 @@ def train(
 ) -> Outcome:
     """Carry out a run. Raises UserError for whatever the user can put right, before anything is written if it can."""
     recipe = resolved.recipe
+    if world.is_first and not dry_run:
+        refuse_taken(output_folder(recipe), resume, overwrite)
     ready = prepare(recipe, display.say, functools.partial(_show, display))
     sampler = make_sampler(ready, world)
     plan = make_plan(recipe, sampler)
@@ -86,10 +88,10 @@ def train(
     introduce(ready, plan, sampler, world, folder, display)
     if dry_run:
         return Outcome(folder, 0, None)
-    if world.is_first:
-        open_folder(folder, resume, overwrite)
     engine = ready.choice.backend.engine(ready.job, world)
     try:
+        if world.is_first:
+            open_folder(folder, overwrite)
         training = Training(resolved, ready, engine, world, display, folder, sampler, plan)
         made, exit_code = training.run(shaped_by(ready, plan, sampler), resume)
     finally:

@@ -28,24 +28,34 @@ OURS = (
 )  # fmt: skip
 
 
-def open_folder(folder: Path, resume: bool, overwrite: bool) -> None:
-    """Make the folder ready. Raises UserError where it holds a run that is neither resumed nor overwritten."""
+def refuse_taken(folder: Path, resume: bool, overwrite: bool) -> None:
+    """Raises UserError where the folder holds a run that is neither resumed nor overwritten."""
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file", "choose another folder with -o")
-    taken = [name for name in OURS if (folder / name).exists()]
-    if taken and overwrite:
-        for name in taken:
-            path = folder / name
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-    elif taken and not resume:
+    taken = _taken(folder)
+    if taken and not (resume or overwrite):
         raise UserError(
             f"{folder} already holds a run ({', '.join(taken[:3])})",
             "go on with --resume, start anew with --overwrite, or choose another folder with -o",
         )
+
+
+def open_folder(folder: Path, overwrite: bool) -> None:
+    """Make the folder ready: what an overwritten run left is removed, and what a killed one left half-written."""
+    for name in _taken(folder) if overwrite else ():
+        path = folder / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    for place in (folder, folder / "checkpoints", folder / "predictions"):
+        for part in place.glob(".*.part"):  # left where a kill came while writing
+            part.unlink(missing_ok=True)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{folder} cannot be made: {error.strerror}", "choose another folder with -o") from None
+
+
+def _taken(folder: Path) -> list[str]:
+    return [name for name in OURS if (folder / name).exists()]
 
 
 def write_model(

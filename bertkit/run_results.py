@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +47,10 @@ def write_results(folder: Path | None, results: Results, weights: Arrays) -> dic
     made = make_record(results)
     if folder is None:
         return made
+    if not results.reading.updates and (folder / "record.json").exists():  # nothing was left to measure
+        with contextlib.suppress(ValueError, KeyError):
+            before = json.loads((folder / "record.json").read_text(encoding="utf-8"))
+            made |= {name: before[name] for name in ("throughput", "time", "peak_memory_bytes")}
     ready = results.ready
     source = ready.source
     write_model(folder, source.config, ready.task.head, ready.task.labels, source.vocabulary, weights)

@@ -65,12 +65,13 @@ def fit(engine: Engine, updates: Iterable[Update], plan: Plan, meter: Meter, wat
         meter.count(update, float(scalars["slots"]))
         pending.append((update.step, learning_rate, scalars))
         stop, last = watch.stop_requested(), update.step == plan.steps
-        if last or stop or update.step % plan.log_every == 0:
+        evaluating = last or update.step % plan.evaluate_every == 0
+        keep = last or stop or update.step % plan.save_every == 0
+        if keep or evaluating or update.step % plan.log_every == 0:
             meter.wait(engine.synchronize)
             watch.logged([_on_host(*entry) for entry in pending])  # the only place that waits for the device
             pending.clear()
-        keep = last or stop or update.step % plan.save_every == 0
-        if last or update.step % plan.evaluate_every == 0:
+        if evaluating:
             with meter.pause("evaluation"):
                 keep = watch.evaluate(update.step) or keep
         if keep:

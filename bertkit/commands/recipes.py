@@ -10,12 +10,12 @@ import typer
 
 from bertkit.commands.options import Json
 
-app = typer.Typer(help="List the recipes, or copy one to edit.", invoke_without_command=True)
+app = typer.Typer(invoke_without_command=True)
 
 
 @app.callback()
 def recipes(context: typer.Context, json: Json = False) -> None:
-    """List the recipes.
+    """List the recipes, or copy one to edit.
 
     Example:
 
