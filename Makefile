@@ -6,7 +6,6 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-WORKERS ?= 2
 
 .PHONY: demo test test-slow lint types unit fix clean
 
@@ -25,7 +24,7 @@ types: $(VENV)/.test-ready
 	$(BIN)/mypy
 
 unit: $(VENV)/.test-ready
-	$(BIN)/python -m pytest -m "not slow" -n $(WORKERS)
+	$(BIN)/python -m pytest -m "not slow"
 
 test-slow: $(VENV)/.test-ready
 	$(BIN)/python -m pytest -m slow
