@@ -1,0 +1,83 @@
+"""What the CPU backend decides before it computes: bf16 or not, threads, Intel's extension; and its dropout masks."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+from typing import Any
+
+import numpy as np
+import pytest
+
+import bertkit_cpu
+from bertkit.backend import Job
+from bertkit.errors import UserError
+from bertkit.specimens import example_batch, job
+from bertkit.world import World
+from bertkit_cpu import CpuBackend, extension
+from bertkit_cpu.topology import read_cpu
+
+torch = pytest.importorskip("torch")
+
+
+def settled(**changed: Any) -> Job:
+    settings = {name: setting.default for name, setting in CpuBackend.settings.items()}
+    return dataclasses.replace(job("classification", precision="bf16"), settings=settings | changed)
+
+
+def test_bf16_is_refused_where_the_cpu_emulates_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = dataclasses.replace(read_cpu(), flags=frozenset({"avx2", "avx512f"}))
+    monkeypatch.setattr(bertkit_cpu, "read_cpu", lambda: plain)
+    assert CpuBackend().probe().precisions == ("fp32",)
+    with pytest.raises(UserError, match=r"avx512_bf16.*-d fp32"):
+        CpuBackend().engine(settled(), World())
+    engine = CpuBackend().engine(settled(bf16="force"), World())
+    assert np.isfinite(engine.predict(example_batch("classification"))["logits"]).all()
+
+
+def test_threads_can_be_asked_for() -> None:
+    before = torch.get_num_threads()
+    try:
+        engine = CpuBackend().engine(dataclasses.replace(settled(threads=1), precision="fp32"), World())
+        assert torch.get_num_threads() == 1
+        assert engine.describe()["threads"].startswith("1: ")
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(
+    ("found", "torch_version", "said", "imported"),
+    [
+        (None, "2.13.0+cpu", "not installed", False),
+        ("2.8.0", "2.13.0+cpu", "2.8.0 is installed but not used: it needs torch 2.8", False),
+        ("2.8.0+cpu", "2.8.0", "2.8.0+cpu in use", True),
+    ],
+)
+def test_the_extension_is_used_only_where_it_fits(
+    monkeypatch: pytest.MonkeyPatch, found: str | None, torch_version: str, said: str, imported: bool
+) -> None:
+    """With stand-ins for the package: the real one ended with torch 2.8 and is not installed here."""
+    brought: list[str] = []
+    versions = {extension.NAME: found, "torch": torch_version}
+    monkeypatch.setattr(extension.util, "find_spec", lambda name: found and types.SimpleNamespace(name=name))
+    monkeypatch.setattr(extension.metadata, "version", versions.__getitem__)
+    monkeypatch.setattr(extension.importlib, "import_module", brought.append)
+    assert extension.load_extension() == said
+    assert brought == [extension.NAME] * imported
+
+
+def test_dropout_keeps_the_share_and_the_mean() -> None:
+    """10 % of a million places are dropped to within 4 standard deviations; the rest is scaled so the mean stays 1."""
+    from bertkit_cpu.device import CpuDevice
+    from bertkit_torch.dropout import dropout, stream_key
+
+    ones = torch.ones(1000, 1000)
+    for masks in (CpuDevice().masks, super(CpuDevice, CpuDevice()).masks):
+        drop = dropout(masks(stream_key(1, 2, 0, 0), torch.device("cpu")))
+        dropped = drop(ones, 0.1)
+        assert float((dropped == 0).float().mean()) == pytest.approx(0.1, abs=4 * (0.09 / 1e6) ** 0.5)
+        assert float(dropped.mean()) == pytest.approx(1.0, abs=2e-3)
+        assert not torch.equal(dropped, drop(ones, 0.1))  # each site draws its own mask
+        again = dropout(masks(stream_key(1, 2, 0, 0), torch.device("cpu")))
+        assert torch.equal(dropped, again(ones, 0.1))
+        assert drop(ones, 0.0) is ones

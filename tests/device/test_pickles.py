@@ -1,0 +1,69 @@
+"""Torch's own files: real ones are read, damaged ones are named, and none runs code."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bertkit.errors import UserError
+from bertkit.weight_files import read_weights
+
+torch = pytest.importorskip("torch")
+
+
+@pytest.mark.parametrize("name", ["camphr_bert-test", "camphr_bert_52K"])
+def test_real_files_are_read(real_data: Path, name: str) -> None:
+    path, arrays = read_weights(real_data / "hf_fixtures" / name)
+    assert path.name == "pytorch_model.bin"
+    assert any(key.startswith("bert.encoder.layer.0.attention.self.query") for key in arrays)
+    expected = torch.load(path, map_location="cpu", weights_only=True)
+    ours = {key.removeprefix("bert."): array for key, array in arrays.items()}
+    for key, tensor in expected.items():
+        plain = key.removeprefix("bert.").replace("gamma", "weight").replace("beta", "bias")
+        if plain in ours:
+            assert np.array_equal(ours[plain], tensor.float().numpy()), key
+    assert len(ours) > 10
+
+
+def test_nvidias_files_nest_the_weights(tmp_path: Path) -> None:
+    state = {"module.bert.pooler.dense.weight": torch.eye(3, dtype=torch.bfloat16)}
+    torch.save({"model": state, "epoch": 1}, tmp_path / "pytorch_model.bin")
+    _, arrays = read_weights(tmp_path)
+    assert np.array_equal(arrays["bert.pooler.dense.weight"], np.eye(3, dtype=np.float32))
+
+
+class Harmful:
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.system, (f"touch '{self.mark}'",)
+
+
+def test_a_file_that_would_run_code_is_refused(tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    torch.save({"bert.x": torch.ones(1), "y": Harmful(mark)}, tmp_path / "pytorch_model.bin")
+    with pytest.raises(UserError, match="could run code"):
+        read_weights(tmp_path)
+    (tmp_path / "pytorch_model.bin").write_bytes(pickle.dumps(Harmful(mark)))
+    with pytest.raises(UserError):
+        read_weights(tmp_path)
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut off", b"\x80\x02 no pickle", b"text"])
+def test_a_damaged_file_is_named(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "pytorch_model.bin"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"pytorch_model\.bin"):
+        read_weights(tmp_path)
+
+
+def test_a_file_without_tensors_is_refused(tmp_path: Path) -> None:
+    torch.save({"epoch": 3}, tmp_path / "pytorch_model.bin")
+    with pytest.raises(UserError, match="no state dict"):
+        read_weights(tmp_path)
