@@ -94,7 +94,7 @@ ARCHITECTURES: Mapping[str, ModelConfig] = {
 
 
 def read_config(path: Path) -> ModelConfig:
-    """Read ``config.json`` (Hugging Face) or ``bert_config.json`` (Google, NVIDIA)."""
+    """Read ``config.json`` (Hugging Face) or ``bert_config.json`` (as Google published it)."""
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:

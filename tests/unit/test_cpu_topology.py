@@ -1,4 +1,4 @@
-"""What `bertkit_cpu.topology` reads from fake proc, sys and cgroup trees, and the rule for threads."""
+"""What `bertkit_cpu.topology` reads from fake proc, sys and cgroup trees."""
 
 from __future__ import annotations
 
@@ -8,17 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from bertkit_cpu.topology import (
     Cpu,
-    format_cpu_list,
     is_bound,
-    native_bf16,
-    parse_cpu_list,
     read_cpu,
-    threads,
 )
 
 XEON = """\
@@ -60,10 +54,6 @@ def two_sockets(root: Path, *, siblings: bool = True) -> Path:
         if siblings:
             files[f"{CPUS}/cpu{cpu}/topology/thread_siblings_list"] = f"{cpu % 4},{cpu % 4 + 4}"
     return write(root, files)
-
-
-def cpu_of(physical: int, quota: float | None = None, flags: str = "") -> Cpu:
-    return Cpu("test", tuple(range(physical)), physical, 1, quota, frozenset(flags.split()))
 
 
 @pytest.mark.parametrize("siblings", [True, False])
@@ -215,127 +205,3 @@ def test_bound(tmp_path: Path, affinity: range, files: dict[str, str], bound: bo
     two_sockets(tmp_path)
     write(tmp_path, {f"{GROUPS}/{name}": text for name, text in files.items()})
     assert is_bound(read_cpu(tmp_path, affinity), tmp_path) is bound
-
-
-@pytest.mark.parametrize(
-    ("physical", "quota", "local_size", "asked", "expected"),
-    [
-        (2, None, 1, 0, (2, "2 physical cores, 1 process")),
-        (1, None, 1, 0, (1, "1 physical core, 1 process")),
-        (16, None, 4, 0, (4, "16 physical cores, 4 processes")),
-        (7, None, 2, 0, (3, "7 physical cores, 2 processes")),
-        (2, None, 4, 0, (1, "2 physical cores, 4 processes")),
-        (8, 1.5, 1, 0, (1, "cgroup limit of 1.5 cores, 1 process")),
-        (8, 5.9, 2, 0, (2, "cgroup limit of 5.9 cores, 2 processes")),
-        (8, 0.25, 1, 0, (1, "cgroup limit of 0.25 cores, 1 process")),
-        (1, 0.25, 1, 0, (1, "1 physical core, 1 process")),
-        (2, 1.0, 1, 0, (1, "cgroup limit of 1 core, 1 process")),
-        (4, 16.0, 1, 0, (4, "4 physical cores, 1 process")),
-        (4, 4.0, 1, 0, (4, "4 physical cores, 1 process")),
-        (4, None, 0, 0, (4, "4 physical cores, 1 process")),
-        (4, 1.0, 4, 64, (64, "asked for")),
-        (4, None, 1, -1, (4, "4 physical cores, 1 process")),
-    ],
-)
-def test_rule_for_threads(
-    physical: int, quota: float | None, local_size: int, asked: int, expected: tuple[int, str]
-) -> None:
-    assert threads(cpu_of(physical, quota), local_size, asked) == expected
-
-
-def test_a_bound_share_is_not_divided_again() -> None:
-    assert threads(cpu_of(4), 2, bound=True) == (4, "4 physical cores, bound to CPUs 0-3")
-    assert threads(cpu_of(4), 2, bound=False) == (2, "4 physical cores, 2 processes")
-
-
-@pytest.mark.parametrize(("value", "number"), [("3", 3), (" 12 ", 12), ("6,2", 6)])
-def test_omp_num_threads_wins_over_the_rule_only(value: str, number: int) -> None:
-    env = {"OMP_NUM_THREADS": value}
-    assert threads(cpu_of(8), 2, env=env) == (number, f"OMP_NUM_THREADS={value.strip()}")
-    assert threads(cpu_of(8), 2, 5, env=env) == (5, "asked for")
-
-
-@pytest.mark.parametrize("value", ["many", "0", "-2", "2.5", "²", "9" * 5000, ",2"])
-def test_omp_num_threads_that_is_no_number_is_ignored_aloud(value: str) -> None:
-    number, reason = threads(cpu_of(8), 2, env={"OMP_NUM_THREADS": value})
-    assert number == 4
-    assert reason.startswith("8 physical cores, 2 processes; OMP_NUM_THREADS=")
-    assert reason.endswith("is not a positive whole number and was ignored")
-
-
-def test_the_process_environment_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OMP_NUM_THREADS", "99")
-    assert threads(cpu_of(4))[0] == 4
-    assert threads(cpu_of(4), env={"OMP_NUM_THREADS": ""}) == (4, "4 physical cores, 1 process")
-
-
-@pytest.mark.parametrize(
-    ("flags", "expected"),
-    [
-        ("fpu avx512_bf16", (True, "avx512_bf16")),
-        ("avx512_bf16 amx_tile amx_bf16", (True, "amx_bf16")),
-        ("asimd bf16", (True, "bf16")),
-    ],
-)
-def test_native_bf16(flags: str, expected: tuple[bool, str]) -> None:
-    assert native_bf16(cpu_of(1, flags=flags)) == expected
-
-
-@pytest.mark.parametrize(
-    ("flags", "reason"),
-    [
-        (
-            "fpu avx512f avx512bw amx_int8",
-            "this CPU has neither avx512_bf16 nor AMX: bf16 would be emulated and slower than fp32",
-        ),
-        ("fp asimd", "this CPU does not have Arm's bf16: bf16 would be emulated and slower than fp32"),
-        ("", "this system does not list the CPU's features: bf16 is taken to be emulated"),
-    ],
-)
-def test_no_native_bf16(flags: str, reason: str) -> None:
-    assert native_bf16(cpu_of(1, flags=flags)) == (False, reason)
-
-
-@pytest.mark.parametrize(
-    ("text", "cpus"),
-    [
-        ("0-3,8,10-11", (0, 1, 2, 3, 8, 10, 11)),
-        ("", ()),
-        ("\n", ()),
-        ("5\n", (5,)),
-        ("7, 2-3 ,3", (2, 3, 7)),
-        ("4-4", (4,)),
-    ],
-)
-def test_parse_cpu_list(text: str, cpus: tuple[int, ...]) -> None:
-    assert parse_cpu_list(text) == cpus
-
-
-@pytest.mark.parametrize("text", ["a", "3-1", "1,", ",", "-1", "1-", "1--2", "0-8:2", "1_0", "٣", "999999999"])
-def test_parse_cpu_list_refuses(text: str) -> None:
-    with pytest.raises(ValueError, match=r"number nor a range|backwards"):
-        parse_cpu_list(text)
-
-
-@given(st.sets(st.integers(0, 200) | st.integers(0, 8191)))
-def test_a_formatted_list_parses_back(cpus: set[int]) -> None:
-    text = format_cpu_list(cpus)
-    assert parse_cpu_list(text) == tuple(sorted(cpus))
-    # As short as it can be: one item for each CPU whose predecessor is absent.
-    assert len(text.split(",")) == max(1, sum(cpu - 1 not in cpus for cpu in cpus))
-
-
-@given(st.lists(st.tuples(st.integers(0, 300), st.integers(0, 20)), min_size=1))
-def test_ranges_may_overlap_in_any_order(ranges: list[tuple[int, int]]) -> None:
-    text = ",".join(f"{first}-{first + more}" for first, more in ranges)
-    union = set().union(*(range(first, first + more + 1) for first, more in ranges))
-    assert parse_cpu_list(text) == tuple(sorted(union))
-
-
-@given(st.text(alphabet="0123456789,- x\n", max_size=20))
-def test_any_text_parses_or_is_refused(text: str) -> None:
-    try:
-        cpus = parse_cpu_list(text)
-    except ValueError:
-        return
-    assert parse_cpu_list(format_cpu_list(cpus)) == cpus
