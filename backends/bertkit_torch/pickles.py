@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 from pathlib import Path
 
 import torch
@@ -17,16 +18,19 @@ def read_weights(path: Path) -> Arrays:
     Raises UserError where the file is damaged, holds no state dict, or would run code on loading.
     """
     try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about odd pickles: what is wrong with the file is said below
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         reason = str(error).split("\n")[0]
         raise UserError(
             f"{path}: refused, since loading it could run code: {reason}",
             "convert it to safetensors where it was made",
         ) from None
-    except (RuntimeError, EOFError, OSError, KeyError) as error:
+    except Exception as error:  # a damaged file makes torch raise whatever its unpickler stumbles over
+        reason = (str(error).splitlines() or [""])[0]
         raise UserError(
-            f"{path}: is cut off or no torch file: {str(error).splitlines()[0]}", "copy the file again"
+            f"{path}: is cut off or no torch file: {type(error).__name__}: {reason}", "copy the file again"
         ) from None
     state = loaded.get("model", loaded) if isinstance(loaded, dict) else loaded
     if not isinstance(state, dict) or not any(isinstance(value, torch.Tensor) for value in state.values()):

@@ -195,7 +195,6 @@ def test_there_are_no_import_cycles() -> None:
 
 VENDOR_WORDS = re.compile(r"(?<![a-z])(cuda|nvidia|nccl|hpu|habana|gaudi|hccl|iluvatar|corex|ipex)(?![a-z])", re.I)
 NAMES_ALLOWED = {
-    ("bertkit/model_config.py", "nvidia"),  # whose checkpoints bring a bert_config.json: a format, not a chip
     ("bertkit/tokenizer.py", "nvidia"),
     ("bertkit/pretrained.py", "nvidia"),
     ("bertkit/sources.toml", "nvidia"),  # where published files come from
