@@ -14,9 +14,9 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     TextColumn,
-    TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Column
 
 SECONDS_BETWEEN_LINES = 5.0
 
@@ -45,9 +45,10 @@ class Display:
         if not self.bars:
             yield Counter(self, what, total, done, None)
             return
-        columns = (
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"),
-            TimeElapsedColumn(), TextColumn("<"), TimeRemainingColumn(),
+        plain = Column(no_wrap=True)
+        columns = (  # 80 characters in all
+            TextColumn("{task.description}"), BarColumn(14), MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}", table_column=plain), TimeRemainingColumn(),
         )  # fmt: skip
         outer = self._bar
         if outer is not None:  # a bar within a bar: evaluation during training

@@ -28,6 +28,8 @@ from bertkit.stopping import StopRequest, stop_on_signals
 from bertkit.trainer import Logged, Plan, evaluate, fit
 from bertkit.world import World
 
+RECENT = 20  # updates whose mean loss is shown beside the dev set's scores
+
 
 class Training:
     """The state of one run; it is the loop's Watch."""
@@ -146,7 +148,8 @@ class Training:
         )
         shown = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
         epoch = step / self.sampler.steps_per_epoch
-        self.display.say(f"dev after update {step} (epoch {epoch:.2f}): {shown}")
+        loss = f"loss {np.mean(self.progress.losses[-RECENT:]):.4f}, " if self.progress.losses else ""
+        self.display.say(f"update {step} (epoch {epoch:.2f}): {loss}dev {shown}")
         self.log.write("evaluation", step=step, **metrics)
         return better
 
