@@ -15,13 +15,14 @@ from bertkit.errors import UserError
 from bertkit.model_config import ARCHITECTURES
 from bertkit.preparation import cache_folder, check_job, check_length, choose_precision, device_settings
 from bertkit.pretrained import Source, find_source, starting_weights
-from bertkit.recipe import Recipe
+from bertkit.recipe import Recipe, Value
 from bertkit.registry import choose
-from bertkit.run_folder import read_task, write_answers
+from bertkit.resolve import read_toml
+from bertkit.run_folder import write_answers
 from bertkit.tasks import Task, find_task
 from bertkit.tasks.reading import read_file, read_split
 from bertkit.tasks.task import split_files, task_folder
-from bertkit.trainer import evaluate as evaluate_features
+from bertkit.trainer import evaluate as evaluate_parts
 from bertkit.trainer import predict as predict_features
 from bertkit.world import World
 
@@ -36,18 +37,28 @@ class Loaded:
     precision: str
 
 
+# Settings of its training that a model is scored and asked with, where nothing else is said.
+KEPT = ("task", "precision", "data.dir", "data.seq_length", "model.casing")
+
+
+def run_settings(run: str) -> dict[str, Value]:
+    """What the run's own recipe says of these; empty for a folder that is no run of bertkit's."""
+    path = Path(run) / "recipe.toml"
+    kept = read_toml(path) if path.exists() else {}
+    return {key: kept[key] for key in KEPT if key in kept}
+
+
 def load(recipe: Recipe, world: World) -> Loaded:
-    """The model in the folder `recipe.model.name`, for the recipe's task or the one it was trained on.
+    """The model in the folder `recipe.model.name`, for the recipe's task.
 
     Raises UserError where the folder has no head for the task: its answers would be random.
     """
-    name = recipe.task or read_task(Path(recipe.model.name))
-    if not name:
+    if not recipe.task:
         raise UserError(f"{recipe.model.name} does not say which task it was trained on", "name it with -t")
-    task = find_task(name)
+    task = find_task(recipe.task)
     choice = choose(recipe.backend)
     precision, _ = choose_precision(choice.backend, recipe.precision)
-    check_job(choice.backend, task, recipe, precision)
+    check_job(choice.backend, task, recipe)
     if recipe.model.name in ARCHITECTURES:
         raise UserError(f"{recipe.model.name!r} is a size, not a trained model", "give the folder of a run")
     source = find_source(recipe.model.name, recipe.model.vocab, recipe.model.casing)
@@ -78,12 +89,8 @@ def evaluate(recipe: Recipe, world: World, display: Display) -> dict[str, Any]:
     vocabulary, length = loaded.source.vocabulary, recipe.data.seq_length
     cache = cache_folder(recipe.data)
     parts = read_split(loaded.task, data_dir, "dev", vocabulary, length, recipe.data.eval_rows, cache)
-    metrics: dict[str, float] = {}
-    for part in parts:
-        with display.progress("evaluating", len(part.features)) as bar:
-            size = recipe.evaluation.batch_size
-            found, _ = evaluate_features(loaded.engine, loaded.task.score, part.features, size, world, bar.add)
-        metrics |= {f"{name}_{part.name}" if part.name else name: value for name, value in found.items()}
+    size = recipe.evaluation.batch_size
+    metrics, _ = evaluate_parts(loaded.engine, loaded.task, parts, size, world, display)
     loaded.engine.close()
     return {
         "model": str(loaded.source.folder),

@@ -46,7 +46,7 @@ def prepare(recipe: Recipe, say: Say, progress: Progress) -> Prepared:
     choice = choose(recipe.backend)
     precision, reason = choose_precision(choice.backend, recipe.precision)
     settings = device_settings(choice.backend, recipe)
-    check_job(choice.backend, task, recipe, precision)
+    check_job(choice.backend, task, recipe)
     data_dir = Path(recipe.data.dir).expanduser()
     task_vocab = task_folder(task, data_dir) / task.vocab if task.vocab else None
     source = find_source(recipe.model.name, recipe.model.vocab, recipe.model.casing, task_vocab)
@@ -111,7 +111,7 @@ def device_settings(backend: Backend, recipe: Recipe) -> dict[str, str | int | f
     return known
 
 
-def check_job(backend: Backend, task: Task, recipe: Recipe, precision: Precision) -> None:
+def check_job(backend: Backend, task: Task, recipe: Recipe) -> None:
     """Refuse early what the backend's card says it cannot do."""
     can = backend.capabilities
     if task.head.kind not in can.heads:

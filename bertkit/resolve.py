@@ -39,14 +39,19 @@ def resolve(
     config: Path | None = None,
     recipe: str | None = None,
     env: Mapping[str, str] = os.environ,
+    run: Mapping[str, Value] | None = None,
 ) -> Resolved:
     """Lay the sources over one another. `options`: by dotted key, None where an option was not given.
+
+    `run`: settings of an earlier run that this one follows, in the recipe's place.
 
     Raises UserError for an unknown key or a value of the wrong type, saying where it stands.
     """
     values: dict[str, Value] = {}
     sources: dict[str, str] = dict.fromkeys(KEYS, "default")
     layers: list[tuple[Mapping[str, Value], str]] = []
+    if run:
+        layers.append((run, "the run's recipe.toml"))
     if recipe:
         layers.append((read_recipe(recipe), f"recipe {recipe}"))
     layers += [({key: value}, f"environment {name}") for name, key, value in read_environment(env)]

@@ -112,12 +112,3 @@ def write_answers(path: Path, answers: list[str]) -> None:
     """GLUE's submission format: a header, then number and answer."""
     rows = [f"{number}\t{answer}" for number, answer in enumerate(answers)]
     write_text(path, "\n".join(["index\tprediction", *rows]) + "\n")
-
-
-def read_task(folder: Path) -> str | None:
-    """The task that a run's folder was trained on, where its record says so."""
-    try:
-        record = json.loads((folder / "record.json").read_text(encoding="utf-8"))
-        return str(record["config"]["task"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None

@@ -5,17 +5,20 @@ Legend: N examples, C outputs of the head.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
 from bertkit.backend import Engine, Scalars, Update
+from bertkit.display import Display
 from bertkit.features import Features
 from bertkit.meter import Meter
 from bertkit.sampler import by_length
 from bertkit.schedule import Schedule
+from bertkit.tasks import Task
+from bertkit.tasks.reading import Part
 from bertkit.world import World
 
 
@@ -115,13 +118,16 @@ def _gather_rows(engine: Engine, mine: np.ndarray) -> np.ndarray:
 
 
 def evaluate(
-    engine: Engine,
-    score: Callable[[np.ndarray, np.ndarray], Mapping[str, float]],
-    features: Features,
-    batch_size: int,
-    world: World,
-    progress: Callable[[int], object] = lambda done: None,
-) -> tuple[dict[str, float], np.ndarray]:
-    """(metrics over all examples, logits (N, C))."""
-    logits = predict(engine, features, batch_size, world, progress)
-    return dict(score(logits, features.labels["labels"])), logits
+    engine: Engine, task: Task, parts: Sequence[Part], batch_size: int, world: World, display: Display
+) -> tuple[dict[str, float], list[np.ndarray]]:
+    """(metrics, logits (N, C) of each part). The metrics of a second part, as of mnli's, carry its name."""
+    metrics: dict[str, float] = {}
+    logits: list[np.ndarray] = []
+    for part in parts:
+        with display.progress("evaluating", len(part.features)) as bar:
+            found = predict(engine, part.features, batch_size, world, bar.add)
+        suffix = f"_{part.name}" if part.name else ""
+        scores = task.score(found, part.features.labels["labels"])
+        metrics |= {f"{name}{suffix}": value for name, value in scores.items()}
+        logits.append(found)
+    return metrics, logits

@@ -167,15 +167,9 @@ class Training:
     # ---- the end ----
 
     def score(self) -> dict[str, float]:
-        """Metrics of every dev part; a second part's carry its name."""
-        metrics: dict[str, float] = {}
-        self.logits = []
-        task, size = self.ready.task, self.ready.recipe.evaluation.batch_size
-        for part in self.ready.dev:
-            with self.display.progress("evaluating", len(part.features)) as bar:
-                found, logits = evaluate(self.engine, task.score, part.features, size, self.world, bar.add)
-            metrics |= {f"{name}_{part.name}" if part.name else name: value for name, value in found.items()}
-            self.logits.append(logits)
+        """Metrics of every dev part, now."""
+        size = self.ready.recipe.evaluation.batch_size
+        metrics, self.logits = evaluate(self.engine, self.ready.task, self.ready.dev, size, self.world, self.display)
         return metrics
 
     def _stopped(self) -> None:

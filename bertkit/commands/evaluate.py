@@ -24,17 +24,20 @@ def evaluate(
 ) -> None:
     """Score a trained model on its task's dev set.
 
+    A run is scored with its own task, precision, length and data folder where nothing else is said.
+
     Example:
 
       bertkit evaluate runs/mrpc -t mrpc --data-dir data/glue --json
     """
     from bertkit.display import Display
     from bertkit.inference import evaluate as evaluate_run
+    from bertkit.inference import run_settings
     from bertkit.resolve import resolve
     from bertkit.world import from_env
 
     chosen = o.recipe_options(backend, dtype, run, task, data_dir, None, seq_length, None, None, None, None)
-    resolved = resolve(chosen | {"evaluation.batch_size": batch_size}, sets or ())
+    resolved = resolve(chosen | {"evaluation.batch_size": batch_size}, sets or (), run=run_settings(run))
     world = from_env()
     display = Display(quiet=quiet or not world.is_first)
     found = evaluate_run(resolved.recipe, world, display)

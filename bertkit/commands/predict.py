@@ -40,11 +40,12 @@ def predict(
     """
     from bertkit.display import Display
     from bertkit.inference import predict as predict_run
+    from bertkit.inference import run_settings
     from bertkit.resolve import resolve
     from bertkit.world import from_env
 
     chosen = o.recipe_options(backend, dtype, run, task, data_dir, None, seq_length, None, None, None, None)
-    resolved = resolve(chosen | {"evaluation.batch_size": batch_size}, sets or ())
+    resolved = resolve(chosen | {"evaluation.batch_size": batch_size}, sets or (), run=run_settings(run))
     world = from_env()
     display = Display(quiet=quiet or not world.is_first)
     made = predict_run(resolved.recipe, file, output or Path(run) / "predictions", world, display)

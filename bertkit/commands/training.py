@@ -56,9 +56,7 @@ def show(outcome: Outcome, display: Display) -> None:
             f"without padding (padding efficiency {speed['padding_efficiency']:.3f}){mfu}"
         )
     display.say(f"files: {outcome.folder} (record.json, log.jsonl, model.safetensors, predictions/)")
-    task = record["config"]["task"]
-    where = record["config"]["data.dir"]
-    display.say(f"next: bertkit predict {outcome.folder} --data-dir {where} -t {task}   (or `bertkit train -h`)")
+    display.say(f"next: bertkit predict {outcome.folder}, bertkit evaluate {outcome.folder}, or bertkit train -h")
 
 
 def _baseline(record: Mapping[str, Any]) -> str:

@@ -114,6 +114,19 @@ def test_evaluate_gives_the_records_metrics(trained: tuple[Path, Done], sample_d
     assert (found["task"], found["examples"]) == ("sample", 100)
 
 
+def test_a_run_is_scored_with_its_own_settings_where_nothing_else_is_said(
+    trained: tuple[Path, Done], tmp_path: Path
+) -> None:
+    """Task, precision, length and data folder come from the run's recipe."""
+    made = json.loads((trained[0] / "record.json").read_text())
+    rows = ["--set", f"data.eval_rows={made['config']['data.eval_rows']}"]
+    done = run(tmp_path, "evaluate", trained[0], "--json", *rows)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert (found["task"], found["precision"]) == ("sample", made["precision"]["name"])
+    assert found["metrics"] == pytest.approx(made["metrics"], abs=1e-9)
+
+
 def test_predict_answers_in_the_files_order(trained: tuple[Path, Done], sample_dir: Path, tmp_path: Path) -> None:
     rows = (sample_dir / "sample" / "dev.tsv").read_text().splitlines()[:101]
     (tmp_path / "ask.tsv").write_text("\n".join(rows) + "\n")
