@@ -13,10 +13,9 @@ from bertkit.disk import write_json
 from bertkit.display import Display
 from bertkit.errors import UserError
 from bertkit.model_config import ARCHITECTURES
-from bertkit.preparation import cache_folder, check_job, check_length, choose_precision, device_settings
-from bertkit.pretrained import Source, find_source, starting_weights
+from bertkit.preparation import cache_folder, choose_target, find_model
+from bertkit.pretrained import Source, starting_weights
 from bertkit.recipe import Recipe, Value
-from bertkit.registry import choose
 from bertkit.resolve import read_toml
 from bertkit.run_folder import write_answers
 from bertkit.tasks import Task, find_task
@@ -56,13 +55,10 @@ def load(recipe: Recipe, world: World) -> Loaded:
     if not recipe.task:
         raise UserError(f"{recipe.model.name} does not say which task it was trained on", "name it with -t")
     task = find_task(recipe.task)
-    choice = choose(recipe.backend)
-    precision, _ = choose_precision(choice.backend, recipe.precision)
-    check_job(choice.backend, task, recipe)
+    target = choose_target(recipe, task)
     if recipe.model.name in ARCHITECTURES:
         raise UserError(f"{recipe.model.name!r} is a size, not a trained model", "give the folder of a run")
-    source = find_source(recipe.model.name, recipe.model.vocab, recipe.model.casing)
-    check_length(recipe.data, source.config, source)
+    source = find_model(recipe)
     fit = starting_weights(source, task.head, recipe.seed)
     untrained = (*fit.missing, *fit.reshaped)
     if untrained:
@@ -70,16 +66,15 @@ def load(recipe: Recipe, world: World) -> Loaded:
             f"{source.folder} has no trained head for {task.name}: it lacks {', '.join(untrained)}",
             f"train it first: bertkit train -m {recipe.model.name} -t {task.name}",
         )
-    settings = device_settings(choice.backend, recipe)
     job = Job(
         source.config,
         task.head,
         fit.weights,
-        precision=precision,
+        precision=target.precision,
         layout=recipe.model.layout,
-        settings=settings,
+        settings=target.settings,
     )
-    return Loaded(task, source, choice.backend.engine(job, world), precision)
+    return Loaded(task, source, target.choice.backend.engine(job, world), target.precision)
 
 
 def evaluate(recipe: Recipe, world: World, display: Display) -> dict[str, Any]:

@@ -71,10 +71,6 @@ class ModelConfig:
                 "bertkit has " + ", ".join(sorted(ACTIVATIONS)),
             )
 
-    @property
-    def head_size(self) -> int:
-        return self.hidden_size // self.num_attention_heads
-
     def without_dropout(self) -> ModelConfig:
         return dataclasses.replace(
             self, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, classifier_dropout=0.0

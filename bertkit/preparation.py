@@ -25,6 +25,16 @@ Say = Callable[[str], object]
 
 
 @dataclass(frozen=True)
+class Target:
+    """Where a job is computed, and how."""
+
+    choice: Choice
+    precision: Precision
+    reason: str  # of the precision
+    settings: dict[str, str | int | float | bool]  # of the backend's card, all of them
+
+
+@dataclass(frozen=True)
 class Prepared:
     """A run that is ready to start."""
 
@@ -43,17 +53,10 @@ class Prepared:
 def prepare(recipe: Recipe, say: Say, progress: Progress) -> Prepared:
     """Read and check everything, cheapest first, so that a mistake is answered before any work is done."""
     task = _task(recipe)
-    choice = choose(recipe.backend)
-    precision, reason = choose_precision(choice.backend, recipe.precision)
-    settings = device_settings(choice.backend, recipe)
-    check_job(choice.backend, task, recipe)
+    target = choose_target(recipe, task)
     data_dir = Path(recipe.data.dir).expanduser()
     task_vocab = task_folder(task, data_dir) / task.vocab if task.vocab else None
-    source = find_source(recipe.model.name, recipe.model.vocab, recipe.model.casing, task_vocab)
-    config = with_dropout(source.config, recipe)
-    check_length(recipe.data, config, source)
-    for warning in source.warnings:
-        logger.warning("%s", warning)
+    source = find_model(recipe, task_vocab)
     cache = cache_folder(recipe.data)
 
     def read(split: SplitName, rows: int) -> list[Part]:
@@ -64,16 +67,34 @@ def prepare(recipe: Recipe, say: Say, progress: Progress) -> Prepared:
     fit = starting_weights(source, task.head, recipe.seed)
     say_fit(fit, source, say)
     job = Job(
-        config,
+        with_dropout(source.config, recipe),
         task.head,
         fit.weights,
         optimizer_spec(recipe),
-        precision,
+        target.precision,
         recipe.seed,
         recipe.model.layout,
-        settings,
+        target.settings,
     )
-    return Prepared(recipe, choice, precision, reason, task, source, fit, job, train, tuple(dev))
+    return Prepared(recipe, target.choice, target.precision, target.reason, task, source, fit, job, train, tuple(dev))
+
+
+def choose_target(recipe: Recipe, task: Task) -> Target:
+    """Where `task` is computed. Raises UserError where the backend is absent or cannot do what is asked."""
+    choice = choose(recipe.backend)
+    precision, reason = choose_precision(choice.backend, recipe.precision)
+    settings = device_settings(choice.backend, recipe)
+    check_job(choice.backend, task, recipe)
+    return Target(choice, precision, reason, settings)
+
+
+def find_model(recipe: Recipe, task_vocab: Path | None = None) -> Source:
+    """The recipe's model, its vocabulary and length checked; what is odd but allowed is warned about."""
+    source = find_source(recipe.model.name, recipe.model.vocab, recipe.model.casing, task_vocab)
+    check_length(recipe.data, source)
+    for warning in source.warnings:
+        logger.warning("%s", warning)
+    return source
 
 
 def _task(recipe: Recipe) -> Task:
@@ -120,11 +141,12 @@ def check_job(backend: Backend, task: Task, recipe: Recipe) -> None:
         raise UserError(f"backend {backend.name} has no layout {recipe.model.layout}", ", ".join(can.layouts))
 
 
-def check_length(data: DataSection, config: ModelConfig, source: Source) -> None:
-    if data.seq_length > config.max_position_embeddings:
+def check_length(data: DataSection, source: Source) -> None:
+    most = source.config.max_position_embeddings
+    if data.seq_length > most:
         raise UserError(
-            f"sequence length {data.seq_length} is over {source.name}'s {config.max_position_embeddings} positions",
-            f"use -s {config.max_position_embeddings} or less",
+            f"sequence length {data.seq_length} is over {source.name}'s {most} positions",
+            f"use -s {most} or less",
         )
 
 

@@ -79,12 +79,12 @@ def train(
 ) -> Outcome:
     """Carry out a run. Raises UserError for whatever the user can put right, before anything is written if it can."""
     recipe = resolved.recipe
+    folder = output_folder(recipe)
     if world.is_first and not dry_run:
-        refuse_taken(output_folder(recipe), resume, overwrite)
+        refuse_taken(folder, resume, overwrite)
     ready = prepare(recipe, display.say, functools.partial(_show, display))
     sampler = make_sampler(ready, world)
     plan = make_plan(recipe, sampler)
-    folder = output_folder(recipe)
     introduce(ready, plan, sampler, world, folder, display)
     if dry_run:
         return Outcome(folder, 0, None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,56 +55,35 @@ def read_split(
     parts = []
     for one in split_files(task, split):
         path, examples = read_part(task, folder, split, one, rows)
-        parts.append(
-            _encoded(task, f"{split}{one.part}", path, examples, vocabulary, seq_length, rows, cache, progress)
+        digest = sha256_file(path)
+        name = f"{split}{one.part}"
+        key = cache_key(
+            task=task.name,
+            task_version=task.version,
+            split=name,
+            text=digest,
+            rows=rows,
+            vocabulary=vocabulary.digest,
+            lower_case=vocabulary.lower_case,
+            longest_word=LONGEST_WORD,
+            seq_length=seq_length,
         )
+        tell = functools.partial(progress, f"encoding {task.name} {name}")
+        build = functools.partial(_encode, examples, vocabulary, seq_length, tell)
+        features = cached(cache, f"{task.name}-{name}", key, build)
+        parts.append(Part(one.part, path, digest, features, examples.skipped))
     return parts
 
 
-def _encoded(
-    task: Task,
-    name: str,
-    path: Path,
+def _encode(
     examples: Examples,
     vocabulary: Vocabulary,
     seq_length: int,
-    rows: int,
-    cache: Path | None,
-    progress: Progress,
-) -> Part:
-    digest = sha256_file(path)
-    key = cache_key(
-        task=task.name,
-        task_version=task.version,
-        split=name,
-        text=digest,
-        rows=rows,
-        vocabulary=vocabulary.digest,
-        lower_case=vocabulary.lower_case,
-        longest_word=LONGEST_WORD,
-        seq_length=seq_length,
-    )
-
-    def build() -> Features:
-        labels = {} if examples.labels is None else {"labels": examples.labels}
-        total = len(examples.first)
-        return encode(
-            vocabulary,
-            examples.first,
-            examples.second,
-            labels,
-            seq_length,
-            lambda done: progress(f"encoding {task.name} {name}", done, total),
-        )
-
-    features = cached(cache, f"{task.name}-{name}", key, build)
-    return Part(
-        name.removeprefix("train").removeprefix("dev").removeprefix("test"),
-        path,
-        digest,
-        features,
-        examples.skipped,
-    )
+    tell: Callable[[int, int], object] = lambda done, of: None,
+) -> Features:
+    labels = {} if examples.labels is None else {"labels": examples.labels}
+    total = len(examples.first)
+    return encode(vocabulary, examples.first, examples.second, labels, seq_length, lambda done: tell(done, total))
 
 
 def _columns(task: Task, path: Path, split: SplitName) -> Columns:
@@ -122,5 +102,4 @@ def read_file(
 ) -> tuple[Examples, Features]:
     """Any one file in the format of the task's `split`, with labels where it has them."""
     examples = read_examples(task, path, _columns(task, path, split), labelled=False)
-    labels = {} if examples.labels is None else {"labels": examples.labels}
-    return examples, encode(vocabulary, examples.first, examples.second, labels, seq_length)
+    return examples, _encode(examples, vocabulary, seq_length)

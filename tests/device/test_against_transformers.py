@@ -12,14 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bertkit.backend import Batch, Job, Update, label_counts
+from bertkit.backend import Batch, Job, OptimizerSpec, Update, label_counts
 from bertkit.model_config import Head, ModelConfig
 from bertkit.parameters import initial
 from bertkit.pretrained import find_source, starting_weights
-from bertkit.specimens import example_batch, first_moments
+from bertkit.specimens import example_batch, first_moments, with_settings
 from bertkit.tasks import find_task
 from bertkit.tasks.reading import read_split
-from bertkit.world import World
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -37,12 +36,8 @@ AUTO = {
 def engine_for(config: ModelConfig, head: Head, weights: Any, layout: Any = "auto", precision: Any = "fp32") -> Any:
     from bertkit_cpu import CpuBackend
 
-    backend = CpuBackend()
-    settings = {name: setting.default for name, setting in backend.settings.items()}
-    job = Job(config, head, weights, layout=layout, precision=precision, settings=settings)
-    return backend.engine(
-        dataclasses.replace(job, optimizer=dataclasses.replace(job.optimizer, clip_norm=0.0)), World()
-    )
+    optimizer = OptimizerSpec(clip_norm=0.0)
+    return with_settings(CpuBackend(), Job(config, head, weights, optimizer, precision, layout=layout))
 
 
 def padded(batch: Batch) -> dict[str, Any]:
