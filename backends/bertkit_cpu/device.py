@@ -10,16 +10,18 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bertkit.backend import Job
 from bertkit.layouts import Grain
 from bertkit.world import World
+from bertkit_cpu.dense import InferenceWeights, TrainingWeights, fast_products
 from bertkit_cpu.extension import load_extension
 from bertkit_cpu.memory import keep_freed_memory
 from bertkit_cpu.topology import is_bound, read_cpu, threads
 from bertkit_torch.device import Device
 from bertkit_torch.dropout import Mask, Shape
+from bertkit_torch.weights import ComputeWeights
 
 
 class CpuDevice(Device):
@@ -28,6 +30,7 @@ class CpuDevice(Device):
 
     def __init__(self) -> None:
         self.notes: dict[str, str] = {}
+        self.fast = fast_products()
 
     def open(self, job: Job, world: World) -> torch.device:
         cpu = read_cpu()
@@ -39,6 +42,19 @@ class CpuDevice(Device):
         if job.settings.get("extension", "auto") == "auto":
             self.notes["extension"] = load_extension()
         return torch.device("cpu")
+
+    def compute_weights(self, masters: Mapping[str, Tensor], dtype: torch.dtype, *, training: bool) -> ComputeWeights:
+        if dtype != torch.bfloat16 or not self.fast:
+            return ComputeWeights(masters, dtype)
+        return TrainingWeights(masters, dtype) if training else InferenceWeights(masters, dtype)
+
+    def clip_grad_norm(self, parameters: list[nn.Parameter], most: float) -> Tensor:
+        """As torch's, but gradients that are short enough are not multiplied by 1."""
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        norm = nn.utils.get_total_norm(gradients)
+        if 0 < most < float(norm):
+            nn.utils.clip_grads_with_norm_(parameters, most, norm)
+        return norm
 
     def masks(self, key: np.random.SeedSequence, device: torch.device) -> Mask:
         """16 random bits a place from SFC64: a third of the time of torch's one stream of Bernoulli draws.

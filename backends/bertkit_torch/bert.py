@@ -6,7 +6,7 @@ Source: Devlin et al. 2018, arXiv:1810.04805. Parameters have Hugging Face's nam
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -38,9 +38,6 @@ class Bert(nn.Module):
                     module.add_module(part, nn.Module())
                 module = module.get_submodule(part)
             module.register_parameter(leaf, nn.Parameter(torch.tensor(values, dtype=torch.float32)))
-
-    def compute_weights(self, dtype: torch.dtype) -> ComputeWeights:
-        return ComputeWeights(dict(self.named_parameters()), dtype)
 
     def forward(self, weights: ComputeWeights, placed: Placed, drop: Dropout) -> Outputs:
         """The head's logits, float32 (`bertkit.backend.Engine.predict` says which and their shapes)."""
@@ -77,17 +74,9 @@ def encoder_layer(
     found = attend(parts, heads, drop, config.attention_probs_dropout_prob, w.dtype)
     found = drop.add(x, w.dense(found, f"{name}.attention.output.dense"), config.hidden_dropout_prob)
     x = w.layer_norm(found, f"{name}.attention.output.LayerNorm", config.layer_norm_eps)
-    inner = activation(config.hidden_act)(w.dense(x, f"{name}.intermediate.dense"))  # (N, F)
+    inner = w.dense_active(x, f"{name}.intermediate.dense", config.hidden_act)  # (N, F)
     inner = drop.add(x, w.dense(inner, f"{name}.output.dense"), config.hidden_dropout_prob)
     return w.layer_norm(inner, f"{name}.output.LayerNorm", config.layer_norm_eps)
-
-
-def activation(name: str) -> Callable[[Tensor], Tensor]:
-    """`gelu` is the exact form by erf; `gelu_new` and `gelu_pytorch_tanh` the tanh form (arXiv:1606.08415)."""
-    if name == "relu":
-        return functional.relu
-    form = "none" if name == "gelu" else "tanh"
-    return lambda x: functional.gelu(x, approximate=form)
 
 
 def pool(w: ComputeWeights, hidden: Tensor, placed: Placed) -> Tensor:
@@ -112,7 +101,7 @@ def pretraining_head(w: ComputeWeights, config: ModelConfig, hidden: Tensor, pla
     """Masked-word logits (M, V), on the masked positions only, and next-sentence logits (B, 2)."""
     masked = hidden.index_select(0, placed.masked)  # (M, H)
     name = "cls.predictions.transform"
-    masked = activation(config.hidden_act)(w.dense(masked, f"{name}.dense"))
+    masked = w.dense_active(masked, f"{name}.dense", config.hidden_act)
     masked = w.layer_norm(masked, f"{name}.LayerNorm", config.layer_norm_eps)
     decoder = w.cast("bert.embeddings.word_embeddings.weight")  # tied
     logits = functional.linear(masked, decoder, w.cast("cls.predictions.bias"))

@@ -14,6 +14,7 @@ from bertkit.layouts import Grain
 from bertkit.world import World
 from bertkit_torch.dropout import Mask, torch_masks
 from bertkit_torch.optimizer import AdamW
+from bertkit_torch.weights import ComputeWeights
 
 PEAK_SECONDS = 0.5  # spent on measuring the dense rate at the end of a run
 
@@ -32,6 +33,12 @@ class Device:
     def compute_dtype(self, precision: Precision) -> torch.dtype:
         """What the dense layers compute in; the masters stay float32."""
         return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision, torch.float32)
+
+    def compute_weights(
+        self, masters: Mapping[str, torch.Tensor], dtype: torch.dtype, *, training: bool
+    ) -> ComputeWeights:
+        """The weights of one update's forward passes, or of all until the next update, and the products with them."""
+        return ComputeWeights(masters, dtype)
 
     def masks(self, key: np.random.SeedSequence, device: torch.device) -> Mask:
         """Dropout masks of one forward pass."""

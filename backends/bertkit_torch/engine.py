@@ -40,7 +40,7 @@ class TorchEngine:
 
     def train_step(self, update: Update, learning_rate: float) -> Scalars:
         self._inference = None
-        weights = self.model.compute_weights(self.dtype)
+        weights = self.device.compute_weights(self.parameters, self.dtype, training=True)
         total = torch.zeros((), device=self.place)
         slots = 0
         for number, batch in enumerate(update.micro_batches):
@@ -78,7 +78,7 @@ class TorchEngine:
     def predict(self, batch: Batch) -> Arrays:
         with torch.no_grad():
             if self._inference is None:
-                self._inference = self.model.compute_weights(self.dtype)
+                self._inference = self.device.compute_weights(self.parameters, self.dtype, training=False)
             layout = lay_out(batch, self.layout, grain=self.device.grain)
             outputs = self._forward(self._inference, batch, layout, Dropout())
         return {name: tensor.float().cpu().numpy() for name, tensor in outputs.items()}

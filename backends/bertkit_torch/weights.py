@@ -31,6 +31,10 @@ class ComputeWeights:
         weight = self.cast(*(f"{name}.weight" for name in names))
         return torch.nn.functional.linear(x, weight, self.cast(*(f"{name}.bias" for name in names)))
 
+    def dense_active(self, x: Tensor, name: str, activation: str) -> Tensor:
+        """One layer and what `hidden_act` names after it."""
+        return activate(self.dense(x, name), activation)
+
     def dense_fp32(self, x: Tensor, name: str) -> Tensor:
         """A small layer computed in float32 whatever the compute dtype: a head's last word on the logits."""
         weight, bias = self.masters[f"{name}.weight"], self.masters[f"{name}.bias"]
@@ -39,3 +43,10 @@ class ComputeWeights:
     def layer_norm(self, x: Tensor, name: str, epsilon: float) -> Tensor:
         weight, bias = self.cast(f"{name}.weight"), self.cast(f"{name}.bias")
         return torch.nn.functional.layer_norm(x, weight.shape, weight, bias, epsilon)
+
+
+def activate(x: Tensor, name: str) -> Tensor:
+    """`gelu` is the exact form by erf; `gelu_new` and `gelu_pytorch_tanh` the tanh form (arXiv:1606.08415)."""
+    if name == "relu":
+        return torch.relu(x)
+    return torch.nn.functional.gelu(x, approximate="none" if name == "gelu" else "tanh")

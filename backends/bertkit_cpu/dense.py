@@ -1,0 +1,152 @@
+"""Dense layers in bf16 by those of oneDNN's products that are fastest on x86; measured in docs/performance.md.
+
+In training, a product with the weights is a convolution of width 1 over the slots: oneDNN then puts the weights into
+blocks first, 8 % faster than the plain product does it piece by piece. In inference the blocks are kept.
+The gradient is written by hand: it goes to the float32 masters without a graph of casts and joins.
+
+Legend: N slots, I inputs, O outputs of all joined layers.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from bertkit_torch.weights import ComputeWeights
+
+FEW = 512  # slots; with fewer, bringing the weights into blocks costs more than it saves
+
+
+@dataclass(frozen=True)
+class _Joined:
+    """Layers of the same input side by side, in bf16."""
+
+    weight: Tensor  # (O, I)
+    bias: Tensor  # (O,)
+    outputs: list[int]  # of each layer
+
+
+class TrainingWeights(ComputeWeights):
+    """For forward passes with a gradient."""
+
+    def __init__(self, masters: Mapping[str, Tensor], dtype: torch.dtype) -> None:
+        super().__init__(masters, dtype)
+        self._joined: dict[tuple[str, ...], _Joined] = {}
+
+    def dense(self, x: Tensor, *names: str) -> Tensor:
+        if names not in self._joined:
+            self._joined[names] = join(self.masters, names, self.dtype)
+        parameters = [self.masters[f"{name}.{kind}"] for kind in ("weight", "bias") for name in names]
+        found: Tensor = _Dense.apply(x, self._joined[names], *parameters)  # type: ignore[no-untyped-call]
+        return found
+
+    def layer_norm(self, x: Tensor, name: str, epsilon: float) -> Tensor:
+        """With float32 scale and shift, as torch's kernel on the CPU takes them: more exact, and no cast."""
+        weight, bias = self.masters[f"{name}.weight"], self.masters[f"{name}.bias"]
+        return functional.layer_norm(x, weight.shape, weight, bias, epsilon)
+
+
+class _Dense(torch.autograd.Function):
+    """x (N, I) -> (N, O)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, joined: _Joined, *parameters: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.joined = joined
+        outputs, inputs = joined.weight.shape
+        if len(x) < FEW or outputs < inputs:  # the plain product does a narrow weight as fast
+            return functional.linear(x, joined.weight, joined.bias)
+        return _flat(torch.conv2d(_image(x), joined.weight[:, :, None, None], joined.bias))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> tuple[Tensor | None, ...]:
+        gradient = gradients[0].contiguous()
+        (x,) = ctx.saved_tensors
+        joined: _Joined = ctx.joined
+        to_weight = torch.mm(gradient.t(), x)  # (O, I)
+        to_bias = torch.mm(gradient.new_ones(1, len(gradient)), gradient)[0]  # faster than a sum over the rows
+        parts = [part.float() for whole in (to_weight, to_bias) for part in torch.split(whole, joined.outputs)]
+        to_x = _to_input(gradient, x, joined.weight) if ctx.needs_input_grad[0] else None
+        return to_x, None, *parts
+
+
+def _to_input(gradient: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+    """(N, O) -> (N, I)."""
+    if len(gradient) < FEW:
+        return torch.mm(gradient, weight)
+    found = torch.ops.aten.convolution_backward(
+        _image(gradient), _image(x), weight[:, :, None, None], None,
+        (1, 1), (0, 0), (1, 1), False, (0, 0), 1, (True, False, False),
+    )  # fmt: skip
+    return _flat(found[0])
+
+
+def _image(x: Tensor) -> Tensor:
+    """(N, C) as an image N high and 1 wide with its C channels last in memory."""
+    return x.view(1, len(x), 1, -1).permute(0, 3, 1, 2)
+
+
+def _flat(image: Tensor) -> Tensor:
+    return image.permute(0, 2, 3, 1).reshape(image.shape[2], image.shape[1])
+
+
+def join(masters: Mapping[str, Tensor], names: tuple[str, ...], dtype: torch.dtype) -> _Joined:
+    with torch.no_grad():
+        weights = [masters[f"{name}.weight"] for name in names]
+        biases = [masters[f"{name}.bias"] for name in names]
+        outputs = [len(weight) for weight in weights]
+        weight = torch.empty(sum(outputs), weights[0].shape[1], dtype=dtype)
+        bias = torch.empty(sum(outputs), dtype=dtype)
+        for whole, parts in ((weight, weights), (bias, biases)):
+            for place, part in zip(torch.split(whole, outputs), parts, strict=True):
+                place.copy_(part)
+        return _Joined(weight, bias, outputs)
+
+
+class InferenceWeights(ComputeWeights):
+    """For forward passes without one: in blocks, and the activation is part of the product."""
+
+    def __init__(self, masters: Mapping[str, Tensor], dtype: torch.dtype) -> None:
+        super().__init__(masters, dtype)
+        self._blocks: dict[tuple[str, ...], tuple[Tensor, Tensor]] = {}
+
+    def dense(self, x: Tensor, *names: str) -> Tensor:
+        return self._product(x, names, "none", "")
+
+    def dense_active(self, x: Tensor, name: str, activation: str) -> Tensor:
+        if activation == "relu":
+            return self._product(x, (name,), "relu", "")
+        return self._product(x, (name,), "gelu", "none" if activation == "gelu" else "tanh")
+
+    def layer_norm(self, x: Tensor, name: str, epsilon: float) -> Tensor:
+        weight, bias = self.masters[f"{name}.weight"], self.masters[f"{name}.bias"]
+        return functional.layer_norm(x, weight.shape, weight, bias, epsilon)
+
+    def _product(self, x: Tensor, names: tuple[str, ...], after: str, form: str) -> Tensor:
+        if names not in self._blocks:
+            joined = join(self.masters, names, self.dtype)
+            self._blocks[names] = torch.ops.mkldnn._reorder_linear_weight(joined.weight, 1024), joined.bias
+        blocks, bias = self._blocks[names]
+        found: Tensor = torch.ops.mkldnn._linear_pointwise(x, blocks, bias, after, [], form)
+        return found
+
+
+def fast_products() -> bool:
+    """Whether oneDNN computes in bf16 here and torch has the operators used above, some without a public name."""
+    if platform.machine() not in ("x86_64", "AMD64") or "mkldnn" not in dir(torch.backends):
+        return False
+    try:
+        if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+            return False
+        masters = {"a.weight": torch.ones(16, 32), "a.bias": torch.ones(16)}
+        x = torch.ones(3, 32, dtype=torch.bfloat16)
+        found = InferenceWeights(masters, torch.bfloat16).dense_active(x, "a", "relu")
+    except (AttributeError, RuntimeError, NotImplementedError, TypeError):
+        return False
+    return torch.equal(found, torch.full((3, 16), 33, dtype=torch.bfloat16))
