@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from bertkit_torch.weights import ComputeWeights
 
-FEW = 512  # slots; with fewer, bringing the weights into blocks costs more than it saves
+FEW = 1024  # slots; with fewer, bringing the weights into blocks costs more than it saves
 
 
 @dataclass(frozen=True)

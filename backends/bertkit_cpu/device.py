@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import os
 import resource
 import sys
 from collections.abc import Mapping
+from concurrent.futures import Executor, ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -19,8 +19,9 @@ from bertkit_cpu.dense import InferenceWeights, TrainingWeights, fast_products
 from bertkit_cpu.extension import load_extension
 from bertkit_cpu.memory import keep_freed_memory
 from bertkit_cpu.topology import is_bound, read_cpu, threads
+from bertkit_cpu.words import LANES, Masks
 from bertkit_torch.device import Device
-from bertkit_torch.dropout import Mask, Shape
+from bertkit_torch.dropout import Mask
 from bertkit_torch.weights import ComputeWeights
 
 
@@ -31,6 +32,7 @@ class CpuDevice(Device):
     def __init__(self) -> None:
         self.notes: dict[str, str] = {}
         self.fast = fast_products()
+        self.pool: Executor | None = None  # draws dropout's words beside the main thread
 
     def open(self, job: Job, world: World) -> torch.device:
         cpu = read_cpu()
@@ -38,6 +40,8 @@ class CpuDevice(Device):
         count, reason = threads(cpu, world.local_size, asked, env=os.environ, bound=is_bound(cpu))
         torch.set_num_threads(count)
         memory = keep_freed_memory()
+        if count > 1:
+            self.pool = ThreadPoolExecutor(min(count, LANES), "bertkit-masks")
         self.notes = {"cpu": cpu.model, "threads": f"{count}: {reason}", "memory": memory}
         if job.settings.get("extension", "auto") == "auto":
             self.notes["extension"] = load_extension()
@@ -57,21 +61,7 @@ class CpuDevice(Device):
         return norm
 
     def masks(self, key: np.random.SeedSequence, device: torch.device) -> Mask:
-        """16 random bits a place from SFC64: a third of the time of torch's one stream of Bernoulli draws.
-
-        The rate is rounded to a multiple of 1/65536, and the scale follows the rounded rate.
-        """
-        stream = np.random.SFC64(key)
-
-        def mask(shape: Shape, dtype: torch.dtype, rate: float) -> tuple[Tensor, float]:
-            dropped = round(rate * 65536)
-            places = math.prod(shape)
-            words = torch.from_numpy(stream.random_raw(-(-places // 4)).view(np.int16))[:places].view(shape)
-            kept = torch.empty(shape, dtype=dtype)
-            torch.ge(words, dropped - 32768, out=kept)
-            return kept, 65536 / (65536 - dropped)
-
-        return mask
+        return Masks(key, self.pool)
 
     def peak_memory(self) -> int | None:
         unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes on macOS, in KiB elsewhere

@@ -107,3 +107,19 @@ def test_freed_memory_is_kept() -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     torch.zeros(60 << 20, dtype=torch.uint8)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before < 1000  # 15,000 otherwise
+
+
+def test_masks_are_the_same_for_any_number_of_threads() -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    from bertkit_cpu.words import FEW, Masks
+    from bertkit_torch.dropout import stream_key
+
+    with ThreadPoolExecutor(3) as pool:
+        alone, together = Masks(stream_key(1, 2, 0, 0)), Masks(stream_key(1, 2, 0, 0), pool)
+        for places in (1, 5, FEW - 1, FEW, 3 * FEW + 7):
+            one, other = (masks((places,), torch.bfloat16, 0.5)[0] for masks in (alone, together))
+            assert torch.equal(one, other)
+            assert set(one.unique().tolist()) <= {0.0, 1.0}
+    drawn = Masks(stream_key(1, 2, 0, 0))((FEW,), torch.float32, 0.5)[0].view(8, -1)
+    assert len({tuple(lane.tolist()) for lane in drawn}) == 8  # each lane draws its own
