@@ -16,8 +16,8 @@ from bertkit.pretrained import Source, find_source, starting_weights
 from bertkit.recipe import DataSection, Recipe
 from bertkit.registry import Choice, choose
 from bertkit.tasks import Task, find_task
-from bertkit.tasks.reading import Part, Progress, read_split
-from bertkit.tasks.task import AnswerRules, Shape, SplitName, task_folder
+from bertkit.tasks.reading import Progress, read_split
+from bertkit.tasks.task import AnswerRules, Part, Shape, SplitName, task_folder
 from bertkit.weight_files import Fit
 
 logger = logging.getLogger(__name__)

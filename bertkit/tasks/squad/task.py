@@ -14,7 +14,7 @@ from bertkit.errors import UserError
 from bertkit.features import Features
 from bertkit.model_config import Head
 from bertkit.tasks.squad.decoding import Found, as_json, decode
-from bertkit.tasks.squad.metrics import score_squad
+from bertkit.tasks.squad.metrics import THRESHOLD, score_squad
 from bertkit.tasks.squad.reader import read_squad
 from bertkit.tasks.squad.windows import encode_squad
 from bertkit.tasks.task import Answered, AnswerRules, Part, Shape, Split, SplitName, Task, Tell
@@ -67,7 +67,9 @@ class SquadFormat:
         if all(question.answers or question.impossible for one in paragraphs for question in one.questions):
             said = {one.id: one.best for one in found}
             odds = {one.id: one.null_odds for one in found if one.null_odds is not None} if self.version2 else None
-            metrics = dict(score_squad(paragraphs, said, odds, version2=self.version2).metrics)
+            metrics = dict(
+                score_squad(paragraphs, said, odds, self.version2, max(THRESHOLD, rules.null_threshold)).metrics
+            )
         return Answered(metrics, functools.partial(write, found))
 
 

@@ -73,13 +73,13 @@ def encode_squad(
     with `shape.strict`, an answer is misplaced.
     """
     made = tokenizer(vocabulary)
-    special = {name: made.token_to_id(name) for name in ("[CLS]", "[SEP]")}
+    special = {name: vocabulary.pieces.index(name) for name in ("[CLS]", "[SEP]")}
     found, number, misplaced = Collected(), 0, 0
     iterator = iter(paragraphs)
     while batch := list(islice(iterator, AT_ONCE)):
         contexts = made.encode_batch([paragraph.context for paragraph in batch], add_special_tokens=False)
         asked = [question for paragraph in batch for question in paragraph.questions]
-        queries = iter(made.encode_batch([question.text for question in asked], add_special_tokens=False))
+        queries = iter(made.encode_batch_fast([question.text for question in asked], add_special_tokens=False))
         for paragraph, encoding in zip(batch, contexts, strict=True):
             pieces = _pieces(encoding)
             for question in paragraph.questions:
