@@ -42,10 +42,10 @@ LAYERS = {
         tasks.reading tasks.sample tasks.squad tasks.squad.decoding tasks.squad.metrics tasks.squad.reader
         tasks.squad.task tasks.squad.windows tasks.table_format tasks.tables tasks.task tokenizer weight_files""",
     "work": "checks preparation specimens trainer",
-    "runs": "inference run run_results training",
+    "runs": "asking inference run run_results training",
     "commands": """
-        commands commands.backends commands.check commands.config commands.data commands.evaluate commands.models
-        commands.options commands.predict commands.recipes commands.train commands.training""",
+        commands commands.ask commands.backends commands.check commands.config commands.data commands.evaluate
+        commands.models commands.options commands.predict commands.recipes commands.train commands.training""",
     "command line": "__main__ cli",
 }
 LAYER = {
