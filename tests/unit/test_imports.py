@@ -37,8 +37,8 @@ LAYERS = {
     "seam": "backend",
     "material": """
         checkpoint display downloads features flops layouts log meter parameters pretrained recipe record registry
-        resolve run_folder sampler schedule spellings stopping tasks tasks.glue tasks.metrics tasks.mrpc_raw
-        tasks.reading tasks.sample tasks.tables tasks.task tokenizer weight_files""",
+        resolve run_folder sampler schedule spellings stopping tasks tasks.glue tasks.json_text tasks.metrics
+        tasks.mrpc_raw tasks.reading tasks.sample tasks.squad tasks.squad.reader tasks.tables tasks.task tokenizer weight_files""",
     "work": "checks preparation specimens trainer",
     "runs": "inference run run_results training",
     "commands": """
