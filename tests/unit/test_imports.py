@@ -38,12 +38,13 @@ LAYERS = {
     "material": """
         checkpoint display downloads features flops layouts log meter parameters pretrained recipe record registry
         resolve run_folder sampler schedule spellings stopping tasks tasks.glue tasks.json_text tasks.metrics
-        tasks.mrpc_raw tasks.reading tasks.sample tasks.squad tasks.squad.reader tasks.tables tasks.task tokenizer weight_files""",
-    "work": "checks preparation specimens trainer",
+        tasks.mrpc_raw tasks.reading tasks.sample tasks.squad tasks.squad.metrics tasks.squad.reader tasks.tables
+        tasks.task tokenizer weight_files""",
+    "work": "checks preparation scoring specimens trainer",
     "runs": "inference run run_results training",
     "commands": """
         commands commands.backends commands.check commands.config commands.data commands.evaluate commands.models
-        commands.options commands.predict commands.recipes commands.train commands.training""",
+        commands.options commands.predict commands.recipes commands.score commands.train commands.training""",
     "command line": "__main__ cli",
 }
 LAYER = {
