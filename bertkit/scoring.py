@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,26 +50,32 @@ def score_file(
     name = ALIASES.get(task.lower(), task.lower())
     if name not in (*TASKS, *SQUAD):
         raise UserError(f"there is no task {task!r}", nearest(name, (*TASKS, *SQUAD)))
-    if name != "squad2" and (null_odds is not None or threshold is not None):
-        raise UserError(f"--null-odds and --threshold are squad2's, not {name}'s", "leave them away")
-    if threshold is not None and (null_odds is None or not math.isfinite(threshold)):
-        raise UserError(f"--threshold {threshold} stands alone or is no number", "give one with --null-odds FILE")
+    _refuse_options(name, null_odds, threshold)
     for path in (predictions, gold, *([null_odds] if null_odds else [])):
         if not path.is_file():
-            raise UserError(f"{path}: is {'a folder' if path.is_dir() else 'not there'}", "check the path")
+            raise UserError(f"{path}: {'is a folder' if path.is_dir() else 'there is no such file'}", "check the path")
     if name not in SQUAD:
         return _score_table(find_task(name), predictions, gold)
     score = _score_squad(name, predictions, gold, null_odds, THRESHOLD if threshold is None else threshold)
-    for ids, fit in ((score.missing, "lacks"), (score.unknown, f"has, against {gold},")):
-        if ids and strict:
-            raise UserError(
-                f"{predictions}: {fit} {_some(ids)}", "mend the file, or leave --strict away to have them counted"
-            )
+    cure = "mend the file, or leave --strict away to have them counted"
+    if strict and score.missing:
+        raise UserError(f"{predictions}: lacks {_some(score.missing)}", cure)
+    if strict and score.unknown:
+        raise UserError(f"{predictions}: answers what {gold} does not ask: {_some(score.unknown)}", cure)
     return score
 
 
+def _refuse_options(name: str, null_odds: Path | None, threshold: float | None) -> None:
+    if name != "squad2" and (null_odds is not None or threshold is not None):
+        raise UserError(f"--null-odds and --threshold are squad2's, not {name}'s", "leave them away")
+    if threshold is not None and not math.isfinite(threshold):
+        raise UserError(f"--threshold is {threshold}", "give a finite number")
+    if threshold is not None and null_odds is None:
+        raise UserError("--threshold has no odds to be held against", "give them with --null-odds FILE")
+
+
 def _some(ids: tuple[str, ...]) -> str:
-    shown = ", ".join(name[:60] for name in ids[:3])
+    shown = ", ".join(ascii(name[:60]) for name in ids[:3])
     return f"{len(ids)} {'id' if len(ids) == 1 else 'ids'}: {shown}{', …' if len(ids) > 3 else ''}"
 
 
@@ -106,7 +113,9 @@ def _read_answers(path: Path) -> dict[str, str]:
     answers = _read_object(path, "question ids and answers")
     for name, answer in answers.items():
         if not isinstance(answer, str):
-            raise UserError(f"{path}: the answer to {name[:60]!r} is {kind(answer)}, not a text", "write it in quotes")
+            raise UserError(
+                f"{path}: the answer to {name[:60]!r} is {kind(answer)}, not a text", 'write {"ID": "answer", …}'
+            )
     return answers
 
 
@@ -124,8 +133,7 @@ def _read_object(path: Path, what: str) -> dict[str, Any]:
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
         if len(found) < len(pairs):
-            names = [name for name, _ in pairs]
-            twice = next(name for name in names if names.count(name) > 1)
+            twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
             raise UserError(f"{path}: the id {twice[:60]!r} stands twice", "leave one of the two")
         return found
 
@@ -146,7 +154,8 @@ def _read_object(path: Path, what: str) -> dict[str, Any]:
 def _score_table(task: Task, predictions: Path, gold: Path) -> Score:
     if "dev" not in task.splits:
         raise UserError(f"task {task.name} has no labelled set", "its answers are scored by GLUE's server alone")
-    labels = read_examples(task, gold, task.splits["dev"][0].columns).labels
+    columns = task.splits["dev"][0].columns
+    labels = read_examples(task, gold, columns, labelled=not columns.header).labels
     if labels is None:
         raise UserError(f"{gold}: holds no labels to compare with", "give the dev set, not the test set")
     rows = _read_table(predictions, len(labels), gold)

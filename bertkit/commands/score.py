@@ -59,7 +59,7 @@ def score(
         }
         print(to_json(result))
         return
-    print(f"{found.task}, {found.examples} examples of {file}")
+    print(f"{found.task}, {found.examples} examples")
     width = max(map(len, found.metrics))
     for name, value in found.metrics.items():
         print(f"  {name:<{width}}  {value if isinstance(value, int) else f'{value:.4f}'}")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 import string
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
@@ -88,18 +87,18 @@ def _score_v1(question: Question, prediction: str | None) -> _Scored:
         return _Scored(question.id, True, None)
     said = normalise(prediction)
     references = {normalise(answer.text) for answer in question.answers}
-    words = Counter(said.split())
-    f1 = max(_overlap(Counter(reference.split()), words) for reference in references)
+    words = said.split()
+    f1 = max(_overlap(reference.split(), words) for reference in references)
     return _Scored(question.id, True, prediction, int(said in references), f1)
 
 
-def _overlap(reference: Counter[str], said: Counter[str]) -> float:
+def _overlap(reference: list[str], said: list[str]) -> float:
     """F1 of two bags of words; 0 where nothing is common, and so where one is empty."""
-    same = (reference & said).total()
+    same = sum(min(reference.count(word), said.count(word)) for word in {*reference}.intersection(said))
     if same == 0:
         return 0
-    precision = same / said.total()
-    recall = same / reference.total()
+    precision = same / len(said)
+    recall = same / len(reference)
     return (2 * precision * recall) / (precision + recall)
 
 
@@ -125,12 +124,12 @@ def _score_v2(question: Question, prediction: str | None) -> _Scored:
         return _Scored(question.id, answerable, None)
     said = normalise(prediction)
     references = {normalise(answer.text) for answer in question.answers} - {""} or {""}
-    words = Counter(said.split())
-    both = (_overlap_or_none(Counter(reference.split()), words) for reference in references)
-    return _Scored(question.id, answerable, prediction, int(said in references), max(both))
+    words = said.split()
+    f1 = max(_overlap_or_none(reference.split(), words) for reference in references)
+    return _Scored(question.id, answerable, prediction, int(said in references), f1)
 
 
-def _overlap_or_none(reference: Counter[str], said: Counter[str]) -> float:
+def _overlap_or_none(reference: list[str], said: list[str]) -> float:
     """F1, where two empty answers agree."""
     return _overlap(reference, said) if reference and said else int(reference == said)
 
