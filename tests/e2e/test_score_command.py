@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import Any
 
 import pytest
 
+from bertkit.cli import main
 from command import NULL, record, run, settings
 from conftest import assert_one_line_error
 
@@ -172,13 +174,23 @@ WRONG: dict[str, Bad] = {
 }
 
 
+def test_an_error_of_the_command_itself(files: Path) -> None:
+    assert_one_line_error(run(files, *V1[:-1], "none.json"), "none.json: there is no such file", "check the path")
+
+
 @pytest.mark.parametrize("name", WRONG)
-def test_what_is_wrong_is_said_in_one_line(name: str, files: Path) -> None:
+def test_what_is_wrong_is_said_in_one_line(
+    name: str, files: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In this process: each start of the command takes a second."""
     written, arguments, words = WRONG[name]
     for file, value in written.items():
         write(files / file, value)
     before = sorted(os.listdir(files))
-    done = run(files, *arguments, "--json")
+    monkeypatch.chdir(files)
+    with pytest.raises(SystemExit) as left:
+        main([*arguments, "--json"])
+    done = CompletedProcess(arguments, int(str(left.value.code)), *capsys.readouterr())
     assert_one_line_error(done, *words)
     assert done.stdout == ""
     assert sorted(os.listdir(files)) == before
