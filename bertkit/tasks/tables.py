@@ -87,15 +87,19 @@ def read_examples(
     return Examples(tuple(texts), tuple(pairs) if second is not None else None, known, skipped)
 
 
+def class_or_score(task: Task, text: str) -> float:
+    """The class number of a label's text, or the score it spells. Raises ValueError where it is neither."""
+    if task.labels:
+        return task.labels.index(text)
+    value = float(text)
+    if not np.isfinite(value):
+        raise ValueError(text)
+    return value
+
+
 def _label(task: Task, text: str, path: Path, line: int) -> float:
-    """The class number of a label's text, or the score that it spells."""
     try:
-        if task.labels:
-            return task.labels.index(text)
-        value = float(text)
-        if not np.isfinite(value):
-            raise ValueError(text)
-        return value
+        return class_or_score(task, text)
     except ValueError:
         known = "one of " + ", ".join(task.labels) if task.labels else "a number"
         raise UserError(f"{path}:{line}: {text!r} is no label of {task.name}", f"it must be {known}") from None

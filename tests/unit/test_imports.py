@@ -38,14 +38,15 @@ LAYERS = {
     "material": """
         checkpoint display downloads features flops layouts log meter parameters pretrained recipe record registry
         resolve run_folder sampler schedule spellings stopping tasks tasks.glue tasks.json_text tasks.metrics
-        tasks.mrpc_raw
-        tasks.reading tasks.sample tasks.squad tasks.squad.decoding tasks.squad.metrics tasks.squad.reader
-        tasks.squad.task tasks.squad.windows tasks.table_format tasks.tables tasks.task tokenizer weight_files""",
-    "work": "checks preparation specimens trainer",
+        tasks.mrpc_raw tasks.reading tasks.sample tasks.squad tasks.squad.decoding tasks.squad.metrics
+        tasks.squad.reader tasks.squad.task tasks.squad.windows tasks.table_format tasks.tables tasks.task tokenizer
+        weight_files""",
+    "work": "checks preparation scoring specimens trainer",
     "runs": "asking inference run run_results training",
     "commands": """
         commands commands.ask commands.backends commands.check commands.config commands.data commands.evaluate
-        commands.models commands.options commands.predict commands.recipes commands.train commands.training""",
+        commands.models commands.options commands.predict commands.recipes commands.score commands.train
+        commands.training""",
     "command line": "__main__ cli",
 }
 LAYER = {
