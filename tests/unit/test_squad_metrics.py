@@ -159,7 +159,7 @@ def test_among_equal_odds_the_order_of_the_file_decides() -> None:
 
 
 def test_version_2_counts_a_missing_id_as_wrong_at_every_threshold() -> None:
-    found = score_squad(ask(a=("x",), b=(), c=()), {"a": "x", "c": ""}, {"a": 9.0, "c": 9.0}, version2=True)
+    found = score_squad(ask(a=("x",), b=(), c=()), {"a": "x", "c": ""}, dict.fromkeys("abc", 9.0), True)
     assert found.missing == ("b",)
     assert found.metrics["exact"] == pytest.approx(100 / 3)  # a is turned into "no answer"; c is right; b is missing
     assert found.metrics["NoAns_exact"] == 50.0

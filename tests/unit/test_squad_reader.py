@@ -70,7 +70,7 @@ def test_an_article_is_decoded_when_its_turn_comes(tmp_path: Path) -> None:
 
 
 def test_memory_holds_the_text_and_little_more(tmp_path: Path) -> None:
-    count, size = 200, 200
+    count, size = 100, 60
     articles = [
         {"title": "", "paragraphs": [{"context": "x", "qas": [ANSWERED | {"id": f"{n}-{m}"} for m in range(size)]}]}
         for n in range(count)
