@@ -42,11 +42,10 @@ def test_an_error_comes_after_the_items_before_it() -> None:
         yield 2
         raise OSError("the disk is gone")
 
-    seen = []
+    iterator = ahead(items())
+    assert [next(iterator), next(iterator)] == [1, 2]
     with pytest.raises(OSError, match="the disk is gone"):
-        for item in ahead(items()):
-            seen.append(item)
-    assert seen == [1, 2]
+        next(iterator)
 
 
 def test_the_thread_ends_when_the_consumer_goes() -> None:
