@@ -36,14 +36,15 @@ LAYERS = {
     "values": "disk model_config world",
     "seam": "backend",
     "material": """
-        checkpoint display downloads features flops layouts log meter parameters pretrained recipe record registry
-        resolve run_folder sampler schedule spellings stopping tasks tasks.glue tasks.metrics tasks.mrpc_raw
+        checkpoint display downloads features flops layouts lengths log meter parameters pretrained recipe record
+        registry resolve run_folder sampler schedule spellings stopping tasks tasks.glue tasks.metrics tasks.mrpc_raw
         tasks.reading tasks.sample tasks.tables tasks.task tokenizer weight_files""",
     "work": "checks preparation specimens trainer",
-    "runs": "inference run run_results training",
+    "runs": """
+        bench bench.measure bench.plan bench.run bench.table bench.workload inference run run_results training""",
     "commands": """
-        commands commands.backends commands.check commands.config commands.data commands.evaluate commands.models
-        commands.options commands.predict commands.recipes commands.train commands.training""",
+        commands commands.backends commands.bench commands.check commands.config commands.data commands.evaluate
+        commands.models commands.options commands.predict commands.recipes commands.train commands.training""",
     "command line": "__main__ cli",
 }
 LAYER = {
