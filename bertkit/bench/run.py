@@ -15,7 +15,7 @@ import numpy as np
 from bertkit import record
 from bertkit.backend import Arrays, Engine, Job, Peak, Precision
 from bertkit.bench.measure import RULES, Amount, Measured, infer_case, train_case
-from bertkit.bench.plan import Case, Plan
+from bertkit.bench.plan import SETTINGS, Case, Plan
 from bertkit.bench.workload import Kind, Workload
 from bertkit.disk import write_json
 from bertkit.display import Display
@@ -69,9 +69,11 @@ class Bench:
             write_json(output, made)
 
     def _settings(self) -> dict[str, Any]:
-        kept = ("model.", "optimizer.", "data.", "seed", "train.micro_batch_size")
-        flat = {key: value for key, value in to_flat(self.plan.recipe).items() if key.startswith(kept)}
-        del flat["model.name"]
+        used = (*SETTINGS[self.plan.kind], "seed")
+        flat = {key: value for key, value in to_flat(self.plan.recipe).items() if key.startswith(used)}
+        of_data = () if self.plan.recipe.task else tuple(key for key in flat if key.startswith("data."))
+        for key in ("model.name", *of_data):  # each case has its own
+            del flat[key]
         return flat | {
             "task": self.plan.recipe.task or None,
             "cut_to": self.plan.longest or None,
@@ -120,7 +122,8 @@ class Bench:
         try:
             with self._engine(self._job(case, work)) as engine:
                 measured = self._measure(engine, case, work)
-                self.peaks.setdefault(case.precision, engine.peak())
+                if case.precision not in self.peaks:
+                    self.peaks[case.precision] = engine.peak()
                 return entry | {"status": "measured"} | self._figures(case, measured, engine)
         except (MemoryError, RuntimeError) as error:
             if not out_of_memory(error):

@@ -24,15 +24,15 @@ Dtypes = Annotated[str, typer.Option("-d", "--dtype", help="Precisions that the 
 Batches = Annotated[str, typer.Option("-b", "--batch-size", help="Sequences on each process: a,b")]
 Lengths = Annotated[
     str | None,
-    typer.Option("--lengths", help="mrpc, squad384, wiki128, wiki512 or whole numbers: a,b  [default: mrpc]"),
+    typer.Option("--lengths", help="mrpc, squad384, wiki128, wiki512 or whole numbers: a,b", show_default="mrpc"),
 ]
 Cut = Annotated[int | None, typer.Option("-s", "--seq-length", min=3, help="Cut longer sequences to this.")]
 Task = Annotated[str | None, typer.Option("-t", "--task", help="Lengths of this task's own data instead.")]
 Steps = Annotated[int | None, typer.Option("--steps", min=2, help="Updates or calls of a case, warm-up included.")]
-Seconds = Annotated[float | None, typer.Option("--seconds", min=0.01, help="About as long a case.  [default: 20]")]
+Seconds = Annotated[float | None, typer.Option("--seconds", min=0.01, help="About as long a case.", show_default="20")]
 Record = Annotated[
     Path | None,
-    typer.Option("-o", "--output", help="The record's file.  [default: runs/bench/<kind>-<time>.json]"),
+    typer.Option("-o", "--output", help="The record's file.", show_default="runs/bench/KIND-TIME.json"),
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the record's file.")]
 
@@ -130,7 +130,7 @@ def _bench(
     if steps is not None and seconds is not None:
         raise UserError("both --steps and --seconds say how much is computed", "give one of them")
     check_sets(kind, sets or ())
-    named = [] if task else split_list(lengths or "mrpc", "--lengths")
+    named = [] if task is not None else split_list("mrpc" if lengths is None else lengths, "--lengths")
     lists = Lists(split_list(model, "-m"), split_list(dtype, "-d"), named, whole_numbers(batch_size, "-b"))
     options = {"backend": backend, "task": task or "", "data.dir": data_dir, "data.seq_length": seq_length}
     resolved = resolve(options | {"seed": seed, "precision": "auto"}, sets or ())
