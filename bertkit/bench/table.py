@@ -5,21 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, TextIO
 
-from rich import box
 from rich.console import Console
 from rich.table import Table
 
-WIDTH = 120  # of plain text; a usual line takes under 100
+WIDTH = 120  # at least: cells are never cut or folded; a usual line takes under 100
 Cells = Mapping[str, str]  # heading -> cell
 
 
 def show(made: Mapping[str, Any], stream: TextIO) -> None:
     """The record of `bertkit bench` for the eye; plain text where `stream` is no terminal."""
     console = Console(file=stream, highlight=False, soft_wrap=False)
-    if not console.is_terminal:
-        console.width = WIDTH
+    console.width = max(console.width, WIDTH)
     rows = [_row(case, made) for case in made["cases"]]
-    table = Table(box=box.SIMPLE if console.is_terminal else None, pad_edge=False, padding=(0, 1, 0, 0))
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
     headings = list(dict.fromkeys(heading for row in rows for heading in row))
     for number, heading in enumerate(headings):
         table.add_column(heading, justify="left" if number < 3 else "right", no_wrap=number > 0, overflow="fold")
@@ -57,10 +55,10 @@ def _row(case: Mapping[str, Any], made: Mapping[str, Any]) -> Cells:
 
 
 def figure(value: float | None) -> str:
-    """At least three digits; - where it is not known."""
+    """Three digits or more; - where it is not known."""
     if value is None:
         return "-"
-    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.3g}"
 
 
 def share(value: float | None) -> str:

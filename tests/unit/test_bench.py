@@ -329,7 +329,8 @@ def test_the_records_file_is_new_unless_asked_otherwise(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "shown"), [(None, "-"), (0.1234, "0.12"), (99.96, "100.0"), (12.34, "12.3"), (123456.7, "123,457")]
+    ("value", "shown"),
+    [(None, "-"), (0.1234, "0.123"), (99.96, "100.0"), (12.34, "12.3"), (123456.7, "123,457")],
 )
 def test_figures_have_three_digits(value: float | None, shown: str) -> None:
     assert figure(value) == shown

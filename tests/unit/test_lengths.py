@@ -14,6 +14,7 @@ from bertkit.errors import UserError
 from bertkit.lengths import BUILT_IN, LEVELS, find_distribution, lengths, masked_counts
 from bertkit.tasks import find_task
 from bertkit.tasks.reading import read_split
+from bertkit.tasks.task import Shape
 from bertkit.tokenizer import read_vocabulary, tokenizer
 
 # name -> mean, mean square, (p50, p90, p99, max): of the data itself, as the module's docstring says
@@ -84,7 +85,7 @@ def quantiles(found: np.ndarray) -> list[int]:
 
 def test_mrpc_is_what_the_data_says(real_data: Path) -> None:
     vocabulary = read_vocabulary(real_data / "minilm" / "vocab.txt")
-    (part,) = read_split(find_task("mrpc"), real_data / "glue", "train", vocabulary, 512)
+    (part,) = read_split(find_task("mrpc"), real_data / "glue", "train", vocabulary, Shape(512))
     assert quantiles(part.features.lengths) == list(BUILT_IN["mrpc"].quantiles)
 
 
