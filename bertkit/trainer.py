@@ -17,6 +17,7 @@ from bertkit.errors import UserError
 from bertkit.features import Features
 from bertkit.meter import Meter
 from bertkit.model_config import Head
+from bertkit.prefetch import ahead
 from bertkit.sampler import by_length
 from bertkit.schedule import Schedule
 from bertkit.tasks import Task
@@ -64,7 +65,7 @@ class Watch(Protocol):
 def fit(engine: Engine, updates: Iterable[Update], plan: Plan, meter: Meter, watch: Watch) -> bool:
     """Drive `engine` over `updates`. Returns whether the plan was carried out; False: a stop was asked for."""
     pending: list[tuple[int, float, Scalars]] = []
-    for update in meter.timed(updates):
+    for update in meter.timed(ahead(updates)):
         learning_rate = plan.learning_rate(update.step)
         scalars = engine.train_step(update, learning_rate)
         meter.count(update, float(scalars["slots"]))

@@ -19,7 +19,6 @@ from bertkit.errors import UserError
 from bertkit.flops import training_flops
 from bertkit.log import RunLog
 from bertkit.meter import Meter, over_ranks, warmup_updates
-from bertkit.prefetch import ahead
 from bertkit.preparation import Prepared, answer_rules
 from bertkit.resolve import Resolved
 from bertkit.run_folder import write_recipe
@@ -92,7 +91,7 @@ class Training:
             self.ready.recipe.train.micro_batch_size,
         )
         with stop_on_signals() as self.stop, self.display.progress("training", last, first - 1) as self.bar:
-            return fit(self.engine, ahead(shares), self.plan, self.meter, self)
+            return fit(self.engine, shares, self.plan, self.meter, self)
 
     def _take_up(self, shaped_by: Mapping[str, Any]) -> None:
         """Go on from the newest whole checkpoint, if there is one."""

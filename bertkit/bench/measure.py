@@ -24,7 +24,6 @@ from bertkit.flops import forward_flops, training_flops
 from bertkit.layouts import pack
 from bertkit.meter import WARMUP_RULE, Meter, Reading, over_ranks, warmup_updates
 from bertkit.model_config import ModelConfig
-from bertkit.prefetch import ahead
 from bertkit.sampler import Sampler, by_length, updates
 from bertkit.trainer import Logged, Plan, fit
 from bertkit.world import World
@@ -112,7 +111,7 @@ def train_case(
     _meet(engine)
     with display.progress("training", steps) as bar:
         watch = _Watch(meter, bar)
-        fit(engine, ahead(shares(1, steps, *ranks)), plan, meter, watch)
+        fit(engine, shares(1, steps, *ranks), plan, meter, watch)
     return Measured(over_ranks(meter.reading(), engine.gather), watch.times, plan.log_every, watch.loss)
 
 

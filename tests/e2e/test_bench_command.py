@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from command import start_ranks
 from conftest import Run, assert_one_line_error
-from e2e.test_ranks import start_ranks
 
 NULL = ("--backend", "null", "-m", "tiny", "-d", "fp32")
 CPU = ("--backend", "cpu", "-m", "tiny", "-d", "fp32")
