@@ -58,7 +58,7 @@ INFER = {
 PEAK = Competitor("peak", "peak", "fp32", "none")  # measures the machine's dense rate in each round
 USUAL = {
     "train": ("bertkit-bf16", "hf-default", "hf-bf16-dynamic", "hf-best", "hf-best+malloc"),
-    "infer": tuple(INFER),
+    "infer": (*INFER, "hf-bf16-sorted+malloc"),
 }
 
 

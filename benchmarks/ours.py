@@ -8,11 +8,13 @@ import numpy as np
 from competitors import Competitor
 
 from bertkit.backend import Engine, Job, Update
+from bertkit.errors import UserError
 from bertkit.features import Features
 from bertkit.model_config import Head, ModelConfig
 from bertkit.registry import choose
 from bertkit.world import World
 
+NAMES = {"fp32": "float32", "bf16": "bfloat16", "int8": "int8"}  # in the engine's description
 Step = Callable[[np.ndarray], np.ndarray]  # (B,) example numbers -> the loss, or (T, 2) logits
 
 
@@ -24,7 +26,10 @@ def engine(
     settings = {name: setting.default for name, setting in choice.backend.settings.items()} | {"threads": threads}
     # the type of `precision` grows with bertkit; the backend refuses what it lacks
     made = choice.backend.engine(Job(config, head, weights, precision=one.precision, settings=settings), World())  # type: ignore[arg-type]
-    return made, dict(made.describe())
+    notes = dict(made.describe())
+    if NAMES[one.precision] not in " ".join(notes.values()):
+        raise UserError(f"bertkit says that it computes in {notes.get('compute dtype')}", "it lacks " + one.precision)
+    return made, notes
 
 
 def trainer(made: Engine, features: Features, rate: float) -> Step:

@@ -21,7 +21,8 @@ def summary(rounds: Sequence[Mapping[str, Any]], reference: str, peaks: Mapping[
     """Competitor -> its rates and its times over the reference's times in the same round.
 
     `rounds`: entries with competitor, precision, round, wall, cpu, steps, sequences, tokens and flops.
-    A ratio above 1 means that the reference needed less. `mfu` is None where no peak of that precision is known.
+    Ratios are of times per real token; above 1 the reference needed less.
+    `mfu` is None where no peak of that precision is known.
     """
     of = {(one["competitor"], one["round"]): one for one in rounds}
     made: dict[str, Any] = {}
@@ -35,10 +36,16 @@ def summary(rounds: Sequence[Mapping[str, Any]], reference: str, peaks: Mapping[
             "sequences_per_second": spread([one["sequences"] / one["wall"] for one in mine]),
             "tokens_per_second": spread([one["tokens"] / one["wall"] for one in mine]),
             "mfu": spread([one["flops"] / one["wall"] / peak for one in mine]) if peak else None,
-            "wall_ratio": spread([one["wall"] / ours["wall"] for one, ours in pairs]) if pairs else None,
-            "cpu_ratio": spread([one["cpu"] / ours["cpu"] for one, ours in pairs]) if pairs else None,
+            "wall_ratio": ratio(pairs, "wall"),
+            "cpu_ratio": ratio(pairs, "cpu"),
         }
     return made
+
+
+def ratio(pairs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]], time: str) -> dict[str, float] | None:
+    """`time` a real token of each pair's first over its second's."""
+    values = [one[time] / one["tokens"] / (ours[time] / ours["tokens"]) for one, ours in pairs]
+    return spread(values) if values else None
 
 
 def table(made: Mapping[str, Any], reference: str) -> str:
@@ -53,7 +60,9 @@ def table(made: Mapping[str, Any], reference: str) -> str:
         ))  # fmt: skip
     widths = [max(len(row[column]) for row in rows) for column in range(len(heads))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join([*lines, f"Medians; ratios: time over {reference}'s in the same round, median (min..max)."])
+    return "\n".join(
+        [*lines, f"Medians; ratios: time a real token over {reference}'s in the same round, median (min..max)."]
+    )
 
 
 def _ratio(value: Mapping[str, float] | None) -> str:

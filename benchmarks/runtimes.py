@@ -32,7 +32,7 @@ def output_names(head: Head) -> tuple[str, ...]:
 
 
 def export(path: Path, config: ModelConfig, head: Head, weights: Mapping[str, np.ndarray]) -> None:
-    """An ONNX file with free batch and length. Attention is eager: its plain products are what optimizers look for."""
+    """An ONNX file with free batch and length. Attention is eager: its products are what optimizers look for."""
     import torch
 
     names = output_names(head)
@@ -50,10 +50,12 @@ def export(path: Path, config: ModelConfig, head: Head, weights: Mapping[str, np
             return tuple(output[name] for name in names)
 
     sample = tuple(torch.ones(2, 16, dtype=torch.int64) for _ in INPUTS)
-    batch, length = torch.export.Dim("batch", min=1, max=4096), torch.export.Dim("length", min=2, max=512)
-    torch.onnx.export(
+    both = {0: "batch", 1: "length"}
+    axes = dict.fromkeys((*INPUTS, "start_logits", "end_logits"), both) | {"logits": {0: "batch"}}
+    torch.onnx.export(  # the older exporter: onnxruntime 1.31 knows its graphs and fuses attention only in them
         Plain().eval(), sample, str(path), input_names=list(INPUTS), output_names=list(names),
-        dynamic_shapes=tuple({0: batch, 1: length} for _ in INPUTS), dynamo=True, external_data=False, verbose=False,
+        dynamic_axes={name: axes[name] for name in (*INPUTS, *names)},
+        opset_version=17, dynamo=False,
     )  # fmt: skip
 
 
@@ -64,11 +66,13 @@ def onnxruntime(
 
     tuned, fused = _fused(file, config, one.name)
     if one.precision == "int8":
+        from onnx import TensorProto
         from onnxruntime.quantization import QuantType, quantize_dynamic
 
         logging.getLogger().setLevel(logging.ERROR)
         quantised = file.with_name(f"{one.name}.int8.onnx")
-        quantize_dynamic(tuned, quantised, weight_type=QuantType.QInt8, per_channel=True)
+        untyped = {"DefaultTensorType": TensorProto.FLOAT}  # ONNX's own inference knows no fused operators
+        quantize_dynamic(tuned, quantised, weight_type=QuantType.QInt8, per_channel=True, extra_options=untyped)
         tuned = quantised
     options = ort.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
@@ -113,7 +117,7 @@ def openvino(
         network = nncf.quantize(
             network, nncf.Dataset(samples), model_type=nncf.ModelType.TRANSFORMER, subset_size=len(samples)
         )
-    hint = "bf16" if one.precision == "bf16" else "f32"
+    hint = "f32" if one.precision == "fp32" else "bf16"  # of int8: what is not quantised
     compiled = core.compile_model(
         network, "CPU",
         {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": hint},

@@ -135,8 +135,8 @@ class Comparison:
             found = self.workers[one.name].ask(f"round {number}")
         except Failed as failure:
             return self.skip(one.name, str(failure))
-        examples = self.plan[number].grouped.ravel()
-        lengths = self.features.lengths[examples]
+        batches = self.plan[number].grouped if one.grouped else self.plan[number].random
+        lengths = self.features.lengths[batches.ravel()]
         count = training_flops if self.options.mode == "train" else forward_flops
         found |= {"competitor": one.name, "precision": one.precision, "round": number, "sequences": len(lengths),
                   "tokens": int(lengths.sum()), "flops": count(self.config, self.kind.head, lengths),
@@ -167,7 +167,10 @@ class Comparison:
 
     def finish(self) -> dict[str, Any]:
         o, lengths = self.options, self.features.lengths
-        used = lengths[np.concatenate([one.grouped.ravel() for one in self.plan[1:]])]
+        timed = {
+            way: length_statistics(lengths[np.concatenate([getattr(one, way).ravel() for one in self.plan[1:]])])
+            for way in ("random", "grouped")
+        }
         reference = self.asked[0].name
         peaks = {name: max(one[name] for one in self.record["peaks"]) for name in ("fp32", "bf16")}
         truth = "hf-default" if (self.work / "hf-default.npy").exists() else reference
@@ -178,7 +181,7 @@ class Comparison:
             "machine": choose("cpu").backend.probe().detail, "threads": o.threads,
             "load_average_at_the_end": os.getloadavg(),
             "model": dataclasses.asdict(self.config), "batch_size": self.kind.batch_size,
-            "lengths": {"all": length_statistics(lengths), "timed": length_statistics(used)},
+            "lengths": {"all": length_statistics(lengths), **timed},
             "competitors": [dataclasses.asdict(one) for one in self.asked], "reference": reference,
             "peak_flops": peaks, "agreement": {"with": truth, **report.agreement(self.work, names, truth)},
             **self.record, "summary": report.summary(self.record["rounds"], reference, peaks),

@@ -1,9 +1,11 @@
 """What the competitors compute: examples with the lengths of a data set, and which of them each round takes.
 
-Every round takes the examples of K batches that Hugging Face's `group_by_length` would make of 50 batches (sorted by
-length, cut into batches), evenly spaced over the 50. A grouped competitor computes these very batches; the others get
-the same examples shuffled into K random batches. So all compute the same examples, and grouping is as good as it is in
-a long training.
+A pool of 50 batches is drawn and sorted by length. *Grouped* batches are consecutive in it, as Hugging Face's
+`group_by_length` makes them of 50 batches; a round takes K of the 50, evenly spaced. *Random* batches are the same
+number of examples, evenly spaced over the same pool one by one and then shuffled. So both have the pool's lengths, and
+neither is easier than in a long training: sorting K batches alone would pad more than sorting 50, and shuffling K
+grouped batches would give random batches of only K different lengths. With K = 50 both are exactly the same examples;
+with fewer their tokens differ by a per cent or so, and times are compared per real token.
 
 Legend: B batch size, K batches of a round, R rounds.
 """
@@ -50,8 +52,6 @@ KINDS = {
 
 @dataclass(frozen=True)
 class Round:
-    """The same examples twice."""
-
     random: np.ndarray  # (K, B) example numbers
     grouped: np.ndarray  # (K, B) in batches of like length, longest batch first
 
@@ -97,20 +97,24 @@ def mrpc_features(file: Path, vocab: Path, limit: int) -> Features:
 
 
 def plan(lengths: np.ndarray, batch_size: int, steps: int, rounds: int, seed: int) -> list[Round]:
-    """`rounds` + 1 rounds of `steps` batches; the first is for warming up."""
+    """`rounds` + 1 rounds of `steps` batches; the first is for warming up and holds the longest batch."""
     stream = np.random.default_rng(seed)
     pool = stream.permutation(len(lengths))[: MEGABATCH * batch_size]
+    if len(pool) < MEGABATCH * batch_size or steps > MEGABATCH:
+        raise SystemExit(f"{steps} steps of {MEGABATCH} batches of {batch_size}: there are {len(lengths)} examples")
     pool = pool[np.argsort(-lengths[pool], kind="stable")]
-    batches = pool[: len(pool) // batch_size * batch_size].reshape(-1, batch_size)
-    if len(batches) < steps:
-        raise SystemExit(f"{len(lengths)} examples make {len(batches)} batches; {steps} steps need as many")
     made = []
     for number in range(rounds + 1):
-        part = (number + 0.5) / (rounds + 1)  # each round takes another place in each of `steps` equal parts
-        chosen = ((np.arange(steps) + part) / steps * len(batches)).astype(int)
-        grouped = batches[chosen]
-        made.append(Round(stream.permutation(grouped.ravel()).reshape(grouped.shape), grouped))
+        part = (number - 0.5) / rounds if number else 0.0  # its place in each of the equal parts
+        grouped = pool.reshape(MEGABATCH, batch_size)[places(MEGABATCH, steps, part)]
+        singles = pool[places(len(pool), grouped.size, part)]
+        made.append(Round(stream.permutation(singles).reshape(grouped.shape), grouped))
     return made
+
+
+def places(total: int, count: int, part: float) -> np.ndarray:
+    """(count,) distinct places of `total`, one in each of `count` equal parts, `part` (0 <= part < 1) of its way in."""
+    return ((np.arange(count) + part) * total / count).astype(np.int64)
 
 
 def write(path: Path, features: Features, rounds: Sequence[Round]) -> None:
