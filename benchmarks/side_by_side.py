@@ -31,6 +31,7 @@ from competitors import Competitor
 from processes import HERE, Failed, Machine, Worker, stamp
 
 from bertkit.disk import to_json, write_arrays, write_text
+from bertkit.errors import UserError
 from bertkit.features import Features
 from bertkit.flops import forward_flops, training_flops
 from bertkit.model_config import ARCHITECTURES, Head, ModelConfig
@@ -72,7 +73,7 @@ def material(o: argparse.Namespace, kind: workloads.Kind) -> tuple[ModelConfig, 
     else:
         source = find_source(o.model)
         config, vocab = source.config, source.vocabulary.path
-        weights = dict(starting_weights(source, kind.head, o.seed).arrays)
+        weights = dict(starting_weights(source, kind.head, o.seed).weights)
     if o.data_dir is None or o.workload != "mrpc":
         count = (workloads.MEGABATCH + 1) * kind.batch_size
         return config, weights, workloads.seeded_features(kind, count, config.vocab_size, o.seed)
@@ -140,7 +141,7 @@ class Comparison:
         count = training_flops if self.options.mode == "train" else forward_flops
         found |= {"competitor": one.name, "precision": one.precision, "round": number, "sequences": len(lengths),
                   "tokens": int(lengths.sum()), "flops": count(self.config, self.kind.head, lengths),
-                  "others_cpu_and_steal": machine.others(found["cpu"])}  # fmt: skip
+                  "others_cpu_and_steal": machine.others(found["cpu_in_all"])}  # fmt: skip
         self.record["rounds"].append(found)
         stamp(f"round {number}/{self.options.rounds} {one.name}: {found['wall'] / found['steps']:.3f} s/step")
 
@@ -210,7 +211,10 @@ def main() -> None:
     if os.getloadavg()[0] > 0.5:
         stamp(f"the machine is not quiet: load average {os.getloadavg()[0]:.1f}")
     with tempfile.TemporaryDirectory() as folder:
-        comparison = Comparison(o, Path(folder))
+        try:
+            comparison = Comparison(o, Path(folder))
+        except UserError as error:
+            raise SystemExit(str(error)) from None
         try:
             made = comparison.run()
         finally:
