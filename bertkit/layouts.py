@@ -30,6 +30,25 @@ class Group:
 
 
 @dataclass(frozen=True)
+class Grain:
+    """What an unpadded batch is rounded up to, so that batches have few shapes and a chip's kernels fit them."""
+
+    slots: int = 1  # a power of two; taken where the tail is 1/32 of the slots at the most, else a smaller one
+    width: int = 1  # of a group's rows
+    waste: float = 0.2  # most of a row that stays empty for a sequence to join its group, before the rounding up
+
+    def tail(self, tokens: int) -> int:
+        """Slots without a token behind so many tokens."""
+        step = self.slots
+        while step > 1 and tokens < 32 * step:
+            step //= 2
+        return -tokens % step
+
+
+FINE = Grain()
+
+
+@dataclass(frozen=True)
 class Layout:
     """A batch in places: `groups` cover every slot exactly once (or are rows of it, padding included)."""
 
@@ -45,14 +64,19 @@ class Layout:
         return len(self.input_ids)
 
 
-def lay_out(batch: Batch, kind: LayoutKind, width: int = 0) -> Layout:
-    """`batch` as `kind`. `width` is the row's length where rows are asked for; 0: as long as the longest sequence."""
+def lay_out(batch: Batch, kind: LayoutKind, width: int = 0, grain: Grain = FINE) -> Layout:
+    """`batch` as `kind`. `width` is the row's length where rows are asked for; 0: as long as the longest sequence.
+
+    `grain` is for unpadded batches: slots without a token stand behind the tokens, in no group.
+    """
     lengths = sequence_lengths(batch)
     longest = int(lengths.max(initial=1))
     if width and width < longest:
         raise UserError(f"a row of {width} tokens cannot hold a sequence of {longest}", "make the rows longer")
     if kind == "unpadded":
-        return _place(batch, kind, np.arange(int(lengths.sum())), int(lengths.sum()), length_groups(lengths))
+        tokens = int(lengths.sum())
+        groups = length_groups(lengths, grain.waste, multiple=grain.width)
+        return _place(batch, kind, np.arange(tokens), tokens + grain.tail(tokens), groups)
     rows = pack(lengths, width or longest) if kind == "packed" else [[i] for i in range(len(lengths))]
     return _in_rows(batch, kind, lengths, rows, width or longest)
 
@@ -77,20 +101,23 @@ def pack(lengths: np.ndarray, width: int) -> list[list[int]]:
     return rows
 
 
-def length_groups(lengths: np.ndarray, waste: float = 0.2, most_tokens: int = 8192) -> tuple[Group, ...]:
-    """Sequences sorted by length and cut into groups, each padded to its own longest.
+def length_groups(
+    lengths: np.ndarray, waste: float = 0.2, most_tokens: int = 8192, multiple: int = 1
+) -> tuple[Group, ...]:
+    """Sequences sorted by length and cut into groups, each padded to its own longest, rounded up to a `multiple`.
 
-    A group ends where a sequence would leave more than `waste` of its row empty, or at `most_tokens` slots.
+    A group ends where a sequence, rounded up, would leave more than `waste` of its row empty, or at `most_tokens`.
     """
     starts = np.concatenate([[0], np.cumsum(lengths)])
+    rounded = lengths + -lengths % multiple
     order = np.argsort(-lengths, kind="stable")
     groups: list[Group] = []
     first = 0
     while first < len(order):
-        width = int(lengths[order[first]])
+        width = int(rounded[order[first]])
         end = first + 1
         while (
-            end < len(order) and lengths[order[end]] >= (1 - waste) * width and (end - first + 1) * width <= most_tokens
+            end < len(order) and rounded[order[end]] >= (1 - waste) * width and (end - first + 1) * width <= most_tokens
         ):
             end += 1
         members = order[first:end]

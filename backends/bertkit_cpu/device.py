@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import resource
 import sys
@@ -12,15 +13,18 @@ import torch
 from torch import Tensor
 
 from bertkit.backend import Job
+from bertkit.layouts import Grain
 from bertkit.world import World
 from bertkit_cpu.extension import load_extension
+from bertkit_cpu.memory import keep_freed_memory
 from bertkit_cpu.topology import is_bound, read_cpu, threads
 from bertkit_torch.device import Device
-from bertkit_torch.dropout import Mask
+from bertkit_torch.dropout import Mask, Shape
 
 
 class CpuDevice(Device):
     layout = "unpadded"
+    grain = Grain(slots=32, width=16, waste=0.05)
 
     def __init__(self) -> None:
         self.notes: dict[str, str] = {}
@@ -30,7 +34,8 @@ class CpuDevice(Device):
         asked = int(job.settings.get("threads", 0))
         count, reason = threads(cpu, world.local_size, asked, env=os.environ, bound=is_bound(cpu))
         torch.set_num_threads(count)
-        self.notes = {"cpu": cpu.model, "threads": f"{count}: {reason}"}
+        memory = keep_freed_memory()
+        self.notes = {"cpu": cpu.model, "threads": f"{count}: {reason}", "memory": memory}
         if job.settings.get("extension", "auto") == "auto":
             self.notes["extension"] = load_extension()
         return torch.device("cpu")
@@ -40,13 +45,15 @@ class CpuDevice(Device):
 
         The rate is rounded to a multiple of 1/65536, and the scale follows the rounded rate.
         """
-        stream = np.random.Generator(np.random.SFC64(key))
+        stream = np.random.SFC64(key)
 
-        def mask(values: Tensor, rate: float) -> Tensor:
+        def mask(shape: Shape, dtype: torch.dtype, rate: float) -> tuple[Tensor, float]:
             dropped = round(rate * 65536)
-            words = stream.integers(0, 65536, size=values.numel(), dtype=np.uint16)
-            kept = torch.from_numpy((words >= dropped).view(np.uint8)).view(values.shape)
-            return kept.to(values.dtype).mul_(65536 / (65536 - dropped))
+            places = math.prod(shape)
+            words = torch.from_numpy(stream.random_raw(-(-places // 4)).view(np.int16))[:places].view(shape)
+            kept = torch.empty(shape, dtype=dtype)
+            torch.ge(words, dropped - 32768, out=kept)
+            return kept, 65536 / (65536 - dropped)
 
         return mask
 

@@ -1,64 +1,131 @@
 """Ragged self-attention by groups of rows: one batched matrix product for each group of like lengths.
 
-Legend: N slots, H hidden, A heads, D head size, G rows of a group, S its width, K places in the rows of all groups.
+The gradient is written by hand: one indexed move brings all heads of all groups into place and another takes their
+gradients back, and the scales of scores and dropout ride on the products.
+
+Legend: N slots, H hidden, A heads, D head size, G rows of a group, Q queries of a row, S its keys, W slots that ask.
 Source: Vaswani et al. 2017, arXiv:1706.03762, section 3.2.1.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from bertkit_torch.dropout import Dropout
-from bertkit_torch.placement import Placed, Rows
+from bertkit_torch.placement import Heads, Move, Rows
 
 
-def attend(qkv: Tensor, placed: Placed, heads: int, drop: Dropout, rate: float) -> Tensor:
-    """(N, 3H) queries, keys and values side by side -> (N, H). Slots see those of their own sequence only."""
-    move = placed.move
-    if move is None:
-        (rows,) = placed.rows
-        return attend_rows(qkv, rows, heads, drop, rate)
-    places = _move(qkv, move.index, move.inverse, None)  # (K, 3H)
-    parts = torch.split(places, [rows.shape[0] * rows.shape[1] for rows in placed.rows])
-    found = [attend_rows(part, rows, heads, drop, rate) for part, rows in zip(parts, placed.rows, strict=True)]
-    return _move(torch.cat(found), move.inverse, move.index, move.real)
+@dataclass(frozen=True)
+class _Plan:
+    heads: Heads
+    drop: Dropout
+    rate: float
+    dtype: torch.dtype  # of the scores and their softmax
 
 
-def attend_rows(qkv: Tensor, rows: Rows, heads: int, drop: Dropout, rate: float) -> Tensor:
-    """(G*S, 3H) -> (G*S, H)."""
-    height, width = rows.shape
-    size = qkv.shape[1] // (3 * heads)
-    query, key, value = qkv.view(height, width, 3, heads, size).permute(2, 0, 3, 1, 4)  # each (G, A, S, D)
-    scores = torch.matmul(query * (1.0 / math.sqrt(size)), key.transpose(-1, -2))  # (G, A, S, S)
-    if rows.mask is not None:
-        scores = scores.masked_fill(~rows.mask, float("-inf"))
-    found = torch.matmul(drop(torch.softmax(scores, -1), rate), value)  # (G, A, S, D)
-    return found.transpose(1, 2).reshape(height * width, heads * size)
+def attend(parts: tuple[Tensor, ...], heads: Heads, drop: Dropout, rate: float, dtype: torch.dtype) -> Tensor:
+    """-> (W, H). Slots see those of their own sequence only.
 
-
-def _move(x: Tensor, there: Tensor, back: Tensor, real: Tensor | None) -> Tensor:
-    moved: Tensor = _Move.apply(x, there, back, real)  # type: ignore[no-untyped-call]
-    return moved
-
-
-class _Move(torch.autograd.Function):
-    """x -> x[there]; the gradient comes back as gradient[back], zero where `real` is False.
-
-    Exact, because padding has no gradient of its own: its keys are masked and its queries are not read. Autograd
-    would add rows up one by one instead, since it cannot know that each slot stands in one real place.
+    `parts`: (N, 3H), queries, keys and values side by side, where all slots ask; else queries (W, H), and keys with
+    values (N, 2H). `dtype`: of the scores and their softmax.
     """
+    found: Tensor = _Attend.apply(_Plan(heads, drop, rate, dtype), *parts)  # type: ignore[no-untyped-call]
+    return found
+
+
+class _Attend(torch.autograd.Function):
+    """Saved: the parts in place, and of each group the softmax and the dropout mask."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, there: Tensor, back: Tensor, real: Tensor | None) -> Tensor:
-        ctx.save_for_backward(back, real)
-        return x.index_select(0, there)
+    def forward(ctx: Any, plan: _Plan, *parts: Tensor) -> Tensor:
+        heads = plan.heads
+        size = parts[0].shape[1] // (heads.count * (3 if len(parts) == 1 else 1))
+        placed = [part.view(-1, size).index_select(0, m.index) for part, m in zip(parts, heads.parts, strict=True)]
+        found = placed[0].new_empty(len(heads.found.index), size)
+        chances, kept, scale = [], [], 1.0
+        for rows, out, (query, key, value) in _groups(heads, found, placed):
+            chance = _softmax(query, key, rows, heads.count, plan.dtype)  # (G*A, Q, S)
+            chances.append(chance)
+            if plan.drop.mask is not None and plan.rate > 0:
+                mask, scale = plan.drop.mask(tuple(chance.shape), chance.dtype, plan.rate)
+                kept.append(mask)
+                chance = chance * mask
+            torch.baddbmm(out, chance.to(value.dtype), value, beta=0, alpha=scale, out=out)
+        ctx.plan, ctx.scale, ctx.sizes = plan, scale, [len(part) for part in parts]
+        ctx.save_for_backward(*placed, *chances, *kept)
+        return _take_back(found, heads.found, heads.asking)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Any) -> tuple[Tensor, None, None, None]:
-        back, real = ctx.saved_tensors
-        gradient = gradients[0].index_select(0, back)
-        return gradient if real is None else gradient * real, None, None, None
+    def backward(ctx: Any, *gradients: Any) -> tuple[Tensor | None, ...]:
+        heads, scale = ctx.plan.heads, ctx.scale
+        count = len(heads.rows)
+        saved = ctx.saved_tensors
+        placed, saved = saved[: len(heads.parts)], saved[len(heads.parts) :]
+        size = placed[0].shape[1]
+        given = gradients[0].reshape(-1, size).index_select(0, heads.found.index)
+        if heads.padding is not None:
+            given.index_fill_(0, heads.padding, 0.0)
+        taken = [torch.empty_like(part) for part in placed]
+        groups = zip(_groups(heads, given, placed), _groups(heads, given, taken), strict=True)
+        for number, ((_, out, (query, key, value)), (_, _, (to_query, to_key, to_value))) in enumerate(groups):
+            chance, mask = saved[number], saved[count + number] if len(saved) > count else None
+            used = chance if mask is None else chance * mask
+            _product(to_value, used.to(out.dtype).transpose(1, 2), out, scale)
+            to_chance = _product(out.new_empty(chance.shape), out, value.transpose(1, 2), scale)
+            to_chance = to_chance.to(chance.dtype) if mask is None else to_chance.to(chance.dtype).mul_(mask)
+            to_score = torch._softmax_backward_data(to_chance, chance, -1, chance.dtype).to(out.dtype)
+            _product(to_query, to_score, key, 1 / math.sqrt(size))
+            _product(to_key, to_score.transpose(1, 2), query, 1 / math.sqrt(size))
+        moves = zip(taken, heads.parts, ctx.sizes, strict=True)
+        return None, *(_take_back(part, move, slots) for part, move, slots in moves)
+
+
+def _softmax(query: Tensor, key: Tensor, rows: Rows, heads: int, dtype: torch.dtype) -> Tensor:
+    """(G*A, Q, D) and (G*A, S, D) -> (G*A, Q, S) in `dtype`."""
+    query, key = query.to(dtype), key.to(dtype).transpose(1, 2)
+    scores = query.new_empty(len(query), query.shape[1], key.shape[2])
+    scale = 1 / math.sqrt(query.shape[2])
+    if rows.bias is None:
+        _product(scores, query, key, scale)
+    else:
+        scores.view(-1, heads, *scores.shape[1:]).copy_(rows.bias)
+        scores.baddbmm_(query, key, alpha=scale)
+    return torch.softmax(scores, -1)
+
+
+def _product(out: Tensor, left: Tensor, right: Tensor, scale: float) -> Tensor:
+    return torch.baddbmm(out, left, right, beta=0, alpha=scale, out=out)
+
+
+def _groups(
+    heads: Heads, found: Tensor, parts: Sequence[Tensor]
+) -> Iterator[tuple[Rows, Tensor, tuple[Tensor, Tensor, Tensor]]]:
+    """Of each group: its rows, and its views (G*A, Q or S, D) of what is found, of queries, keys and values."""
+    size = found.shape[1]
+    if len(parts) == 1:
+        query, key, value = torch.split(parts[0], [len(found), *[(len(parts[0]) - len(found)) // 2] * 2])
+    else:
+        query, (key, value) = parts[0], parts[1].chunk(2)
+    asked = seen = 0
+    for rows in heads.rows:
+        groups = rows.shape[0] * heads.count
+        ask, see = (slice(asked, asked + groups * rows.shape[1]), slice(seen, seen + groups * rows.shape[2]))
+        asked, seen = ask.stop, see.stop
+        triple = query[ask].view(groups, -1, size), key[see].view(groups, -1, size), value[see].view(groups, -1, size)
+        yield rows, found[ask].view(groups, -1, size), triple
+
+
+def _take_back(places: Tensor, move: Move, slots: int) -> Tensor:
+    """(heads in places, D) -> (slots, all heads of a slot): zero for slots that stand nowhere."""
+    size = places.shape[1]
+    standing = len(move.inverse)
+    out = places.new_empty(slots * move.heads, size)
+    torch.index_select(places, 0, move.inverse, out=out[:standing])
+    out[standing:].zero_()
+    return out.view(slots, -1)

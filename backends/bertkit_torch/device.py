@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from bertkit.backend import Job, LayoutKind, OptimizerSpec, Peak, Precision
+from bertkit.layouts import Grain
 from bertkit.world import World
 from bertkit_torch.dropout import Mask, torch_masks
 from bertkit_torch.optimizer import AdamW
@@ -22,6 +23,7 @@ class Device:
 
     collectives = "gloo"  # torch.distributed's name of the vendor's library
     layout: LayoutKind = "padded"  # what `auto` means here
+    grain = Grain()  # of unpadded batches
 
     def open(self, job: Job, world: World) -> torch.device:
         """Choose the device of this process; called once, before anything is put on it."""

@@ -14,7 +14,7 @@ from bertkit.layouts import Layout, lay_out
 from bertkit.world import World
 from bertkit_torch.bert import Bert, Outputs
 from bertkit_torch.device import Device
-from bertkit_torch.dropout import Dropout, dropout, no_dropout, stream_key
+from bertkit_torch.dropout import Dropout, stream_key
 from bertkit_torch.losses import loss
 from bertkit_torch.optimizer import read
 from bertkit_torch.placement import place
@@ -46,7 +46,7 @@ class TorchEngine:
         for number, batch in enumerate(update.micro_batches):
             if len(batch["cu_seqlens"]) == 1:  # this rank has no sequence in this micro-batch
                 continue
-            layout = lay_out(batch, self.layout)
+            layout = lay_out(batch, self.layout, grain=self.device.grain)
             slots += layout.slots
             value = self._loss(weights, batch, layout, update, number)
             value.backward()  # type: ignore[no-untyped-call]  # torch 2.13 leaves it untyped
@@ -59,10 +59,8 @@ class TorchEngine:
 
     def _loss(self, weights: ComputeWeights, batch: Batch, layout: Layout, update: Update, number: int) -> Tensor:
         key = stream_key(self.job.seed, update.step, self.world.rank, number)
-        drop = dropout(self.device.masks(key, self.place))
-        tensors = self._tensors(batch)
-        outputs = self._forward(weights, tensors, layout, drop)
-        return loss(self.job.head.kind, outputs, tensors, update.label_counts)
+        outputs = self._forward(weights, batch, layout, Dropout(self.device.masks(key, self.place)))
+        return loss(self.job.head.kind, outputs, self._tensors(batch), update.label_counts)
 
     def _update(self, total: Tensor, learning_rate: float) -> Tensor:
         """Sum gradients and loss over the ranks, clip, step. Returns the gradients' norm before clipping."""
@@ -81,16 +79,17 @@ class TorchEngine:
         with torch.no_grad():
             if self._inference is None:
                 self._inference = self.model.compute_weights(self.dtype)
-            layout = lay_out(batch, self.layout)
-            outputs = self._forward(self._inference, self._tensors(batch), layout, no_dropout)
+            layout = lay_out(batch, self.layout, grain=self.device.grain)
+            outputs = self._forward(self._inference, batch, layout, Dropout())
         return {name: tensor.float().cpu().numpy() for name, tensor in outputs.items()}
 
-    def _forward(self, weights: ComputeWeights, batch: Mapping[str, Tensor], layout: Layout, drop: Dropout) -> Outputs:
-        outputs: Outputs = self.model(weights, place(layout, self.place), batch, drop)
+    def _forward(self, weights: ComputeWeights, batch: Batch, layout: Layout, drop: Dropout) -> Outputs:
+        kind, heads = self.job.head.kind, self.job.model.num_attention_heads
+        outputs: Outputs = self.model(weights, place(layout, batch, kind, heads, self.place, self.dtype), drop)
         return outputs
 
     def _tensors(self, batch: Batch) -> dict[str, Tensor]:
-        """What the heads and losses read of the batch, on the device."""
+        """What the losses read of the batch, on the device."""
         skipped = ("input_ids", "token_type_ids", "example_ids")
         arrays = {name: array for name, array in batch.items() if name not in skipped}
         arrays["cu_seqlens"] = arrays["cu_seqlens"].astype(np.int64)

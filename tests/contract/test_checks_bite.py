@@ -36,10 +36,15 @@ def ignore_the_layout(engine: Any) -> None:
 
     place = module.place
 
+    def unmasked(heads: Any) -> Any:
+        rows = tuple(dataclasses.replace(row, bias=None) for row in heads.rows)
+        return dataclasses.replace(heads, rows=rows)
+
     def forward(weights: Any, batch: Any, layout: Any, drop: Any) -> Any:
-        placed = place(layout, engine.place)
-        rows = tuple(dataclasses.replace(row, mask=None) for row in placed.rows)
-        return engine.model(weights, dataclasses.replace(placed, rows=rows), batch, drop)
+        job = engine.job
+        placed = place(layout, batch, job.head.kind, job.model.num_attention_heads, engine.place, engine.dtype)
+        last = unmasked(placed.last) if placed.last else None
+        return engine.model(weights, dataclasses.replace(placed, heads=unmasked(placed.heads), last=last), drop)
 
     engine._forward = forward
 

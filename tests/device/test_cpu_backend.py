@@ -69,15 +69,41 @@ def test_the_extension_is_used_only_where_it_fits(
 def test_dropout_keeps_the_share_and_the_mean() -> None:
     """10 % of a million places are dropped to within 4 standard deviations; the rest is scaled so the mean stays 1."""
     from bertkit_cpu.device import CpuDevice
-    from bertkit_torch.dropout import dropout, stream_key
+    from bertkit_torch.dropout import Dropout, stream_key
 
     ones = torch.ones(1000, 1000)
     for masks in (CpuDevice().masks, super(CpuDevice, CpuDevice()).masks):
-        drop = dropout(masks(stream_key(1, 2, 0, 0), torch.device("cpu")))
+        drop = Dropout(masks(stream_key(1, 2, 0, 0), torch.device("cpu")))
         dropped = drop(ones, 0.1)
         assert float((dropped == 0).float().mean()) == pytest.approx(0.1, abs=4 * (0.09 / 1e6) ** 0.5)
         assert float(dropped.mean()) == pytest.approx(1.0, abs=2e-3)
         assert not torch.equal(dropped, drop(ones, 0.1))  # each site draws its own mask
-        again = dropout(masks(stream_key(1, 2, 0, 0), torch.device("cpu")))
+        again = Dropout(masks(stream_key(1, 2, 0, 0), torch.device("cpu")))
         assert torch.equal(dropped, again(ones, 0.1))
         assert drop(ones, 0.0) is ones
+
+
+def test_neighbouring_places_are_dropped_independently() -> None:
+    """The four places that one random word serves, and the next: no two agree more often than chance (4 sigma)."""
+    from bertkit_cpu.device import CpuDevice
+    from bertkit_torch.dropout import stream_key
+
+    kept, scale = CpuDevice().masks(stream_key(1, 2, 0, 0), torch.device("cpu"))((1_000_000,), torch.float32, 0.3)
+    assert scale == pytest.approx(1 / 0.7, rel=1e-4)
+    for distance in (1, 2, 3, 4, 5, 8):
+        both = float((kept[:-distance] * kept[distance:]).mean())
+        assert both == pytest.approx(0.49, abs=4 * (0.49 * 0.51 / 1e6) ** 0.5 * 1.5), distance
+
+
+def test_freed_memory_is_kept() -> None:
+    """Under glibc a second update touches no new page: a tensor as large as the last one has its place."""
+    import resource
+
+    from bertkit_cpu.memory import keep_freed_memory
+
+    if not keep_freed_memory().startswith("freed blocks are kept"):
+        pytest.skip("not glibc")
+    torch.zeros(64 << 20, dtype=torch.uint8)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.zeros(60 << 20, dtype=torch.uint8)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before < 1000  # 15,000 otherwise
