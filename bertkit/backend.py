@@ -158,6 +158,15 @@ class Backend(Protocol):
         """Raises UserError where the job asks for what this machine cannot do."""
 
 
+# What `Engine.predict` returns, by head.
+OUTPUTS: Mapping[HeadKind, tuple[str, ...]] = {
+    "classification": ("logits",),
+    "regression": ("logits",),
+    "span": ("start_logits", "end_logits"),
+    "pretraining": ("masked_logits", "logits"),
+}
+
+
 def sequence_lengths(batch: Batch) -> np.ndarray:
     """(B,) tokens of each sequence."""
     return np.diff(batch["cu_seqlens"])

@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 import bertkit
-from bertkit.commands import backends, check, config, data, evaluate, models, predict, recipes, train
+from bertkit.commands import ask, backends, bench, check, config, data, evaluate, models, predict, recipes, score, train
 from bertkit.errors import Stopped, UserError
 from bertkit.spellings import translate
 
@@ -44,6 +44,9 @@ app = typer.Typer(
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.command("predict")(predict.predict)
+app.command("ask")(ask.ask)
+app.command("score")(score.score)
+app.add_typer(bench.app, name="bench")
 app.command("backends")(backends.backends)
 app.command("check")(check.check)
 app.command("models")(models.models)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TextIO
 
 from rich.console import Console
@@ -38,6 +38,21 @@ class Display:
 
     def warn(self, text: str) -> None:
         self.say(f"warning: {text}")
+
+    def follow(self) -> Callable[[str, int, int], None]:
+        """What to call with (what, done, of how many; 0: not known). Work that is over in two seconds shows nothing."""
+        started: dict[str, float] = {}
+        shown: dict[str, float] = {}
+
+        def tell(what: str, done: int, of: int) -> None:
+            now = time.monotonic()
+            first = started.setdefault(what, now)
+            every = SECONDS_BETWEEN_LINES if what in shown else 2.0
+            if now - shown.get(what, first) >= every:
+                shown[what] = now
+                self.say(f"{what}: {done:,}" + (f" of {of:,}" if of else ""))
+
+        return tell
 
     @contextlib.contextmanager
     def progress(self, what: str, total: int, done: int = 0) -> Iterator[Counter]:

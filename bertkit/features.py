@@ -10,7 +10,7 @@ import json
 import logging
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,9 @@ from bertkit.backend import Batch
 from bertkit.disk import read_arrays, write_arrays
 from bertkit.errors import UserError
 
-FORMAT = 1  # of the cache file; part of its key
+FORMAT = 2  # of the cache file; part of its key
+COMPACT = ("input_ids", "token_type_ids")
+LABEL, NOTE = "label.", "note."  # prefixes of names in the cache file
 logger = logging.getLogger(__name__)
 
 
@@ -31,6 +33,7 @@ class Features:
     token_type_ids: np.ndarray  # (T,) int32
     cu_seqlens: np.ndarray  # (N+1,) int64: example i is tokens cu_seqlens[i] to cu_seqlens[i+1]
     labels: Mapping[str, np.ndarray]  # each (N,); empty where the data has no labels
+    notes: Mapping[str, np.ndarray] = field(default_factory=dict)  # what answering needs and no model sees
 
     def __len__(self) -> int:
         return len(self.cu_seqlens) - 1
@@ -54,9 +57,10 @@ class Features:
         }
 
     def digest(self) -> str:
-        """SHA-256 over all arrays: the same data gives the same digest on every machine."""
+        """SHA-256 over all that a model sees: the same data gives the same digest on every machine."""
         total = hashlib.sha256()
-        for name, array in sorted(_flat(self).items()):
+        seen = {name: array for name, array in _flat(self).items() if not name.startswith(NOTE)}
+        for name, array in sorted(seen.items()):
             total.update(f"{name} {array.dtype.str} {array.shape}".encode())
             total.update(np.ascontiguousarray(array).data)
         return total.hexdigest()
@@ -84,7 +88,7 @@ def cached(folder: Path | None, name: str, key: str, build: Callable[[], Feature
     features = build()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_arrays(path, _flat(features), {"key": key})
+        write_arrays(path, _compact(_flat(features)), {"key": key})
     except (UserError, OSError) as error:
         logger.warning("features are not kept for the next run: %s", error)
     return features
@@ -95,10 +99,22 @@ def _flat(features: Features) -> dict[str, np.ndarray]:
         "input_ids": features.input_ids,
         "token_type_ids": features.token_type_ids,
         "cu_seqlens": features.cu_seqlens,
-        **{f"label.{name}": values for name, values in features.labels.items()},
+        **{f"{LABEL}{name}": values for name, values in features.labels.items()},
+        **{f"{NOTE}{name}": values for name, values in features.notes.items()},
     }
 
 
 def _unflat(arrays: Mapping[str, np.ndarray]) -> Features:
-    labels = {name.removeprefix("label."): value for name, value in arrays.items() if name.startswith("label.")}
-    return Features(arrays["input_ids"], arrays["token_type_ids"], arrays["cu_seqlens"], labels)
+    def named(prefix: str) -> dict[str, np.ndarray]:
+        return {name.removeprefix(prefix): value for name, value in arrays.items() if name.startswith(prefix)}
+
+    ids, types = (arrays[name].astype(np.int32) for name in COMPACT)
+    return Features(ids, types, arrays["cu_seqlens"], named(LABEL), named(NOTE))
+
+
+def _compact(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The arrays as they are kept: token numbers in the smallest type that holds them, a third of the bytes."""
+    return {
+        name: array.astype(np.min_scalar_type(int(array.max(initial=0)))) if name in COMPACT else array
+        for name, array in arrays.items()
+    }

@@ -6,23 +6,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from bertkit.backend import Engine, Job
-from bertkit.disk import write_json
 from bertkit.display import Display
 from bertkit.errors import UserError
 from bertkit.model_config import ARCHITECTURES
-from bertkit.preparation import cache_folder, choose_target, find_model
+from bertkit.preparation import answer_rules, cache_folder, choose_target, find_model, sequence_shape
 from bertkit.pretrained import Source, starting_weights
 from bertkit.recipe import Recipe, Value
 from bertkit.resolve import read_toml
-from bertkit.run_folder import write_answers
 from bertkit.tasks import Task, find_task
-from bertkit.tasks.reading import read_file, read_split
-from bertkit.tasks.task import split_files, task_folder
+from bertkit.tasks.reading import own_file, read_part, read_split
+from bertkit.tasks.task import Part, SplitName
+from bertkit.trainer import answer
 from bertkit.trainer import evaluate as evaluate_parts
-from bertkit.trainer import predict as predict_features
 from bertkit.world import World
 
 
@@ -37,7 +33,10 @@ class Loaded:
 
 
 # Settings of its training that a model is scored and asked with, where nothing else is said.
-KEPT = ("task", "precision", "data.dir", "data.seq_length", "model.casing")
+KEPT = (
+    "task", "precision", "data.dir", "data.dev_file", "data.seq_length", "data.doc_stride", "data.query_length",
+    "model.casing", "answers.n_best", "answers.longest", "answers.null_threshold",
+)  # fmt: skip
 
 
 def run_settings(run: str) -> dict[str, Value]:
@@ -80,48 +79,46 @@ def load(recipe: Recipe, world: World) -> Loaded:
 def evaluate(recipe: Recipe, world: World, display: Display) -> dict[str, Any]:
     """Metrics on the task's dev set."""
     loaded = load(recipe, world)
-    data_dir = Path(recipe.data.dir).expanduser()
-    vocabulary, length = loaded.source.vocabulary, recipe.data.seq_length
-    cache = cache_folder(recipe.data)
-    parts = read_split(loaded.task, data_dir, "dev", vocabulary, length, recipe.data.eval_rows, cache)
+    parts = _split(loaded, recipe, "dev", recipe.data.eval_rows, display, recipe.data.dev_file)
     size = recipe.evaluation.batch_size
-    metrics, _ = evaluate_parts(loaded.engine, loaded.task, parts, size, world, display)
+    metrics, _ = evaluate_parts(loaded.engine, loaded.task, parts, answer_rules(recipe), size, world, display)
     loaded.engine.close()
     return {
         "model": str(loaded.source.folder),
         "task": loaded.task.name,
         "precision": loaded.precision,
-        "examples": sum(len(part.features) for part in parts),
+        "examples": sum(part.examples for part in parts),
         "metrics": metrics,
     }
 
 
 def predict(recipe: Recipe, file: Path | None, output: Path, world: World, display: Display) -> list[dict[str, Any]]:
-    """Answers for `file`, or for the task's test set, in GLUE's submission format under `output`."""
+    """Answers for `file`, or for the task's test set, in the task's own format under `output`."""
+    if file is not None:
+        own_file(str(file))  # refused before the model is loaded
     loaded = load(recipe, world)
+    parts = [_file(loaded, recipe, file, display)] if file else _split(loaded, recipe, "test", 0, display)
     made = []
-    for path, part in _files(loaded.task, recipe, file):
-        examples, features = read_file(loaded.task, path, loaded.source.vocabulary, recipe.data.seq_length)
-        with display.progress("predicting", len(features)) as bar:
-            logits = predict_features(loaded.engine, features, recipe.evaluation.batch_size, world, bar.add)
-        target = output / loaded.task.submission[part]
-        entry = {"file": str(path), "examples": len(features), "predictions": str(target)}
-        if examples.labels is not None:
-            entry["metrics"] = loaded.task.score(logits, examples.labels)
+    for part in parts:
+        size = recipe.evaluation.batch_size
+        answered = answer(loaded.engine, loaded.task, part, answer_rules(recipe), size, world, display)
+        entry: dict[str, Any] = {"file": str(part.file), "examples": part.examples}
         if world.is_first:
-            write_answers(target, loaded.task.answers(logits))
-            write_json(target.with_suffix(".logits.json"), _rounded(logits))
-        made.append(entry)
+            entry["predictions"] = str(answered.write(output, ""))
+        made.append(entry | ({"metrics": answered.metrics} if answered.metrics else {}))
     loaded.engine.close()
     return made
 
 
-def _files(task: Task, recipe: Recipe, file: Path | None) -> list[tuple[Path, str]]:
-    if file is not None:
-        return [(file, next(iter(task.submission)))]
-    folder = task_folder(task, Path(recipe.data.dir).expanduser())
-    return [(folder / split.file, split.part) for split in split_files(task, "test")]
+def _split(loaded: Loaded, recipe: Recipe, split: SplitName, rows: int, display: Display, file: str = "") -> list[Part]:
+    folder, shape = Path(recipe.data.dir).expanduser(), sequence_shape(recipe.data, rows)
+    cache = cache_folder(recipe.data)
+    return read_split(loaded.task, folder, split, loaded.source.vocabulary, shape, cache, display.follow(), file)
 
 
-def _rounded(logits: np.ndarray) -> list[list[float]]:
-    return [[float(f"{value:.7g}") for value in row] for row in logits]
+def _file(loaded: Loaded, recipe: Recipe, file: Path, display: Display) -> Part:
+    """A file in the format of the task's test set, or of its dev set."""
+    one = loaded.task.format.fitting(loaded.task, file, "test")
+    shape = sequence_shape(recipe.data, 0)
+    cache = cache_folder(recipe.data)
+    return read_part(loaded.task, file, "test", one, loaded.source.vocabulary, shape, cache, display.follow())

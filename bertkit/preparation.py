@@ -16,8 +16,8 @@ from bertkit.pretrained import Source, find_source, starting_weights
 from bertkit.recipe import DataSection, Recipe
 from bertkit.registry import Choice, choose
 from bertkit.tasks import Task, find_task
-from bertkit.tasks.reading import Part, Progress, read_split
-from bertkit.tasks.task import SplitName, task_folder
+from bertkit.tasks.reading import Progress, read_split
+from bertkit.tasks.task import AnswerRules, Part, Shape, SplitName, task_folder
 from bertkit.weight_files import Fit
 
 logger = logging.getLogger(__name__)
@@ -59,11 +59,12 @@ def prepare(recipe: Recipe, say: Say, progress: Progress) -> Prepared:
     source = find_model(recipe, task_vocab)
     cache = cache_folder(recipe.data)
 
-    def read(split: SplitName, rows: int) -> list[Part]:
-        length = recipe.data.seq_length
-        return read_split(task, data_dir, split, source.vocabulary, length, rows, cache, progress)
+    def read(split: SplitName, rows: int, file: str) -> list[Part]:
+        shape = sequence_shape(recipe.data, rows)
+        return read_split(task, data_dir, split, source.vocabulary, shape, cache, progress, file)
 
-    (train,), dev = read("train", recipe.data.train_rows), read("dev", recipe.data.eval_rows)
+    (train,) = read("train", recipe.data.train_rows, recipe.data.train_file)
+    dev = read("dev", recipe.data.eval_rows, recipe.data.dev_file)
     fit = starting_weights(source, task.head, recipe.seed)
     say_fit(fit, source, say)
     job = Job(
@@ -139,6 +140,16 @@ def check_job(backend: Backend, task: Task, recipe: Recipe) -> None:
         raise UserError(f"backend {backend.name} has no head for {task.name}", f"its heads: {', '.join(can.heads)}")
     if recipe.model.layout != "auto" and recipe.model.layout not in can.layouts:
         raise UserError(f"backend {backend.name} has no layout {recipe.model.layout}", ", ".join(can.layouts))
+
+
+def sequence_shape(data: DataSection, rows: int) -> Shape:
+    """How the recipe has `rows` examples (0: all) made into sequences."""
+    return Shape(data.seq_length, rows, data.doc_stride, data.query_length, data.strict)
+
+
+def answer_rules(recipe: Recipe) -> AnswerRules:
+    section = recipe.answers
+    return AnswerRules(section.n_best, section.longest, section.null_threshold)
 
 
 def check_length(data: DataSection, source: Source) -> None:

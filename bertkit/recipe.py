@@ -49,8 +49,13 @@ class DataSection:
     seq_length: Annotated[int, Field(ge=3)] = Field(
         default=128, description="most tokens of an example, [CLS] and [SEP] included"
     )
-    train_rows: Whole = Field(default=0, description="train on the first so many rows only; 0: all")
-    eval_rows: Whole = Field(default=0, description="evaluate on the first so many rows only; 0: all")
+    doc_stride: Positive = Field(default=128, description="tokens from one window over a long context to the next")
+    query_length: Positive = Field(default=64, description="most tokens of a question; the rest is cut off")
+    train_rows: Whole = Field(default=0, description="train on the first so many examples only; 0: all")
+    eval_rows: Whole = Field(default=0, description="evaluate on the first so many examples only; 0: all")
+    train_file: Text = Field(default="", description="a training file in place of the task's own")
+    dev_file: Text = Field(default="", description="a dev file in place of the task's own")
+    strict: bool = Field(default=False, description="true: an answer that is not in its context is an error")
     cache: Text = Field(
         default="auto", description="folder for encoded features; 'auto': the user's cache folder; 'off': none"
     )
@@ -97,6 +102,15 @@ class EvaluationSection:
 
 
 @dataclass(frozen=True, config=_STRICT)
+class AnswersSection:
+    n_best: Positive = Field(default=20, description="spans kept for a question, and considered in each window")
+    longest: Positive = Field(default=30, description="most tokens of an answer")
+    null_threshold: float = Field(
+        default=0.0, description="v2.0: no answer where its score is this much above the best answer's"
+    )
+
+
+@dataclass(frozen=True, config=_STRICT)
 class CheckpointSection:
     every: Whole = Field(default=0, description="updates between checkpoints; 0: each epoch")
     keep: Positive = Field(default=3, description="newest checkpoints kept, besides the best")
@@ -129,6 +143,7 @@ class Recipe:
     optimizer: OptimizerSection = OptimizerSection()
     schedule: ScheduleSection = ScheduleSection()
     evaluation: EvaluationSection = EvaluationSection()
+    answers: AnswersSection = AnswersSection()
     checkpoint: CheckpointSection = CheckpointSection()
     log: LogSection = LogSection()
     device: Mapping[str, str | int | float | bool] = Field(

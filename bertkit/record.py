@@ -26,8 +26,8 @@ SCHEMA = 1
 PACKAGES = ("numpy", "tokenizers", "safetensors", "scikit-learn", "scipy", "torch", "tensorflow", "mpi4py")
 
 
-def environment(world: World, engine: Engine) -> dict[str, Any]:
-    """Versions, machine and what the engine chose."""
+def environment(world: World, engine: Engine | None = None) -> dict[str, Any]:
+    """Versions, machine and, of a single engine, what it chose."""
     return {
         "command": shlex.join(["bertkit", *sys.argv[1:]]),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -41,7 +41,7 @@ def environment(world: World, engine: Engine) -> dict[str, Any]:
             "memory_bytes": memory_bytes(),
             "processes": world.size,
             "launcher": world.launcher,
-            **engine.describe(),
+            **(engine.describe() if engine else {}),
         },
     }
 

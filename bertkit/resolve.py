@@ -1,6 +1,6 @@
 """From all places where a setting can stand to one recipe.
 
-Option > --set > --config > environment > recipe > default.
+Option > --set > --config > environment > recipe (or the one that the task names) > default.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 
 from bertkit.errors import UserError, nearest
 from bertkit.recipe import DEVICE, KEYS, Recipe, Value, build, check_key, flatten, to_flat
+from bertkit.tasks import task_recipe
 
 PREFIX = "BERTKIT_"
 NOT_SETTINGS = ("BERTKIT_TEST_DATA", "BERTKIT_CACHE")  # variables of ours that are no recipe keys
@@ -59,6 +60,9 @@ def resolve(
         layers.append((read_toml(config), str(config)))
     layers += [(dict([parse_set(text)]), "--set") for text in sets]
     layers.append(({key: value for key, value in options.items() if value is not None}, "option"))
+    task = next((layer["task"] for layer, _ in reversed(layers) if "task" in layer), "")
+    if not recipe and not run and (own := task_recipe(str(task))):
+        layers.insert(0, (read_recipe(own), f"recipe {own}, as {task} has it"))
     for layer, source in layers:
         for key, value in layer.items():
             check_key(key, source)

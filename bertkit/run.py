@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,8 +21,8 @@ from bertkit.world import World
 
 # Settings that do not shape the trained weights, so a resume may change them.
 FREE = (
-    "backend", "output", "train.micro_batch_size", "data.dir", "data.cache", "model.layout", "log.", "checkpoint.",
-    "evaluation.", "device.",
+    "backend", "output", "train.micro_batch_size", "data.dir", "data.cache", "data.train_file", "data.dev_file",
+    "data.strict", "model.layout", "log.", "checkpoint.", "evaluation.", "answers.", "device.",
 )  # fmt: skip
 
 
@@ -82,7 +81,7 @@ def train(
     folder = output_folder(recipe)
     if world.is_first and not dry_run:
         refuse_taken(folder, resume, overwrite)
-    ready = prepare(recipe, display.say, functools.partial(_show, display))
+    ready = prepare(recipe, display.say, display.follow())
     sampler = make_sampler(ready, world)
     plan = make_plan(recipe, sampler)
     introduce(ready, plan, sampler, world, folder, display)
@@ -104,22 +103,18 @@ def introduce(ready: Prepared, plan: Plan, sampler: Sampler, world: World, folde
     recipe, features = ready.recipe, ready.train.features
     display.say(f"backend: {ready.choice.backend.name} ({ready.choice.reason})")
     display.say(f"precision: {ready.precision} ({ready.precision_reason})")
-    dev = " + ".join(f"{len(part.features):,}" for part in ready.dev)
+    dev = " + ".join(f"{part.examples:,}" for part in ready.dev)
+    made = f" in {len(features):,} windows" if len(features) > ready.train.examples else ""
     display.say(
-        f"task: {ready.task.name}, {len(features):,} examples to learn from, {dev} to evaluate on, "
+        f"task: {ready.task.name}, {ready.train.examples:,} examples to learn from{made}, {dev} to evaluate on, "
         f"{features.lengths.mean():.1f} tokens each on average"
     )
     for part in (ready.train, *ready.dev):
-        if part.skipped:
-            display.warn(f"{part.file}: {part.skipped} broken rows of the published file are left out")
+        for fault in part.faults:
+            display.warn(f"{part.file}: {fault}")
     shares = f" ({recipe.train.batch_size} on each of {world.size} processes)" if world.size > 1 else ""
     display.say(
         f"plan: {plan.steps:,} updates of {sampler.batch_size} sequences{shares}, "
         f"peak learning rate {recipe.optimizer.learning_rate:g}, seed {recipe.seed}"
     )
     display.say(f"output: {folder}")
-
-
-def _show(display: Display, what: str, done: int, of: int) -> None:
-    if of > 20_000:  # less is over within two seconds
-        display.say(f"{what}: {done:,} of {of:,}")

@@ -106,9 +106,3 @@ def _toml(value: Value) -> str:
         return repr(value)
     # a JSON string, whole number or truth value is TOML too, save that TOML wants DEL escaped
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-
-
-def write_answers(path: Path, answers: list[str]) -> None:
-    """GLUE's submission format: a header, then number and answer."""
-    rows = [f"{number}\t{answer}" for number, answer in enumerate(answers)]
-    write_text(path, "\n".join(["index\tprediction", *rows]) + "\n")

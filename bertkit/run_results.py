@@ -16,10 +16,11 @@ from bertkit.backend import Arrays, Peak
 from bertkit.checkpoint import Progress
 from bertkit.disk import write_json
 from bertkit.meter import Meter, Reading
-from bertkit.preparation import Prepared
+from bertkit.preparation import Prepared, answer_rules
 from bertkit.resolve import Resolved
-from bertkit.run_folder import write_answers, write_model
+from bertkit.run_folder import write_model
 from bertkit.sampler import Sampler
+from bertkit.tasks.task import Answered
 from bertkit.world import World
 
 
@@ -33,7 +34,7 @@ class Results:
     environment: Mapping[str, Any]
     progress: Progress
     metrics: Mapping[str, float]
-    logits: list[np.ndarray]
+    answered: list[Answered]
     reading: Reading
     meter: Meter
     peak: Peak
@@ -54,9 +55,8 @@ def write_results(folder: Path | None, results: Results, weights: Arrays) -> dic
     ready = results.ready
     source = ready.source
     write_model(folder, source.config, ready.task.head, ready.task.labels, source.vocabulary, weights)
-    for part, logits in zip(ready.dev, results.logits, strict=True):
-        name = ready.task.submission[part.name].replace(".tsv", "-dev.tsv")
-        write_answers(folder / "predictions" / name, ready.task.answers(logits))
+    for answered in results.answered:
+        answered.write(folder / "predictions", "-dev")
     write_json(folder / "record.json", made)
     return made
 
@@ -94,7 +94,8 @@ def _majority(ready: Prepared) -> dict[str, float] | None:
         return None
     labels = ready.dev[0].features.labels["labels"]
     counts = np.bincount(labels, minlength=ready.task.head.outputs)
-    return ready.task.score(np.tile(counts.astype(np.float32), (len(labels), 1)), labels)
+    guess = {"logits": np.tile(counts.astype(np.float32), (len(labels), 1))}
+    return ready.task.format.answer(ready.task, ready.dev[0], guess, answer_rules(ready.recipe)).metrics
 
 
 def _model(results: Results) -> dict[str, Any]:
@@ -123,8 +124,9 @@ def _data(results: Results) -> dict[str, Any]:
                 "file": part.file.name,
                 "sha256": part.sha256,
                 "features_sha256": part.features.digest(),
-                "examples": len(part.features),
-                "skipped": part.skipped,
+                "examples": part.examples,
+                "sequences": len(part.features),
+                "faults": list(part.faults),
                 "mean_tokens": record.number(float(part.features.lengths.mean())),
             }
             for name, part in parts.items()

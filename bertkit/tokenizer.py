@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -112,6 +112,7 @@ def encode(
     labels: dict[str, np.ndarray],
     seq_length: int,
     progress: Callable[[int], object] = lambda done: None,
+    notes: Mapping[str, np.ndarray] | None = None,
 ) -> Features:
     """N texts, or pairs of texts, as Features of at most `seq_length` tokens; the longer text is cut first."""
     made = tokenizer(vocabulary)
@@ -126,7 +127,7 @@ def encode(
             types.append(np.array(encoding.type_ids, np.int32))
             lengths[number] = len(encoding.ids)
         progress(len(ids))
-    return Features(_join(ids), _join(types), np.concatenate([[0], np.cumsum(lengths)]), labels)
+    return Features(_join(ids), _join(types), np.concatenate([[0], np.cumsum(lengths)]), labels, notes or {})
 
 
 def _join(parts: list[np.ndarray]) -> np.ndarray:

@@ -1,24 +1,27 @@
 """The training loop and the evaluation loop, each readable from top to bottom.
 
-Legend: N examples, C outputs of the head.
+Legend: N sequences, T tokens of them, C outputs of the head.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
-from bertkit.backend import Engine, Scalars, Update
+from bertkit.backend import OUTPUTS, Arrays, Engine, Scalars, Update
 from bertkit.display import Display
+from bertkit.errors import UserError
 from bertkit.features import Features
 from bertkit.meter import Meter
+from bertkit.model_config import Head
+from bertkit.prefetch import ahead
 from bertkit.sampler import by_length
 from bertkit.schedule import Schedule
 from bertkit.tasks import Task
-from bertkit.tasks.reading import Part
+from bertkit.tasks.task import Answered, AnswerRules, Part
 from bertkit.world import World
 
 
@@ -62,7 +65,7 @@ class Watch(Protocol):
 def fit(engine: Engine, updates: Iterable[Update], plan: Plan, meter: Meter, watch: Watch) -> bool:
     """Drive `engine` over `updates`. Returns whether the plan was carried out; False: a stop was asked for."""
     pending: list[tuple[int, float, Scalars]] = []
-    for update in meter.timed(updates):
+    for update in meter.timed(ahead(updates)):
         learning_rate = plan.learning_rate(update.step)
         scalars = engine.train_step(update, learning_rate)
         meter.count(update, float(scalars["slots"]))
@@ -91,43 +94,77 @@ def _on_host(step: int, learning_rate: float, scalars: Scalars) -> Logged:
 
 def predict(
     engine: Engine,
+    head: Head,
     features: Features,
     batch_size: int,
     world: World,
     progress: Callable[[int], object] = lambda done: None,
-) -> np.ndarray:
-    """Logits (N, C) of every example in the order of `features`, on every rank. Each is computed exactly once."""
+) -> Arrays:
+    """The head's outputs for every sequence in the order of `features`, on every rank: (N, C), or (T,) for spans.
+
+    Each sequence is computed exactly once, beside others of its length.
+    """
     numbers: list[np.ndarray] = [np.empty(0, np.int64)]
-    logits: list[np.ndarray] = []
+    empty = np.empty(0 if head.kind == "span" else (0, head.outputs), np.float32)
+    found: dict[str, list[np.ndarray]] = {name: [empty] for name in OUTPUTS[head.kind]}
     for examples in by_length(features.lengths, batch_size, world.rank, world.size):
-        logits.append(engine.predict(features.batch(examples))["logits"])
+        outputs = engine.predict(features.batch(examples))
+        for name, parts in found.items():
+            parts.append(outputs[name])
         numbers.append(examples)
         progress(len(examples))
-    mine = np.concatenate(logits) if logits else np.empty((0, 0), np.float32)
     everyone = engine.gather(np.concatenate(numbers))
-    rows = engine.gather(mine) if world.size == 1 else _gather_rows(engine, mine)
-    if len(np.unique(everyone)) != len(features):
-        raise RuntimeError(f"{len(everyone)} predictions for {len(features)} examples")  # a fault of bertkit's
-    return rows[np.argsort(everyone)]
+    if len(everyone) != len(features) or len(np.unique(everyone)) != len(features):
+        raise RuntimeError(f"{len(everyone)} predictions for {len(features)} sequences")  # a fault of bertkit's
+    order = np.argsort(everyone)
+    rows = _token_rows(features.lengths[everyone], order) if head.kind == "span" else order
+    return {name: engine.gather(np.concatenate(parts))[rows] for name, parts in found.items()}
 
 
-def _gather_rows(engine: Engine, mine: np.ndarray) -> np.ndarray:
-    """Gather where a rank may have had nothing to predict and so does not know C."""
-    width = int(engine.gather(np.array([mine.shape[1]])).max())
-    return engine.gather(mine if mine.shape[1] else np.empty((0, width), np.float32))
+def _token_rows(lengths: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """(T,) where the tokens of sequences stand that have these lengths, taken in `order`."""
+    starts = (np.cumsum(lengths) - lengths)[order]
+    within = lengths[order]
+    return np.repeat(starts - (np.cumsum(within) - within), within) + np.arange(int(within.sum()))
+
+
+def answer(
+    engine: Engine,
+    task: Task,
+    part: Part,
+    rules: AnswerRules,
+    batch_size: int,
+    world: World,
+    display: Display,
+    what: str = "predicting",
+) -> Answered:
+    """The task's answers to one part, on every rank."""
+    with display.progress(what, len(part.features)) as bar:
+        outputs = predict(engine, task.head, part.features, batch_size, world, bar.add)
+    return task.format.answer(task, part, outputs, rules)
 
 
 def evaluate(
-    engine: Engine, task: Task, parts: Sequence[Part], batch_size: int, world: World, display: Display
-) -> tuple[dict[str, float], list[np.ndarray]]:
-    """(metrics, logits (N, C) of each part). The metrics of a second part, as of mnli's, carry its name."""
+    engine: Engine,
+    task: Task,
+    parts: Sequence[Part],
+    rules: AnswerRules,
+    batch_size: int,
+    world: World,
+    display: Display,
+) -> tuple[dict[str, float], list[Answered]]:
+    """(metrics, each part's answers). The metrics of a second part, as of mnli's, carry its name."""
     metrics: dict[str, float] = {}
-    logits: list[np.ndarray] = []
+    answered: list[Answered] = []
     for part in parts:
-        with display.progress("evaluating", len(part.features)) as bar:
-            found = predict(engine, part.features, batch_size, world, bar.add)
-        suffix = f"_{part.name}" if part.name else ""
-        scores = task.score(found, part.features.labels["labels"])
-        metrics |= {f"{name}{suffix}": value for name, value in scores.items()}
-        logits.append(found)
-    return metrics, logits
+        found = answer(engine, task, part, rules, batch_size, world, display, "evaluating")
+        if not found.metrics:
+            raise UserError(f"{part.file} does not say what is right", "give a file with answers to score")
+        metrics |= labelled(found.metrics, part)
+        answered.append(found)
+    return metrics, answered
+
+
+def labelled(metrics: Mapping[str, float], part: Part) -> dict[str, float]:
+    """The metrics under names that say which part they are of."""
+    return {f"{name}_{part.name}" if part.name else name: value for name, value in metrics.items()}

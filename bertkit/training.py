@@ -19,12 +19,13 @@ from bertkit.errors import UserError
 from bertkit.flops import training_flops
 from bertkit.log import RunLog
 from bertkit.meter import Meter, over_ranks, warmup_updates
-from bertkit.preparation import Prepared
+from bertkit.preparation import Prepared, answer_rules
 from bertkit.resolve import Resolved
 from bertkit.run_folder import write_recipe
 from bertkit.run_results import Results, write_results
 from bertkit.sampler import Sampler, updates
 from bertkit.stopping import StopRequest, stop_on_signals
+from bertkit.tasks.task import Answered
 from bertkit.trainer import Logged, Plan, evaluate, fit
 from bertkit.world import World
 
@@ -51,7 +52,7 @@ class Training:
         self.log = RunLog(folder if world.is_first else None)
         self.meter = Meter(0, functools.partial(training_flops, ready.job.model, ready.job.head))
         self.progress = Progress(0, {})
-        self.logits: list[np.ndarray] = []  # of each dev part, at the last evaluation
+        self.answered: list[Answered] = []  # to each dev part, at the last evaluation
         self.stop = StopRequest()
         self.bar: Counter | None = None
         self.before = 0.0  # seconds of training in earlier legs of a resumed run
@@ -168,8 +169,9 @@ class Training:
 
     def score(self) -> dict[str, float]:
         """Metrics of every dev part, now."""
-        size = self.ready.recipe.evaluation.batch_size
-        metrics, self.logits = evaluate(self.engine, self.ready.task, self.ready.dev, size, self.world, self.display)
+        ready = self.ready
+        size, rules = ready.recipe.evaluation.batch_size, answer_rules(ready.recipe)
+        metrics, self.answered = evaluate(self.engine, ready.task, ready.dev, rules, size, self.world, self.display)
         return metrics
 
     def _stopped(self) -> None:
@@ -185,12 +187,12 @@ class Training:
         best = self.ready.recipe.checkpoint.result == "best" and self.progress.best_step
         if best:
             self.engine.load_state_dict(self.checkpoints.load(self.progress.best_step)[0])
-        metrics = self.score() if best or not self.logits else dict(self.progress.evaluations[-1])
+        metrics = self.score() if best or not self.answered else dict(self.progress.evaluations[-1])
         metrics.pop("step", None)
         reading = over_ranks(self.meter.reading(), self.engine.gather)
         peak = self.engine.peak()
         results = Results(
-            self.resolved, self.ready, self.world, environment, self.progress, metrics, self.logits,
+            self.resolved, self.ready, self.world, environment, self.progress, metrics, self.answered,
             reading, self.meter, peak, self.engine.peak_memory(), self.sampler, self.plan.steps,
         )  # fmt: skip
         return write_results(self.folder if self.world.is_first else None, results, self.engine.weights())

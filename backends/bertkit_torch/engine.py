@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import SupportsFloat
 
@@ -16,7 +17,7 @@ from bertkit_torch.bert import Bert, Outputs
 from bertkit_torch.device import Device
 from bertkit_torch.dropout import Dropout, stream_key
 from bertkit_torch.losses import loss
-from bertkit_torch.optimizer import read
+from bertkit_torch.optimizer import AdamW, read
 from bertkit_torch.placement import place
 from bertkit_torch.ranks import Ranks
 from bertkit_torch.weights import ComputeWeights
@@ -35,8 +36,12 @@ class TorchEngine:
         self.ranks = Ranks(world, device.collectives)
         self.model = Bert(job.model, job.head, job.weights).to(self.place)
         self.parameters = dict(self.model.named_parameters())
-        self.optimizer = device.optimizer(self.parameters, job.optimizer)
         self._inference: ComputeWeights | None = None
+
+    @functools.cached_property
+    def optimizer(self) -> AdamW:
+        """Made when it is first needed: torch's optimizers take two seconds to import, which no answer waits for."""
+        return self.device.optimizer(self.parameters, self.job.optimizer)
 
     def train_step(self, update: Update, learning_rate: float) -> Scalars:
         self._inference = None

@@ -30,11 +30,13 @@ def predict(
     json: o.Json = False,
     quiet: o.Quiet = False,
 ) -> None:
-    """Answer a file with a trained model, in GLUE's submission format.
+    """Answer a file with a trained model, in GLUE's submission format or SQuAD's files of predictions.
 
     Examples:
 
       bertkit predict runs/mrpc -t mrpc --file data/glue/MRPC/test.tsv -o out
+
+      bertkit predict runs/squad --file data/squad/dev-v1.1.json -o out
 
       bertkit predict runs/mnli -t ax --data-dir data/glue
     """

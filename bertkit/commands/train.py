@@ -29,6 +29,9 @@ def train(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check everything and say the plan; train nothing.")
     ] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="An answer that does not stand in its paragraph is an error.")
+    ] = False,
     json_: o.Json = False,
     quiet: o.Quiet = False,
 ) -> int:
@@ -37,6 +40,8 @@ def train(
     Examples:
 
       bertkit train -m models/minilm -t mrpc --data-dir data/glue -d bf16 -o runs/mrpc
+
+      bertkit train -m models/minilm -t squad --data-dir data -o runs/squad
 
       bertkit train --recipe demo --set optimizer.learning_rate=1e-3
 
@@ -49,4 +54,5 @@ def train(
     chosen = o.recipe_options(
         backend, dtype, model, task, data_dir, batch_size, seq_length, epochs, learning_rate, seed, output
     )
+    chosen |= {"data.strict": True if strict else None}
     return run_training(chosen, sets, config, recipe, resume, overwrite, dry_run, json_, quiet)

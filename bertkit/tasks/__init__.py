@@ -7,10 +7,18 @@ from collections.abc import Mapping
 from bertkit.errors import UserError, nearest
 from bertkit.tasks.glue import GLUE
 from bertkit.tasks.sample import SAMPLE
-from bertkit.tasks.task import Examples, Split, Task
+from bertkit.tasks.squad.task import SQUAD
+from bertkit.tasks.task import Split, Task
 
-TASKS: Mapping[str, Task] = {task.name: task for task in (*GLUE, SAMPLE)}
-ALIASES = {"sst-2": "sst2", "sts-b": "stsb", "mnli-m": "mnli", "diagnostic": "ax"}
+TASKS: Mapping[str, Task] = {task.name: task for task in (*GLUE, *SQUAD, SAMPLE)}
+ALIASES = {
+    "sst-2": "sst2",
+    "sts-b": "stsb",
+    "mnli-m": "mnli",
+    "diagnostic": "ax",
+    "squad1": "squad",
+    "squadv2": "squad2",
+}
 
 
 def find_task(name: str) -> Task:
@@ -21,4 +29,10 @@ def find_task(name: str) -> Task:
     return TASKS[key]
 
 
-__all__ = ["TASKS", "Examples", "Split", "Task", "find_task"]
+def task_recipe(name: str) -> str:
+    """The recipe that the task's runs start from where no other is named; "" where there is none or no such task."""
+    task = TASKS.get(ALIASES.get(name.lower(), name.lower()))
+    return task.recipe if task else ""
+
+
+__all__ = ["TASKS", "Split", "Task", "find_task", "task_recipe"]

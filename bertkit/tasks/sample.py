@@ -12,8 +12,9 @@ import random
 from pathlib import Path
 
 from bertkit.disk import write_text
+from bertkit.tasks.glue import table_task
 from bertkit.tasks.metrics import accuracy_and_f1
-from bertkit.tasks.task import Columns, Split, Task
+from bertkit.tasks.task import Columns, Split
 from bertkit.tokenizer import SPECIAL
 
 SEED = 2018
@@ -94,7 +95,7 @@ def _clause(stream: random.Random, good: int) -> str:
 
 
 _COLUMNS = Columns("sentence", None, "label")
-SAMPLE = Task(
+SAMPLE = table_task(
     "sample",
     "built-in: short generated reviews, good or bad",
     "sample",

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from bertkit.errors import UserError
-from bertkit.tasks.task import Columns, Examples, Task
+from bertkit.tasks.task import Columns, Task
 
 Row = tuple[int, list[str]]  # line number from 1, cells
+
+
+@dataclass(frozen=True)
+class Examples:
+    """N examples as columns."""
+
+    first: tuple[str, ...]
+    second: tuple[str, ...] | None
+    labels: np.ndarray | None  # (N,) int64 class numbers, or float32 scores
+    skipped: int = 0  # rows left out because the published file itself is broken there
 
 
 def read_rows(path: Path) -> Iterator[Row]:
@@ -41,10 +52,12 @@ def read_examples(
     rows: int = 0,
     labelled: bool = True,
     keep: Callable[[list[str]], bool] = lambda cells: True,
+    broken_rows: int = 0,
 ) -> Examples:
     """The examples of one file for whose cells `keep` holds; `rows`: only so many from its beginning (0: all).
 
-    A file without the label's column gives examples without labels where `labelled` is False.
+    A file without the label's column gives examples without labels where `labelled` is False. `broken_rows`: so many
+    rows that lack columns are left out.
     """
     lines = read_rows(path)
     first, second, label, width = _places(path, columns, lines, labelled)
@@ -54,7 +67,7 @@ def read_examples(
     skipped = 0
     for number, cells in lines:
         if len(cells) != width:
-            if skipped < task.broken_rows and len(cells) < width:
+            if skipped < broken_rows and len(cells) < width:
                 skipped += 1
                 continue
             raise UserError(f"{path}:{number}: has {len(cells)} columns, not {width}", "mend or fetch the file again")
@@ -74,9 +87,19 @@ def read_examples(
     return Examples(tuple(texts), tuple(pairs) if second is not None else None, known, skipped)
 
 
+def class_or_score(task: Task, text: str) -> float:
+    """The class number of a label's text, or the score it spells. Raises ValueError where it is neither."""
+    if task.labels:
+        return task.labels.index(text)
+    value = float(text)
+    if not np.isfinite(value):
+        raise ValueError(text)
+    return value
+
+
 def _label(task: Task, text: str, path: Path, line: int) -> float:
     try:
-        return task.label(text)
+        return class_or_score(task, text)
     except ValueError:
         known = "one of " + ", ".join(task.labels) if task.labels else "a number"
         raise UserError(f"{path}:{line}: {text!r} is no label of {task.name}", f"it must be {known}") from None

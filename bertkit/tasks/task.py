@@ -1,6 +1,6 @@
-"""What a task is: its files, its labels, its metrics, and how its predictions are written down.
+"""What a task is: its files, what is learnt from them, and how its answers are scored and written down.
 
-Legend: N examples, C outputs of the head.
+Legend: N sequences, T tokens of them, C outputs of the head.
 """
 
 from __future__ import annotations
@@ -8,15 +8,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 
 from bertkit.errors import UserError
+from bertkit.features import Features
 from bertkit.model_config import Head
+from bertkit.tokenizer import Vocabulary
 
 SplitName = Literal["train", "dev", "test"]
 Metrics = dict[str, float]
+Tell = Callable[[int, int], object]  # (done, of how many)
 
 
 @dataclass(frozen=True)
@@ -35,18 +38,76 @@ class Split:
     """One file of a task, under the task's folder."""
 
     file: str
-    columns: Columns
+    columns: Columns | None = None  # of a table
     part: str = ""  # suffix of its metrics and predictions where a task has two dev sets: "mm"
 
 
 @dataclass(frozen=True)
-class Examples:
-    """N examples as columns."""
+class Shape:
+    """How examples become sequences."""
 
-    first: tuple[str, ...]
-    second: tuple[str, ...] | None
-    labels: np.ndarray | None  # (N,) int64 class numbers, or float32 scores
-    skipped: int = 0  # rows left out because the published file itself is broken there
+    seq_length: int  # most tokens of a sequence
+    rows: int = 0  # only the first so many examples; 0: all
+    doc_stride: int = 128  # tokens from one window over a long context to the next
+    query_length: int = 64  # most tokens of a question
+    strict: bool = False  # a fault in the data that is otherwise counted is an error
+
+
+@dataclass(frozen=True)
+class AnswerRules:
+    """How a span is chosen from its logits."""
+
+    n_best: int = 20
+    longest: int = 30  # most tokens of an answer
+    null_threshold: float = 0.0  # "no answer" where it beats the best answer by more than this
+
+
+@dataclass(frozen=True)
+class Part:
+    """One file of a split, encoded."""
+
+    name: str  # "" or the part's suffix, as in mnli's "mm"
+    file: Path
+    sha256: str  # of the file
+    features: Features
+    examples: int  # in the file; a long one makes several sequences
+    faults: tuple[str, ...]  # what was found wrong in the file and left out, in words
+    rows: int = 0  # only so many examples of the file; 0: all
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A part's answers."""
+
+    metrics: Metrics  # empty where the file does not say what is right
+    write: Callable[[Path, str], Path]  # (folder, "" or "-dev") -> the main file; writes all of its files
+
+
+class Format(Protocol):
+    """How a family of tasks reads its files and makes answers of a model's outputs."""
+
+    def find(self, task: Task, folder: Path, split: SplitName, one: Split) -> Path:
+        """The file of one part of a split. Raises UserError where it is missing."""
+
+    def shaped_by(self, shape: Shape) -> Mapping[str, int | bool]:
+        """What of `shape` the features depend on."""
+
+    def features(
+        self, task: Task, path: Path, split: SplitName, one: Split, vocabulary: Vocabulary, shape: Shape, tell: Tell
+    ) -> Features:
+        """The file's examples as features; `notes` keep what answering needs."""
+
+    def fitting(self, task: Task, path: Path, split: SplitName) -> Split:
+        """Which of the task's parts a user's file is like, that stands for `split`."""
+
+    def faults(self, features: Features) -> tuple[str, ...]:
+        """What was wrong in the file and left out, in words."""
+
+    def examples(self, features: Features) -> int:
+        """How many examples the features were made of."""
+
+    def answer(self, task: Task, part: Part, outputs: Mapping[str, np.ndarray], rules: AnswerRules) -> Answered:
+        """The head's outputs over all of the part's sequences, in their order -> answers."""
 
 
 @dataclass(frozen=True)
@@ -56,35 +117,16 @@ class Task:
     name: str
     title: str
     folder: str  # under the data folder
-    labels: tuple[str, ...]  # class names in the order of the logits; empty: regression
     splits: Mapping[SplitName, tuple[Split, ...]]
-    score: Callable[[np.ndarray, np.ndarray], Metrics]  # (logits (N, C), labels (N,)) -> metrics
+    head: Head
     primary: str  # the metric that picks the best checkpoint; larger is better
-    submission: Mapping[str, str]  # part -> file name of GLUE's submission format
+    format: Format
+    labels: tuple[str, ...] = ()  # class names in the order of the logits
     version: int = 1  # raise it when the same files would give other features
+    recipe: str = ""  # the recipe that its runs start from where no other is named
     vocab: str = ""  # a vocabulary of its own, beside its files
     parts_of: str = ""  # a test-only task that is answered by another task's model
     raw_files: tuple[str, ...] = ()  # files that can stand for the table's own, as Microsoft's do for MRPC
-    broken_rows: int = 0  # rows of the published train file that lack columns and are known to
-
-    @property
-    def head(self) -> Head:
-        return Head("classification", len(self.labels)) if self.labels else Head("regression", 1)
-
-    def label(self, text: str) -> float:
-        """The class number of a label's text, or the score it spells. Raises ValueError where it is neither."""
-        if self.labels:
-            return self.labels.index(text)
-        value = float(text)
-        if not np.isfinite(value):
-            raise ValueError(text)
-        return value
-
-    def answers(self, logits: np.ndarray) -> list[str]:
-        """(N, C) logits -> what the submission file says of each example."""
-        if self.labels:
-            return [self.labels[number] for number in logits.argmax(-1)]
-        return [f"{score:.3f}" for score in logits[:, 0]]
 
 
 def split_files(task: Task, name: SplitName) -> tuple[Split, ...]:

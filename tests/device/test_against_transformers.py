@@ -19,6 +19,7 @@ from bertkit.pretrained import find_source, starting_weights
 from bertkit.specimens import example_batch, first_moments, with_settings
 from bertkit.tasks import find_task
 from bertkit.tasks.reading import read_split
+from bertkit.tasks.task import Shape
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -140,7 +141,7 @@ def test_tanh_gelu_equals_hugging_faces() -> None:
 def mrpc(real_data: Path) -> Any:
     """(source, features of MRPC's dev set, starting weights) of the real encoder."""
     source = find_source(str(real_data / "minilm"))
-    (part,) = read_split(find_task("mrpc"), real_data / "glue", "dev", source.vocabulary, 128)
+    (part,) = read_split(find_task("mrpc"), real_data / "glue", "dev", source.vocabulary, Shape(128))
     return source, part.features, starting_weights(source, Head("classification", 2), 1)
 
 

@@ -15,7 +15,7 @@ from command import NULL, record, run, settings
 from conftest import Run
 
 COMMANDS = (
-    "train", "evaluate", "predict", "backends", "check", "models", "recipes", "recipes copy", "config show",
+    "train", "evaluate", "predict", "score", "backends", "check", "models", "recipes", "recipes copy", "config show",
     "data list", "data get", "data verify",
 )  # fmt: skip
 

@@ -3,47 +3,20 @@
 from __future__ import annotations
 
 import json
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from bertkit.disk import read_arrays
-from conftest import Run, command_env
+from command import start_ranks
+from conftest import Run
 
 COMMON = (
     "train", "--backend", "cpu", "-d", "fp32", "-m", "tiny", "-t", "sample", "-s", "32", "-e", "1",
     "--set", "data.train_rows=150", "--set", "data.eval_rows=101", "--set", "model.hidden_dropout=0.0",
     "--set", "model.attention_dropout=0.0", "--set", "log.every=1", "--quiet",
 )  # fmt: skip
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
-def start_ranks(folder: Path, size: int, arguments: list[str]) -> list[subprocess.CompletedProcess[str]]:
-    port = str(free_port())
-    processes = []
-    for rank in range(size):
-        env = command_env(folder) | {
-            "RANK": str(rank), "WORLD_SIZE": str(size), "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": str(size),
-            "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port,
-        }  # fmt: skip
-        command = [sys.executable, "-m", "bertkit", *arguments]
-        processes.append(
-            subprocess.Popen(command, cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        )
-    done = []
-    for process in processes:
-        out, err = process.communicate(timeout=180)
-        done.append(subprocess.CompletedProcess(process.args, process.returncode, out, err))
-    return done
 
 
 @pytest.mark.parametrize(("size", "batch"), [(2, 16), pytest.param(4, 8, marks=pytest.mark.slow)])

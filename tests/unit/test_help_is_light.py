@@ -45,6 +45,7 @@ def command(folder: Path, *arguments: str) -> tuple[str, dict[str, object]]:
         (["--help"], "train"),
         (["-h"], "backends"),
         (["train", "-h"], "--batch-size"),
+        (["score", "-h"], "--null-odds"),
         (["config", "show", "--help"], "--resolved"),
         (["--version"], "bertkit "),
     ],

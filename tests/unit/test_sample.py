@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bertkit.tasks.reading import read_part, read_split
+from bertkit.tasks.reading import read_split
 from bertkit.tasks.sample import BAD, GOOD, ROWS, SAMPLE, write_sample
-from bertkit.tasks.task import SplitName
+from bertkit.tasks.table_format import TableFormat
+from bertkit.tasks.task import Shape, SplitName
 from bertkit.tokenizer import SPECIAL, encode, read_vocabulary, tokenizer
 
 SHA256 = {
@@ -22,7 +23,9 @@ SPLITS: tuple[SplitName, ...] = ("train", "dev", "test")
 
 
 def examples(folder: Path, split: SplitName) -> tuple[list[str], np.ndarray]:
-    found = read_part(SAMPLE, folder / "sample", split, SAMPLE.splits[split][0], rows=0)[1]
+    table, one = SAMPLE.format, SAMPLE.splits[split][0]
+    assert isinstance(table, TableFormat)
+    found = table.examples_of(SAMPLE, folder / "sample" / one.file, split, one)
     return list(found.first), np.array([]) if found.labels is None else found.labels
 
 
@@ -82,7 +85,7 @@ def test_any_text_of_letters_and_digits_has_an_encoding(sample_dir: Path) -> Non
 
 def test_the_task_is_read_like_any_other(sample_dir: Path) -> None:
     vocabulary = read_vocabulary(sample_dir / "sample" / SAMPLE.vocab)
-    (part,) = read_split(SAMPLE, sample_dir, "dev", vocabulary, 64, rows=10)
+    (part,) = read_split(SAMPLE, sample_dir, "dev", vocabulary, Shape(64, rows=10))
     assert len(part.features) == 10
     assert part.name == ""
     assert part.sha256 == SHA256["dev.tsv"]

@@ -8,16 +8,17 @@ import numpy as np
 import pytest
 
 from bertkit.errors import UserError
+from bertkit.tasks.glue import table_task
 from bertkit.tasks.metrics import accuracy, correlations
-from bertkit.tasks.tables import read_examples, read_rows
-from bertkit.tasks.task import Columns, Examples, Split, Task
+from bertkit.tasks.tables import Examples, read_examples, read_rows
+from bertkit.tasks.task import Columns, Split, Task
 
 COLUMNS = Columns("text", None, "label")
 PAIRS = Columns("one", "two", "score")
 NUMBERED = Columns(3, None, 1, header=False, columns=4)
-SIDES = Task("sides", "", "Sides", ("left", "right"), {"dev": (Split("d.tsv", COLUMNS),)}, accuracy, "accuracy", {})
-SCORES = Task("scores", "", "Scores", (), {"dev": (Split("d.tsv", PAIRS),)}, correlations, "pearson", {})
-BROKEN = Task("broken", "", "Broken", ("left", "right"), {}, accuracy, "accuracy", {}, broken_rows=2)
+SPLITS = {"dev": (Split("d.tsv", COLUMNS),)}
+SIDES = table_task("sides", "", "Sides", ("left", "right"), SPLITS, accuracy, "accuracy", {})
+SCORES = table_task("scores", "", "Scores", (), {"dev": (Split("d.tsv", PAIRS),)}, correlations, "pearson", {})
 
 
 @pytest.fixture
@@ -123,10 +124,10 @@ def test_labels_may_be_missing_where_they_are_not_asked_for(file: Path) -> None:
 
 def test_rows_that_are_broken_in_the_published_file_are_counted(file: Path) -> None:
     text = "text\tlabel\nbroken\na\tleft\nbroken too\nb\tright\n"
-    found = read(file, text, BROKEN)
+    found = read(file, text, broken_rows=2)
     assert (found.first, found.skipped) == (("a", "b"), 2)
-    assert fault(file, text + "and another\n", BROKEN).startswith(":6: has 1 columns, not 2")
-    assert fault(file, "text\tlabel\na\tleft\tmore\n", BROKEN).startswith(":2: has 3 columns, not 2")
+    assert fault(file, text + "and another\n", broken_rows=2).startswith(":6: has 1 columns, not 2")
+    assert fault(file, "text\tlabel\na\tleft\tmore\n", broken_rows=2).startswith(":2: has 3 columns, not 2")
 
 
 # Bad files

@@ -11,8 +11,10 @@ import pytest
 from bertkit.errors import UserError
 from bertkit.tasks import TASKS, find_task
 from bertkit.tasks.glue import GLUE
-from bertkit.tasks.reading import read_file, read_part, read_split
-from bertkit.tasks.task import Examples, SplitName, split_files, task_folder
+from bertkit.tasks.reading import read_part, read_split
+from bertkit.tasks.table_format import TableFormat, answers
+from bertkit.tasks.tables import Examples
+from bertkit.tasks.task import Shape, SplitName, split_files, task_folder
 from bertkit.tokenizer import read_vocabulary
 
 ENTAILMENT, NUMBERS = ("entailment", "not_entailment"), ("0", "1")
@@ -21,7 +23,9 @@ MNLI = ("contradiction", "entailment", "neutral")
 
 def examples_of(name: str, folder: Path, split: SplitName, part: int = 0, rows: int = 0) -> Examples:
     task = find_task(name)
-    return read_part(task, folder, split, task.splits[split][part], rows)[1]
+    table, one = task.format, task.splits[split][part]
+    assert isinstance(table, TableFormat)
+    return table.examples_of(task, table.find(task, folder, split, one), split, one, rows)
 
 
 # The table
@@ -43,9 +47,11 @@ def test_metrics_of_glue() -> None:
     assert primary["stsb"] == "pearson"
     assert primary["mrpc"] == primary["qqp"] == "f1"
     for task in TASKS.values():
+        if not isinstance(task.format, TableFormat):
+            continue
         outputs = max(1, len(task.labels))
         labels = np.array([0, 1, 0]) if task.labels else np.array([0.0, 2.5, 5.0])
-        metrics = task.score(np.eye(3, outputs), labels)
+        metrics = task.format.score(np.eye(3, outputs), labels)
         assert task.primary in metrics
         assert all(isinstance(value, float) for value in metrics.values())
 
@@ -57,7 +63,9 @@ def test_splits_of_glue() -> None:
     assert [split.file for split in split_files(find_task("rte"), "dev")] == ["dev.tsv"]
     parts = {split.part: split.file for split in split_files(find_task("mnli"), "dev")}
     assert parts == {"": "dev_matched.tsv", "mm": "dev_mismatched.tsv"}
-    assert find_task("mnli").submission == {"": "MNLI-m.tsv", "mm": "MNLI-mm.tsv"}
+    mnli = find_task("mnli").format
+    assert isinstance(mnli, TableFormat)
+    assert mnli.submission == {"": "MNLI-m.tsv", "mm": "MNLI-mm.tsv"}
 
 
 @pytest.mark.parametrize("split", ["train", "dev"])
@@ -80,10 +88,10 @@ def test_tasks_are_found_by_their_names() -> None:
 
 def test_answers_of_a_submission() -> None:
     logits = np.array([[3.0, 1.0, 2.0], [0.0, 0.1, 0.0], [-3.0, -2.0, -1.0]])
-    assert find_task("ax").answers(logits) == ["contradiction", "entailment", "neutral"]
-    assert find_task("rte").answers(logits[:2, :2]) == ["entailment", "not_entailment"]
-    assert find_task("mrpc").answers(logits[:2, :2]) == ["0", "1"]
-    assert find_task("stsb").answers(np.array([[3.14159], [-0.5], [5.0]])) == ["3.142", "-0.500", "5.000"]
+    assert answers(find_task("ax"), logits) == ["contradiction", "entailment", "neutral"]
+    assert answers(find_task("rte"), logits[:2, :2]) == ["entailment", "not_entailment"]
+    assert answers(find_task("mrpc"), logits[:2, :2]) == ["0", "1"]
+    assert answers(find_task("stsb"), np.array([[3.14159], [-0.5], [5.0]])) == ["3.142", "-0.500", "5.000"]
 
 
 # Folders
@@ -132,7 +140,7 @@ def test_both_parts_of_mnli_are_read(tmp_path: Path, sample_dir: Path) -> None:
         rows = [f"the plot is good\tthe film is bad\t{label}" for label in labels.split()]
         (folder / f"dev_{part}matched.tsv").write_text("\n".join(["sentence1\tsentence2\tgold_label", *rows]))
     vocabulary = read_vocabulary(sample_dir / "sample" / "vocab.txt")
-    matched, mismatched = read_split(find_task("mnli"), tmp_path, "dev", vocabulary, 32)
+    matched, mismatched = read_split(find_task("mnli"), tmp_path, "dev", vocabulary, Shape(32))
     assert (matched.name, mismatched.name) == ("", "mm")
     assert matched.features.labels["labels"].tolist() == [2, 1]
     assert mismatched.features.labels["labels"].tolist() == [0, 2, 2]
@@ -145,9 +153,10 @@ def test_a_test_file_has_no_labels(tmp_path: Path, sample_dir: Path) -> None:
     (tmp_path / "test.tsv").write_text("index\tsentence\n0\tthe plot is good\n")
     assert examples_of("cola", tmp_path, "test").labels is None
     vocabulary = read_vocabulary(sample_dir / "sample" / "vocab.txt")
-    examples, features = read_file(find_task("cola"), tmp_path / "test.tsv", vocabulary, 16)
-    assert examples.first == ("the plot is good",)
-    assert features.labels == {}
+    task = find_task("cola")
+    part = read_part(task, tmp_path / "test.tsv", "test", task.splits["test"][0], vocabulary, Shape(16))
+    assert len(part.features) == part.examples == 1
+    assert part.features.labels == {}
 
 
 RAW_HEADER = "\ufeffQuality\t#1 ID\t#2 ID\t#1 String\t#2 String"

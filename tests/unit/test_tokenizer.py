@@ -12,7 +12,8 @@ import pytest
 from bertkit.errors import UserError
 from bertkit.features import Features
 from bertkit.tasks import find_task
-from bertkit.tasks.reading import read_part
+from bertkit.tasks.reading import read_split
+from bertkit.tasks.task import Shape
 from bertkit.tokenizer import LONGEST_WORD, Vocabulary, casing_warning, encode, read_vocabulary
 from tfrecord_reader import read_tfrecord
 
@@ -221,10 +222,9 @@ def test_real_vocabularies_tell_their_casing(real_data: Path) -> None:
 def test_mrpc_is_encoded_as_googles_code_did(real_data: Path) -> None:
     golden = list(read_tfrecord(real_data / "tfrecord" / "mrpc_eval.tf_record"))
     task = find_task("mrpc")
-    _, examples = read_part(task, real_data / "glue" / "MRPC", "dev", task.splits["dev"][0], rows=0)
     vocabulary = read_vocabulary(real_data / "vocab" / "bert-base-uncased-vocab.txt")
-    assert examples.labels is not None
-    features = encode(vocabulary, examples.first, examples.second, {"labels": examples.labels}, 128)
+    (part,) = read_split(task, real_data / "glue", "dev", vocabulary, Shape(128))
+    features = part.features
     assert len(golden) == len(features) == 408
     for number, row in enumerate(golden):
         batch = features.batch(np.array([number]))

@@ -1,0 +1,54 @@
+"""bertkit as a competitor, through its public engine: what `bertkit train` and `bertkit evaluate` call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+from competitors import Competitor
+
+from bertkit.backend import Engine, Job, Update
+from bertkit.errors import UserError
+from bertkit.features import Features
+from bertkit.model_config import Head, ModelConfig
+from bertkit.registry import choose
+from bertkit.world import World
+
+NAMES = {"fp32": "float32", "bf16": "bfloat16", "int8": "int8"}  # in the engine's description
+Step = Callable[[np.ndarray], np.ndarray]  # (B,) example numbers -> the loss, or (T, 2) logits
+
+
+def engine(
+    one: Competitor, config: ModelConfig, head: Head, weights: Mapping[str, np.ndarray], threads: int
+) -> tuple[Engine, dict[str, str]]:
+    """The engine, and what it says of itself."""
+    choice = choose("cpu")
+    settings = {name: setting.default for name, setting in choice.backend.settings.items()} | {"threads": threads}
+    # the type of `precision` grows with bertkit; the backend refuses what it lacks
+    made = choice.backend.engine(Job(config, head, weights, precision=one.precision, settings=settings), World())  # type: ignore[arg-type]
+    notes = dict(made.describe())
+    if NAMES[one.precision] not in " ".join(notes.values()):
+        raise UserError(f"bertkit says that it computes in {notes.get('compute dtype')}", "it lacks " + one.precision)
+    return made, notes
+
+
+def trainer(made: Engine, features: Features, rate: float) -> Step:
+    step = 0
+
+    def train(examples: np.ndarray) -> np.ndarray:
+        nonlocal step
+        step += 1
+        scalars = made.train_step(Update(step, (features.batch(examples),), {"sequences": len(examples)}), rate)
+        return np.array(float(scalars["loss"]))
+
+    return train
+
+
+def predictor(made: Engine, features: Features) -> Step:
+    def predict(examples: np.ndarray) -> np.ndarray:
+        output = made.predict(features.batch(examples))
+        if "start_logits" in output:
+            return np.stack([output["start_logits"], output["end_logits"]], axis=1)
+        return output["logits"]
+
+    return predict

@@ -1,0 +1,184 @@
+"""From lists of models, precisions, lengths and batch sizes to cases, everything checked before anything runs."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bertkit.backend import Backend, Precision
+from bertkit.bench.workload import Kind, Workload, built_in, from_data
+from bertkit.errors import UserError
+from bertkit.lengths import find_distribution
+from bertkit.model_config import ARCHITECTURES, Head, ModelConfig
+from bertkit.preparation import choose_precision, device_settings, find_model
+from bertkit.pretrained import Source, find_source
+from bertkit.recipe import Recipe
+from bertkit.registry import Choice, choose
+from bertkit.tasks import find_task
+from bertkit.tasks.reading import Progress
+from bertkit.tasks.task import task_folder
+
+# What --set may name: the rest of a recipe has its own option here, or no part in a measurement.
+SETTINGS: Mapping[Kind, tuple[str, ...]] = {
+    "train": ("device.", "model.", "data.", "optimizer.", "train.micro_batch_size"),
+    "infer": ("device.", "model.", "data."),
+}
+
+
+@dataclass(frozen=True)
+class Lists:
+    """What is to be measured: the cases are all combinations."""
+
+    models: Sequence[str]
+    precisions: Sequence[str]
+    lengths: Sequence[str]  # built-in distributions; empty: those of the recipe's task
+    batch_sizes: Sequence[int]  # on each process
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model to measure; `source` is None for a bare size on built-in lengths, which needs no vocabulary."""
+
+    name: str
+    config: ModelConfig
+    source: Source | None
+
+    @property
+    def label(self) -> str:
+        return Path(self.name).name if self.source and self.source.folder else self.name
+
+
+@dataclass(frozen=True)
+class Case:
+    """One line of the table."""
+
+    model: Model
+    precision: Precision
+    lengths: str
+    batch_size: int
+
+    def __str__(self) -> str:
+        return f"{self.model.label}, {self.precision}, {self.lengths}, batch {self.batch_size}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All cases of a measurement, and what they share."""
+
+    kind: Kind
+    recipe: Recipe
+    choice: Choice
+    settings: Mapping[str, str | int | float | bool]  # of the backend's card
+    cases: tuple[Case, ...]
+    from_task: Mapping[str, Workload]  # by model's name, where lengths are a task's own
+    longest: int  # built-in lengths are cut to it; 0: not
+
+    @property
+    def backend(self) -> Backend:
+        return self.choice.backend
+
+    def workload(self, case: Case) -> Workload:
+        if self.from_task:
+            return self.from_task[case.model.name]
+        return built_in(case.lengths, case.model.config, case.batch_size, self.longest, self.recipe.seed)
+
+
+def split_list(text: str, option: str) -> list[str]:
+    """``a,b`` -> [a, b]. Raises UserError where nothing stands between two commas."""
+    parts = [part.strip() for part in text.split(",")]
+    if not all(parts):
+        raise UserError(f"{option} {text!r} lacks a value", f"write it as {option} a,b")
+    return parts
+
+
+def whole_numbers(text: str, option: str) -> list[int]:
+    parts = split_list(text, option)
+    for part in parts:
+        if not (part.isascii() and part.isdigit() and int(part) > 0):
+            raise UserError(f"{option} {text}: {part!r} is not a whole number above 0", f"write it as {option} 8,32")
+    return [int(part) for part in parts]
+
+
+def check_sets(kind: Kind, sets: Iterable[str]) -> None:
+    """Refuse a setting that would be passed over silently."""
+    for text in sets:
+        key = text.partition("=")[0].strip()
+        if key == "model.name" or not key.startswith(SETTINGS[kind]):
+            used = ", ".join(f"{name}*" if name.endswith(".") else name for name in SETTINGS[kind])
+            raise UserError(f"--set {key}: `bench {kind}` does not use it", f"it uses {used}; the rest are options")
+
+
+def make_plan(kind: Kind, lists: Lists, recipe: Recipe, longest: int, processes: int, progress: Progress) -> Plan:
+    """Raises UserError for whatever cannot run. `recipe.task`, if set, gives the lengths."""
+    names = lists.lengths or [recipe.task]
+    many = len(lists.models) * len(names) * len(lists.precisions) * len(lists.batch_sizes)
+    if processes > 1 and many > 1:  # processes that met once do not reliably meet again for the next engine
+        raise UserError(f"{many} cases on {processes} processes", "start them one case at a time")
+    choice = choose(recipe.backend)
+    card = choice.backend
+    precisions = [_precision(card, name) for name in lists.precisions]
+    settings = device_settings(card, recipe)
+    if recipe.model.layout != "auto" and recipe.model.layout not in card.capabilities.layouts:
+        has = ", ".join(card.capabilities.layouts)
+        raise UserError(f"backend {card.name} has no layout {recipe.model.layout}", f"it has {has}")
+    models = [_model(name, recipe) for name in lists.models]
+    if lists.lengths:
+        for name, model in itertools.product(names, models):
+            _check_positions(name, model, longest)
+        heads = [find_distribution(name).head for name in names]
+        from_task: dict[str, Workload] = {}
+    else:
+        task = find_task(recipe.task)
+        heads = [task.head]
+        sources = {model.name: model.source for model in models}
+        from_task = {n: from_data(kind, task, recipe, source, progress) for n, source in sources.items() if source}
+    _check_heads(card, heads)
+    product = itertools.product(models, names, precisions, lists.batch_sizes)
+    cases = tuple(Case(model, precision, name, size) for model, name, precision, size in product)
+    return Plan(kind, recipe, choice, settings, cases, from_task, longest)
+
+
+def _precision(card: Backend, name: str) -> Precision:
+    if name == "auto":
+        return choose_precision(card, name)[0]
+    for precision in card.capabilities.precisions:
+        if precision == name:
+            return precision
+    has = ", ".join(card.capabilities.precisions)
+    raise UserError(f"backend {card.name} has no {name}", f"it has {has}: choose with -d")
+
+
+def _model(name: str, recipe: Recipe) -> Model:
+    if not recipe.task:
+        if name in ARCHITECTURES:
+            return Model(name, ARCHITECTURES[name], None)
+        source = find_source(name, recipe.model.vocab, recipe.model.casing)
+        return Model(name, source.config, source)
+    task = find_task(recipe.task)
+    vocab = task_folder(task, Path(recipe.data.dir).expanduser()) / task.vocab if task.vocab else None
+    source = find_model(_named(recipe, name), vocab)
+    return Model(name, source.config, source)
+
+
+def _named(recipe: Recipe, name: str) -> Recipe:
+    return dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, name=name))
+
+
+def _check_positions(lengths: str, model: Model, longest: int) -> None:
+    most = model.config.max_position_embeddings
+    reach = max(find_distribution(lengths).quantiles)
+    reach = min(reach, longest) if longest else reach
+    if reach > most:
+        raise UserError(
+            f"lengths {lengths} reach {reach} tokens, over {model.name}'s {most} positions", f"cut: -s {most}"
+        )
+
+
+def _check_heads(card: Backend, heads: Iterable[Head]) -> None:
+    for head in heads:
+        if head.kind not in card.capabilities.heads:
+            has = ", ".join(card.capabilities.heads)
+            raise UserError(f"backend {card.name} has no {head.kind} head", f"its heads: {has}")
