@@ -55,6 +55,7 @@ class ModelConfig:
     type_vocab_size: int = 2
     initializer_range: float = 0.02
     layer_norm_eps: float = 1e-12
+    softmax: str = "compute"  # of attention: in the compute dtype, or "fp32"; a key of ours, others ignore it
 
     def __post_init__(self) -> None:
         for name in ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "vocab_size"):
@@ -71,6 +72,9 @@ class ModelConfig:
                 "bertkit has " + ", ".join(sorted(ACTIVATIONS)),
             )
 
+        if self.softmax not in SOFTMAX:
+            raise UserError(f"softmax {self.softmax!r} is not known", "bertkit has " + ", ".join(SOFTMAX))
+
     def without_dropout(self) -> ModelConfig:
         return dataclasses.replace(
             self, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, classifier_dropout=0.0
@@ -78,6 +82,8 @@ class ModelConfig:
 
 
 ACTIVATIONS = frozenset({"gelu", "gelu_new", "gelu_pytorch_tanh", "relu"})  # _new and _pytorch_tanh: the tanh form
+
+SOFTMAX = ("compute", "fp32")
 
 ARCHITECTURES: Mapping[str, ModelConfig] = {
     "tiny": ModelConfig(128, 2, 2, 512),
@@ -130,6 +136,8 @@ def to_mapping(config: ModelConfig, head: Head, labels: tuple[str, ...]) -> dict
         "torch_dtype": "float32",
         **dataclasses.asdict(config),
     }
+    if config.softmax == "compute":
+        del values["softmax"]
     if head.kind == "regression":
         values |= {"problem_type": "regression", "num_labels": 1}
     if head.kind == "classification":

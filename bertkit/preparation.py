@@ -13,7 +13,7 @@ from bertkit.backend import PRECISIONS, Backend, Job, OptimizerSpec, Precision
 from bertkit.errors import UserError, nearest
 from bertkit.model_config import ModelConfig
 from bertkit.pretrained import Source, find_source, starting_weights
-from bertkit.recipe import DataSection, Recipe
+from bertkit.recipe import DataSection, ModelSection, Recipe
 from bertkit.registry import Choice, choose
 from bertkit.tasks import Task, find_task
 from bertkit.tasks.reading import Progress, read_split
@@ -92,6 +92,7 @@ def choose_target(recipe: Recipe, task: Task) -> Target:
 def find_model(recipe: Recipe, task_vocab: Path | None = None) -> Source:
     """The recipe's model, its vocabulary and length checked; what is odd but allowed is warned about."""
     source = find_source(recipe.model.name, recipe.model.vocab, recipe.model.casing, task_vocab)
+    source = dataclasses.replace(source, config=with_numerics(source.config, recipe.model))
     check_length(recipe.data, source)
     for warning in source.warnings:
         logger.warning("%s", warning)
@@ -159,6 +160,15 @@ def check_length(data: DataSection, source: Source) -> None:
             f"sequence length {data.seq_length} is over {source.name}'s {most} positions",
             f"use -s {most} or less",
         )
+
+
+def with_numerics(config: ModelConfig, section: ModelSection) -> ModelConfig:
+    """The model's config with the recipe's forms of GELU and softmax where it sets them; they stay with the model."""
+    if section.gelu != "config":
+        if config.hidden_act == "relu":
+            raise UserError("model.gelu is set, but the model's activation is relu", "leave model.gelu alone")
+        config = dataclasses.replace(config, hidden_act="gelu" if section.gelu == "exact" else "gelu_new")
+    return config if section.softmax == "config" else dataclasses.replace(config, softmax=section.softmax)
 
 
 def with_dropout(config: ModelConfig, recipe: Recipe) -> ModelConfig:

@@ -38,6 +38,12 @@ class ModelSection:
     attention_dropout: Rate | None = Field(
         default=None, description="dropout of the attention weights; unset: as the config says"
     )
+    gelu: Literal["config", "exact", "tanh"] = Field(
+        default="config", description="the GELU's form: as the model's config says, by erf, or by tanh"
+    )
+    softmax: Literal["config", "compute", "fp32"] = Field(
+        default="config", description="attention's softmax: as the config says, in the compute dtype, or in fp32"
+    )
     layout: Literal["auto", "padded", "unpadded", "packed"] = Field(
         default="auto", description="how batches are laid out"
     )

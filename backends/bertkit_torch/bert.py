@@ -71,7 +71,8 @@ def encoder_layer(
         keys_values = w.dense(x, key, value)  # (N, 2H)
         x = x.index_select(0, asking)
         parts = w.dense(x, query), keys_values
-    found = attend(parts, heads, drop, config.attention_probs_dropout_prob, w.dtype)
+    softmax = torch.float32 if config.softmax == "fp32" else w.dtype
+    found = attend(parts, heads, drop, config.attention_probs_dropout_prob, softmax)
     found = drop.add(x, w.dense(found, f"{name}.attention.output.dense"), config.hidden_dropout_prob)
     x = w.layer_norm(found, f"{name}.attention.output.LayerNorm", config.layer_norm_eps)
     inner = w.dense_active(x, f"{name}.intermediate.dense", config.hidden_act)  # (N, F)

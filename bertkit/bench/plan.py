@@ -13,7 +13,7 @@ from bertkit.bench.workload import Kind, Workload, built_in, from_data
 from bertkit.errors import UserError
 from bertkit.lengths import find_distribution
 from bertkit.model_config import ARCHITECTURES, Head, ModelConfig
-from bertkit.preparation import choose_precision, device_settings, find_model
+from bertkit.preparation import choose_precision, device_settings, find_model, with_numerics
 from bertkit.pretrained import Source, find_source
 from bertkit.recipe import Recipe
 from bertkit.registry import Choice, choose
@@ -154,9 +154,9 @@ def _precision(card: Backend, name: str) -> Precision:
 def _model(name: str, recipe: Recipe) -> Model:
     if not recipe.task:
         if name in ARCHITECTURES:
-            return Model(name, ARCHITECTURES[name], None)
+            return Model(name, with_numerics(ARCHITECTURES[name], recipe.model), None)
         source = find_source(name, recipe.model.vocab, recipe.model.casing)
-        return Model(name, source.config, source)
+        return Model(name, with_numerics(source.config, recipe.model), source)
     task = find_task(recipe.task)
     vocab = task_folder(task, Path(recipe.data.dir).expanduser()) / task.vocab if task.vocab else None
     source = find_model(_named(recipe, name), vocab)

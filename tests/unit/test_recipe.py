@@ -40,6 +40,8 @@ WRONG: list[tuple[str, Value]] = [
     ("schedule.end_rate", -1.0),
     ("evaluation.every", -1),
     ("evaluation.batch_size", 0),
+    ("model.gelu", "sharp"),
+    ("model.softmax", "bf8"),
     ("data.doc_stride", 0),
     ("data.query_length", 0),
     ("data.strict", "perhaps"),
