@@ -84,6 +84,9 @@ class Engine(Protocol):
         """The head's logits, float32. classification, regression: logits (B, C) · span: start_logits and
         end_logits (T,) · pretraining: masked_logits (M, V), logits (B, 2)."""
 
+    def slots(self, lengths: np.ndarray) -> int:
+        """Token places, padding included, that `predict` computes for sequences of these lengths (B,)."""
+
     def weights(self) -> Arrays:
         """All parameters as float32 host arrays under Hugging Face's names."""
 

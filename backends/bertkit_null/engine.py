@@ -37,6 +37,9 @@ class NullEngine:
             arrays["masked_logits"] = np.zeros((masked, self.job.model.vocab_size), np.float32)
         return arrays
 
+    def slots(self, lengths: np.ndarray) -> int:
+        return int(lengths.sum())
+
     def weights(self) -> Arrays:
         return {name: np.array(array) for name, array in self.job.weights.items()}
 

@@ -88,6 +88,12 @@ class TorchEngine:
             outputs = self._forward(self._inference, batch, layout, Dropout())
         return {name: tensor.float().cpu().numpy() for name, tensor in outputs.items()}
 
+    def slots(self, lengths: np.ndarray) -> int:
+        nothing = np.zeros(int(lengths.sum()), np.int32)
+        starts = np.concatenate([[0], np.cumsum(lengths)])
+        batch = {"input_ids": nothing, "token_type_ids": nothing, "cu_seqlens": starts}
+        return lay_out(batch, self.layout, grain=self.device.grain).slots
+
     def _forward(self, weights: ComputeWeights, batch: Batch, layout: Layout, drop: Dropout) -> Outputs:
         kind, heads = self.job.head.kind, self.job.model.num_attention_heads
         outputs: Outputs = self.model(weights, place(layout, batch, kind, heads, self.place, self.dtype), drop)

@@ -21,7 +21,6 @@ from bertkit.bench.workload import Workload
 from bertkit.display import Counter, Display
 from bertkit.features import Features
 from bertkit.flops import forward_flops, training_flops
-from bertkit.layouts import pack
 from bertkit.meter import WARMUP_RULE, Meter, Reading, over_ranks, warmup_updates
 from bertkit.model_config import ModelConfig
 from bertkit.sampler import Sampler, by_length, updates
@@ -132,10 +131,9 @@ def infer_case(
             engine.predict(update.micro_batches[0])
             spent.append(time.perf_counter() - start)
             seen.append(sequence_lengths(update.micro_batches[0]))
-            meter.count(update, 0)  # the seam does not tell a call's token places: they follow from its layout
+            meter.count(update, 0)  # a call's token places are asked for below, off the clock
             bar.add(1)
-    layout = engine.describe().get("layout", "")
-    places = sum(slots(lengths, layout) for lengths in seen[meter.warmup :])
+    places = sum(engine.slots(lengths) for lengths in seen[meter.warmup :])
     reading = over_ranks(dataclasses.replace(meter.reading(), slots=places), engine.gather)
     return Measured(reading, list(engine.gather(np.array(spent[meter.warmup :]))), 1)
 
@@ -154,14 +152,6 @@ def calls(features: Features, batch_size: int, seed: int, world: World) -> Itera
 
     for number, examples in enumerate(itertools.islice(everyones(), world.rank, None, world.size), 1):
         yield Update(number, (features.batch(examples),), {})
-
-
-def slots(lengths: np.ndarray, layout: str) -> int:
-    """Token places that `bertkit.layouts` computes for a batch; 0 for a layout it does not know."""
-    longest = int(lengths.max(initial=0))
-    if layout == "packed":
-        return len(pack(lengths, longest)) * longest
-    return {"unpadded": int(lengths.sum()), "padded": len(lengths) * longest}.get(layout, 0)
 
 
 def _steps(engine: Engine, do: Callable[[Update], object], trials: Iterator[Update], seconds: float) -> int:

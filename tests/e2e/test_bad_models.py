@@ -132,5 +132,5 @@ def test_a_size_by_name_is_not_evaluated(sample_dir: Path, tmp_path: Path) -> No
 
 def test_a_missing_file_to_predict_is_named(spoilt: Path, sample_dir: Path, tmp_path: Path) -> None:
     at = ("-t", "sample", "--data-dir", sample_dir, "--backend", "null", "--file", "nowhere.tsv", "-o", "out")
-    assert_one_line_error(run(tmp_path, "predict", "spoilt", *at), "nowhere.tsv", "cannot be read")
+    assert_one_line_error(run(tmp_path, "predict", "spoilt", *at), "nowhere.tsv is missing")
     assert not (tmp_path / "out").exists()

@@ -42,7 +42,7 @@ def test_real_figures_on_the_cpu(bertkit: Run, tmp_path: Path, kind: str) -> Non
     ]  # fmt: skip
     for case in made["cases"]:
         check_rates(case)
-        assert case["throughput"]["padding_efficiency"] == 1.0  # the CPU's batches are unpadded
+        assert 0.98 < case["throughput"]["padding_efficiency"] <= 1.0  # unpadded, rounded up to whole kernels
         assert 0 < case["throughput"]["mfu"] < 1
         assert case["peak_memory_bytes"] > 0
         assert case["engine"]["compute dtype"] == "float32"
