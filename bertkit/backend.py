@@ -25,9 +25,9 @@ Batch = Mapping[str, np.ndarray]
 Arrays = dict[str, np.ndarray]
 Scalars = Mapping[str, SupportsFloat]  # values may still be on the device: float() waits for them
 
-Precision = Literal["fp32", "tf32", "bf16", "fp16"]
+Precision = Literal["fp32", "tf32", "bf16", "fp16", "int8"]  # int8: answers only, of quantised weights
 LayoutKind = Literal["padded", "unpadded", "packed"]
-PRECISIONS: tuple[Precision, ...] = ("fp32", "tf32", "bf16", "fp16")
+PRECISIONS: tuple[Precision, ...] = ("fp32", "tf32", "bf16", "fp16", "int8")
 
 
 @dataclass(frozen=True)
@@ -134,6 +134,7 @@ class Capabilities:
     multi_process: bool = True
     computes: bool = True  # False: a stand-in whose numbers mean nothing
     bitwise_resume: bool = True
+    answers_in: tuple[Precision, ...] = ()  # further precisions, for inference only
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,7 @@ def load(recipe: Recipe, world: World) -> Loaded:
     if not recipe.task:
         raise UserError(f"{recipe.model.name} does not say which task it was trained on", "name it with -t")
     task = find_task(recipe.task)
-    target = choose_target(recipe, task)
+    target = choose_target(recipe, task, training=False)
     if recipe.model.name in ARCHITECTURES:
         raise UserError(f"{recipe.model.name!r} is a size, not a trained model", "give the folder of a run")
     source = find_model(recipe)

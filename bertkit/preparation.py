@@ -80,10 +80,10 @@ def prepare(recipe: Recipe, say: Say, progress: Progress) -> Prepared:
     return Prepared(recipe, target.choice, target.precision, target.reason, task, source, fit, job, train, tuple(dev))
 
 
-def choose_target(recipe: Recipe, task: Task) -> Target:
+def choose_target(recipe: Recipe, task: Task, training: bool = True) -> Target:
     """Where `task` is computed. Raises UserError where the backend is absent or cannot do what is asked."""
     choice = choose(recipe.backend)
-    precision, reason = choose_precision(choice.backend, recipe.precision)
+    precision, reason = choose_precision(choice.backend, recipe.precision, training)
     settings = device_settings(choice.backend, recipe)
     check_job(choice.backend, task, recipe)
     return Target(choice, precision, reason, settings)
@@ -105,12 +105,15 @@ def _task(recipe: Recipe) -> Task:
     return find_task(recipe.task)
 
 
-def choose_precision(backend: Backend, asked: str) -> tuple[Precision, str]:
+def choose_precision(backend: Backend, asked: str, training: bool = True) -> tuple[Precision, str]:
     """The precision and why. Raises UserError where the backend cannot."""
+    can = backend.capabilities
     if asked != "auto":
         precision = next(p for p in PRECISIONS if p == asked)
-        if precision not in backend.capabilities.precisions:
-            has = ", ".join(backend.capabilities.precisions)
+        if training and precision in can.answers_in:
+            raise UserError(f"{asked} is for answers, not for training", "train in another precision: choose with -d")
+        if precision not in (*can.precisions, *can.answers_in):
+            has = ", ".join((*can.precisions, *(() if training else can.answers_in)))
             raise UserError(f"backend {backend.name} has no {asked}", f"it has {has}: choose with -d")
         return precision, "asked for"
     if "bf16" in backend.probe().precisions:

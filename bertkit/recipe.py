@@ -138,8 +138,9 @@ class Recipe:
         default="auto", description="whose chip: a backend's name, or auto for the best that is ready"
     )
     task: Text = Field(default="", description="what to learn; `bertkit data list` names the tasks")
-    precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = Field(
-        default="auto", description="of the dense layers; auto: bf16 where the chip computes it natively, else fp32"
+    precision: Literal["auto", "fp32", "tf32", "bf16", "fp16", "int8"] = Field(
+        default="auto",
+        description="of the dense layers; auto: bf16 where the chip has it, else fp32; int8 only answers",
     )
     seed: Whole = Field(default=1, description="fixes the new head's start, the order of the data and dropout")
     output: Text = Field(default="", description="the run's folder; empty: runs/<task>-<model>-seed<seed>")

@@ -8,7 +8,7 @@ from importlib import metadata, util
 from bertkit.backend import Capabilities, Engine, Job, Precision, Probe, Setting
 from bertkit.errors import UserError
 from bertkit.world import World
-from bertkit_cpu.topology import native_bf16, read_cpu, threads
+from bertkit_cpu.topology import has_int8, native_bf16, read_cpu, threads
 
 
 class CpuBackend:
@@ -19,6 +19,7 @@ class CpuBackend:
         precisions=("fp32", "bf16"),
         heads=("classification", "regression", "span", "pretraining"),
         layouts=("padded", "unpadded", "packed"),
+        answers_in=("int8",),
     )
     settings: Mapping[str, Setting] = {
         "threads": Setting(0, "compute threads of each process; 0: its share of the physical cores"),
@@ -45,7 +46,10 @@ class CpuBackend:
         )
 
     def engine(self, job: Job, world: World) -> Engine:
-        bf16, reason = native_bf16(read_cpu())
+        cpu = read_cpu()
+        bf16, reason = native_bf16(cpu)
+        if job.precision == "int8" and not (bf16 and has_int8(cpu)):
+            raise UserError("this CPU lacks VNNI or AMX for int8, or bf16 for the rest", "use -d bf16 or fp32")
         if job.precision == "bf16" and not bf16 and job.settings.get("bf16") != "force":
             raise UserError(reason, "use -d fp32, or --set device.bf16=force to have it all the same")
         from bertkit_cpu.device import CpuDevice

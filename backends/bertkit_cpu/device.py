@@ -12,11 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bertkit.backend import Job
+from bertkit.backend import Job, Precision
+from bertkit.errors import UserError
 from bertkit.layouts import Grain
 from bertkit.world import World
 from bertkit_cpu.dense import InferenceWeights, TrainingWeights, fast_products
 from bertkit_cpu.extension import load_extension
+from bertkit_cpu.int8 import Int8Weights, int8_works
 from bertkit_cpu.memory import keep_freed_memory
 from bertkit_cpu.topology import is_bound, read_cpu, threads
 from bertkit_cpu.words import LANES, Masks
@@ -32,6 +34,7 @@ class CpuDevice(Device):
     def __init__(self) -> None:
         self.notes: dict[str, str] = {}
         self.fast = fast_products()
+        self.int8 = False
         self.pool: Executor | None = None  # draws dropout's words beside the main thread
 
     def open(self, job: Job, world: World) -> torch.device:
@@ -42,15 +45,25 @@ class CpuDevice(Device):
         memory = keep_freed_memory()
         if count > 1:
             self.pool = ThreadPoolExecutor(min(count, LANES), "bertkit-masks")
+        self.int8 = job.precision == "int8"
+        if self.int8 and not (self.fast and int8_works()):
+            raise UserError("this build of torch lacks oneDNN's int8 products", "use -d bf16")
         self.notes = {"cpu": cpu.model, "threads": f"{count}: {reason}", "memory": memory}
+        if self.int8:
+            self.notes["dense layers"] = "int8: weights a scale per output, inputs a scale per token"
         if job.settings.get("extension", "auto") == "auto":
             self.notes["extension"] = load_extension()
         return torch.device("cpu")
 
+    def compute_dtype(self, precision: Precision) -> torch.dtype:
+        return torch.bfloat16 if precision == "int8" else super().compute_dtype(precision)
+
     def compute_weights(self, masters: Mapping[str, Tensor], dtype: torch.dtype, *, training: bool) -> ComputeWeights:
         if dtype != torch.bfloat16 or not self.fast:
             return ComputeWeights(masters, dtype)
-        return TrainingWeights(masters, dtype) if training else InferenceWeights(masters, dtype)
+        if training:
+            return TrainingWeights(masters, dtype)
+        return Int8Weights(masters, dtype) if self.int8 else InferenceWeights(masters, dtype)
 
     def clip_grad_norm(self, parameters: list[nn.Parameter], most: float) -> Tensor:
         """As torch's, but gradients that are short enough are not multiplied by 1."""

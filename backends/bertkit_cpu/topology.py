@@ -126,6 +126,11 @@ def native_bf16(cpu: Cpu) -> tuple[bool, str]:
     return False, f"this CPU {lacks}: bf16 would be emulated and slower than fp32"
 
 
+def has_int8(cpu: Cpu) -> bool:
+    """Whether this CPU multiplies int8 in hardware by instructions that oneDNN's quantised products use."""
+    return any(flag in cpu.flags for flag in ("avx512_vnni", "avx_vnni", "amx_int8"))
+
+
 def _count(number: float, noun: str, plural: str = "s") -> str:
     return f"{number:g} {noun}{'' if number == 1 else plural}"
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from bertkit.backend import Arrays, Batch, Job, LayoutKind, Peak, Scalars, Update
+from bertkit.errors import UserError
 from bertkit.layouts import Layout, lay_out
 from bertkit.world import World
 from bertkit_torch.bert import Bert, Outputs
@@ -44,6 +45,8 @@ class TorchEngine:
         return self.device.optimizer(self.parameters, self.job.optimizer)
 
     def train_step(self, update: Update, learning_rate: float) -> Scalars:
+        if self.job.precision == "int8":
+            raise UserError("int8 is for answers, not for training", "train in another precision")
         self._inference = None
         weights = self.device.compute_weights(self.parameters, self.dtype, training=True)
         total = torch.zeros((), device=self.place)

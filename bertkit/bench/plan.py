@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bertkit.backend import Backend, Precision
+from bertkit.backend import PRECISIONS, Backend, Precision
 from bertkit.bench.workload import Kind, Workload, built_in, from_data
 from bertkit.errors import UserError
 from bertkit.lengths import find_distribution
@@ -119,7 +119,7 @@ def make_plan(kind: Kind, lists: Lists, recipe: Recipe, longest: int, processes:
         raise UserError(f"{many} cases on {processes} processes", "start them one case at a time")
     choice = choose(recipe.backend)
     card = choice.backend
-    precisions = [_precision(card, name) for name in lists.precisions]
+    precisions = [_precision(card, name, kind) for name in lists.precisions]
     settings = device_settings(card, recipe)
     if recipe.model.layout != "auto" and recipe.model.layout not in card.capabilities.layouts:
         has = ", ".join(card.capabilities.layouts)
@@ -141,14 +141,10 @@ def make_plan(kind: Kind, lists: Lists, recipe: Recipe, longest: int, processes:
     return Plan(kind, recipe, choice, settings, cases, from_task, longest)
 
 
-def _precision(card: Backend, name: str) -> Precision:
-    if name == "auto":
-        return choose_precision(card, name)[0]
-    for precision in card.capabilities.precisions:
-        if precision == name:
-            return precision
-    has = ", ".join(card.capabilities.precisions)
-    raise UserError(f"backend {card.name} has no {name}", f"it has {has}: choose with -d")
+def _precision(card: Backend, name: str, kind: Kind) -> Precision:
+    if name != "auto" and name not in PRECISIONS:
+        raise UserError(f"there is no precision {name!r}", "choose from " + ", ".join(PRECISIONS))
+    return choose_precision(card, name, kind == "train")[0]
 
 
 def _model(name: str, recipe: Recipe) -> Model:

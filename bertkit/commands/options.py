@@ -13,7 +13,10 @@ BackendName = Annotated[
     str | None,
     typer.Option("--backend", help="Whose chip: a backend's name or alias, or auto.", show_default=False),
 ]
-Dtype = Annotated[str | None, typer.Option("-d", "--dtype", help="fp32, tf32, bf16, fp16 or auto.", show_default=False)]
+Dtype = Annotated[
+    str | None,
+    typer.Option("-d", "--dtype", help="fp32, tf32, bf16, fp16 or auto; int8 to answer.", show_default=False),
+]
 Model = Annotated[
     str | None,
     typer.Option("-m", "--model", help="A size (tiny … large), a model's folder, or a hub name.", show_default=False),

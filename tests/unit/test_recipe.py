@@ -10,7 +10,7 @@ from bertkit.errors import UserError
 from bertkit.recipe import KEYS, Recipe, Value, build, check_key, flatten, to_flat
 
 WRONG: list[tuple[str, Value]] = [
-    ("precision", "int8"),
+    ("precision", "int4"),
     ("seed", -1),
     ("model.casing", "mixed"),
     ("model.hidden_dropout", 1.0),

@@ -1,0 +1,84 @@
+"""Inference with the encoder's dense layers in int8, by oneDNN's quantised products.
+
+Weights have a scale for each output, fixed when the model is loaded; the inputs of a layer have one for each token,
+found as they come. So a sequence's answer does not depend on the others of its batch. Attention, LayerNorm, embeddings
+and heads stay in bf16.
+
+Legend: N slots, I inputs, O outputs of all joined layers.
+Source: Zafrir et al. 2019, arXiv:1910.06188 (symmetric 8-bit BERT), with dynamic inputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from bertkit_cpu.dense import InferenceWeights
+
+ENCODER = "bert.encoder."
+LARGEST = 126.0  # not 127: the reciprocal of a token's largest value is rounded to bf16, and -128 must not be reached
+ZERO = 128  # oneDNN takes unsigned inputs: the int8 values, shifted
+
+
+@dataclass(frozen=True)
+class _Quantised:
+    blocks: Tensor  # (O, I) int8 in oneDNN's order
+    scales: Tensor  # (O,) float32
+    zeros: Tensor  # (O,) int64
+    bias: Tensor  # (O,) bf16
+
+
+class Int8Weights(InferenceWeights):
+    """For forward passes without a gradient."""
+
+    def __init__(self, masters: Mapping[str, Tensor], dtype: torch.dtype) -> None:
+        super().__init__(masters, dtype)
+        self._quantised: dict[tuple[str, ...], _Quantised] = {}
+
+    def _product(self, x: Tensor, names: tuple[str, ...], after: str, form: str) -> Tensor:
+        if not names[0].startswith(ENCODER):
+            return super()._product(x, names, after, form)
+        if names not in self._quantised:
+            self._quantised[names] = quantise(self.masters, names)
+        found = product(x, self._quantised[names])
+        if after == "relu":
+            return found.relu_()
+        return functional.gelu(found, approximate=form) if after == "gelu" else found
+
+
+def quantise(masters: Mapping[str, Tensor], names: tuple[str, ...]) -> _Quantised:
+    with torch.no_grad():
+        weight = torch.cat([masters[f"{name}.weight"] for name in names])
+        bias = torch.cat([masters[f"{name}.bias"] for name in names]).bfloat16()
+        scales = weight.abs().amax(1).clamp_min_(torch.finfo(torch.float32).tiny) / 127
+        rounded = (weight / scales[:, None]).round_().to(torch.int8)
+        blocks = torch.ops.onednn.qlinear_prepack(rounded, None)
+        return _Quantised(blocks, scales, torch.zeros(len(scales), dtype=torch.int64), bias)
+
+
+def product(x: Tensor, weight: _Quantised) -> Tensor:
+    """(N, I) bf16 -> (N, O) bf16."""
+    largest = torch.linalg.vector_norm(x, float("inf"), 1, keepdim=True)
+    inverse = LARGEST / largest.clamp_min_(1e-20)  # (N, 1) bf16
+    rows = (x * inverse).round_().to(torch.int8).view(torch.uint8).bitwise_xor_(ZERO)
+    found = torch.ops.onednn.qlinear_pointwise(
+        rows, 1.0, ZERO, weight.blocks, weight.scales, weight.zeros, None, 1.0, 0, torch.bfloat16, "none", [], ""
+    )  # fmt: skip
+    answer: Tensor = torch.addcmul(weight.bias, found, inverse.reciprocal_())
+    return answer
+
+
+def int8_works() -> bool:
+    """Whether torch has the operators used above, which have no public name, and they compute what they should."""
+    x = torch.tensor([[1.0, -2.0, 3.0, 0.5] * 16, [0.0] * 64], dtype=torch.bfloat16)
+    masters = {"a.weight": torch.linspace(-1, 1, 32 * 64).view(32, 64), "a.bias": torch.ones(32)}
+    try:
+        found = product(x, quantise(masters, ("a",)))
+    except (AttributeError, RuntimeError, NotImplementedError, TypeError):
+        return False
+    wanted = functional.linear(x.float(), masters["a.weight"], masters["a.bias"])
+    return bool((found.float() - wanted).abs().max() < 0.03 * wanted.abs().max())
