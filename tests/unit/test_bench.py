@@ -131,7 +131,7 @@ def test_cases_are_all_combinations(fake: FakeBackend) -> None:
 @pytest.mark.parametrize(
     ("words", "lists"),
     [
-        ("no int8", {"precisions": ["int8"]}),
+        ("no int8|not for training", {"precisions": ["int8"]}),
         ("no length distribution", {"lengths": ["mrpc", "nothing"]}),
         ("1024 tokens, over tiny's 512", {"lengths": ["1024"]}),
     ],
