@@ -135,6 +135,7 @@ class Capabilities:
     computes: bool = True  # False: a stand-in whose numbers mean nothing
     bitwise_resume: bool = True
     answers_in: tuple[Precision, ...] = ()  # further precisions, for inference only
+    environment: tuple[str, ...] = ()  # beginnings of the variables' names that every process must be given
 
 
 @dataclass(frozen=True)
@@ -144,6 +145,7 @@ class Probe:
     ready: bool
     detail: str
     precisions: tuple[Precision, ...] = ()  # what this very device does well
+    cards: tuple[int, ...] = ()  # memory node of each accelerator here, -1: not known; empty: there are none
 
 
 class Backend(Protocol):

@@ -61,6 +61,9 @@ class DataSection:
     eval_rows: Whole = Field(default=0, description="evaluate on the first so many examples only; 0: all")
     train_file: Text = Field(default="", description="a training file in place of the task's own")
     dev_file: Text = Field(default="", description="a dev file in place of the task's own")
+    shard: Annotated[str, Field(pattern=r"^(\d+/[1-9]\d*)?$")] = Field(
+        default="", description="k/n: train on every n-th sequence from number k (from 0) on; empty: on all"
+    )
     strict: bool = Field(default=False, description="true: an answer that is not in its context is an error")
     cache: Text = Field(
         default="auto", description="folder for encoded features; 'auto': the user's cache folder; 'off': none"
@@ -131,6 +134,19 @@ class LogSection:
 
 
 @dataclass(frozen=True, config=_STRICT)
+class RanksSection:
+    synchronise: bool = Field(
+        default=True, description="false: each process trains a model of its own; the best on dev is the result"
+    )
+    shard_data: bool = Field(
+        default=False, description="where they do not synchronise: each process trains on its own share of the data"
+    )
+    learning_rate_scaling: Literal["none", "sqrt", "linear"] = Field(
+        default="none", description="what the learning rate is multiplied by: 1, the root of the processes, or them"
+    )
+
+
+@dataclass(frozen=True, config=_STRICT)
 class Recipe:
     """Every setting of a run."""
 
@@ -153,6 +169,7 @@ class Recipe:
     answers: AnswersSection = AnswersSection()
     checkpoint: CheckpointSection = CheckpointSection()
     log: LogSection = LogSection()
+    ranks: RanksSection = RanksSection()
     device: Mapping[str, str | int | float | bool] = Field(
         default_factory=dict, description="settings of one backend; `bertkit backends NAME` lists them"
     )

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bertkit import record
+from bertkit.agreement import agree
 from bertkit.display import Display
 from bertkit.preparation import Prepared, prepare
 from bertkit.recipe import Recipe, to_flat
 from bertkit.resolve import Resolved
 from bertkit.run_folder import open_folder, refuse_taken
-from bertkit.sampler import Sampler
+from bertkit.sampler import Sampler, sharded
 from bertkit.schedule import schedule
 from bertkit.trainer import Plan
 from bertkit.training import Training
@@ -21,9 +24,13 @@ from bertkit.world import World
 
 # Settings that do not shape the trained weights, so a resume may change them.
 FREE = (
-    "backend", "output", "train.micro_batch_size", "data.dir", "data.cache", "data.train_file", "data.dev_file",
+    "backend", "output", "train.batch_size", "train.micro_batch_size", "ranks.", "data.dir", "data.cache", "data.train_file", "data.dev_file",
     "data.strict", "model.layout", "log.", "checkpoint.", "evaluation.", "answers.", "device.",
 )  # fmt: skip
+
+
+SAME = "give every process the same versions, settings and files"
+Compare = Callable[[Mapping[str, Any]], None]
 
 
 @dataclass(frozen=True)
@@ -44,23 +51,32 @@ def output_folder(recipe: Recipe) -> Path:
 
 def make_sampler(ready: Prepared, world: World) -> Sampler:
     recipe = ready.recipe
-    return Sampler(len(ready.train.features), recipe.train.batch_size * world.size, recipe.seed)
+    return sharded(
+        len(ready.train.features), recipe.data.shard, recipe.train.batch_size * world.size, recipe.seed
+    )
 
 
-def make_plan(recipe: Recipe, sampler: Sampler) -> Plan:
+def scaled_rate(recipe: Recipe, processes: int) -> float:
+    """The peak learning rate of so many processes, by the rule that the recipe names."""
+    factors = {"none": 1.0, "sqrt": math.sqrt(processes), "linear": float(processes)}
+    return recipe.optimizer.learning_rate * factors[recipe.ranks.learning_rate_scaling]
+
+
+def make_plan(recipe: Recipe, sampler: Sampler, processes: int) -> Plan:
     """Counts of updates from epochs and shares."""
     epoch = sampler.steps_per_epoch
     steps = recipe.train.steps or math.ceil(recipe.train.epochs * epoch)
     course = recipe.schedule
     warmup = course.warmup_steps or math.ceil(course.warmup * steps)
-    rate = schedule(course.name, recipe.optimizer.learning_rate, warmup, steps, course.power, course.end_rate)
+    rate = schedule(course.name, scaled_rate(recipe, processes), warmup, steps, course.power, course.end_rate)
     return Plan(steps, rate, recipe.log.every, recipe.evaluation.every or epoch, recipe.checkpoint.every or epoch)
 
 
-def shaped_by(ready: Prepared, plan: Plan, sampler: Sampler) -> dict[str, Any]:
+def shaped_by(ready: Prepared, plan: Plan, sampler: Sampler, processes: int) -> dict[str, Any]:
     """The settings and data that a resumed run must share with the one that it goes on from."""
     kept = {key: value for key, value in to_flat(ready.recipe).items() if not key.startswith(FREE)}
     return kept | {
+        "optimizer.learning_rate": scaled_rate(ready.recipe, processes),
         "precision": ready.precision,
         "updates": plan.steps,
         "global batch": sampler.batch_size,
@@ -75,26 +91,30 @@ def train(
     resume: bool = False,
     overwrite: bool = False,
     dry_run: bool = False,
+    compare: Compare | None = None,
 ) -> Outcome:
-    """Carry out a run. Raises UserError for whatever the user can put right, before anything is written if it can."""
+    """Carry out a run. Raises UserError for whatever the user can put right, before anything is written if it can.
+
+    `compare`: called with what shapes the run before its first update; by default it compares the ranks of `world`.
+    """
     recipe = resolved.recipe
     folder = output_folder(recipe)
     if world.is_first and not dry_run:
         refuse_taken(folder, resume, overwrite)
     ready = prepare(recipe, display.say, display.follow())
     sampler = make_sampler(ready, world)
-    plan = make_plan(recipe, sampler)
+    plan = make_plan(recipe, sampler, world.size)
     introduce(ready, plan, sampler, world, folder, display)
     if dry_run:
         return Outcome(folder, 0, None)
     engine = ready.choice.backend.engine(ready.job, world)
-    try:
-        if world.is_first:
-            open_folder(folder, overwrite)
-        training = Training(resolved, ready, engine, world, display, folder, sampler, plan)
-        made, exit_code = training.run(shaped_by(ready, plan, sampler), resume)
-    finally:
-        engine.close()
+    shape = shaped_by(ready, plan, sampler, world.size)
+    (compare or functools.partial(agree, engine.gather, cure=SAME))(record.versions() | shape)
+    if world.is_first:
+        open_folder(folder, overwrite)
+    training = Training(resolved, ready, engine, world, display, folder, sampler, plan)
+    made, exit_code = training.run(shape, resume)
+    engine.close()  # not after an error: the others would be waited for, which are elsewhere
     return Outcome(folder, exit_code, made)
 
 
@@ -113,8 +133,11 @@ def introduce(ready: Prepared, plan: Plan, sampler: Sampler, world: World, folde
         for fault in part.faults:
             display.warn(f"{part.file}: {fault}")
     shares = f" ({recipe.train.batch_size} on each of {world.size} processes)" if world.size > 1 else ""
+    rate = scaled_rate(recipe, world.size)
+    rule = recipe.ranks.learning_rate_scaling
+    scaling = f" ({recipe.optimizer.learning_rate:g}, {rule} in {world.size} processes)" if rule != "none" else ""
     display.say(
         f"plan: {plan.steps:,} updates of {sampler.batch_size} sequences{shares}, "
-        f"peak learning rate {recipe.optimizer.learning_rate:g}, seed {recipe.seed}"
+        f"peak learning rate {rate:g}{scaling}, seed {recipe.seed}"
     )
     display.say(f"output: {folder}")

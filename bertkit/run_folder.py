@@ -44,7 +44,7 @@ def open_folder(folder: Path, overwrite: bool) -> None:
     """Make the folder ready: what an overwritten run left is removed, and what a killed one left half-written."""
     for name in _taken(folder) if overwrite else ():
         path = folder / name
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     for place in (folder, folder / "checkpoints", folder / "predictions"):
         for part in place.glob(".*.part"):  # left where a kill came while writing
             part.unlink(missing_ok=True)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bertkit.backend import Update, label_counts
+from bertkit.errors import UserError
 from bertkit.features import Features
 from bertkit.model_config import HeadKind
 
@@ -26,6 +27,8 @@ class Sampler:
     examples: int
     batch_size: int  # B: over all ranks
     seed: int
+    first: int = 0  # with `stride`: only the sequences first, first + stride, … of the data are learnt from
+    stride: int = 1
 
     @property
     def steps_per_epoch(self) -> int:
@@ -34,7 +37,8 @@ class Sampler:
     def order(self, epoch: int) -> np.ndarray:
         """(N,) the examples in this epoch's order; epochs count from 0."""
         key = np.random.SeedSequence([self.seed, epoch])
-        return np.random.Generator(np.random.PCG64(key)).permutation(self.examples)
+        order = np.random.Generator(np.random.PCG64(key)).permutation(self.examples)
+        return self.first + self.stride * order
 
     def batch(self, step: int) -> np.ndarray:
         """The example numbers of update `step`, from 1."""
@@ -52,6 +56,18 @@ class Sampler:
 
     def _slice(self, order: np.ndarray, place: int) -> np.ndarray:
         return order[place * self.batch_size : (place + 1) * self.batch_size]
+
+
+def sharded(sequences: int, shard: str, batch_size: int, seed: int) -> Sampler:
+    """The sampler of the share "k/n" of so many sequences; of all where `shard` is empty.
+
+    Raises UserError where there is no such share.
+    """
+    number, _, shares = (shard or "0/1").partition("/")
+    first, stride = int(number), int(shares)
+    if first >= min(stride, sequences):
+        raise UserError(f"there is no share {shard} of {sequences} sequences", "shares of n count from 0/n to (n-1)/n")
+    return Sampler(len(range(first, sequences, stride)), batch_size, seed, first, stride)
 
 
 def deal(lengths: np.ndarray, ranks: int, micro_batches: int) -> list[list[np.ndarray]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import signal
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from bertkit import record
+from bertkit.agreement import agree, anybody
 from bertkit.backend import Engine
 from bertkit.checkpoint import Checkpoints, Progress
 from bertkit.display import Counter, Display
@@ -20,11 +22,12 @@ from bertkit.flops import training_flops
 from bertkit.log import RunLog
 from bertkit.meter import Meter, over_ranks, warmup_updates
 from bertkit.preparation import Prepared, answer_rules
+from bertkit.recipe import KEYS
 from bertkit.resolve import Resolved
 from bertkit.run_folder import write_recipe
 from bertkit.run_results import Results, write_results
 from bertkit.sampler import Sampler, updates
-from bertkit.stopping import StopRequest, stop_on_signals
+from bertkit.stopping import EXIT_CODES, StopRequest, stop_on_signals
 from bertkit.tasks.task import Answered
 from bertkit.trainer import Logged, Plan, evaluate, fit
 from bertkit.world import World
@@ -63,6 +66,7 @@ class Training:
         self.progress = Progress(0, shaped_by)
         if resume:
             self._take_up(shaped_by)
+            agree(self.engine.gather, {"its last checkpoint's update": self.progress.step}, "share the run's folder")
         self.before = self.progress.train_seconds
         if self.world.is_first:
             write_recipe(self.folder, self.resolved.flat())
@@ -71,7 +75,7 @@ class Training:
         self.log.write("start", step=self.progress.step, **environment)
         if not self._fit():
             self._stopped()
-            return None, self.stop.exit_code
+            return None, self.stop.exit_code or EXIT_CODES[signal.SIGTERM]  # 0: another rank was asked
         made = self._finish(environment)
         self.log.write("end", step=self.plan.steps, metrics=made["metrics"])
         return made, 0
@@ -101,12 +105,14 @@ class Training:
             self.log.cut_after(0)
             return
         arrays, progress = found
-        changed = [key for key, value in shaped_by.items() if progress.shaped_by.get(key) != value]
+        # A setting that the checkpoint does not know is younger than it, and had its default.
+        before = {key: known.default for key, known in KEYS.items()} | dict(progress.shaped_by)
+        changed = [key for key, value in shaped_by.items() if before.get(key) != value]
         if changed:
             key = changed[0]
             others = f" (and {', '.join(changed[1:])})" if changed[1:] else ""
             raise UserError(
-                f"{self.folder}: the run was started with {key} = {progress.shaped_by.get(key)!r}, "
+                f"{self.folder}: the run was started with {key} = {before.get(key)!r}, "
                 f"not {shaped_by[key]!r}{others}",
                 "resume with the same settings and data, or start anew with --overwrite",
             )
@@ -161,9 +167,11 @@ class Training:
             self.progress = dataclasses.replace(self.progress, train_seconds=seconds)
             path = self.checkpoints.save(arrays, self.progress)
             self.log.write("checkpoint", step=step, file=path.name)
+        anybody(self.engine.gather, True)  # no rank goes on, or reads it, before it is whole
 
     def stop_requested(self) -> bool:
-        return bool(self.stop)
+        """On any rank: a signal may reach them at different updates, and all must end after the same one."""
+        return anybody(self.engine.gather, bool(self.stop))
 
     # ---- the end ----
 
@@ -175,7 +183,7 @@ class Training:
         return metrics
 
     def _stopped(self) -> None:
-        name = self.stop.signal.name if self.stop.signal else "a signal"
+        name = self.stop.signal.name if self.stop.signal else "a signal to another rank"
         self.log.write("stopped", step=self.progress.step, signal=name)
         self.display.say(
             f"stopped by {name} after update {self.progress.step} of {self.plan.steps}, which is saved; "

@@ -32,6 +32,22 @@ def train(
     strict: Annotated[
         bool, typer.Option("--strict", help="An answer that does not stand in its paragraph is an error.")
     ] = False,
+    sync_gradients: Annotated[
+        bool | None,
+        typer.Option(
+            "--sync-gradients/--no-sync-gradients",
+            help="Several processes learn one model, or each its own and the best is the result.",
+            show_default=False,
+        ),
+    ] = None,
+    shard_data: Annotated[
+        bool | None,
+        typer.Option(
+            "--shard-data/--no-shard-data",
+            help="Without synchronising: each process learns from its own share of the data, or from all.",
+            show_default=False,
+        ),
+    ] = None,
     json_: o.Json = False,
     quiet: o.Quiet = False,
 ) -> int:
@@ -47,6 +63,8 @@ def train(
 
       bertkit train -m base -t cola --resume -o runs/cola
 
+      bertkit launch -n 2 -- train -m base -t mrpc --no-sync-gradients -o runs/best
+
     Hugging Face's spellings (--model_name_or_path, --per_device_train_batch_size, …) are understood too.
     """
     from bertkit.commands.training import run_training
@@ -54,5 +72,9 @@ def train(
     chosen = o.recipe_options(
         backend, dtype, model, task, data_dir, batch_size, seq_length, epochs, learning_rate, seed, output
     )
-    chosen |= {"data.strict": True if strict else None}
+    chosen |= {
+        "data.strict": True if strict else None,
+        "ranks.synchronise": sync_gradients,
+        "ranks.shard_data": shard_data,
+    }
     return run_training(chosen, sets, config, recipe, resume, overwrite, dry_run, json_, quiet)

@@ -11,6 +11,7 @@ from bertkit.display import Display
 from bertkit.recipe import Value
 from bertkit.resolve import resolve
 from bertkit.run import Outcome, train
+from bertkit.unsynced import train_unsynced
 from bertkit.world import from_env
 
 
@@ -31,7 +32,8 @@ def run_training(
     display = Display(quiet=quiet or not world.is_first)
     changed = {key: value for key, value in resolved.flat().items() if resolved.sources.get(key) != "default"}
     display.say("settings: " + (", ".join(f"{key}={value}" for key, value in changed.items()) or "all defaults"))
-    outcome = train(resolved, world, display, resume, overwrite, dry_run)
+    carry_out = train if world.size == 1 or resolved.recipe.ranks.synchronise else train_unsynced
+    outcome = carry_out(resolved, world, display, resume, overwrite, dry_run)
     if outcome.record is not None and world.is_first:
         show(outcome, display)
         if as_json:

@@ -1,0 +1,170 @@
+"""What `bertkit launch` does once its options are read. Kept apart so that `--help` imports none of it."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast, get_args
+
+from bertkit.disk import to_json, write_text
+from bertkit.display import Display
+from bertkit.errors import UserError, nearest
+from bertkit.hosts import Network, network_of
+from bertkit.launch import Allocator, Batch, Domain, LaunchPlan, Request, ThreadRule, find_launcher
+from bertkit.launching import Way, carry_out, introduce, planner, show, to_mapping
+from bertkit.machine import Machine, from_hwloc, read_machine
+from bertkit.registry import Choice, choose
+
+STARTED = ("train", "evaluate", "predict", "bench")  # what several processes can do together
+
+
+@dataclass(frozen=True)
+class Words:
+    """The options of `bertkit launch`, in the order of its signature."""
+
+    command: tuple[str, ...]
+    processes: int | None
+    mpi_sockets: bool
+    per_socket: int
+    numa: bool
+    hosts: str
+    slurm: Path | None
+    submit: bool
+    nodes: int
+    sbatch: tuple[str, ...]
+    container: str
+    mounts: tuple[str, ...]
+    launcher: str
+    threads: str
+    reserve_cores: int
+    allocator: str
+    oversubscribe: bool
+    ssh_port: int
+    ssh_config: str
+    interface: str
+    forward: tuple[str, ...]
+    port: int
+    max_restarts: int
+    grace: float
+    tag_output: bool
+    logs: Path | None
+    topology: Path | None
+    dry_run: bool
+    json: bool
+
+
+def run_launch(words: Words) -> int:
+    """Plan, then show, write or start. Returns the exit code."""
+    _check(words)
+    network = network_of(words.hosts, words.ssh_port, words.interface, os.environ)
+    launcher = find_launcher(_launcher_name(words, network))
+    machine = from_hwloc(words.topology) if words.topology else read_machine()
+    request = _request(words, network)
+    plan = planner(launcher, machine, os.environ)
+    display = Display()
+    if words.dry_run or words.slurm:
+        made = plan(request)
+        introduce(made, display)
+        if words.json:
+            print(to_json(to_mapping(made), indent=2))
+        elif words.dry_run:
+            print("\n".join(show(made)))
+        if words.slurm and not words.dry_run:
+            _hand_in(words, made, display)
+        return 0
+    way = Way(words.tag_output, words.grace, words.max_restarts, words.logs)
+    return carry_out(request, plan, way, display)
+
+
+def _check(words: Words) -> None:
+    """Raises UserError for words that do not go together."""
+    if words.command[0] not in STARTED:
+        raise UserError(
+            f"{words.command[0]!r} is no command for several processes", nearest(words.command[0], STARTED)
+        )
+    for value, known in ((words.threads, ThreadRule), (words.allocator, Allocator)):
+        if value not in get_args(known):
+            raise UserError(f"{value!r} is not known", "choose " + ", ".join(get_args(known)))
+    if words.topology and not words.dry_run:
+        raise UserError("--topology describes another machine", "add --dry-run")
+    if words.slurm and (words.hosts or words.max_restarts):
+        raise UserError("Slurm chooses the boxes and starts jobs again itself", "leave --hosts and --max-restarts away")
+    if words.submit and not words.slurm:
+        raise UserError("--submit hands in the script that --slurm FILE writes", "name the file")
+
+
+def _launcher_name(words: Words, network: Network) -> str:
+    if words.launcher:
+        return words.launcher
+    if words.slurm:
+        return "slurm"
+    return "mpi" if words.mpi_sockets or network.hosts else "torchrun"
+
+
+def _request(words: Words, network: Network) -> Request:
+    choice = _backend(words.command)
+    cards = choice.backend.probe().cards
+    domain: Domain = "machine" if not words.mpi_sockets else "numa" if words.numa else "socket"
+    if words.processes is None and not cards and domain == "machine" and not network.hosts:
+        raise UserError("how many processes?", "say -n N, or --mpi-sockets for one for each CPU socket")
+    prefixes = choice.backend.capabilities.environment
+    forward = {name for name in os.environ if prefixes and name.startswith(prefixes)} | set(words.forward)
+    return Request(
+        words.command,
+        processes=words.processes,
+        domain=domain,
+        per_domain=words.per_socket,
+        hosts=network.hosts,
+        cards=cards,
+        thread_rule=cast(ThreadRule, words.threads),
+        reserve_cores=words.reserve_cores,
+        allocator=cast(Allocator, words.allocator),
+        oversubscribe=words.oversubscribe,
+        interface=network.interface,
+        ssh_port=network.ssh_port,
+        ssh_config=words.ssh_config,
+        forward=tuple(sorted(forward)),
+        port=words.port,
+        python=sys.executable,
+        batch=Batch(
+            words.nodes, words.sbatch, words.container, words.mounts, name=f"bertkit-{words.command[0]}"
+        ),
+    )
+
+
+def _backend(command: Sequence[str]) -> Choice:
+    """The backend that the command will run on, where its words or the environment name one or `auto` finds it."""
+    name = os.environ.get("BERTKIT_BACKEND", "auto")
+    for at, word in enumerate(command):
+        if word == "--backend" and at + 1 < len(command):
+            name = command[at + 1]
+        elif word.startswith("--backend="):
+            name = word.removeprefix("--backend=")
+        elif word.startswith("backend=") and at and command[at - 1] == "--set":
+            name = word.removeprefix("backend=")
+    return choose(name)
+
+
+def _hand_in(words: Words, plan: LaunchPlan, display: Display) -> None:
+    """Write the script; with --submit give it to the program that the plan names."""
+    if words.slurm is None:
+        return
+    write_text(words.slurm, plan.script)
+    command = [*plan.argv, str(words.slurm)]
+    if not words.submit:
+        display.say(f"written: {words.slurm}; hand it in with `{shlex.join(command)}`")
+        return
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise UserError(
+            f"{command[0]} does not start: {error.strerror}", f"hand {words.slurm} in where it is installed"
+        ) from None
+    if done.returncode:
+        raise UserError(f"{command[0]} refused {words.slurm}: {done.stderr.strip()[-300:]}", "mend the options")
+    display.say(f"handed in as job {done.stdout.strip()}")

@@ -1,0 +1,164 @@
+"""One rank as a launcher starts it: bound to its share of the machine, its lines told apart, its end reported.
+
+`python -m bertkit.rank train …` finds its rank in the environment, binds itself to what BERTKIT_PLACES says for its
+local rank, and runs `bertkit train …`. Every line comes out as `[rank 3 on host] …`, and a failure as
+`[rank 3 on host]! 137 killed by SIGKILL`, whatever started it: `bertkit/supervise.py` reads both, people can too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import platform
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import BinaryIO
+
+from bertkit.errors import UserError
+from bertkit.launch import Place
+from bertkit.placing import parse_places
+from bertkit.world import World, from_env
+
+STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)  # each means: save and end
+STOPPED_SECONDS = 5.0  # that a process stands still before it is said
+_PR_SET_PDEATHSIG = 1  # Linux, prctl(2)
+
+
+def main(words: Sequence[str]) -> int:
+    """Run `bertkit` with these words as this rank; returns its exit code, 128 + n for signal n."""
+    die_with_parent()
+    world = from_env()
+    label = f"[rank {world.rank} on {platform.node()}]"
+    place, warning = my_place(world, os.environ)
+    prefix = bind(place)
+    if warning:
+        _write(sys.stderr.buffer, f"{label} warning: {warning}\n".encode())
+    command = [*prefix, sys.executable, "-m", "bertkit", *words]
+    env = {name: value for name, value in os.environ.items() if name != "BERTKIT_PLACES"}
+    child = subprocess.Popen(
+        command,
+        env=env | {"PYTHONUNBUFFERED": "1"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=die_with_parent,
+        process_group=0,  # so that a signal to the launcher's group reaches it once, through us
+    )
+    with _passing_on(child, label):
+        code = _watch(child, label)
+    return _report(code, label)
+
+
+def my_place(world: World, env: Mapping[str, str]) -> tuple[Place, str]:
+    """What this rank is bound to, and what is odd about it; an unbound place where the launcher binds by itself."""
+    text = env.get("BERTKIT_PLACES", "")
+    if not text:
+        return Place(), ""
+    try:
+        places = parse_places(text)
+    except ValueError as error:
+        return Place(), f"BERTKIT_PLACES is not understood and was ignored: {error}"
+    if world.local_rank >= len(places):
+        return Place(), f"BERTKIT_PLACES has no place for local rank {world.local_rank}; it is not bound"
+    return places[world.local_rank], ""
+
+
+def bind(place: Place) -> list[str]:
+    """Bind this process, and so its children, to the place's CPUs; returns what binds the memory, before a command.
+
+    Neither is worth failing for: without the right (in a container, say) the rank runs unbound.
+    """
+    if place.cpus and hasattr(os, "sched_setaffinity"):
+        with contextlib.suppress(OSError):  # CPUs outside this host's cpuset
+            os.sched_setaffinity(0, place.cpus)
+    if not place.nodes or not shutil.which("numactl"):
+        return []
+    prefix = ["numactl", "--membind=" + ",".join(map(str, place.nodes))]
+    allowed = subprocess.run([*prefix, "true"], capture_output=True, check=False).returncode == 0
+    return prefix if allowed else []
+
+
+def die_with_parent() -> None:
+    """Linux: be killed when the parent is, so that no rank outlives its launcher. Elsewhere nothing."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
+@contextlib.contextmanager
+def _passing_on(child: subprocess.Popen[bytes], label: str) -> Iterator[None]:
+    """Pass the child's lines on with the label before them, and our signals on to the child."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            child.send_signal(signal.SIGTERM)
+
+    for number in STOPS:
+        signal.signal(number, stop)
+    pairs = ((child.stdout, sys.stdout.buffer), (child.stderr, sys.stderr.buffer))
+    pumps = [threading.Thread(target=_pump, args=(source, sink, label)) for source, sink in pairs if source]
+    for pump in pumps:
+        pump.start()
+    yield
+    for pump in pumps:
+        pump.join(timeout=5)  # a grandchild may still hold the pipe
+
+
+def _pump(source: BinaryIO, sink: BinaryIO, label: str) -> None:
+    for line in source:
+        _write(sink, f"{label} ".encode() + line.rstrip(b"\r\n") + b"\n")
+
+
+def _write(sink: BinaryIO, line: bytes) -> None:
+    with contextlib.suppress(OSError, ValueError):  # nobody reads any more: the parent is going
+        sink.write(line)
+        sink.flush()
+
+
+def _watch(child: subprocess.Popen[bytes], label: str) -> int:
+    """Wait for the child; say so if it stands still, since the others can only say that they wait."""
+    since: float | None = None
+    while True:
+        try:
+            return child.wait(timeout=1)
+        except subprocess.TimeoutExpired:
+            still = _state(child.pid) == "T"
+        if not still:
+            since = None
+        elif since is None:
+            since = time.monotonic()
+        elif time.monotonic() - since >= STOPPED_SECONDS:
+            since = float("inf")  # said once
+            _write(sys.stderr.buffer, f"{label}? is stopped by a signal (SIGSTOP); the other ranks wait\n".encode())
+
+
+def _state(pid: int) -> str:
+    """The process's state letter on Linux, T: stopped; "" where it cannot be known."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
+    except (OSError, IndexError):
+        return ""
+
+
+def _report(code: int, label: str) -> int:
+    if code == 0:
+        return 0
+    text, code = (f"killed by {signal.Signals(-code).name}", 128 - code) if code < 0 else (f"exit code {code}", code)
+    _write(sys.stderr.buffer, f"{label}! {code} {text}\n".encode())
+    return code
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except UserError as error:
+        print(f"bertkit: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)

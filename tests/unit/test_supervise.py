@@ -1,0 +1,138 @@
+"""A plan carried out: which failure is named, who is shown, and that nothing is left running."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from bertkit.errors import UserError
+from bertkit.launch import LaunchPlan
+from bertkit.launching import explain, resuming
+from bertkit.supervise import Ended, Follower, supervise
+
+
+def plan(body: str, stop_signal: int = signal.SIGTERM) -> LaunchPlan:
+    """A program in the place of one that starts ranks."""
+    return LaunchPlan((sys.executable, "-u", "-c", textwrap.dedent(body)), {}, (), stop_signal=stop_signal)
+
+
+def follow(lines: list[str], tag: bool = False) -> Follower:
+    follower = Follower(tag)
+    for line in lines:
+        follower.line(line, sys.stdout)
+    return follower
+
+
+def test_only_the_first_ranks_lines_are_shown_and_without_their_label(capsys: pytest.CaptureFixture[str]) -> None:
+    follow(["[rank 0 on a] hello", "[rank 1 on b] hidden", "[rank 0 on a] bertkit: an error is told at the end"])
+    assert capsys.readouterr().out == "hello\n"
+    follow(["[rank 0 on a] hello", "[rank 1 on b] seen"], tag=True)
+    assert capsys.readouterr().out == "[rank 0 on a] hello\n[rank 1 on b] seen\n"
+
+
+def test_a_label_behind_the_starting_programs_own_is_found(capsys: pytest.CaptureFixture[str]) -> None:
+    follow(["[1,0]<stdout>: [rank 0 on a] hello"])
+    assert capsys.readouterr().out == "hello\n"
+
+
+def test_the_cause_is_named_and_not_its_consequences() -> None:
+    lost, killed, ended = "[rank 0 on a]! 75 exit code 75", "[rank 2 on b]! 137 killed by SIGKILL", "[rank 1 on a]! 143 x"
+    for lines in ([lost, killed, ended], [killed, lost], [ended, lost, killed]):
+        found = follow(lines).first(stopped=False)
+        assert found is not None
+        assert (found.rank, found.host, found.code, found.text) == (2, "b", 137, "killed by SIGKILL")
+    only = follow([lost]).first(stopped=False)
+    assert only is not None
+    assert only.code == 75
+    assert follow(["[rank 0 on a]! 143 exit code 143"]).first(stopped=True) is None
+
+
+def test_an_error_of_the_user_becomes_one_line_with_its_rank_and_code_2() -> None:
+    follower = follow(["[rank 1 on b] bertkit: no such file; check the path", "[rank 1 on b]! 2 exit code 2"])
+    failed = explain(Ended(1, follower.first(False), False), _request(), "mpirun")
+    assert str(failed) == "rank 1 on b: no such file; check the path"
+    assert failed.exit_code == 2
+
+
+def test_a_rank_that_stands_still_is_named_beside_the_one_that_gave_up() -> None:
+    follower = follow(["[rank 1 on b]? is stopped by a signal (SIGSTOP)", "[rank 0 on a]! 75 exit code 75"])
+    failed = explain(Ended(75, follower.first(False), False, follower.still), _request(), "mpirun")
+    assert "rank 1 on b is stopped" in str(failed)
+    assert failed.exit_code == 1
+
+
+def _request():  # type: ignore[no-untyped-def]
+    from bertkit.launch import Request
+
+    return Request(("train", "-t", "mrpc"))
+
+
+def test_a_restart_goes_on_instead_of_beginning_anew() -> None:
+    assert resuming(("train", "-t", "mrpc", "--overwrite")) == ("train", "-t", "mrpc", "--resume")
+    assert resuming(("train", "--resume")) == ("train", "--resume")
+    assert resuming(("evaluate", "runs/x")) == ("evaluate", "runs/x")
+
+
+def test_exit_code_and_lines_of_the_starting_program(tmp_path: Path) -> None:
+    ended = supervise(plan("print('There are not enough slots'); raise SystemExit(3)"), False, 5.0)
+    assert (ended.code, ended.failure, ended.stopped) == (3, None, False)
+    assert ended.launcher_lines == ("There are not enough slots",)
+    with pytest.raises(UserError, match="does not start"):
+        supervise(LaunchPlan((str(tmp_path / "none"),), {}, ()), False, 5.0)
+
+
+def test_every_ranks_lines_go_to_files(tmp_path: Path) -> None:
+    supervise(plan("print('[rank 0 on a] x'); print('[rank 1 on a] y'); print('[rank 1 on a] z')"), False, 5.0, tmp_path)
+    assert (tmp_path / "rank-0.log").read_text() == "x\n"
+    assert (tmp_path / "rank-1.log").read_text() == "y\nz\n"
+
+
+def test_a_failure_ends_a_program_that_does_not_end_by_itself() -> None:
+    hangs = """
+        import signal, time
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        print("[rank 1 on b]! 137 killed by SIGKILL")
+        time.sleep(120)
+        """
+    start = time.monotonic()
+    ended = supervise(plan(hangs), False, 0.5)
+    assert time.monotonic() - start < 10
+    assert ended.failure is not None
+    assert ended.failure.rank == 1
+
+
+@pytest.mark.parametrize("heeds", [True, False])
+def test_a_signal_asks_first_and_kills_after_the_grace(heeds: bool, tmp_path: Path) -> None:
+    child = tmp_path / "child"
+    body = f"""
+        import os, signal, subprocess, sys, time
+        def stop(*_):
+            if {heeds}:
+                print("[rank 0 on a] saved")
+                sys.exit(143)
+        signal.signal(signal.SIGUSR1, stop)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        one = subprocess.Popen(["sleep", "120"])
+        open({str(child)!r}, "w").write(str(one.pid))
+        print("[rank 0 on a] begun")
+        while True:
+            time.sleep(0.1)
+        """
+    threading.Timer(1.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+    start = time.monotonic()
+    ended = supervise(plan(body, signal.SIGUSR1), False, 1.0)
+    assert time.monotonic() - start < 12
+    assert ended.stopped
+    assert ended.failure is None
+    assert (ended.code == 143) == heeds
+    time.sleep(0.2)
+    state = subprocess.run(["ps", "-o", "stat=", "-p", child.read_text()], capture_output=True, text=True, check=False)
+    assert state.stdout.strip()[:1] in ("", "Z")  # what it had started is gone too
