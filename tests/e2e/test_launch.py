@@ -1,0 +1,249 @@
+"""`bertkit launch` on this machine, by torchrun and by each MPI at hand: what is learnt, and how a job ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from command import checkpoints, events, record, run, start, updates
+from conftest import Run, assert_one_line_error
+from launchers import LAUNCHERS, NULL_JOB, Started, ranks_of, wait_until
+
+SAMPLE = (
+    "train", "--backend", "cpu", "-d", "fp32", "-m", "tiny", "-t", "sample", "-s", "32", "--quiet",
+    "--set", "data.eval_rows=101", "--set", "model.hidden_dropout=0.0", "--set", "model.attention_dropout=0.0",
+    "--set", "log.every=1",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_two_ranks_learn_what_one_process_learns(bertkit: Run, tmp_path: Path, sample_dir: Path, launcher: str) -> None:
+    words = (*SAMPLE, "--data-dir", str(sample_dir), "--set", "train.steps=20")
+    assert bertkit(*words, "-b", "32", "-o", "alone").returncode == 0
+    done = Started(tmp_path, launcher, 2, *words, "-b", "16", "-o", "two").finish()
+    assert done.returncode == 0, done.stderr
+    one, two = record(tmp_path / "alone"), record(tmp_path / "two")
+    assert two["losses"] == pytest.approx(one["losses"], abs=1e-5)
+    assert two["metrics"] == one["metrics"]
+    assert two["hardware"]["processes"] == 2
+    assert two["throughput"]["counted"] == one["throughput"]["counted"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_two_ranks_follow_one_on_real_mrpc(bertkit: Run, tmp_path: Path, real_data: Path, launcher: str) -> None:
+    words = (
+        "train", "--backend", "cpu", "-m", str(real_data / "minilm"), "-t", "mrpc", "--data-dir", str(real_data / "glue"),
+        "-d", "fp32", "-s", "128", "--seed", "1", "--set", "train.steps=20", "--set", "log.every=1", "--quiet",
+        "--set", "model.hidden_dropout=0.0", "--set", "model.attention_dropout=0.0", "--set", "data.eval_rows=64",
+    )  # fmt: skip
+    alone = bertkit(*words, "-b", "32", "-o", "alone", timeout=600)
+    assert alone.returncode == 0, alone.stderr
+    done = Started(tmp_path, launcher, 2, *words, "-b", "16", "-o", "two").finish(600)
+    assert done.returncode == 0, done.stderr
+    one, two = record(tmp_path / "alone"), record(tmp_path / "two")
+    assert len(one["losses"]) == 20
+    assert two["losses"] == pytest.approx(one["losses"], abs=1e-5)
+
+
+@pytest.mark.parametrize(("workers", "shard"), [(2, False), (3, True)])
+def test_the_best_of_unsynchronised_workers_is_the_result(
+    bertkit: Run, tmp_path: Path, sample_dir: Path, workers: int, shard: bool
+) -> None:
+    words = (*SAMPLE, "--data-dir", str(sample_dir), "-e", "2", "-b", "16", "--set", "data.train_rows=150")
+    words += ("--no-sync-gradients", "--shard-data" if shard else "--no-shard-data", "--seed", "5")
+    done = Started(tmp_path, "torchrun", workers, *words, "-o", "best", "--lr", "2e-3").finish()
+    assert done.returncode == 0, done.stderr
+    made = record(tmp_path / "best")
+    told = made["workers"]
+    scores = [one["metrics"]["accuracy"] for one in told["all"]]
+    assert len(scores) == told["n"] == workers
+    own = [record(tmp_path / "best" / f"worker-{rank}") for rank in range(workers)]
+    assert scores == [one["metrics"]["accuracy"] for one in own]
+    assert made["metrics"]["accuracy"] == max(scores)
+    chosen = tmp_path / "best" / f"worker-{told['best']}"
+    assert (tmp_path / "best" / "model.safetensors").resolve() == (chosen / "model.safetensors").resolve()
+    assert "selected on the dev set" in told["note"]
+    # a worker is what one process does alone with its seed and share
+    last = workers - 1
+    again = bertkit(
+        *(word for word in words if not word.endswith(("-data", "-gradients"))), "--lr", "2e-3",
+        "--seed", str(5 + last), "-o", "again", *(("--set", f"data.shard={last}/{workers}") if shard else ()),
+    )  # fmt: skip
+    assert again.returncode == 0, again.stderr
+    assert record(tmp_path / "again")["losses"] == own[last]["losses"]
+    scored = bertkit("evaluate", "best", "--data-dir", str(sample_dir), "--json", "--set", "data.eval_rows=101")
+    assert json.loads(scored.stdout)["metrics"]["accuracy"] == pytest.approx(max(scores))
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_a_killed_rank_ends_the_job_and_a_resume_goes_on(tmp_path: Path, sample_dir: Path, launcher: str) -> None:
+    words = (*NULL_JOB, "--data-dir", str(sample_dir), "-o", "run")
+    job = Started(tmp_path, launcher, 2, *words)
+    wait_until(lambda: len(checkpoints(tmp_path / "run")) >= 2, job)
+    begun = time.monotonic()
+    os.kill(ranks_of(job)[1], signal.SIGKILL)
+    done = job.finish(60)
+    assert time.monotonic() - begun < 30
+    assert_one_line_error(done, "rank 1 on", "killed by SIGKILL", "--resume", code=1)
+    assert job.left() == []
+    kept = checkpoints(tmp_path / "run")[-1]
+    again = Started(tmp_path, launcher, 2, *words, "--resume").finish()
+    assert again.returncode == 0, again.stderr
+    assert f"goes on after update {kept} of" in again.stderr
+    assert updates(tmp_path / "run")[-1] == record(tmp_path / "run")["updates"]
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_a_stopped_rank_ends_the_job_after_the_timeout(tmp_path: Path, sample_dir: Path, launcher: str) -> None:
+    words = (*NULL_JOB, "--data-dir", str(sample_dir), "-o", "run", "--set", "ranks.timeout=8")
+    job = Started(tmp_path, launcher, 2, *words)
+    wait_until(lambda: len(checkpoints(tmp_path / "run")) >= 1, job)
+    begun = time.monotonic()
+    os.kill(ranks_of(job)[1], signal.SIGSTOP)
+    done = job.finish(60)
+    assert time.monotonic() - begun < 50
+    assert done.returncode == 1, done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert "rank 0 on" in last
+    assert "rank 1 on" in last
+    assert "stopped by a signal" in last
+    assert job.left() == []
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_ctrl_c_saves_and_ends_everything_within_seconds(tmp_path: Path, sample_dir: Path, launcher: str) -> None:
+    job = Started(tmp_path, launcher, 2, *NULL_JOB, "--data-dir", str(sample_dir), "-o", "run")
+    wait_until(lambda: len(updates(tmp_path / "run")) >= 3, job)
+    begun = time.monotonic()
+    job.process.send_signal(signal.SIGINT)
+    done = job.finish(60)
+    assert time.monotonic() - begun < 15
+    assert done.returncode == 130, done.stderr
+    assert "Traceback" not in done.stderr
+    assert job.left() == []
+    stopped = [event for event in events(tmp_path / "run") if event["event"] == "stopped"]
+    assert [event["step"] for event in stopped] == checkpoints(tmp_path / "run")[-1:]
+
+
+def test_a_rank_that_alone_gets_sigterm_takes_the_others_along(tmp_path: Path, sample_dir: Path) -> None:
+    job = Started(tmp_path, "torchrun", 2, *NULL_JOB, "--data-dir", str(sample_dir), "-o", "run")
+    wait_until(lambda: len(updates(tmp_path / "run")) >= 3, job)
+    os.kill(ranks_of(job)[1], signal.SIGTERM)
+    done = job.finish(60)
+    assert done.returncode != 0
+    assert "another rank" in [event for event in events(tmp_path / "run") if event["event"] == "stopped"][0]["signal"]
+    assert checkpoints(tmp_path / "run")[-1] == updates(tmp_path / "run")[-1]
+
+
+def test_a_job_is_started_again_from_its_last_checkpoint(tmp_path: Path, sample_dir: Path) -> None:
+    job = Started(
+        tmp_path, "torchrun", 2, *NULL_JOB, "--data-dir", str(sample_dir), "-o", "run", options=("--max-restarts", "1")
+    )
+    wait_until(lambda: len(checkpoints(tmp_path / "run")) >= 2, job)
+    os.kill(ranks_of(job)[0], signal.SIGKILL)
+    done = job.finish(120)
+    assert done.returncode == 0, done.stderr
+    assert "starting again, 1 of 1 restarts left" in done.stderr
+    assert "goes on after update" in done.stderr
+    assert updates(tmp_path / "run") == list(range(1, record(tmp_path / "run")["updates"] + 1))
+
+
+def test_a_run_is_resumed_on_another_number_of_ranks(bertkit: Run, tmp_path: Path, sample_dir: Path) -> None:
+    words = (*SAMPLE, "--data-dir", str(sample_dir), "--set", "train.steps=12", "--set", "checkpoint.every=6")
+    assert bertkit(*words, "-b", "32", "-o", "whole").returncode == 0
+    assert bertkit(*words, "-b", "32", "-o", "run").returncode == 0
+    for name in ("record.json", "model.safetensors"):
+        (tmp_path / "run" / name).unlink()
+    for path in (tmp_path / "run" / "checkpoints").glob("*12*"):
+        path.unlink()
+    done = Started(tmp_path, "torchrun", 2, *words, "-b", "16", "-o", "run", "--resume").finish()
+    assert done.returncode == 0, done.stderr
+    assert record(tmp_path / "run")["losses"] == pytest.approx(record(tmp_path / "whole")["losses"], abs=1e-5)
+
+
+def test_ranks_that_see_different_data_are_refused(tmp_path: Path, sample_dir: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(sample_dir, other)
+    train = next(other.rglob("train.tsv"))
+    train.write_text(train.read_text().replace(" ", "  ", 1).replace("a", "b", 3))
+    # each rank has its own data folder, as two boxes with different copies would
+    script = tmp_path / "python"
+    script.write_text(
+        f'#!/bin/sh\nif [ "$OMPI_COMM_WORLD_RANK$RANK" = 1 ]; then export BERTKIT_DATA_DIR={other}; '
+        f'else export BERTKIT_DATA_DIR={sample_dir}; fi\nexec {sys.executable} "$@"\n'
+    )
+    script.chmod(0o755)
+    job = Started(tmp_path, "torchrun", 2, *NULL_JOB, "-o", "run", python=script)
+    assert_one_line_error(job.finish(), "rank 1 on", "training data", code=2)
+    assert not (tmp_path / "run").exists()
+
+
+BAD = {
+    "more processes than cores": (("-n", "999"), ("999", "--oversubscribe")),
+    "no command": (("-n", "2", "--", "trian"), ("trian", "train")),
+    "a port that is taken": (("-n", "2", "--port", "PORT"), ("PORT", "taken")),
+    "inside of another launcher": (("-n", "2"), ("inside",)),
+    "an unknown rule": (("-n", "2", "--threads", "most"), ("'most'", "share")),
+    "no number of processes": ((), ("-n N", "--mpi-sockets")),
+    "an error of the command's own": (("-n", "2", "--", "train", "-t", "nonesuch"), ("nonesuch", "rank")),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_is_one_line_and_leaves_nothing(name: str, tmp_path: Path, sample_dir: Path) -> None:
+    import socket
+
+    words, expected = BAD[name]
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        words = tuple(word.replace("PORT", port) for word in words)
+        command = () if "--" in words else ("--", *NULL_JOB, "--data-dir", str(sample_dir), "-o", "run")
+        inside = {"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "0"} if "inside" in name else {}
+        before = {**os.environ}
+        os.environ.update(inside)
+        try:
+            done = run(tmp_path, "launch", *words, *command)
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
+    assert_one_line_error(done, *(word.replace("PORT", port) for word in expected))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_dry_run_shows_every_process_and_starts_nothing(tmp_path: Path) -> None:
+    plain = run(tmp_path, "launch", "-n", "2", "--dry-run", "--", "train", "-t", "mrpc", "-o", "run")
+    assert plain.returncode == 0, plain.stderr
+    assert "rank 1 on" in plain.stdout
+    assert "CPUs" in plain.stdout
+    assert "OMP_NUM_THREADS=1" in plain.stdout
+    told = json.loads(run(tmp_path, "launch", "-n", "2", "--dry-run", "--json", "--", "train", "-t", "mrpc").stdout)
+    assert [process["rank"] for process in told["processes"]] == [0, 1]
+    assert told["processes"][0]["place"]["cpus"] != told["processes"][1]["place"]["cpus"]
+    assert not (tmp_path / "run").exists()
+    assert subprocess.run(["pgrep", "-f", "bertkit.rank"], capture_output=True, check=False, cwd=tmp_path).stdout is not None
+
+
+def test_tagged_lines_and_log_files(tmp_path: Path, sample_dir: Path) -> None:
+    words = (*NULL_JOB, "--data-dir", str(sample_dir), "-o", "run", "--set", "train.steps=2")
+    done = Started(tmp_path, "torchrun", 2, *words, options=("--tag-output", "--logs", "logs")).finish()
+    assert done.returncode == 0, done.stderr
+    assert "[rank 0 on " in done.stderr
+    assert "result on the dev set" in (tmp_path / "logs" / "rank-0.log").read_text()
+
+
+def test_json_on_stdout_is_the_commands_own(tmp_path: Path, sample_dir: Path) -> None:
+    words = (*NULL_JOB, "--data-dir", str(sample_dir), "-o", "run", "--set", "train.steps=2", "--json")
+    done = Started(tmp_path, "torchrun", 2, *words).finish()
+    assert json.loads(done.stdout)["updates"] == 2
+    assert start is not None

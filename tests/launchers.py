@@ -1,0 +1,119 @@
+"""Starting jobs by each launcher at hand, and seeing what they leave behind."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from conftest import command_env
+
+NULL_JOB = (
+    "train", "--backend", "null", "-t", "sample", "-m", "tiny", "-s", "32", "-d", "fp32", "-b", "8",
+    "--set", "train.steps=40", "--set", "checkpoint.every=2", "--set", "log.every=1",
+    "--set", "device.step_seconds=0.1", "--set", "data.eval_rows=8",
+)  # fmt: skip
+
+
+def _mpirun(path: Path, version: str) -> bool:
+    """Whether this is Open MPI's mpirun of that version."""
+    if not path.exists():
+        return False
+    said = subprocess.run([path, "--version"], capture_output=True, text=True, check=False).stdout
+    return re.search(rf"Open MPI\) {version}\.", said) is not None
+
+
+MPIRUNS = {
+    "open-mpi-4": next((p for p in map(Path, ("/usr/bin/mpirun",)) if _mpirun(p, "4")), None),
+    "open-mpi-5": next((p for p in (Path(sys.executable).with_name("mpirun"),) if _mpirun(p, "5")), None),
+}
+
+
+def _parameter(name: str) -> object:
+    missing = name in MPIRUNS and MPIRUNS[name] is None
+    return pytest.param(name, marks=pytest.mark.skip(reason=f"no {name} on this machine") if missing else ())
+
+
+LAUNCHERS = [_parameter(name) for name in ("torchrun", *MPIRUNS)]
+
+
+class Started:
+    """A job under way: `bertkit launch` in a subprocess, with a mark in its environment by which all of it is found."""
+
+    def __init__(
+        self, folder: Path, launcher: str, size: int, *words: str | Path, options: tuple[str, ...] = (),
+        python: Path = Path(sys.executable), **env: str,
+    ) -> None:  # fmt: skip
+        self.folder = folder
+        self.mark = f"BERTKIT_TEST_MARK={folder.name}-{time.monotonic_ns()}"
+        name, value = self.mark.split("=")
+        chosen = {} if launcher == "torchrun" else {"BERTKIT_MPIRUN": str(MPIRUNS[launcher])}
+        how = ("--launcher", "torchrun" if launcher == "torchrun" else "mpi", "-n", str(size), "--oversubscribe")
+        command = [python, "-m", "bertkit", "launch", *how, *options, "--forward", name, "--", *words]
+        self.process = subprocess.Popen(
+            [str(word) for word in command],
+            cwd=folder,
+            env=command_env(folder) | chosen | env | {name: value},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def finish(self, seconds: float = 180) -> subprocess.CompletedProcess[str]:
+        try:
+            out, err = self.process.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            for pid in self.left():
+                os.kill(pid, 9)
+            self.process.kill()
+            raise AssertionError(f"hangs: {self.process.communicate()}") from None
+        return subprocess.CompletedProcess(self.process.args, self.process.returncode, out, err)
+
+    def left(self) -> list[int]:
+        """Processes of this job that live, the starting one included."""
+        end = time.monotonic() + 3  # the kernel takes a moment to end what was killed
+        while (found := self.alive()) and self.process.poll() is not None and time.monotonic() < end:
+            time.sleep(0.1)
+        return found
+
+    def alive(self) -> list[int]:
+        found = []
+        for path in Path("/proc").glob("[0-9]*"):
+            try:
+                if self.mark.encode() in (path / "environ").read_bytes().split(b"\0"):
+                    found.append(int(path.name))
+            except OSError:
+                continue
+        return sorted(found)
+
+
+def ranks_of(job: Started) -> dict[int, int]:
+    """Rank -> process that computes it (not the one that watches over it)."""
+    found = {}
+    for pid in job.alive():
+        try:
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            env = dict(
+                entry.partition(b"=")[::2] for entry in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0") if entry
+            )
+        except OSError:
+            continue
+        rank = env.get(b"OMPI_COMM_WORLD_RANK", env.get(b"RANK"))
+        if rank is not None and b"train" in words and b"bertkit" in words:
+            found[int(rank)] = pid
+    return found
+
+
+def wait_until(condition: Callable[[], object], job: Started, seconds: float = 90) -> None:
+    """Until `condition` holds, while the job lives."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert job.process.poll() is None, job.process.communicate()[1]
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)
