@@ -51,7 +51,7 @@ class Started:
         python: Path = Path(sys.executable), **env: str,
     ) -> None:  # fmt: skip
         self.folder = folder
-        self.mark = f"BERTKIT_TEST_MARK={folder.name}-{time.monotonic_ns()}"
+        self.mark = f"LAUNCH_TEST_MARK={folder.name}-{time.monotonic_ns()}"
         name, value = self.mark.split("=")
         chosen = {} if launcher == "torchrun" else {"BERTKIT_MPIRUN": str(MPIRUNS[launcher])}
         how = ("--launcher", "torchrun" if launcher == "torchrun" else "mpi", "-n", str(size), "--oversubscribe")
