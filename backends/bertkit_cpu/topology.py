@@ -7,15 +7,14 @@ Documentation/admin-guide/cputopology.rst and cgroup-v2.rst.
 from __future__ import annotations
 
 import math
-import os
 import platform
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-# At most five digits: a damaged file must not ask for a range of gigabytes (Linux stops at 8192 CPUs).
-_RANGE = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?")
+from bertkit.cpu_lists import format_cpu_list, read_cpu_list, read_text
+from bertkit.machine import read_machine, usable_cpus
+
 _BF16_FLAGS = ("amx_bf16", "avx512_bf16", "bf16")  # fastest first; `bf16` is Arm's
 
 
@@ -31,45 +30,16 @@ class Cpu:
     flags: frozenset[str]  # as the kernel spells them; empty where it lists none
 
 
-def parse_cpu_list(text: str) -> tuple[int, ...]:
-    """``0-3,8,10-11`` -> (0, 1, 2, 3, 8, 10, 11), ascending and distinct; () for an empty list.
-
-    Raises ValueError for anything else than the kernel's list format.
-    """
-    numbers: set[int] = set()
-    for item in text.split(",") if text.strip() else ():
-        match = _RANGE.fullmatch(item.strip())
-        if match is None:
-            raise ValueError(f"{item.strip()!r} is neither a CPU's number nor a range")
-        first, last = int(match[1]), int(match[2] or match[1])
-        if last < first:
-            raise ValueError(f"the range {item.strip()!r} runs backwards")
-        numbers.update(range(first, last + 1))
-    return tuple(sorted(numbers))
-
-
-def format_cpu_list(cpus: Iterable[int]) -> str:
-    """The inverse of `parse_cpu_list`, with ranges as long as they can be; "" for no CPU."""
-    ranges: list[list[int]] = []
-    for cpu in sorted(set(cpus)):
-        if ranges and ranges[-1][1] == cpu - 1:
-            ranges[-1][1] = cpu
-        else:
-            ranges.append([cpu, cpu])
-    return ",".join(f"{first}-{last}" if last > first else str(first) for first, last in ranges)
-
-
 def read_cpu(root: Path = Path("/"), affinity: Iterable[int] | None = None) -> Cpu:
     """The CPU described by the proc and sys trees under `root`; never raises.
 
     `affinity` are the CPUs that this process may run on; None asks the operating system.
     """
-    if affinity is None:  # macOS and Windows have no sched_getaffinity
-        affinity = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
-    logical = tuple(sorted(set(affinity)))
+    logical = tuple(sorted(set(usable_cpus() if affinity is None else affinity)))
     model, flags = _cpuinfo(root)
-    physical, sockets = _cores(root, logical)
-    return Cpu(model, logical, physical, sockets, _quota(root), flags)
+    machine = read_machine(root, logical)
+    sockets = {core.socket for core in machine.cores} - {-1}
+    return Cpu(model, logical, len(machine.cores), max(1, len(sockets)), machine.quota, flags)
 
 
 def is_bound(cpu: Cpu, root: Path = Path("/")) -> bool:
@@ -77,11 +47,11 @@ def is_bound(cpu: Cpu, root: Path = Path("/")) -> bool:
 
     A container's cpuset counts as its machine: all its processes share it. False where no CPUs are listed.
     """
-    machine = set(_cpu_list(root / "sys/devices/system/cpu/online"))
+    machine = set(read_cpu_list(root / "sys/devices/system/cpu/online"))
     groups = root / "sys/fs/cgroup"
     # In a container the top of the mounted hierarchy is the container's own group.
     for name in ("cpuset.cpus.effective", "cpuset/cpuset.cpus"):
-        machine &= set(_cpu_list(groups / name)) or machine
+        machine &= set(read_cpu_list(groups / name)) or machine
     return not machine.issubset(cpu.logical)
 
 
@@ -135,24 +105,10 @@ def _count(number: float, noun: str, plural: str = "s") -> str:
     return f"{number:g} {noun}{'' if number == 1 else plural}"
 
 
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace").strip()
-    except (OSError, ValueError):  # ValueError: a NUL in a path that came from a damaged file
-        return ""
-
-
-def _cpu_list(path: Path) -> tuple[int, ...]:
-    try:
-        return parse_cpu_list(_read(path))
-    except ValueError:
-        return ()
-
-
 def _cpuinfo(root: Path) -> tuple[str, frozenset[str]]:
     """Model and flags of the first processor listed."""
     fields: dict[str, str] = {}
-    for line in _read(root / "proc/cpuinfo").splitlines():
+    for line in read_text(root / "proc/cpuinfo").splitlines():
         key, _, value = line.partition(":")
         fields.setdefault(key.strip(), " ".join(value.split()))
     model = fields.get("model name", "")
@@ -160,45 +116,3 @@ def _cpuinfo(root: Path) -> tuple[str, frozenset[str]]:
         model = f"Arm implementer {fields['CPU implementer']}, part {fields.get('CPU part') or 'unknown'}"
     flags = frozenset((fields.get("flags") or fields.get("Features", "")).split())
     return model or platform.processor() or platform.machine() or "unknown CPU", flags
-
-
-def _cores(root: Path, logical: tuple[int, ...]) -> tuple[int, int]:
-    """(distinct physical cores, distinct sockets) among the CPUs `logical`."""
-    cores: set[tuple[int | str, ...]] = set()
-    packages: set[str] = set()
-    for cpu in logical:
-        topology = root / f"sys/devices/system/cpu/cpu{cpu}/topology"
-        siblings = _cpu_list(topology / "thread_siblings_list")
-        package, core = _read(topology / "physical_package_id"), _read(topology / "core_id")
-        known = package.isdecimal() and core.isdecimal()  # -1: not known
-        # Siblings first: core ids repeat in the dies and clusters of one package.
-        cores.add(siblings if cpu in siblings else (package, core) if known else (cpu,))
-        packages |= {package} if package.isdecimal() else set()
-    return len(cores), max(1, len(packages))
-
-
-def _quota(root: Path) -> float | None:
-    """The smallest CPU limit, in cores, of the process's own cgroup and its ancestors; None without one."""
-    mount = root / "sys/fs/cgroup"
-    limits: list[float | None] = []
-    for line in _read(root / "proc/self/cgroup").splitlines():
-        controllers, _, path = line.partition(":")[2].partition(":")
-        if controllers and "cpu" not in controllers.split(","):
-            continue
-        # Version 2 names no controllers; version 1 mounts `cpu` alone or with the others of its line.
-        tops = (mount / controllers, mount / "cpu") if controllers else (mount,)
-        # A path with `..` is a group outside of this container: only the mounted top is ours.
-        parts = [] if "/.." in path else [part for part in path.split("/") if part]
-        limits += [_limit(top.joinpath(*parts[:depth])) for top in tops for depth in range(len(parts) + 1)]
-    return min((limit for limit in limits if limit is not None), default=None)
-
-
-def _limit(group: Path) -> float | None:
-    """One cgroup's own limit in cores. Quota and period are in µs; `max` and -1 mean no limit."""
-    text = _read(group / "cpu.max")
-    text = text or f"{_read(group / 'cpu.cfs_quota_us')} {_read(group / 'cpu.cfs_period_us')}"
-    try:
-        quota, period = (int(word) for word in text.split())
-        return quota / period if quota > 0 and period > 0 else None
-    except (ValueError, OverflowError):
-        return None

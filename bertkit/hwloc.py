@@ -1,0 +1,116 @@
+"""A machine from an hwloc file (``lstopo --of xml``): to plan for a machine that is not this one, and to test."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from xml.parsers import expat
+
+from bertkit.errors import UserError
+from bertkit.machine import Core, Machine, machine_of
+
+MOST_BYTES = 64 << 20  # a machine of thousands of CPUs takes a few MB
+_DOCTYPES = ("hwloc.dtd", "hwloc2.dtd")
+_CURE = "make it with `lstopo --of xml FILE` of hwloc 2 or newer"
+
+
+def from_hwloc(path: Path) -> Machine:
+    """The machine that `path` describes: Package, Core and PU by os_index, memory nodes by their cpuset.
+
+    CPUs outside of the machine's `allowed_cpuset` are left out. Raises UserError where the file is absent, no XML,
+    of hwloc 1, holds declarations of its own, or describes no usable CPU.
+    """
+    try:
+        if path.stat().st_size > MOST_BYTES:
+            raise UserError(f"{path} is larger than {MOST_BYTES >> 20} MB: no hwloc file", _CURE)
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}", "name an hwloc XML file") from None
+    try:
+        found = _read(content)
+    except (ValueError, KeyError, expat.ExpatError) as error:
+        raise UserError(f"{path} is no hwloc file: {error}", _CURE) from None
+    groups: dict[tuple[int, int], list[int]] = {}
+    for cpu, socket, core in found.cpus:
+        if found.allowed is None or found.allowed >> cpu & 1:
+            groups.setdefault((socket, core), []).append(cpu)
+    if not groups:
+        raise UserError(f"{path} describes no CPU that may be used", _CURE)
+    cores = [Core(tuple(sorted(cpus)), socket, found.node_of(cpus[0])) for (socket, _), cpus in groups.items()]
+    whole = sum(len(core.cpus) for core in cores) == len(found.cpus)
+    return machine_of(cores, source=f"hwloc file {path.name}", whole=whole)
+
+
+@dataclass
+class _Found:
+    """What the file says so far; `stack` holds (type, os_index) of the objects that are open."""
+
+    version: str = ""
+    allowed: int | None = None  # a bit for each CPU
+    cpus: list[tuple[int, int, int]] = field(default_factory=list)  # (PU, socket, serial number of the core)
+    nodes: list[tuple[int, int]] = field(default_factory=list)  # (cpuset, memory node)
+    stack: list[tuple[str, int]] = field(default_factory=list)
+    cores: int = 0
+
+    def node_of(self, cpu: int) -> int:
+        """The memory node of a CPU: of several, the one with the fewest CPUs; -1: none is known."""
+        return min(((mask.bit_count(), node) for mask, node in self.nodes if mask >> cpu & 1), default=(0, -1))[1]
+
+    def enclosing(self, kind: str) -> int:
+        return next((number for name, number in reversed(self.stack) if name == kind), -1)
+
+    def open(self, tag: str, attributes: dict[str, str]) -> None:
+        if tag == "topology":
+            self.version = attributes.get("version", "1")
+        kind = attributes.get("type", "") if tag == "object" else ""
+        number = _number(attributes["os_index"]) if kind in ("Package", "PU", "NUMANode") else -1
+        if kind == "Core":  # its os_index repeats in every package
+            number = self.cores = self.cores + 1
+        if kind == "Machine" and "allowed_cpuset" in attributes:
+            self.allowed = parse_mask(attributes["allowed_cpuset"])
+        elif kind == "NUMANode":
+            self.nodes.append((parse_mask(attributes.get("cpuset", "0x0")), number))
+        elif kind == "PU":
+            core = self.enclosing("Core")
+            # A PU without a core is one; negative numbers keep the two apart.
+            self.cpus.append((number, self.enclosing("Package"), core if core >= 0 else -1 - number))
+        self.stack.append((kind, number))
+
+    def close(self, tag: str) -> None:
+        self.stack.pop()
+
+
+def _read(content: bytes) -> _Found:
+    """Raises ValueError, KeyError or ExpatError for what is no hwloc 2 file."""
+    found = _Found()
+    parser = expat.ParserCreate()
+
+    def doctype(name: str, system: str | None, public: str | None, has_declarations: int) -> None:
+        if has_declarations or public or system not in _DOCTYPES:
+            raise ValueError("its document type is not hwloc's")
+
+    parser.StartDoctypeDeclHandler = doctype
+    parser.StartElementHandler = found.open
+    parser.EndElementHandler = found.close
+    parser.Parse(content, True)
+    major = found.version.split(".")[0]
+    if not major.isdecimal() or int(major[:9]) < 2:
+        raise ValueError("it is not of hwloc 2")
+    return found
+
+
+def _number(text: str) -> int:
+    if not (text.isdecimal() and len(text) <= 5):
+        raise ValueError(f"{text[:20]!r} is no number of a CPU, package or node")
+    return int(text)
+
+
+def parse_mask(text: str) -> int:
+    """``0x00000001,0x0000ffff`` -> bits; words of 32, the highest first, an empty word is 0. Raises ValueError."""
+    mask = 0
+    for word in text.split(","):
+        value = int(word, 16) if word else 0
+        if not 0 <= value < 1 << 32:
+            raise ValueError(f"{text[:20]!r} is no set of CPUs")
+        mask = mask << 32 | value
+    return mask
