@@ -29,6 +29,12 @@ class Stopped(UserError):
     exit_code = 130
 
 
+class PeersLost(UserError):
+    """Other processes of the job are gone or silent: a consequence, whose cause another process tells of."""
+
+    exit_code = 75  # EX_TEMPFAIL of sysexits.h
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """``did you mean a or b?`` for a mistyped `word`, or the first few known words where none is near."""
     names = list(known)

@@ -1,0 +1,81 @@
+"""The MPI library of this process, through mpi4py: loaded once, checked against the launcher, ended only when in order.
+
+mpi4py would finish MPI when Python exits, and MPI then waits for all other ranks: a rank that leaves with an error would
+hang until they fail too. So MPI is finished only when all that was opened was closed; a process that leaves otherwise
+has an exit code that makes the launcher end the job.
+"""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from bertkit.collectives import Absent
+from bertkit.errors import UserError
+from bertkit.world import World
+
+
+class Library:
+    """MPI, and how many users it has that the other ranks may wait for."""
+
+    def __init__(self, mpi: Any) -> None:
+        self.mpi = mpi
+        self._open = 0
+        atexit.register(self._finish)
+
+    def open(self) -> None:
+        self._open += 1
+
+    def close(self) -> None:
+        self._open -= 1
+
+    def _finish(self) -> None:
+        if self._open == 0 and not self.mpi.Is_finalized():
+            self.mpi.Finalize()
+
+    @property
+    def version(self) -> str:
+        return str(self.mpi.Get_library_version()).strip("\0\n ").splitlines()[0].split(", package")[0]
+
+
+@functools.cache
+def library() -> Library:
+    """Loads MPI. Raises Absent where mpi4py or the library is missing."""
+    try:
+        import mpi4py
+
+        # Open MPI's wheel complains aloud about UCX on machines without its devices; only shared windows are used here
+        os.environ.setdefault("OMPI_MCA_osc", "^ucx")
+        mpi4py.rc.finalize = False
+        from mpi4py import MPI
+    except (ImportError, RuntimeError) as error:  # without a library mpi4py says RuntimeError
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise Absent(f"mpi4py does not load: {first}", "pip install 'bertkit[mpi]', and an MPI library") from None
+    return Library(MPI)
+
+
+def checked(world: World) -> Library:
+    """The library. Raises UserError where it does not see the launcher's world."""
+    found = library()
+    size, rank = found.mpi.COMM_WORLD.Get_size(), found.mpi.COMM_WORLD.Get_rank()
+    if (size, rank) != (world.size, world.rank):
+        raise UserError(
+            f"{world.launcher} started rank {world.rank} of {world.size}, but {found.version} sees rank {rank} of "
+            f"{size}: an mpirun of one MPI with the library of another; {world.size} processes would each train a "
+            "model of their own",
+            "start with the mpirun of that library, or choose ranks.collectives=gloo",
+        )
+    return found
+
+
+@contextmanager
+def peers(mpi: Any) -> Iterator[None]:
+    """MPI's errors are those of lost ranks."""
+    try:
+        yield
+    except mpi.Exception as error:
+        raise ConnectionError(str(error)) from None
