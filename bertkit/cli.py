@@ -12,7 +12,21 @@ import typer
 from typer.core import TyperGroup
 
 import bertkit
-from bertkit.commands import ask, backends, bench, check, config, data, evaluate, models, predict, recipes, score, train
+from bertkit.commands import (
+    ask,
+    backends,
+    bench,
+    check,
+    config,
+    data,
+    evaluate,
+    launch,
+    models,
+    predict,
+    recipes,
+    score,
+    train,
+)
 from bertkit.errors import Stopped, UserError
 from bertkit.spellings import translate
 
@@ -42,6 +56,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("train")(train.train)
+app.command("launch")(launch.launch)
 app.command("evaluate")(evaluate.evaluate)
 app.command("predict")(predict.predict)
 app.command("ask")(ask.ask)

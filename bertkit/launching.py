@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bertkit.cpu_lists import format_cpu_list
 from bertkit.display import Display
 from bertkit.errors import UserError
 from bertkit.launch import Launcher, LaunchPlan, Request, free_port
-from bertkit.machine import Machine, format_cpu_list
+from bertkit.machine import Machine
 from bertkit.supervise import PEERS_LOST, Ended, Failure, supervise
 
 Plan = Callable[[Request], LaunchPlan]

@@ -17,7 +17,8 @@ from bertkit.errors import UserError, nearest
 from bertkit.hosts import Network, network_of
 from bertkit.launch import Allocator, Batch, Domain, LaunchPlan, Request, ThreadRule, find_launcher
 from bertkit.launching import Way, carry_out, introduce, planner, show, to_mapping
-from bertkit.machine import Machine, from_hwloc, read_machine
+from bertkit.hwloc import from_hwloc
+from bertkit.machine import read_machine
 from bertkit.registry import Choice, choose
 
 STARTED = ("train", "evaluate", "predict", "bench")  # what several processes can do together
