@@ -6,6 +6,7 @@ A launcher is a plug-in (entry points in `bertkit.launchers`). Its `plan` is a p
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
@@ -18,6 +19,20 @@ GROUP = "bertkit.launchers"
 Domain = Literal["machine", "socket", "numa"]
 ThreadRule = Literal["share", "physical-minus-2", "logical-minus-2"]
 Allocator = Literal["auto", "tcmalloc", "jemalloc", "system"]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a batch system is told besides; only launchers that write a script look at it."""
+
+    nodes: int = 1
+    options: tuple[str, ...] = ()  # the batch system's own, word for word, as "--time=02:00:00"
+    container: str = ""  # image for the processes; empty: none
+    mounts: tuple[str, ...] = ()  # into the container, "source:target" or "source:target:flags"
+    requeue: bool = True  # go on in a new turn when the time is up or the job is pushed aside
+    name: str = "bertkit"
+    signal_seconds: int = 120  # how long before the end the processes are told to save
+    output: str = ""  # file for everything printed, in the batch system's pattern; empty: its default
 
 
 @dataclass(frozen=True)
@@ -40,6 +55,7 @@ class Request:
     forward: tuple[str, ...] = ()  # names of further environment variables for every process
     port: int = 0  # of the rendezvous; 0: a free one
     python: str = "python3"  # that runs bertkit, on every host
+    batch: Batch = Batch()
 
 
 @dataclass(frozen=True)
@@ -95,3 +111,59 @@ def find_launcher(name: str) -> Launcher:
     except ImportError as error:
         raise UserError(f"the launcher {name!r} does not load: {error}", "reinstall its package") from error
     return launcher
+
+
+def rank_command(request: Request) -> tuple[str, ...]:
+    """What each process runs: the wrapper around a rank, which binds it and runs bertkit."""
+    return (request.python, "-m", "bertkit.rank", *request.command)
+
+
+OVERWRITE = ("--overwrite", "--overwrite_output_dir", "--overwrite-output-dir")
+
+
+def resumed(command: tuple[str, ...]) -> tuple[str, ...]:
+    """`command` as it is to be run again after a stop: a training goes on, anything else starts anew."""
+    if command[:1] != ("train",):
+        return command
+    kept = tuple(word for word in command if word not in OVERWRITE)
+    return kept if "--resume" in kept else (*kept, "--resume")
+
+
+NESTS = {
+    "OMPI_COMM_WORLD_SIZE": "mpirun",
+    "PMI_SIZE": "mpirun",
+    "TORCHELASTIC_RUN_ID": "torchrun",
+    "SLURM_STEP_ID": "srun",
+}
+
+
+def refuse_nested(env: Mapping[str, str]) -> None:
+    """Raises UserError within another launcher, each of whose processes would start all processes again.
+
+    A step of one process, as `srun --pty bash`, is a plain shell. A batch script's own step has no number.
+    """
+    shell = not env.get("SLURM_STEP_ID", "").isdecimal() or env.get("SLURM_STEP_NUM_TASKS") == "1"
+    for name, launcher in NESTS.items():
+        value = env.get(name, "")
+        alone = shell if launcher == "srun" else (name, value) == ("PMI_SIZE", "1")
+        if value and not alone:
+            raise UserError(
+                f"this runs under {launcher} already ({name}={value})",
+                f"start it once, outside {launcher}; it starts the processes itself",
+            )
+
+
+def free_port(asked: int) -> int:
+    """`asked` if it can be bound here, for 0 one that the system picks. Raises UserError where it is taken."""
+    if not 0 <= asked < 65536:
+        raise UserError(f"port {asked} is no port", "take one between 1024 and 65535, or 0 for a free one")
+    with socket.socket() as listener:
+        # As servers do: a port whose last user has just left counts as free.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(("", asked))
+        except PermissionError:
+            raise UserError(f"port {asked} is not for users", "take one above 1023, or 0 for a free one") from None
+        except OSError:
+            raise UserError(f"port {asked} is taken on this machine", "take another one, or 0 for a free one") from None
+        return int(listener.getsockname()[1])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 from bertkit.cpu_lists import format_cpu_list
 from bertkit.display import Display
 from bertkit.errors import UserError
-from bertkit.launch import Launcher, LaunchPlan, Request, free_port
+from bertkit.launch import Launcher, LaunchPlan, Request, free_port, resumed
 from bertkit.machine import Machine
 from bertkit.supervise import PEERS_LOST, Ended, Failure, supervise
 
@@ -38,10 +38,12 @@ class Way:
 
 
 def planner(launcher: Launcher, machine: Machine, env: Mapping[str, str]) -> Plan:
-    """Plans of `launcher` on this machine; each call takes a free port anew."""
+    """Plans of `launcher` on this machine; a port that was asked for must be free."""
 
     def plan(request: Request) -> LaunchPlan:
-        return launcher.plan(dataclasses.replace(request, port=free_port(request.port)), machine, env)
+        if request.port:
+            free_port(request.port)
+        return launcher.plan(request, machine, env)
 
     return plan
 
@@ -67,7 +69,7 @@ def carry_out(request: Request, plan: Plan, way: Way, display: Display) -> int:
             show_tail(ended.failure, way, display)
             raise failed
         display.warn(f"{failed.cause}; starting again, {left} of {way.max_restarts} restarts left")
-        request = dataclasses.replace(request, command=resuming(request.command))
+        request = dataclasses.replace(request, command=resumed(request.command))
     raise AssertionError("the last round returns or raises")
 
 
@@ -78,13 +80,6 @@ def _open_logs(folder: Path) -> None:
             old.unlink()
     except OSError as error:
         raise UserError(f"{folder}: {error.strerror}", "choose another folder with --logs") from None
-
-
-def resuming(command: Sequence[str]) -> tuple[str, ...]:
-    """The command that goes on where this one was broken off."""
-    if command[0] != "train":
-        return tuple(command)
-    return (*(word for word in command if word not in ("--overwrite", "--resume")), "--resume")
 
 
 def introduce(plan: LaunchPlan, display: Display) -> None:

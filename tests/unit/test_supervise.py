@@ -15,7 +15,7 @@ import pytest
 
 from bertkit.errors import UserError
 from bertkit.launch import LaunchPlan
-from bertkit.launching import explain, resuming
+from bertkit.launching import explain
 from bertkit.supervise import Ended, Follower, supervise
 
 
@@ -73,12 +73,6 @@ def _request():  # type: ignore[no-untyped-def]
     from bertkit.launch import Request
 
     return Request(("train", "-t", "mrpc"))
-
-
-def test_a_restart_goes_on_instead_of_beginning_anew() -> None:
-    assert resuming(("train", "-t", "mrpc", "--overwrite")) == ("train", "-t", "mrpc", "--resume")
-    assert resuming(("train", "--resume")) == ("train", "--resume")
-    assert resuming(("evaluate", "runs/x")) == ("evaluate", "runs/x")
 
 
 def test_exit_code_and_lines_of_the_starting_program(tmp_path: Path) -> None:

@@ -1,0 +1,78 @@
+"""Processes of this one machine, started and watched by torchrun.
+
+What shaped the command, measured with torch 2.13.0 on two cores (tests/device/test_torchrun_plan.py):
+- A worker that dies is noticed within `--monitor-interval` (0.1 s); the others get SIGTERM and, where they do not
+  heed it, SIGKILL 30 s later. That wait is fixed: the shutdown time-out counts only after a signal to torchrun itself.
+- SIGTERM to torchrun reaches every worker at once and torchrun waits for them, SHUTDOWN_SECONDS at most. They are
+  asked for by an environment variable, which an older torch leaves alone; the option it would refuse.
+- torchrun's own exit status is 1 whatever the worker's was, and it prints a traceback of its own.
+- It fills in `${local_rank}` in the workers' arguments and halves `$$`: each `$` is doubled on the way.
+- `c10d` asked to serve a taken port waits for whatever listens there (over 60 s); `static` fails at once. `c10d` alone can be asked
+  for port 0: torchrun then binds one and tells the workers, so that nobody can take it between the choice and the use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from bertkit.errors import UserError
+from bertkit.launch import LaunchPlan, Process, Request, rank_command, refuse_nested
+from bertkit.machine import Machine
+from bertkit.placing import find_allocator, format_places, places, rank_env, thread_count
+
+SHUTDOWN_SECONDS = 120  # to save a checkpoint of a large model on a slow disk
+HERE = "127.0.0.1"
+
+
+class TorchrunLauncher:
+    name = "torchrun"
+
+    def plan(self, request: Request, machine: Machine, env: Mapping[str, str]) -> LaunchPlan:
+        """The port is `request.port`, else MASTER_PORT of `env`, else one that torchrun finds.
+
+        Raises UserError within another launcher, for several hosts, and where the processes do not fit.
+        """
+        refuse_nested(env)
+        if request.hosts:
+            raise UserError("torchrun starts processes on this machine only", "for several hosts take mpi or slurm")
+        found = places(machine, request)
+        counted = [thread_count(machine, place, len(found), request) for place in found]
+        threads, reason = min(counted)  # torchrun gives every worker the same environment
+        added = {
+            **rank_env(threads, find_allocator(request.allocator)),
+            "BERTKIT_PLACES": format_places(found),
+            "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(SHUTDOWN_SECONDS),
+        }
+        argv = rank_command(request)
+        return LaunchPlan(
+            argv=(
+                *_torchrun(request.python, len(found), _port(request, env)),
+                argv[0],
+                *(word.replace("$", "$$") for word in argv[1:]),
+            ),
+            env=added,
+            processes=tuple(Process(rank, HERE, rank, place, argv, added) for rank, place in enumerate(found)),
+            notes=(f"threads {threads}: {reason}",),
+        )
+
+
+def _torchrun(python: str, processes: int, port: int) -> tuple[str, ...]:
+    meeting = (
+        ("--rdzv-backend", "static", "--master-addr", HERE, "--master-port", str(port))
+        if port
+        else ("--rdzv-backend", "c10d", "--rdzv-endpoint", f"{HERE}:0", "--local-addr", HERE)
+    )
+    return (
+        *(python, "-m", "torch.distributed.run", "--nnodes", "1", "--nproc-per-node", str(processes)),
+        *meeting,
+        *("--max-restarts", "0", "--monitor-interval", "0.1", "--no-python"),
+    )
+
+
+def _port(request: Request, env: Mapping[str, str]) -> int:
+    if request.port or not env.get("MASTER_PORT"):
+        return request.port
+    try:
+        return int(env["MASTER_PORT"])
+    except ValueError:
+        raise UserError(f"MASTER_PORT={env['MASTER_PORT']!r} is no port", "unset it, or set a number") from None

@@ -1,0 +1,84 @@
+"""What launchers share: no launcher within another, ports, and a command as it is run again."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from bertkit.errors import UserError
+from bertkit.launch import Request, find_launcher, free_port, rank_command, refuse_nested, resumed
+
+
+@pytest.mark.parametrize(
+    ("env", "launcher"),
+    [
+        ({"OMPI_COMM_WORLD_SIZE": "2"}, "mpirun"),
+        ({"OMPI_COMM_WORLD_SIZE": "1"}, "mpirun"),  # its children cannot call mpirun either
+        ({"PMI_SIZE": "4"}, "mpirun"),
+        ({"TORCHELASTIC_RUN_ID": "none"}, "torchrun"),
+        ({"SLURM_STEP_ID": "0"}, "srun"),
+        ({"SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "2"}, "srun"),
+        ({"SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "1", "OMPI_COMM_WORLD_SIZE": "2"}, "mpirun"),
+    ],
+)
+def test_a_launcher_within_another_is_refused(env: dict[str, str], launcher: str) -> None:
+    with pytest.raises(UserError, match=rf"under {launcher} already .*; start it once, outside {launcher}"):
+        refuse_nested(env)
+
+
+@pytest.mark.parametrize(
+    "env",
+    [
+        {},
+        {"PATH": "/bin", "RANK": "", "TORCHELASTIC_RUN_ID": ""},
+        {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "4"},  # a batch script, or salloc's shell
+        {"SLURM_JOB_ID": "7", "SLURM_STEP_ID": "batch"},
+        {"SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "1", "PMI_SIZE": "1"},  # srun --pty bash
+    ],
+)
+def test_a_plain_shell_is_none(env: dict[str, str]) -> None:
+    refuse_nested(env)
+
+
+def test_a_taken_port_is_named() -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        port = listener.getsockname()[1]
+        with pytest.raises(UserError, match=f"port {port} is taken on this machine; take another"):
+            free_port(port)
+    assert free_port(port) == port
+
+
+def test_a_free_port_is_found() -> None:
+    assert 1024 <= free_port(0) < 65536
+
+
+@pytest.mark.parametrize("port", [-1, 65536])
+def test_a_port_that_is_none_is_refused(port: int) -> None:
+    with pytest.raises(UserError, match="is no port"):
+        free_port(port)
+
+
+@pytest.mark.parametrize(
+    ("command", "again"),
+    [
+        ("train -t mrpc", "train -t mrpc --resume"),
+        ("train --overwrite -t mrpc --overwrite_output_dir", "train -t mrpc --resume"),
+        ("train --resume -t mrpc", "train --resume -t mrpc"),
+        ("predict -m runs/a --overwrite", "predict -m runs/a --overwrite"),
+    ],
+)
+def test_a_training_is_resumed(command: str, again: str) -> None:
+    assert resumed(tuple(command.split())) == tuple(again.split())
+
+
+def test_the_command_of_a_rank() -> None:
+    request = Request(("train", "-t", "a b"), python="/opt/python")
+    assert rank_command(request) == ("/opt/python", "-m", "bertkit.rank", "train", "-t", "a b")
+
+
+def test_an_unknown_launcher_is_named() -> None:
+    with pytest.raises(UserError, match="no launcher 'slurn'"):
+        find_launcher("slurn")
