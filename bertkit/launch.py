@@ -1,7 +1,7 @@
 """What a launcher is: from what the user asked for, and the machine, to the processes that are to be started.
 
-A launcher is a plug-in (entry points in `bertkit.launchers`). Its `plan` is a pure function, so that a plan can be shown
-(`--dry-run`) and tested without starting anything; `bertkit/supervise.py` carries it out.
+A launcher is a plug-in (entry points in `bertkit.launchers`). Its `plan` is a pure function, so that a plan can be
+shown (`--dry-run`) and tested without starting anything; `bertkit/supervise.py` carries it out.
 """
 
 from __future__ import annotations
