@@ -20,7 +20,7 @@ from typing import IO
 from bertkit.errors import UserError
 from bertkit.launch import LaunchPlan
 
-LINE = re.compile(r"\[rank (\d+) on ([^\]]*)\]([!? ])(.*)", re.DOTALL)  # as bertkit/rank.py writes it
+LINE = re.compile(r"\[rank (\d+) on ([^\]]*)\]([!?]?) (.*)", re.DOTALL)  # as bertkit/rank.py writes it
 TAIL = 15  # last lines of a rank that are kept
 POLL = 0.1  # seconds
 PEERS_LOST = 75  # exit code of a rank that ends because another one did
