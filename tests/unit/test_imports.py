@@ -33,14 +33,14 @@ VENDORS_OWN = {
 # From the bottom up; a module imports from its own layer and those below it. A new module needs its place here.
 LAYERS = {
     "ground": "bertkit errors",
-    "values": "disk model_config prefetch world",
+    "values": "disk model_config prefetch watchdog world",
     "seam": "backend",
     "material": """
-        checkpoint display downloads features flops layouts lengths log meter parameters pretrained recipe record
-        registry resolve run_folder sampler schedule spellings stopping tasks tasks.glue tasks.json_text tasks.metrics
-        tasks.mrpc_raw tasks.reading tasks.sample tasks.squad tasks.squad.decoding tasks.squad.metrics
-        tasks.squad.reader tasks.squad.task tasks.squad.windows tasks.table_format tasks.tables tasks.task tokenizer
-        weight_files""",
+        checkpoint collectives display downloads features flops layouts lengths log meter parameters pretrained recipe
+        record registry resolve run_folder sampler schedule spellings stopping tasks tasks.glue tasks.json_text
+        tasks.metrics tasks.mrpc_raw tasks.reading tasks.sample tasks.squad tasks.squad.decoding tasks.squad.metrics
+        tasks.squad.reader tasks.squad.task tasks.squad.windows tasks.table_format tasks.tables
+        tasks.task tokenizer weight_files""",
     "work": "checks preparation scoring specimens trainer",
     "runs": """
         asking bench bench.measure bench.plan bench.run bench.table bench.workload inference run run_results
