@@ -52,6 +52,17 @@ class OptimizerSpec:
 
 
 @dataclass(frozen=True)
+class Exchange:
+    """How the ranks of a job sum their gradients."""
+
+    collectives: str = "auto"  # a plug-in of `bertkit.collectives`; for what is in host memory
+    gradients: Literal["fp32", "bf16"] = "fp32"  # as sent; bf16 halves what is sent and rounds
+    overlap: bool = False  # buckets beside the last backward pass; False: all at once after it
+    bucket_bytes: int = 25_000_000
+    timeout: float = 600.0  # seconds that a rank waits for the others
+
+
+@dataclass(frozen=True)
 class Job:
     """All that an engine is built from."""
 
@@ -63,6 +74,7 @@ class Job:
     seed: int = 1
     layout: LayoutKind | Literal["auto"] = "auto"
     settings: Mapping[str, str | int | float | bool] = field(default_factory=dict)  # of the backend's card, all of them
+    exchange: Exchange = Exchange()
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ RENDEZVOUS = "bertkit.rendezvous"
 FlatType = Literal["fp32", "bf16"]
 Add = Callable[[np.ndarray, Sequence[np.ndarray]], None]  # add(out, parts): out = sum of parts, all of one length;
 #   float32, or uint16 that holds bf16's bits. `out` may be one of the parts.
+GOING = 1.0  # seconds that a rank whose connections broke may take to end; the launcher is to see its exit first
 GRACE = 15.0  # seconds that a library's own timeout may come after `timeout`, for a better message
 
 
@@ -113,6 +115,7 @@ class Joined:
                 yield
         except ConnectionError as error:
             self._lost = True
+            time.sleep(GOING)
             place = " ".join(part for part in (self._watchdog.place, what) if part)
             raise PeersLost(
                 f"rank {self.world.rank} lost the other ranks {place}: {error}",
@@ -188,7 +191,7 @@ def _load(
             raise
         return _load(libraries, "gloo", f"{name} is not usable: {error.cause}", "gloo", world, timeout)
     except ImportError as error:
-        raise UserError(f"collectives {name} do not load: {error}", "install what they need, or choose others") from None
+        raise UserError(f"collectives {name} do not load: {error}", "install what they need") from None
     return inner, reason
 
 
@@ -223,7 +226,9 @@ def choose(world: World, mpi4py: bool, env: Mapping[str, str], known: set[str]) 
 class Place(Protocol):
     """Where ranks meet whom no launcher gave an address."""
 
-    address: str  # "host:port"
+    @property
+    def address(self) -> str:
+        """ "host:port"."""
 
     def open(self) -> None:
         """Somebody is met here: until as many `close`, a rank that ends does so without waiting for the others."""

@@ -10,7 +10,7 @@ from bertkit.backend import Engine, Job
 from bertkit.display import Display
 from bertkit.errors import UserError
 from bertkit.model_config import ARCHITECTURES
-from bertkit.preparation import answer_rules, cache_folder, choose_target, find_model, sequence_shape
+from bertkit.preparation import answer_rules, cache_folder, choose_target, exchange, find_model, sequence_shape
 from bertkit.pretrained import Source, starting_weights
 from bertkit.recipe import Recipe, Value
 from bertkit.resolve import read_toml
@@ -72,6 +72,7 @@ def load(recipe: Recipe, world: World) -> Loaded:
         precision=target.precision,
         layout=recipe.model.layout,
         settings=target.settings,
+        exchange=exchange(recipe),
     )
     return Loaded(task, source, target.choice.backend.engine(job, world), target.precision)
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from bertkit.backend import PRECISIONS, Backend, Job, OptimizerSpec, Precision
+from bertkit.backend import PRECISIONS, Backend, Exchange, Job, OptimizerSpec, Precision
 from bertkit.errors import UserError, nearest
 from bertkit.model_config import ModelConfig
 from bertkit.pretrained import Source, find_source, starting_weights
@@ -76,6 +76,7 @@ def prepare(recipe: Recipe, say: Say, progress: Progress) -> Prepared:
         recipe.seed,
         recipe.model.layout,
         target.settings,
+        exchange(recipe),
     )
     return Prepared(recipe, target.choice, target.precision, target.reason, task, source, fit, job, train, tuple(dev))
 
@@ -194,6 +195,11 @@ def optimizer_spec(recipe: Recipe) -> OptimizerSpec:
         section.bias_correction,
         section.clip_norm,
     )
+
+
+def exchange(recipe: Recipe) -> Exchange:
+    section = recipe.ranks
+    return Exchange(section.collectives, section.gradients, section.overlap, timeout=section.timeout)
 
 
 def cache_folder(data: DataSection) -> Path | None:

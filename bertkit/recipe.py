@@ -129,6 +129,21 @@ class CheckpointSection:
 
 
 @dataclass(frozen=True, config=_STRICT)
+class RanksSection:
+    collectives: Text = Field(
+        default="auto",
+        description="how processes sum through host memory: auto, gloo, mpi, window, or a plug-in",
+    )
+    gradients: Literal["fp32", "bf16"] = Field(
+        default="fp32", description="what is sent of gradients; bf16 is half as much, and rounded"
+    )
+    overlap: bool = Field(default=False, description="true: send gradients in parts while backward goes on")
+    timeout: Annotated[float, Field(gt=0)] = Field(
+        default=600.0, description="seconds that a process waits for the others before it ends itself"
+    )
+
+
+@dataclass(frozen=True, config=_STRICT)
 class LogSection:
     every: Positive = Field(default=10, description="updates between two lines of the log")
 

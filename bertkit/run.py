@@ -26,6 +26,7 @@ from bertkit.world import World
 FREE = (
     "backend", "output", "train.batch_size", "train.micro_batch_size", "ranks.", "data.dir", "data.cache", "data.train_file", "data.dev_file",
     "data.strict", "model.layout", "log.", "checkpoint.", "evaluation.", "answers.", "device.",
+    "ranks.collectives", "ranks.overlap", "ranks.timeout",
 )  # fmt: skip
 
 

@@ -101,7 +101,7 @@ def _checked(world: World) -> World:
 
 
 def _in_step(env: Mapping[str, str]) -> bool:
-    """Whether srun started this process as one of a step's. A batch script is none, though SLURM_PROCID stands there."""
+    """Whether srun started this process in a step. A batch script is in none, though SLURM_PROCID stands there."""
     step = env.get("SLURM_STEP_ID", "")
     return step.isascii() and step.isdecimal() and int(step) < NO_STEP and bool(env.get("SLURM_STEP_NUM_TASKS"))
 

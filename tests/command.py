@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -48,10 +51,27 @@ def run(
     return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
 
 
+def _own_ports() -> Iterator[int]:
+    """Ports that no other worker of this test run tries, below those that the system deals out itself."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    run = os.environ.get("PYTEST_XDIST_TESTRUNUID", str(os.getpid()))  # another run may test beside this one
+    first = 10_000 + 500 * ((zlib.crc32(run.encode()) + worker) % 44)
+    yield from itertools.cycle(range(first, first + 500))
+
+
+PORTS = _own_ports()
+
+
 def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+    """A port that is not taken now, and that no parallel test will be given."""
+    for port in PORTS:
+        with socket.socket() as listener:
+            try:
+                listener.bind(("", port))
+            except OSError:
+                continue
+            return port
+    raise AssertionError("never ends")
 
 
 def start_ranks(folder: Path, size: int, arguments: list[str]) -> list[subprocess.CompletedProcess[str]]:

@@ -16,7 +16,6 @@ class NullBackend:
         precisions=("fp32", "bf16"),
         heads=("classification", "regression", "span", "pretraining"),
         layouts=("padded", "unpadded", "packed"),
-        multi_process=False,
         computes=False,
     )
     settings: Mapping[str, Setting] = {
@@ -27,9 +26,6 @@ class NullBackend:
         return Probe(True, "computes nothing; for tests and dry runs", self.capabilities.precisions)
 
     def engine(self, job: Job, world: World) -> Engine:
-        from bertkit.errors import UserError
         from bertkit_null.engine import NullEngine
 
-        if world.size > 1:
-            raise UserError(f"the null backend runs alone, not on {world.size} processes", "start one process")
-        return NullEngine(job)
+        return NullEngine(job, world)

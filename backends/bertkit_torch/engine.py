@@ -34,9 +34,9 @@ class TorchEngine:
         self.place = device.open(job, world)
         self.dtype = device.compute_dtype(job.precision)
         self.layout: LayoutKind = device.layout if job.layout == "auto" else job.layout
-        self.ranks = Ranks(world, device.collectives)
         self.model = Bert(job.model, job.head, job.weights).to(self.place)
         self.parameters = dict(self.model.named_parameters())
+        self.ranks = Ranks(world, device.collectives, self.place, list(self.parameters.values()), job.exchange)
         self._inference: ComputeWeights | None = None
 
     @functools.cached_property
@@ -48,6 +48,7 @@ class TorchEngine:
         if self.job.precision == "int8":
             raise UserError("int8 is for answers, not for training", "train in another precision")
         self._inference = None
+        self.ranks.begin(update.step)
         weights = self.device.compute_weights(self.parameters, self.dtype, training=True)
         total = torch.zeros((), device=self.place)
         slots = 0
@@ -57,10 +58,12 @@ class TorchEngine:
             layout = lay_out(batch, self.layout, grain=self.device.grain)
             slots += layout.slots
             value = self._loss(weights, batch, layout, update, number)
+            if number == len(update.micro_batches) - 1:
+                self.ranks.arm()
             value.backward()  # type: ignore[no-untyped-call]  # torch 2.13 leaves it untyped
             total += value.detach()
         self.device.step_boundary()
-        norm = self._update(total, learning_rate)
+        total, norm = self._update(total, learning_rate)
         self.device.step_boundary()
         scalars: dict[str, SupportsFloat] = {"loss": total, "grad_norm": norm, "slots": slots}
         return scalars
@@ -70,18 +73,18 @@ class TorchEngine:
         outputs = self._forward(weights, batch, layout, Dropout(self.device.masks(key, self.place)))
         return loss(self.job.head.kind, outputs, self._tensors(batch), update.label_counts)
 
-    def _update(self, total: Tensor, learning_rate: float) -> Tensor:
-        """Sum gradients and loss over the ranks, clip, step. Returns the gradients' norm before clipping."""
+    def _update(self, total: Tensor, learning_rate: float) -> tuple[Tensor, Tensor]:
+        """Sum gradients and loss over the ranks, clip, step. Returns the loss and the norm before clipping."""
         parameters = list(self.parameters.values())
         for parameter in parameters:
             if parameter.grad is None:  # a rank without a sequence still meets the others
                 parameter.grad = torch.zeros_like(parameter)
-        self.ranks.sum_([total, *(p.grad for p in parameters if p.grad is not None)])
+        total = self.ranks.sum_(total)
         norm = self.device.clip_grad_norm(parameters, self.job.optimizer.clip_norm)
         self.optimizer.step(learning_rate)
         for parameter in parameters:
             parameter.grad = None
-        return norm
+        return total, norm
 
     def predict(self, batch: Batch) -> Arrays:
         with torch.no_grad():
@@ -137,6 +140,7 @@ class TorchEngine:
             "layout": self.layout,
             "attention": "grouped batched matmul",
             "optimizer": "fused AdamW",
+            **self.ranks.describe(),
             **self.device.describe(),
         }
 

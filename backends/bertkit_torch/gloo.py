@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import itertools
 import os
+import re
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,11 +18,13 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
+import torch.distributed
 
 from bertkit.collectives import GRACE, Add, Flat, FlatType, Place, empty, meeting_place
 from bertkit.errors import UserError
 from bertkit.world import World
+
+dist: Any = torch.distributed  # whose stubs leave most of what is used here out
 
 
 @dataclass(frozen=True)
@@ -95,8 +98,8 @@ def _peers() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        text = str(error).splitlines()[0] if str(error) else "gloo failed"
-        raise ConnectionError(text) from None
+        text = re.sub(r"^(\[\S+:\d+\] )+", "", str(error)).split(". This is typically")[0]  # its source file, advice
+        raise ConnectionError(text or "gloo failed") from None
 
 
 class GlooCollectives:

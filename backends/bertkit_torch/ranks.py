@@ -1,51 +1,122 @@
-"""What the ranks of one job say to each other: gradients summed once an update, predictions gathered."""
+"""What the ranks of one job say to each other: gradients and loss summed once an update, predictions gathered."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any, Protocol
 
 import numpy as np
 import torch
-import torch.distributed as dist
-from torch import Tensor
+import torch.distributed
+from torch import Tensor, nn
 
+from bertkit.backend import Exchange
+from bertkit.collectives import join
 from bertkit.errors import UserError
 from bertkit.world import World
+from bertkit_torch.buckets import HostSum
+from bertkit_torch.gloo import meet
+
+dist: Any = torch.distributed  # whose stubs leave the stores out
+
+
+class Sum(Protocol):
+    """Gradients of all ranks, however they are summed."""
+
+    def arm(self) -> None: ...
+
+    def finish(self, loss: Tensor) -> Tensor: ...
+
+    def close(self) -> None: ...
 
 
 class Ranks:
-    """The process group of `world`; for one process alone every method does nothing."""
+    """The ranks of `world`; for one process alone every method does nothing."""
 
-    def __init__(self, world: World, collectives: str) -> None:
-        self.world = world
-        if world.size > 1:
-            try:
-                dist.init_process_group(collectives, rank=world.rank, world_size=world.size)
-            except (RuntimeError, ValueError) as error:
-                raise UserError(
-                    f"the {world.size} processes did not find each other: {error}",
-                    "check MASTER_ADDR and MASTER_PORT",
-                ) from None
+    def __init__(
+        self,
+        world: World,
+        collectives: str,
+        place: torch.device,
+        parameters: Sequence[nn.Parameter],
+        exchange: Exchange,
+    ) -> None:
+        """`collectives`: torch.distributed's name of the device's library; the host's are chosen by `exchange`."""
+        self.world, self.exchange = world, exchange
+        self._collectives, self._place, self._parameters = collectives, place, parameters
+        self._joined = join(world, exchange.collectives, exchange.timeout)
+        self._sum: Sum | None = None
 
-    def sum_(self, tensors: Sequence[Tensor]) -> None:
-        """Sum each tensor over the ranks, in place, in one flat float32 buffer."""
+    def begin(self, step: int) -> None:
+        """An update begins. A collective the first time: evaluation alone needs no buffers."""
         if self.world.size == 1:
             return
-        flat = torch.cat([tensor.detach().reshape(-1).float() for tensor in tensors])
-        dist.all_reduce(flat)
-        parts = torch.split(flat, [tensor.numel() for tensor in tensors])
-        for tensor, part in zip(tensors, parts, strict=True):
-            tensor.detach().copy_(part.view_as(tensor))
+        self._joined.at(f"at update {step}")
+        if self._sum is None and self._place.type == "cpu":
+            self._sum = HostSum(self._joined, self.world, self._parameters, self.exchange)
+        elif self._sum is None:
+            self._sum = DeviceSum(self.world, self._collectives, self._parameters, self.exchange)
+
+    def arm(self) -> None:
+        """The update's last backward pass begins: sums of what it finishes may start beside it."""
+        if self._sum is not None:
+            self._sum.arm()
+
+    def sum_(self, loss: Tensor) -> Tensor:
+        """Every parameter's gradient becomes its sum over the ranks; returns the loss's. A collective."""
+        return loss if self._sum is None else self._sum.finish(loss)
 
     def gather(self, rows: np.ndarray) -> np.ndarray:
         """(N_r, …) of each rank -> all of them, in rank order, on every rank."""
+        return self._joined.gather(rows)
+
+    def describe(self) -> dict[str, str]:
         if self.world.size == 1:
-            return rows
-        parts: list[np.ndarray | None] = [None] * self.world.size
-        dist.all_gather_object(parts, rows)
-        return np.concatenate([part for part in parts if part is not None])
+            return {}
+        name, reason, sent = self._joined.name, self._joined.reason, self.exchange.gradients
+        if self._place.type != "cpu":
+            return {"collectives": f"{self._collectives} for {sent} gradients, {name} for the rest ({reason})"}
+        way = f"in buckets of {self.exchange.bucket_bytes / 1e6:g} MB beside backward" if self.exchange.overlap else ""
+        return {"collectives": " ".join(part for part in (f"{name} ({reason}), {sent} gradients", way) if part)}
 
     def close(self) -> None:
-        if self.world.size > 1 and dist.is_initialized():
-            dist.barrier()  # gloo aborts a peer that is still sending when the group goes away
-            dist.destroy_process_group()
+        if self._sum is not None:
+            self._sum.close()
+        self._joined.close()
+
+
+class DeviceSum:
+    """Gradients on an accelerator, by torch.distributed with the vendor's library."""
+
+    def __init__(self, world: World, collectives: str, parameters: Sequence[nn.Parameter], exchange: Exchange) -> None:
+        self.parameters = parameters
+        self.dtype = torch.bfloat16 if exchange.gradients == "bf16" else torch.float32
+        if dist.is_initialized():  # torch has one world a process; engines that follow use it too
+            return
+        try:
+            store = dist.PrefixStore("device", meet(world, exchange.timeout).store)
+            patience = timedelta(seconds=exchange.timeout)
+            dist.init_process_group(collectives, store=store, rank=world.rank, world_size=world.size, timeout=patience)
+        except (RuntimeError, ValueError) as error:
+            raise UserError(
+                f"the {world.size} processes did not find each other through {collectives}: {error}",
+                "check MASTER_ADDR and MASTER_PORT, and the device's driver",
+            ) from None
+
+    def arm(self) -> None:
+        pass
+
+    def finish(self, loss: Tensor) -> Tensor:
+        gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+        flat = torch.cat([gradient.detach().reshape(-1).to(self.dtype) for gradient in gradients])
+        dist.all_reduce(flat)
+        parts = torch.split(flat, [gradient.numel() for gradient in gradients])
+        for gradient, part in zip(gradients, parts, strict=True):
+            gradient.copy_(part.view_as(gradient))
+        summed = loss.detach().float().reshape(1)
+        dist.all_reduce(summed)  # by itself: bf16 would round it
+        return summed[0]
+
+    def close(self) -> None:
+        """The group stays for the next engine; torch leaves it when the process ends."""

@@ -23,8 +23,8 @@ from bertkit.tasks.task import task_folder
 
 # What --set may name: the rest of a recipe has its own option here, or no part in a measurement.
 SETTINGS: Mapping[Kind, tuple[str, ...]] = {
-    "train": ("device.", "model.", "data.", "optimizer.", "train.micro_batch_size"),
-    "infer": ("device.", "model.", "data."),
+    "train": ("device.", "model.", "data.", "optimizer.", "train.micro_batch_size", "ranks."),
+    "infer": ("device.", "model.", "data.", "ranks."),
 }
 
 

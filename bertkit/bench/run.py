@@ -21,7 +21,7 @@ from bertkit.disk import write_json
 from bertkit.display import Display
 from bertkit.errors import UserError
 from bertkit.parameters import initial
-from bertkit.preparation import optimizer_spec, with_dropout
+from bertkit.preparation import exchange, optimizer_spec, with_dropout
 from bertkit.pretrained import starting_weights
 from bertkit.recipe import to_flat
 from bertkit.specimens import HEADS, MODEL, example_batch
@@ -89,7 +89,8 @@ class Bench:
         """
         for precision in dict.fromkeys(case.precision for case in self.plan.cases):
             weights = initial(MODEL, HEADS["classification"], 1)
-            job = Job(MODEL, HEADS["classification"], weights, precision=precision, settings=self.plan.settings)
+            head, rules = HEADS["classification"], exchange(self.plan.recipe)
+            job = Job(MODEL, head, weights, precision=precision, settings=self.plan.settings, exchange=rules)
             with self._engine(job) as engine:
                 if self.plan.kind == "train":
                     train_specimen(engine, example_batch("classification"), "classification", 1)
@@ -153,6 +154,7 @@ class Bench:
             recipe.seed,
             recipe.model.layout,
             self.plan.settings,
+            exchange(recipe),
         )
 
     def _measure(self, engine: Engine, case: Case, work: Workload) -> Measured:

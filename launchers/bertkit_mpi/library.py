@@ -1,6 +1,6 @@
-"""The MPI library of this process, through mpi4py: loaded once, checked against the launcher, ended only when in order.
+"""The MPI library of this process, through mpi4py: loaded once, checked against the launcher, ended in order.
 
-mpi4py would finish MPI when Python exits, and MPI then waits for all other ranks: a rank that leaves with an error would
+mpi4py would finish MPI when Python exits, and MPI then waits for all other ranks: one that leaves with an error would
 hang until they fail too. So MPI is finished only when all that was opened was closed; a process that leaves otherwise
 has an exit code that makes the launcher end the job.
 """

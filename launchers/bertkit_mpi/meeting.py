@@ -10,7 +10,6 @@ import numpy as np
 from bertkit.world import World
 from bertkit_mpi.library import Library, checked, peers
 
-
 LONGEST = 64  # bytes of an address
 
 
@@ -29,7 +28,7 @@ class MpiPlace:
 
 
 def meet(world: World) -> MpiPlace:
-    """"host:port" of the first rank. A collective of all ranks. Raises UserError where MPI sees another world."""
+    """ "host:port" of the first rank. A collective of all ranks. Raises UserError where MPI sees another world."""
     library = checked(world)
     text = np.zeros(LONGEST, np.uint8)
     if world.is_first:

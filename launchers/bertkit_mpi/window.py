@@ -7,6 +7,7 @@ boxes.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -65,7 +66,7 @@ class _SharedFlat:
     def sum_(self, start: int, stop: int) -> None:
         owner, local = self._owner, self._owner.local
         bounds = slices(start, stop, local.Get_size())
-        pieces = [slice(int(first), int(last)) for first, last in zip(bounds[:-1], bounds[1:], strict=True)]
+        pieces = [slice(int(first), int(last)) for first, last in pairwise(bounds)]
         mine = pieces[local.Get_rank()]
         with peers(owner.mpi):
             self._meet()  # all have written

@@ -33,21 +33,21 @@ VENDORS_OWN = {
 # From the bottom up; a module imports from its own layer and those below it. A new module needs its place here.
 LAYERS = {
     "ground": "bertkit errors",
-    "values": "cpu_lists disk hwloc launch machine model_config placing prefetch world",
+    "values": "cpu_lists disk hosts hwloc launch machine model_config placing prefetch watchdog world",
     "seam": "backend",
     "material": """
-        checkpoint display downloads features flops layouts lengths log meter parameters pretrained recipe record
-        registry resolve run_folder sampler schedule spellings stopping tasks tasks.glue tasks.json_text tasks.metrics
-        tasks.mrpc_raw tasks.reading tasks.sample tasks.squad tasks.squad.decoding tasks.squad.metrics
-        tasks.squad.reader tasks.squad.task tasks.squad.windows tasks.table_format tasks.tables tasks.task tokenizer
-        weight_files""",
-    "work": "checks preparation scoring specimens trainer",
+        checkpoint collectives display downloads features flops layouts lengths log meter parameters pretrained recipe
+        record registry resolve run_folder sampler schedule spellings stopping tasks tasks.glue tasks.json_text
+        tasks.metrics tasks.mrpc_raw tasks.reading tasks.sample tasks.squad tasks.squad.decoding tasks.squad.metrics
+        tasks.squad.reader tasks.squad.task tasks.squad.windows tasks.table_format tasks.tables
+        tasks.task tokenizer weight_files""",
+    "work": "agreement checks preparation scoring specimens trainer",
     "runs": """
-        asking bench bench.measure bench.plan bench.run bench.table bench.workload inference run run_results
-        training""",
+        asking bench bench.measure bench.plan bench.run bench.table bench.workload inference launching rank run
+        run_results supervise training unsynced""",
     "commands": """
         commands commands.ask commands.backends commands.bench commands.check commands.config commands.data
-        commands.evaluate commands.models commands.options commands.predict commands.recipes commands.score
+        commands.evaluate commands.launch commands.launching commands.models commands.options commands.predict commands.recipes commands.score
         commands.train commands.training""",
     "command line": "__main__ cli",
 }

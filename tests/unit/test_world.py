@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bertkit.errors import UserError
-from bertkit.world import SPELLINGS, World, from_env
+from bertkit.world import SLURM, SPELLINGS, World, first_node, from_env, tasks_on_node
 
 MASTER = {"MASTER_ADDR": "node1", "MASTER_PORT": "29500"}
 
@@ -27,7 +27,7 @@ def test_no_launcher_is_one_process_alone() -> None:
         ({"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}, World(0, 1, 0, 1, "torchrun")),
         (
             {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4", **MASTER},
-            World(5, 8, 1, 4, "torchrun"),
+            World(5, 8, 1, 4, "torchrun", "node1:29500"),
         ),
         (
             {
@@ -37,11 +37,11 @@ def test_no_launcher_is_one_process_alone() -> None:
                 "OMPI_COMM_WORLD_LOCAL_SIZE": "2",
                 **MASTER,
             },
-            World(3, 4, 1, 2, "Open MPI"),
+            World(3, 4, 1, 2, "Open MPI", "node1:29500"),
         ),
         (
             {"PMI_RANK": "1", "PMI_SIZE": "2", "MPI_LOCALRANKID": "1", "MPI_LOCALNRANKS": "2", **MASTER},
-            World(1, 2, 1, 2, "Hydra"),
+            World(1, 2, 1, 2, "Hydra", "node1:29500"),
         ),
     ],
 )
@@ -101,16 +101,14 @@ def test_what_is_no_number_is_refused(launcher: str, place: int, text: str) -> N
 
 @pytest.mark.parametrize("launcher", SPELLINGS)
 @pytest.mark.parametrize(
-    "master", [{}, {"MASTER_ADDR": "a"}, {"MASTER_PORT": "1"}, {"MASTER_ADDR": "", "MASTER_PORT": "1"}]
-)
-def test_several_processes_need_a_meeting_place(launcher: str, master: dict[str, str]) -> None:
-    with pytest.raises(UserError, match=f"{launcher} started 2 processes but MASTER_ADDR and MASTER_PORT"):
-        from_env(environment(launcher, 0, 2, 0, 2, master=False) | master)
-
-
-@pytest.mark.parametrize("launcher", SPELLINGS)
-def test_one_process_needs_none(launcher: str) -> None:
-    assert from_env(environment(launcher, 0, 1, 0, 1, master=False)).size == 1
+    ("master", "address"),
+    [
+        ({}, ""), ({"MASTER_ADDR": "a"}, ""), ({"MASTER_PORT": "1"}, ""), ({"MASTER_ADDR": "", "MASTER_PORT": "1"}, ""),
+        (MASTER, "node1:29500"), ({"MASTER_ADDR": "fe80::1", "MASTER_PORT": "7"}, "fe80::1:7"),
+    ],
+)  # fmt: skip
+def test_the_meeting_place_is_passed_on_or_left_open(launcher: str, master: dict[str, str], address: str) -> None:
+    assert from_env(environment(launcher, 0, 2, 0, 2, master=False) | master).address == address
 
 
 def test_the_first_launcher_of_the_table_wins() -> None:
@@ -129,3 +127,108 @@ def test_a_world_is_consistent_or_refused(launcher: str, values: list[int]) -> N
     assert (world is not None) == fits
     if world is not None:
         assert [world.rank, world.size, world.local_rank, world.local_size] == values
+
+
+# ---- Slurm ----
+
+# As srun sets them in the 7th of 11 processes of step 3, on the second of three nodes.
+STEP = {
+    "SLURM_STEP_ID": "3", "SLURM_STEP_NUM_TASKS": "11", "SLURM_PROCID": "6", "SLURM_LOCALID": "2",
+    "SLURM_STEP_TASKS_PER_NODE": "4(x2),3", "SLURM_NODEID": "1", "SLURM_STEP_NODELIST": "gpu[003-004,7]",
+    "SLURM_JOB_ID": "1234567", "SLURM_NTASKS": "11",
+}  # fmt: skip
+# A batch script's own: it is no process of a step.
+BATCH = {"SLURM_JOB_ID": "77", "SLURM_PROCID": "0", "SLURM_NTASKS": "8", "SLURM_LOCALID": "0", "SLURM_NODEID": "0"}
+
+
+def test_a_step_of_slurm() -> None:
+    assert from_env(STEP) == World(6, 11, 2, 4, "Slurm", "gpu003:24570")
+    last = STEP | {"SLURM_PROCID": "10", "SLURM_LOCALID": "2", "SLURM_NODEID": "2"}
+    assert from_env(last) == World(10, 11, 2, 3, "Slurm", "gpu003:24570")
+    assert from_env(STEP | {"MASTER_ADDR": "head"}).address == "head:24570"
+    assert from_env(STEP | {"MASTER_PORT": "5"}).address == "gpu003:5"
+    assert from_env(STEP | MASTER).address == "node1:29500"
+
+
+@pytest.mark.parametrize(
+    "step",
+    [{}, {"SLURM_STEP_ID": "batch"}, {"SLURM_STEP_ID": ""}, {"SLURM_STEP_ID": "4294967291"}, {"SLURM_STEP_ID": "²"}],
+)
+def test_a_batch_script_is_alone(step: dict[str, str]) -> None:
+    assert from_env(BATCH | step) == World()
+    assert from_env(BATCH | step | {"SLURM_STEP_NUM_TASKS": "8"}) == World()
+
+
+def test_a_step_without_its_size_is_alone() -> None:
+    assert from_env({name: value for name, value in STEP.items() if name != "SLURM_STEP_NUM_TASKS"}) == World()
+
+
+@pytest.mark.parametrize("name", [name for name in SLURM if name != "SLURM_STEP_NUM_TASKS"])
+def test_a_step_by_half_is_refused(name: str) -> None:
+    with pytest.raises(UserError, match=f"set by half: Slurm gives .* but not {name}"):
+        from_env({key: value for key, value in STEP.items() if key != name})
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"SLURM_PROCID": "11"}, {"SLURM_LOCALID": "4"}, {"SLURM_NODEID": "3"}, {"SLURM_NODEID": "-1"},
+        {"SLURM_STEP_TASKS_PER_NODE": "4x2"}, {"SLURM_STEP_TASKS_PER_NODE": "12,1", "SLURM_NODEID": "0"},
+        {"SLURM_STEP_NODELIST": "gpu[003"}, {"SLURM_PROCID": "one"}, {"SLURM_JOB_ID": "x"},
+    ],
+)  # fmt: skip
+def test_a_step_that_does_not_fit_together_is_refused(wrong: dict[str, str]) -> None:
+    with pytest.raises(UserError, match=r"Slurm|SLURM"):
+        from_env(STEP | wrong)
+
+
+def test_mpi_and_torchrun_within_a_step_come_first() -> None:
+    assert from_env(STEP | environment("Open MPI", 1, 2, 1, 2)).launcher == "Open MPI"
+    assert from_env(STEP | environment("Hydra", 1, 2, 1, 2)).launcher == "Hydra"
+    assert from_env(STEP | environment("torchrun", 1, 2, 1, 2)).launcher == "torchrun"
+
+
+def test_the_pmi_of_srun_is_not_hydra_by_half() -> None:
+    assert from_env(STEP | {"PMI_RANK": "6", "PMI_SIZE": "11"}) == from_env(STEP)
+
+
+@given(st.lists(st.tuples(st.integers(1, 99), st.integers(1, 5)), min_size=1), st.data())
+def test_tasks_per_node_as_slurm_folds_them(runs: list[tuple[int, int]], data: st.DataObject) -> None:
+    flat = [count for count, times in runs for _ in range(times)]
+    text = ",".join(f"{count}(x{times})" if times > 1 else f"{count}" for count, times in runs)
+    node = data.draw(st.integers(0, len(flat) - 1))
+    assert tasks_on_node(text, node) == flat[node]
+    with pytest.raises(UserError, match=f"tells of {len(flat)} nodes"):
+        tasks_on_node(text, len(flat))
+
+
+def test_a_long_run_of_nodes_is_not_written_out() -> None:
+    assert tasks_on_node("2(x4000000000),1", 4_000_000_000) == 1
+
+
+names = st.from_regex(r"[a-z][a-z0-9]{0,3}(-[a-z0-9]{1,3})?", fullmatch=True)
+numbers = st.from_regex(r"[0-9]{1,4}", fullmatch=True)
+stretches = st.lists(st.tuples(numbers, st.none() | numbers), min_size=1, max_size=3)
+
+
+@given(names, st.none() | stretches, st.lists(names, max_size=2), st.sampled_from(["", "n", "-ib"]))
+def test_the_first_of_a_node_list(
+    prefix: str, inner: list[tuple[str, str | None]] | None, rest: list[str], end: str
+) -> None:
+    if inner is None:
+        assert first_node(",".join([prefix, *rest])) == prefix
+        return
+    text = ",".join(low if high is None else f"{low}-{high}" for low, high in inner)
+    assert first_node(",".join([f"{prefix}[{text}]{end}", *rest])) == f"{prefix}{inner[0][0]}{end}"
+    assert first_node(f"{prefix}[{text}]x[{text}]") == f"{prefix}{inner[0][0]}x{inner[0][0]}"
+
+
+@given(st.text(alphabet="ab01[],-()x", max_size=12))
+def test_any_other_text_is_refused_or_read(text: str) -> None:
+    for parse in (first_node, lambda other: str(tasks_on_node(other, 0))):
+        try:
+            found = parse(text)
+        except UserError:
+            continue
+        assert found
+        assert not set(found) & set("[],")
