@@ -65,7 +65,7 @@ def _domain_of(core: Core, domain: Domain) -> int:
 
 def _processes(request: Request, domain_count: int) -> int:
     """How many processes of one host the request asks for. Raises UserError where it contradicts itself."""
-    if request.processes is not None and request.processes < 1 or request.per_domain < 1:
+    if (request.processes is not None and request.processes < 1) or request.per_domain < 1:
         raise UserError("fewer than one process is asked for", "ask for one at least")
     if request.domain == "machine":
         count = request.processes or max(1, len(request.cards))

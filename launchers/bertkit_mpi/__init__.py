@@ -1,1 +1,33 @@
-"""MPI: collectives between ranks that MPI started. Importing it imports no mpi4py."""
+"""MPI: processes started by the machine's own mpirun, and collectives between them. Importing it imports no mpi4py."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+
+from bertkit.launch import LaunchPlan, Request
+from bertkit.machine import Machine
+from bertkit.placing import find_allocator
+from bertkit_mpi.mpirun import probe
+from bertkit_mpi.plan import mpi_plan
+
+
+class MpiLauncher:
+    """Asks which mpirun there is, then plans for it."""
+
+    name = "mpi"
+
+    def plan(self, request: Request, machine: Machine, env: Mapping[str, str]) -> LaunchPlan:
+        found = probe(env, request.python)
+        plan = mpi_plan(
+            request,
+            machine,
+            found,
+            env,
+            is_root=hasattr(os, "geteuid") and os.geteuid() == 0,
+            allocator=find_allocator(request.allocator),
+            numactl=shutil.which("numactl", path=env.get("PATH")) is not None,
+        )
+        return replace(plan, notes=(f"{found.words}, {found.path}", *plan.notes))
