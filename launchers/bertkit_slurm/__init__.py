@@ -35,6 +35,8 @@ class SlurmLauncher:
         asked = cpus_asked(batch.options)
         place = Place(cores=asked or max(len(machine.cores) // processes, 1))
         threads, reason = thread_count(machine, place, processes, request)
+        if asked:
+            reason = f"the batch options ask for {asked} cores a process"
         allocator = "" if batch.container else find_allocator(request.allocator)  # an image has its own files
         rank = rank_env(threads, allocator)
         step = Step(processes, place.cores, rank, request)
@@ -81,11 +83,15 @@ def _refuse_what_slurm_decides(request: Request) -> None:
         )
     if request.ssh_port or request.ssh_config:
         raise UserError("Slurm starts processes without ssh", "leave the ssh settings away")
+    if request.oversubscribe:
+        raise UserError("Slurm gives every process cores of its own", "start fewer, without --oversubscribe")
     if "/" in request.interface:
         raise UserError(
             f"the network {request.interface} cannot be looked up on nodes that Slurm has yet to choose",
             "give the interface's name, as ib0",
         )
+    if "=" in request.python:  # `env` would take it for a variable
+        raise UserError(f"{request.python}: a program's path with = in it", "name another one, as a link to it")
     if request.processes is not None and request.processes < 1:
         raise UserError(f"{request.processes} processes on each node", "start 1 or more")
 
@@ -112,6 +118,7 @@ def _notes(request: Request) -> tuple[str, ...]:
 
 
 def _warnings(request: Request, machine: Machine, asked: int) -> tuple[str, ...]:
+    """Where the plan rests on this machine instead of a node."""
     if asked and (request.processes or request.cards or request.domain == "machine"):
         return ()
     return (

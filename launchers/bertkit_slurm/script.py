@@ -12,10 +12,10 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bertkit.errors import UserError
-from bertkit.launch import Batch, Request, rank_command, resumed
+from bertkit.launch import Request, rank_command, resumed
 from bertkit_slurm.options import CPUS, sets_threads, split
 
 PORTS = (10000, 20000)  # first, how many: below those that Linux gives away (32768 on)
@@ -60,7 +60,7 @@ if (( code == 143 )) && [[ -z $stopping ]]; then  # ended by SIGTERM: preempted,
   if [[ $job == *PreemptTime=[0-9]* ]]; then stopping=1; fi
 fi
 if [[ -n $stopping ]] && (( code != 0 )); then
-  echo "bertkit: saved; job $SLURM_JOB_ID is queued again" >&2
+  echo "bertkit: stopped before its end; job $SLURM_JOB_ID is queued again" >&2
   scontrol requeue "$SLURM_JOB_ID" || echo 'bertkit: Slurm does not queue it again; hand it in with --resume' >&2
 fi
 """
@@ -79,15 +79,14 @@ class Step:
 def script(step: Step) -> str:
     """The whole script. Raises UserError for a word that no command line can hold."""
     request, batch = step.request, step.request.batch
-    preload = step.env.get("LD_PRELOAD", "")
     command = rank_command(request)
-    again = (*command[: -len(request.command)], *resumed(request.command)) if request.command else command
+    again = rank_command(replace(request, command=resumed(request.command)))
     body = BODY.format(
         exports="\n".join(_exports(request)),
         command=_array(command),
         again=_array(again),
         rank_env=_array(f"{name}={value}" for name, value in sorted(step.env.items()) if name != "LD_PRELOAD"),
-        preload=_preload(preload),
+        preload=_preload(step.env.get("LD_PRELOAD", "")),
         srun=" ".join(_srun(step)),
         requeue=REQUEUE if batch.requeue else "",
     )
@@ -104,8 +103,6 @@ def _header(step: Step) -> Iterable[str]:
         yield f"--cpus-per-task={step.cpus}"
     if not sets_threads(batch.options):
         yield "--threads-per-core=1"  # a CPU is a core then, on nodes with hyper-threads too
-    if step.request.oversubscribe:
-        yield "--overcommit"
     yield f"--signal=B:USR1@{batch.signal_seconds}"
     yield "--requeue" if batch.requeue else "--no-requeue"
     yield "--open-mode=append"  # the next turn goes on in the same file
@@ -125,11 +122,9 @@ def _exports(request: Request) -> Iterable[str]:
 
 
 def _srun(step: Step) -> Iterable[str]:
-    batch: Batch = step.request.batch
+    batch = step.request.batch
     # since Slurm 22.05 srun does not inherit --cpus-per-task
     yield '--cpus-per-task="$SLURM_CPUS_PER_TASK" --cpu-bind=cores --kill-on-bad-exit=1'
-    if step.request.oversubscribe:
-        yield "--overcommit"
     if batch.container:
         mounts = "".join("," + quote(mount) for mount in batch.mounts)
         yield f"\\\n  --container-image={quote(batch.container)}"
