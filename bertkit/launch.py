@@ -14,6 +14,7 @@ from typing import Literal, Protocol
 
 from bertkit.errors import UserError, nearest
 from bertkit.machine import Machine
+from bertkit.world import NO_STEP
 
 GROUP = "bertkit.launchers"
 Domain = Literal["machine", "socket", "numa"]
@@ -140,9 +141,10 @@ NESTS = {
 def refuse_nested(env: Mapping[str, str]) -> None:
     """Raises UserError within another launcher, each of whose processes would start all processes again.
 
-    A step of one process, as `srun --pty bash`, is a plain shell. A batch script's own step has no number.
+    A step of one process, as `srun --pty bash`, is a plain shell, and so is a batch script.
     """
-    shell = not env.get("SLURM_STEP_ID", "").isdecimal() or env.get("SLURM_STEP_NUM_TASKS") == "1"
+    step = env.get("SLURM_STEP_ID", "")
+    shell = not step.isdecimal() or int(step) >= NO_STEP or env.get("SLURM_STEP_NUM_TASKS") == "1"
     for name, launcher in NESTS.items():
         value = env.get(name, "")
         alone = shell if launcher == "srun" else (name, value) == ("PMI_SIZE", "1")

@@ -7,8 +7,8 @@ What shaped the command, measured with torch 2.13.0 on two cores (tests/device/t
   asked for by an environment variable, which an older torch leaves alone; the option it would refuse.
 - torchrun's own exit status is 1 whatever the worker's was, and it prints a traceback of its own.
 - It fills in `${local_rank}` in the workers' arguments and halves `$$`: each `$` is doubled on the way.
-- `c10d` asked to serve a taken port waits for whatever listens there (over 60 s); `static` fails at once. `c10d` alone can be asked
-  for port 0: torchrun then binds one and tells the workers, so that nobody can take it between the choice and the use.
+- `c10d` asked to serve a taken port waits for whatever listens there (over 60 s); `static` fails at once. `c10d`
+  alone can be asked for port 0: torchrun binds one and tells the workers, so that nobody takes it in between.
 """
 
 from __future__ import annotations

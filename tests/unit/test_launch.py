@@ -34,6 +34,7 @@ def test_a_launcher_within_another_is_refused(env: dict[str, str], launcher: str
         {"PATH": "/bin", "RANK": "", "TORCHELASTIC_RUN_ID": ""},
         {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "4"},  # a batch script, or salloc's shell
         {"SLURM_JOB_ID": "7", "SLURM_STEP_ID": "batch"},
+        {"SLURM_JOB_ID": "7", "SLURM_STEP_ID": "4294967290"},  # salloc's interactive step
         {"SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "1", "PMI_SIZE": "1"},  # srun --pty bash
     ],
 )

@@ -1,0 +1,45 @@
+#!/bin/bash
+#SBATCH --job-name=mrpc-large
+#SBATCH --nodes=1
+#SBATCH --ntasks-per-node=4
+#SBATCH --signal=B:USR1@300
+#SBATCH --no-requeue
+#SBATCH --open-mode=append
+#SBATCH --output="logs/%x %j.out"
+#SBATCH --time=02:00:00
+#SBATCH -p long
+#SBATCH --gpus-per-node=4
+#SBATCH -c8
+#SBATCH --hint=nomultithread
+set -euo pipefail
+
+hosts=$(scontrol show hostnames "$SLURM_JOB_NODELIST")
+export MASTER_ADDR=${hosts%%$'\n'*}  # the first line
+export MASTER_PORT=$(( 10000 + SLURM_JOB_ID % 20000 ))
+
+# A job that was queued again goes on where it stopped.
+if (( ${SLURM_RESTART_COUNT:-0} > 0 )); then
+  command=(python3 -m bertkit.rank train -t mrpc -m models/minilm -o runs/mrpc --resume)
+else
+  command=(python3 -m bertkit.rank train -t mrpc -m models/minilm -o runs/mrpc --overwrite)
+fi
+rank_env=(KMP_AFFINITY=granularity=fine,compact,1,0 KMP_BLOCKTIME=1 OMP_NUM_THREADS=6)
+
+step='' stopping='' woken='' code=0
+stop() {
+  stopping=1 woken=1
+  if [[ -n $step ]]; then kill -USR1 "$step" 2>/dev/null || true; fi
+}
+trap stop USR1
+
+srun --cpus-per-task="$SLURM_CPUS_PER_TASK" --cpu-bind=cores --kill-on-bad-exit=1 \
+  env "${rank_env[@]}" "${command[@]}" &
+step=$!
+if [[ -n $stopping ]]; then kill -USR1 "$step" 2>/dev/null || true; fi
+while true; do  # a trapped signal ends bash's `wait`, not srun
+  woken='' code=0
+  wait "$step" || code=$?
+  if [[ -z $woken ]]; then break; fi
+done
+
+exit "$code"
