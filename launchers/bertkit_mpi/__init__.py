@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 
-from bertkit.launch import LaunchPlan, Request
+from bertkit.launch import LaunchPlan, Request, free_port
 from bertkit.machine import Machine
 from bertkit.placing import find_allocator
 from bertkit_mpi.mpirun import probe
@@ -21,6 +21,8 @@ class MpiLauncher:
 
     def plan(self, request: Request, machine: Machine, env: Mapping[str, str]) -> LaunchPlan:
         found = probe(env, request.python)
+        if not request.port and not env.get("MASTER_PORT"):
+            request = replace(request, port=free_port(0))
         plan = mpi_plan(
             request,
             machine,
