@@ -130,6 +130,15 @@ class CheckpointSection:
 
 @dataclass(frozen=True, config=_STRICT)
 class RanksSection:
+    synchronise: bool = Field(
+        default=True, description="false: each process trains a model of its own; the best on dev is the result"
+    )
+    shard_data: bool = Field(
+        default=False, description="where they do not synchronise: each process trains on its own share of the data"
+    )
+    learning_rate_scaling: Literal["none", "sqrt", "linear"] = Field(
+        default="none", description="what the learning rate is multiplied by: 1, the root of the processes, or them"
+    )
     collectives: Text = Field(
         default="auto",
         description="how processes sum through host memory: auto, gloo, mpi, window, or a plug-in",
@@ -146,19 +155,6 @@ class RanksSection:
 @dataclass(frozen=True, config=_STRICT)
 class LogSection:
     every: Positive = Field(default=10, description="updates between two lines of the log")
-
-
-@dataclass(frozen=True, config=_STRICT)
-class RanksSection:
-    synchronise: bool = Field(
-        default=True, description="false: each process trains a model of its own; the best on dev is the result"
-    )
-    shard_data: bool = Field(
-        default=False, description="where they do not synchronise: each process trains on its own share of the data"
-    )
-    learning_rate_scaling: Literal["none", "sqrt", "linear"] = Field(
-        default="none", description="what the learning rate is multiplied by: 1, the root of the processes, or them"
-    )
 
 
 @dataclass(frozen=True, config=_STRICT)

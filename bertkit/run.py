@@ -24,9 +24,10 @@ from bertkit.world import World
 
 # Settings that do not shape the trained weights, so a resume may change them.
 FREE = (
-    "backend", "output", "train.batch_size", "train.micro_batch_size", "ranks.", "data.dir", "data.cache", "data.train_file", "data.dev_file",
-    "data.strict", "model.layout", "log.", "checkpoint.", "evaluation.", "answers.", "device.",
-    "ranks.collectives", "ranks.overlap", "ranks.timeout",
+    "backend", "output", "train.batch_size", "train.micro_batch_size", "data.dir", "data.cache", "data.train_file",
+    "data.dev_file", "data.strict", "model.layout", "log.", "checkpoint.", "evaluation.", "answers.", "device.",
+    "ranks.collectives", "ranks.overlap", "ranks.timeout", "ranks.synchronise", "ranks.shard_data",
+    "ranks.learning_rate_scaling",
 )  # fmt: skip
 
 
@@ -109,13 +110,15 @@ def train(
     if dry_run:
         return Outcome(folder, 0, None)
     engine = ready.choice.backend.engine(ready.job, world)
-    shape = shaped_by(ready, plan, sampler, world.size)
-    (compare or functools.partial(agree, engine.gather, cure=SAME))(record.versions() | shape)
-    if world.is_first:
-        open_folder(folder, overwrite)
-    training = Training(resolved, ready, engine, world, display, folder, sampler, plan)
-    made, exit_code = training.run(shape, resume)
-    engine.close()  # not after an error: the others would be waited for, which are elsewhere
+    try:
+        shape = shaped_by(ready, plan, sampler, world.size)
+        (compare or functools.partial(agree, engine.gather, cure=SAME))(record.versions() | shape)
+        if world.is_first:
+            open_folder(folder, overwrite)
+        training = Training(resolved, ready, engine, world, display, folder, sampler, plan)
+        made, exit_code = training.run(shape, resume)
+    finally:
+        engine.close()
     return Outcome(folder, exit_code, made)
 
 

@@ -61,15 +61,17 @@ def train_unsynced(
     def compare(facts: Mapping[str, Any]) -> None:
         agree(others.gather, {name: value for name, value in facts.items() if name not in OWN}, SAME)
 
-    if world.is_first:
-        _clear(folder, overwrite)
-    outcome = train(own, alone, display, resume, overwrite, compare=compare)
-    workers = gather_json(others.gather, _summary(outcome, mine, world))
-    code = max(worker["exit_code"] for worker in workers)
-    made = None
-    if code == 0 and world.is_first:
-        made = publish(folder, workers, mine.task, outcome.record or {}, display)
-    others.close()
+    try:
+        if world.is_first:
+            _clear(folder, overwrite)
+        outcome = train(own, alone, display, resume, overwrite, compare=compare)
+        workers = gather_json(others.gather, _summary(outcome, mine, world))
+        code = max(worker["exit_code"] for worker in workers)
+        made = None
+        if code == 0 and world.is_first:
+            made = publish(folder, workers, mine.task, outcome.record or {}, display)
+    finally:
+        others.close()
     return Outcome(folder, code, made if world.is_first else outcome.record if code == 0 else None)
 
 
