@@ -49,7 +49,7 @@ def main(words: Sequence[str]) -> int:
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        preexec_fn=die_with_parent,
+        preexec_fn=_prepare_child,
         process_group=0,  # so that a signal to the launcher's group reaches it once, through us
     )
     with _passing_on(child, label):
@@ -91,6 +91,12 @@ def die_with_parent() -> None:
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
+def _prepare_child() -> None:
+    """Slurm signals every process of a step: SIGUSR1 must not kill the child, which gets SIGTERM from us instead."""
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    die_with_parent()
 
 
 @contextlib.contextmanager

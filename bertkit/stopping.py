@@ -12,7 +12,10 @@ EXIT_CODES = {signal.SIGTERM: 143, signal.SIGINT: 130}  # 128 + the signal's num
 
 
 class StopRequest:
-    """Set by a signal, read between updates. A second Ctrl-C does not wait."""
+    """Set by a signal, read between updates. A second Ctrl-C does not wait; a second SIGTERM says nothing new.
+
+    Slurm signals every process of a step, so SIGTERM comes twice: from Slurm, and from the rank's wrapper.
+    """
 
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
@@ -25,9 +28,10 @@ class StopRequest:
         return EXIT_CODES[self.signal] if self.signal else 0
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
-        if self.signal is not None:
+        if self.signal is None:
+            self.signal = signal.Signals(number)
+        elif number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.signal = signal.Signals(number)
 
 
 @contextlib.contextmanager
