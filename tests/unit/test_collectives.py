@@ -187,7 +187,7 @@ def test_bf16_is_the_nearest(values: np.ndarray) -> None:
     assert np.array_equal(np.isnan(found), np.isnan(values))
     for value, near in zip(values.astype(np.float64), found.astype(np.float64), strict=True):
         if np.isfinite(value) and np.isfinite(near):
-            assert abs(value - near) <= max(abs(value) * 2.0**-9 * (1 + 2**-7), 2.0**-134)
+            assert abs(value - near) <= max(abs(value) * 2.0**-8, 2.0**-134)
         elif np.isinf(near):
             assert abs(value) >= 3.38e38
 
