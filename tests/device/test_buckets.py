@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from itertools import pairwise
 from typing import Any
 
@@ -14,8 +15,12 @@ from hypothesis import strategies as st
 from bertkit import collectives
 from bertkit.backend import Exchange
 from bertkit.collectives import FlatType, from_bf16, to_bf16
+from bertkit.specimens import example_batch, gap, job, train
 from bertkit.world import World
+from bertkit_torch import ranks
 from bertkit_torch.buckets import HostSum, Worker, cut
+from bertkit_torch.device import Device
+from bertkit_torch.engine import TorchEngine
 from bertkit_torch.sums import ALONE, SHARED, adder
 
 
@@ -54,6 +59,12 @@ class Twin:
 
     def __init__(self) -> None:
         self.stretches: list[tuple[int, int]] = []
+
+    def at(self, place: str) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
 
     def flat(self, count: int, dtype: FlatType, add: Any) -> Any:
         self.array = collectives.empty(count, dtype)
@@ -133,3 +144,29 @@ def test_the_worker_hands_errors_on() -> None:
         failed.result(10)
     assert fine.result(10) is None
     worker.close()
+
+
+@pytest.mark.parametrize("splits", [1, 3])
+@pytest.mark.parametrize("kind", ["classification", "pretraining"])
+def test_overlap_changes_nothing_in_the_engine(monkeypatch: pytest.MonkeyPatch, kind: Any, splits: int) -> None:
+    """Small buckets start while backward goes on; accumulated gradients are sent once, when they are whole."""
+    twins: list[Twin] = []
+
+    def pretend(*_: object) -> Twin:
+        twins.append(Twin())
+        return twins[-1]
+
+    monkeypatch.setattr(ranks, "join", pretend)
+    states = []
+    for overlap in (False, True):
+        exchange = Exchange(overlap=overlap, bucket_bytes=10_000)
+        wanted = dataclasses.replace(job(kind, dropout=True), exchange=exchange)
+        engine = TorchEngine(Device(), wanted, World(1, 2, 1, 2))
+        losses = train(engine, example_batch(kind), kind, 3, splits)
+        states.append((losses, engine.state_dict()))
+        engine.close()
+    assert states[0][0] == states[1][0]
+    assert gap(states[0][1], states[1][1]) == 0
+    assert len(twins[0].stretches) == 3
+    assert len(twins[1].stretches) > 10 * 3
+    assert len(set(twins[1].stretches)) * 3 == len(twins[1].stretches)
