@@ -22,11 +22,12 @@ import numpy as np
 import torch
 
 from bertkit.backend import Exchange
-from bertkit.collectives import Joined, from_bf16, join, to_bf16
+from bertkit.collectives import Joined, join
 from bertkit.disk import to_json, write_text
 from bertkit.errors import UserError
 from bertkit.model_config import ARCHITECTURES, Head
 from bertkit.parameters import shapes
+from bertkit.sums import from_bf16, to_bf16
 from bertkit.world import World, from_env
 from bertkit_torch.buckets import HostSum
 from bertkit_torch.sums import SHARED, adder

@@ -7,8 +7,9 @@ import time
 
 import numpy as np
 
-from bertkit.collectives import Joined, add, from_bf16, join, to_bf16
+from bertkit.collectives import Joined, join
 from bertkit.errors import UserError
+from bertkit.sums import add, from_bf16, to_bf16
 from bertkit.world import World, from_env
 
 COUNT = 1003  # no multiple of 2 or 3

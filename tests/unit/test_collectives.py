@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from bertkit import collectives
-from bertkit.collectives import Absent, add, choose, from_bf16, join, meeting_place, to_bf16
+from bertkit.collectives import Absent, choose, join, meeting_place
 from bertkit.errors import PeersLost, UserError
+from bertkit.sums import add, from_bf16, to_bf16
 from bertkit.world import World
 
 ALL = {"gloo", "mpi", "window"}
