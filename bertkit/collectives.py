@@ -121,21 +121,19 @@ class Joined:
             ) from None
 
 
+@dataclass
 class _Own:
     """A buffer that is summed over one rank."""
 
-    def __init__(self, array: np.ndarray) -> None:
-        self.array = array
+    array: np.ndarray
 
-    def sum_(self, start: int, stop: int) -> None:
-        pass
+    def sum_(self, start: int, stop: int) -> None: ...
 
 
 class _Nobody:
     """The library of a process that is alone."""
 
-    name = "none"
-    reason = ""
+    name, reason = "none", ""
 
     def flat(self, count: int, dtype: FlatType, add: Add) -> Flat:
         return _Own(empty(count, dtype))
@@ -143,18 +141,12 @@ class _Nobody:
     def gather(self, rows: np.ndarray) -> np.ndarray:
         return rows
 
-    def close(self) -> None:
-        pass
+    def close(self) -> None: ...
 
     abandon = close
 
 
-# ---- choosing and joining ----
-
-
-def join(
-    world: World, asked: str = "auto", timeout: float = 600.0, env: Mapping[str, str] = os.environ
-) -> Joined:  # fmt: skip
+def join(world: World, asked: str = "auto", timeout: float = 600.0, env: Mapping[str, str] = os.environ) -> Joined:
     """Meet the other ranks. A collective; may be called again after, or beside, an earlier one.
 
     `asked`: a library's name, or auto; `timeout`: seconds that a rank waits for the others before it ends itself.
@@ -167,11 +159,14 @@ def join(
     name, reason = (asked, "asked for") if asked != "auto" else choose(world, _installed("mpi4py"), env, set(libraries))
     if name not in libraries:
         raise UserError(f"there are no collectives {name!r} here", nearest(name, libraries))
+    patient = Watchdog(world.rank, timeout + 2 * GRACE)  # a library that gives up by itself says more
     try:
-        with Watchdog(world.rank, timeout + 2 * GRACE).waiting("to begin"):
+        with patient.waiting("to begin"):
             inner, reason = _load(libraries, name, reason, asked, world, timeout)
     except ConnectionError as error:
         raise PeersLost(f"rank {world.rank} did not meet the other ranks: {error}", "see what they said") from None
+    finally:
+        patient.close()
     return Joined(inner, world, reason, watchdog)
 
 
@@ -179,14 +174,13 @@ def _load(
     libraries: Mapping[str, Any], name: str, reason: str, asked: str, world: World, timeout: float
 ) -> tuple[Collectives, str]:
     try:
-        inner: Collectives = libraries[name].load()(world, timeout)
+        return libraries[name].load()(world, timeout), reason
     except Absent as error:
         if asked != "auto" or not world.address or "gloo" not in libraries:
             raise
         return _load(libraries, "gloo", f"{name} is not usable: {error.cause}", "gloo", world, timeout)
     except ImportError as error:
         raise UserError(f"collectives {name} do not load: {error}", "install what they need") from None
-    return inner, reason
 
 
 def _libraries() -> dict[str, Any]:
@@ -221,8 +215,7 @@ class Place(Protocol):
     """Where ranks meet whom no launcher gave an address."""
 
     @property
-    def address(self) -> str:
-        """ "host:port"."""
+    def address(self) -> str: ...  # "host:port"
 
     def open(self) -> None:
         """Somebody is met here: until as many `close`, a rank that ends does so without waiting for the others."""
@@ -236,8 +229,7 @@ class Given:
 
     address: str
 
-    def open(self) -> None:
-        pass
+    def open(self) -> None: ...
 
     close = open
 
