@@ -9,23 +9,21 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, entry_points, version
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from bertkit.errors import PeersLost, UserError, nearest
+from bertkit.sums import Add, FlatType, empty
 from bertkit.watchdog import Watchdog
 from bertkit.world import World
 
 GROUP = "bertkit.collectives"
 RENDEZVOUS = "bertkit.rendezvous"
-FlatType = Literal["fp32", "bf16"]
-Add = Callable[[np.ndarray, Sequence[np.ndarray]], None]  # add(out, parts): out = sum of parts, all of one length;
-#   float32, or uint16 that holds bf16's bits. `out` may be one of the parts.
 GOING = 1.0  # seconds that a rank whose connections broke may take to end; the launcher is to see its exit first
 GRACE = 15.0  # seconds that a library's own timeout may come after `timeout`, for a better message
 
@@ -123,21 +121,19 @@ class Joined:
             ) from None
 
 
+@dataclass
 class _Own:
     """A buffer that is summed over one rank."""
 
-    def __init__(self, array: np.ndarray) -> None:
-        self.array = array
+    array: np.ndarray
 
-    def sum_(self, start: int, stop: int) -> None:
-        pass
+    def sum_(self, start: int, stop: int) -> None: ...
 
 
 class _Nobody:
     """The library of a process that is alone."""
 
-    name = "none"
-    reason = ""
+    name, reason = "none", ""
 
     def flat(self, count: int, dtype: FlatType, add: Add) -> Flat:
         return _Own(empty(count, dtype))
@@ -145,22 +141,12 @@ class _Nobody:
     def gather(self, rows: np.ndarray) -> np.ndarray:
         return rows
 
-    def close(self) -> None:
-        pass
+    def close(self) -> None: ...
 
     abandon = close
 
 
-def empty(count: int, dtype: FlatType) -> np.ndarray:
-    return np.zeros(count, np.float32 if dtype == "fp32" else np.uint16)
-
-
-# ---- choosing and joining ----
-
-
-def join(
-    world: World, asked: str = "auto", timeout: float = 600.0, env: Mapping[str, str] = os.environ
-) -> Joined:  # fmt: skip
+def join(world: World, asked: str = "auto", timeout: float = 600.0, env: Mapping[str, str] = os.environ) -> Joined:
     """Meet the other ranks. A collective; may be called again after, or beside, an earlier one.
 
     `asked`: a library's name, or auto; `timeout`: seconds that a rank waits for the others before it ends itself.
@@ -173,11 +159,14 @@ def join(
     name, reason = (asked, "asked for") if asked != "auto" else choose(world, _installed("mpi4py"), env, set(libraries))
     if name not in libraries:
         raise UserError(f"there are no collectives {name!r} here", nearest(name, libraries))
+    patient = Watchdog(world.rank, timeout + 2 * GRACE)  # a library that gives up by itself says more
     try:
-        with Watchdog(world.rank, timeout + 2 * GRACE).waiting("to begin"):
+        with patient.waiting("to begin"):
             inner, reason = _load(libraries, name, reason, asked, world, timeout)
     except ConnectionError as error:
         raise PeersLost(f"rank {world.rank} did not meet the other ranks: {error}", "see what they said") from None
+    finally:
+        patient.close()
     return Joined(inner, world, reason, watchdog)
 
 
@@ -185,14 +174,13 @@ def _load(
     libraries: Mapping[str, Any], name: str, reason: str, asked: str, world: World, timeout: float
 ) -> tuple[Collectives, str]:
     try:
-        inner: Collectives = libraries[name].load()(world, timeout)
+        return libraries[name].load()(world, timeout), reason
     except Absent as error:
         if asked != "auto" or not world.address or "gloo" not in libraries:
             raise
         return _load(libraries, "gloo", f"{name} is not usable: {error.cause}", "gloo", world, timeout)
     except ImportError as error:
         raise UserError(f"collectives {name} do not load: {error}", "install what they need") from None
-    return inner, reason
 
 
 def _libraries() -> dict[str, Any]:
@@ -227,8 +215,7 @@ class Place(Protocol):
     """Where ranks meet whom no launcher gave an address."""
 
     @property
-    def address(self) -> str:
-        """ "host:port"."""
+    def address(self) -> str: ...  # "host:port"
 
     def open(self) -> None:
         """Somebody is met here: until as many `close`, a rank that ends does so without waiting for the others."""
@@ -242,8 +229,7 @@ class Given:
 
     address: str
 
-    def open(self) -> None:
-        pass
+    def open(self) -> None: ...
 
     close = open
 
@@ -261,34 +247,3 @@ def meeting_place(world: World) -> Place:
         "export both to every process (the first process's host and a free port)"
         + ("" if world.launcher == "torchrun" else ", or pip install 'bertkit[mpi]'"),
     )
-
-
-# ---- sums in NumPy, for those who have nothing faster ----
-
-CHUNK = 1 << 16  # elements: their sum stays in the cache
-
-
-def add(out: np.ndarray, parts: Sequence[np.ndarray]) -> None:
-    """An Add: sums in float32 in the order of `parts`, bf16 rounded once."""
-    for start in range(0, len(out), CHUNK):
-        chunk = slice(start, start + CHUNK)
-        total = _wide(parts[0][chunk]).copy()
-        for part in parts[1:]:
-            total += _wide(part[chunk])
-        out[chunk] = total if out.dtype == np.float32 else to_bf16(total)
-
-
-def _wide(values: np.ndarray) -> np.ndarray:
-    return values if values.dtype == np.float32 else from_bf16(values)
-
-
-def from_bf16(bits: np.ndarray) -> np.ndarray:
-    """uint16 -> float32."""
-    return (bits.astype(np.uint32) << 16).view(np.float32)
-
-
-def to_bf16(values: np.ndarray) -> np.ndarray:
-    """float32 -> uint16: rounded to the nearest, ties to even; NaN stays NaN."""
-    bits = np.ascontiguousarray(values).view(np.uint32)
-    rounded = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
-    return np.where(np.isnan(values), np.uint16(0x7FC0), rounded)

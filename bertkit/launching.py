@@ -14,7 +14,7 @@ from bertkit.display import Display
 from bertkit.errors import UserError
 from bertkit.launch import Launcher, LaunchPlan, Request, free_port, resumed
 from bertkit.machine import Machine
-from bertkit.supervise import PEERS_LOST, Ended, Failure, supervise
+from bertkit.supervise import NOT_ALL, PEERS_LOST, Ended, Failure, supervise
 
 Plan = Callable[[Request], LaunchPlan]
 
@@ -95,15 +95,14 @@ def explain(ended: Ended, request: Request, program: str) -> JobFailed:
     if failure is None:
         for line in ended.launcher_lines:
             print(line, file=sys.stderr)
-        return JobFailed(
-            f"{Path(program).name} ended with exit code {ended.code} before any rank said why", "its words are above"
-        )
+        how = "" if ended.code == NOT_ALL else f" with exit code {ended.code}"
+        return JobFailed(f"{Path(program).name} ended{how} before all ranks had said how they ended", _again(request)[2:])
     where = f"rank {failure.rank} on {failure.host}"
     said = next((line for line in reversed(failure.tail) if line.startswith("bertkit: ")), "")
     still = f"; {ended.still}" if ended.still and failure.code == PEERS_LOST else ""
     if said:
         return JobFailed(f"{where}: {said.removeprefix('bertkit: ')}{still}", "", 2 if failure.code == 2 else 1)
-    return JobFailed(f"{where} failed first: {failure.text}{still}", _again(request).removeprefix("; "))
+    return JobFailed(f"{where} failed first: {failure.text}{still}", _again(request)[2:])
 
 
 def _again(request: Request) -> str:

@@ -2,7 +2,8 @@
 
 `python -m bertkit.rank train …` finds its rank in the environment, binds itself to what BERTKIT_PLACES says for its
 local rank, and runs `bertkit train …`. Every line comes out as `[rank 3 on host] …`, and a failure as
-`[rank 3 on host]! 137 killed by SIGKILL`, whatever started it: `bertkit/supervise.py` reads both, people can too.
+`[rank 3 on host]! 137 killed by SIGKILL`, a good end as `[rank 3 on host]= done`, whatever started it:
+`bertkit/supervise.py` reads them, people can too.
 """
 
 from __future__ import annotations
@@ -156,6 +157,7 @@ def _state(pid: int) -> str:
 
 def _report(code: int, label: str) -> int:
     if code == 0:
+        _write(sys.stderr.buffer, f"{label}= done\n".encode())
         return 0
     text, code = (f"killed by {signal.Signals(-code).name}", 128 - code) if code < 0 else (f"exit code {code}", code)
     _write(sys.stderr.buffer, f"{label}! {code} {text}\n".encode())

@@ -20,10 +20,11 @@ from typing import IO
 from bertkit.errors import UserError
 from bertkit.launch import LaunchPlan
 
-LINE = re.compile(r"\[rank (\d+) on ([^\]]*)\]([!?]?) (.*)", re.DOTALL)  # as bertkit/rank.py writes it
+LINE = re.compile(r"\[rank (\d+) on ([^\]]*)\]([!?=]?) (.*)", re.DOTALL)  # as bertkit/rank.py writes it
 TAIL = 15  # last lines of a rank that are kept
 POLL = 0.1  # seconds
 PEERS_LOST = 75  # exit code of a rank that ends because another one did
+NOT_ALL = -1
 STOP_CODES = (130, 143)  # of a rank that was asked to stop
 
 
@@ -42,7 +43,7 @@ class Failure:
 class Ended:
     """How the job ended."""
 
-    code: int  # of the program that started the processes
+    code: int  # of the program that started the processes; NOT_ALL: 0, but not every rank said that it was done
     failure: Failure | None  # the first that was no consequence of another
     stopped: bool  # asked for by a signal
     still: str = ""  # a rank that was seen standing still
@@ -59,6 +60,7 @@ class Follower:
     failures: list[Failure] = field(default_factory=list)
     others: deque[str] = field(default_factory=lambda: deque(maxlen=40))  # lines of no rank
     still: str = ""
+    done: set[int] = field(default_factory=set)  # ranks that ended well
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def line(self, text: str, stream: IO[str]) -> None:
@@ -72,6 +74,9 @@ class Follower:
             if kind == "!":
                 code, _, words = said.partition(" ")
                 self.failures.append(Failure(rank, host, int(code), words, tuple(self.tails.get(rank, ()))))
+                return
+            if kind == "=":
+                self.done.add(rank)
                 return
             if kind == "?":
                 self.still = f"rank {rank} on {host} {said}"
@@ -130,7 +135,9 @@ def supervise(plan: LaunchPlan, tag: bool, grace: float, folder: Path | None = N
     for reader in readers:
         reader.join(timeout=3)
     stopped = bool(caught)
-    return Ended(process.returncode, follower.first(stopped), stopped, follower.still, tuple(follower.others))
+    # Open MPI 5 ends with 0 when it has lost another box: only what the ranks say themselves is proof.
+    code = process.returncode or (0 if len(follower.done) >= len(plan.processes) else NOT_ALL)
+    return Ended(code, follower.first(stopped), stopped, follower.still, tuple(follower.others))
 
 
 def _read(source: IO[str], sink: IO[str], follower: Follower) -> None:

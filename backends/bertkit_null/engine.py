@@ -9,7 +9,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from bertkit.backend import Arrays, Batch, Job, Peak, Scalars, Update
-from bertkit.collectives import add, join
+from bertkit.collectives import join
+from bertkit.sums import add
 from bertkit.world import World
 
 NUMBERS = 8  # that the ranks sum at every update

@@ -20,8 +20,9 @@ import numpy as np
 import torch
 import torch.distributed
 
-from bertkit.collectives import GRACE, Add, Flat, FlatType, Place, empty, meeting_place
+from bertkit.collectives import GRACE, Flat, Place, meeting_place
 from bertkit.errors import UserError
+from bertkit.sums import Add, FlatType, empty
 from bertkit.world import World
 
 dist: Any = torch.distributed  # whose stubs leave most of what is used here out

@@ -111,12 +111,9 @@ def check_sets(kind: Kind, sets: Iterable[str]) -> None:
             raise UserError(f"--set {key}: `bench {kind}` does not use it", f"it uses {used}; the rest are options")
 
 
-def make_plan(kind: Kind, lists: Lists, recipe: Recipe, longest: int, processes: int, progress: Progress) -> Plan:
+def make_plan(kind: Kind, lists: Lists, recipe: Recipe, longest: int, progress: Progress) -> Plan:
     """Raises UserError for whatever cannot run. `recipe.task`, if set, gives the lengths."""
     names = lists.lengths or [recipe.task]
-    many = len(lists.models) * len(names) * len(lists.precisions) * len(lists.batch_sizes)
-    if processes > 1 and many > 1:  # processes that met once do not reliably meet again for the next engine
-        raise UserError(f"{many} cases on {processes} processes", "start them one case at a time")
     choice = choose(recipe.backend)
     card = choice.backend
     precisions = [_precision(card, name, kind) for name in lists.precisions]

@@ -46,8 +46,7 @@ class Bench:
 
     def run(self, output: Path) -> dict[str, Any]:
         """Measure all cases, keep the record in `output`, return it."""
-        if self.world.size == 1:  # several processes have one case, which answers for itself
-            self._try_precisions()
+        self._try_precisions()
         made = {
             "schema": SCHEMA,
             "kind": f"bench-{self.plan.kind}",

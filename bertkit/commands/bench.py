@@ -144,7 +144,7 @@ def _bench(
 
     target = record_file(kind, output, overwrite)
     longest = resolved.recipe.data.seq_length if given else 0
-    plan = make_plan(kind, lists, resolved.recipe, longest, world.size, tell)
+    plan = make_plan(kind, lists, resolved.recipe, longest, tell)
     made = Bench(plan, Amount(steps or 0, seconds or 20.0), world, display).run(target)
     if world.is_first:
         if as_json:

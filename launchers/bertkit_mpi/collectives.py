@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from bertkit.collectives import Add, Flat, FlatType, empty
+from bertkit.collectives import Flat
+from bertkit.sums import Add, FlatType, empty
 from bertkit.world import World
 from bertkit_mpi.library import checked, peers
 

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from bertkit.collectives import Add, Flat, FlatType
+from bertkit.collectives import Flat
+from bertkit.sums import Add, FlatType
 from bertkit.world import World
 from bertkit_mpi.collectives import MpiCollectives, slices, sum_over
 from bertkit_mpi.library import peers

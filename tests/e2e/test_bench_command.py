@@ -83,13 +83,14 @@ def test_the_table_is_plain_and_narrow_and_names_the_record(bertkit: Run, tmp_pa
 
 @pytest.mark.parametrize("kind", ["train", pytest.param("infer", marks=pytest.mark.slow)])
 def test_ranks_are_summed(bertkit: Run, tmp_path: Path, kind: str) -> None:
-    words = ["bench", kind, *CPU, "--lengths", "mrpc", "-b", "3", "--steps", "5", "-o", "bench.json", "--json"]
+    words = ["bench", kind, *CPU, "--lengths", "mrpc", "-b", "3,2", "--steps", "5", "-o", "bench.json", "--json"]
     ranks = start_ranks(tmp_path, 2, words)
     assert [done.returncode for done in ranks] == [0, 0], "\n".join(done.stderr for done in ranks)
     assert ranks[1].stdout == ""
     made = json.loads(ranks[0].stdout)
-    (case,) = made["cases"]
+    case, second = made["cases"]
     assert made["hardware"]["processes"] == 2
+    assert second["throughput"]["counted"]["sequences"] == 16
     counted = case["throughput"]["counted"]
     assert (counted["updates"], counted["sequences"]) == (4, 24)
     if kind == "train":

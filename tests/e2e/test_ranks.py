@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +14,7 @@ import pytest
 
 from bertkit.disk import read_arrays
 from command import start_ranks
-from conftest import Run
+from conftest import Run, command_env
 
 COMMON = (
     "train", "--backend", "cpu", "-d", "fp32", "-m", "tiny", "-t", "sample", "-s", "32", "-e", "1",
@@ -37,3 +41,62 @@ def test_ranks_learn_what_one_process_learns(
     assert counted[0] == counted[1]  # sequences and tokens summed over ranks
     left, right = (read_arrays(tmp_path / name / "model.safetensors")[0] for name in ("alone", "ranks"))
     assert max(float(np.abs(left[name] - right[name]).max()) for name in left) < 2e-6
+
+
+@pytest.mark.parametrize(
+    ("more", "loss", "weight"),
+    [
+        (["--set", "train.micro_batch_size=4"], 2e-6, 2e-6),
+        (["--set", "train.micro_batch_size=4", "--set", "ranks.overlap=true"], 2e-6, 2e-6),
+        (["--set", "ranks.gradients=bf16"], 1e-2, 1e-2),
+        (["--set", "ranks.gradients=bf16", "--set", "ranks.overlap=true"], 1e-2, 1e-2),
+    ],
+    ids=["accumulated", "overlapped", "bf16", "bf16 overlapped"],
+)
+def test_ways_to_exchange_gradients(
+    bertkit: Run, tmp_path: Path, sample_dir: Path, more: list[str], loss: float, weight: float
+) -> None:
+    """The last update's 22 examples leave a rank's last micro-batches empty."""
+    data = ["--data-dir", str(sample_dir)]
+    alone = bertkit(*COMMON, *data, "-b", "32", "-o", "alone")
+    assert alone.returncode == 0, alone.stderr
+    ranks = start_ranks(tmp_path, 2, [*COMMON, *data, "-b", "16", *more, "-o", "ranks"])
+    assert [done.returncode for done in ranks] == [0, 0], "\n".join(done.stderr for done in ranks)
+    records = [json.loads((tmp_path / name / "record.json").read_text()) for name in ("alone", "ranks")]
+    assert records[0]["losses"] == pytest.approx(records[1]["losses"], abs=loss)
+    left, right = (read_arrays(tmp_path / name / "model.safetensors")[0] for name in ("alone", "ranks"))
+    apart = max(float(np.abs(left[name] - right[name]).max()) for name in left)
+    assert apart < weight
+    if "ranks.gradients=bf16" in more:
+        assert apart > 2e-6  # it was rounded
+
+
+def test_the_null_backend_runs_on_several_ranks(tmp_path: Path, sample_dir: Path) -> None:
+    words = [*COMMON, "--backend", "null", "--data-dir", str(sample_dir), "-b", "16", "-o", "ranks"]
+    ranks = start_ranks(tmp_path, 3, words)
+    assert [done.returncode for done in ranks] == [0, 0, 0], "\n".join(done.stderr for done in ranks)
+    record = json.loads((tmp_path / "ranks" / "record.json").read_text())
+    assert record["hardware"]["processes"] == 3
+    assert record["throughput"]["counted"]["sequences"] > 0
+
+
+@pytest.mark.parametrize("overlap", ["false", "true"])
+def test_ranks_of_mpirun_share_memory_and_learn_the_same(
+    bertkit: Run, tmp_path: Path, sample_dir: Path, overlap: str
+) -> None:
+    pytest.importorskip("mpi4py")
+    mpirun = shutil.which("mpirun", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
+    if mpirun is None or "Open" not in subprocess.run([mpirun, "--version"], capture_output=True, text=True).stdout:
+        pytest.skip("no mpirun of Open MPI")
+    words = [*COMMON, "--data-dir", str(sample_dir), "--set", f"ranks.overlap={overlap}"]
+    alone = bertkit(*words, "-b", "32", "-o", "alone")
+    assert alone.returncode == 0, alone.stderr
+    done = subprocess.run(
+        [mpirun, "--allow-run-as-root", "--oversubscribe", "-n", "2", sys.executable, "-m", "bertkit", *words,
+         "-b", "16", "-o", "ranks"],
+        cwd=tmp_path, env=command_env(tmp_path), capture_output=True, text=True, timeout=180, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    records = [json.loads((tmp_path / name / "record.json").read_text()) for name in ("alone", "ranks")]
+    assert records[0]["losses"] == pytest.approx(records[1]["losses"], abs=2e-6)
+    assert "window (auto: " in json.dumps(records[1])

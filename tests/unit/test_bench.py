@@ -117,7 +117,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> FakeBackend:
 
 def bench(kind: Kind, *sets: str, steps: int = 5, **lists: Any) -> Bench:
     wanted = {"models": ["tiny"], "precisions": ["fp32"], "lengths": ["mrpc"], "batch_sizes": [4]} | lists
-    plan = make_plan(kind, Lists(**wanted), resolve({}, sets, env={}).recipe, 0, 1, lambda *_: None)
+    plan = make_plan(kind, Lists(**wanted), resolve({}, sets, env={}).recipe, 0, lambda *_: None)
     return Bench(plan, Amount(steps, 1.0), World(), QUIET)
 
 
@@ -140,12 +140,6 @@ def test_what_cannot_run_is_refused_in_the_plan(fake: FakeBackend, words: str, l
     with pytest.raises(UserError, match=words):
         bench("train", **lists)
     assert fake.engines == []
-
-
-def test_several_processes_take_one_case(fake: FakeBackend) -> None:
-    lists = Lists(["tiny"], ["fp32"], ["mrpc"], [1, 2])
-    with pytest.raises(UserError, match="2 cases on 4 processes"):
-        make_plan("infer", lists, resolve({}, env={}).recipe, 0, 4, lambda *_: None)
 
 
 @pytest.mark.parametrize("text", ["", "8,", ",8", "8,,9"])

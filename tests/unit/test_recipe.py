@@ -52,6 +52,9 @@ WRONG: list[tuple[str, Value]] = [
     ("checkpoint.keep", 0),
     ("checkpoint.result", "worst"),
     ("log.every", 0),
+    ("ranks.gradients", "fp8"),
+    ("ranks.overlap", "perhaps"),
+    ("ranks.timeout", 0),
 ]
 EDGES: list[tuple[str, Value]] = [
     ("model.hidden_dropout", 0.0),
@@ -92,6 +95,7 @@ def test_a_value_out_of_range_is_refused_by_name(name: str, value: Value) -> Non
 
 def test_a_range_is_tried_of_every_number_and_choice() -> None:
     texts = "backend task output model.name model.vocab data.dir data.cache data.train_file data.dev_file"
+    texts += " ranks.collectives"
     free = set(texts.split())  # any text
     assert {name for name, _ in WRONG} == set(KEYS) - free
 

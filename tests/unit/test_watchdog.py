@@ -35,8 +35,8 @@ def test_a_wait_that_is_too_long_ends_the_process() -> None:
     assert done.returncode == 75
     assert done.stdout == ""
     assert done.stderr.splitlines() == [
-        "bertkit: rank 3 has waited 0.4 s for the other ranks at update 7 in a sum; one of them hangs or the network is "
-        "cut; see what the other ranks said, or raise ranks.timeout"
+        "bertkit: rank 3 has waited 0.4 s for the other ranks at update 7 in a sum; one of them hangs or the "
+        "network is cut; see what the other ranks said, or raise ranks.timeout"
     ]
     assert time.monotonic() - start < 15
 
@@ -50,11 +50,15 @@ def test_each_thread_has_a_wait_of_its_own(capsys: pytest.CaptureFixture[str]) -
     left: list[int] = []
     over = threading.Event()
     dog = Watchdog(0, 0.2, lambda code: (left.append(code), over.set()))
+
+    def wait() -> None:
+        with dog.waiting("for b"):
+            over.wait(10)
+
     with dog.waiting("for a"):
-        other = threading.Thread(target=lambda: dog.waiting("for b").__enter__() and None)
+        other = threading.Thread(target=wait)
         other.start()
-        other.join()
-    assert over.wait(10)  # the other thread's wait goes on
+    other.join()  # its wait goes on when this thread's is over
     assert left == [75]
     assert "for b" in capsys.readouterr().err
     dog.close()
