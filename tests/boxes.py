@@ -84,7 +84,9 @@ class Boxes:
 
     def inside(self, box: str, argv: Sequence[str | Path]) -> list[str]:
         """The words that start `argv` in a box."""
-        return [_need("ip"), "netns", "exec", self.names[box], *map(str, argv)]
+        rename = 'hostname "$0" && exec "$@"'
+        words = [_need("unshare"), "--uts", "sh", "-c", rename, f"box-{box}", *map(str, argv)]
+        return [_need("ip"), "netns", "exec", self.names[box], *words]
 
     def ssh(self, source: str, target: str, *words: str, timeout: float = 30) -> subprocess.CompletedProcess[str]:
         """Log in from one box to another and run a shell line there."""
@@ -144,6 +146,10 @@ class Boxes:
 
     def _lay_cable(self) -> None:
         for name in self.names.values():
+            etc = Path("/etc/netns", name)  # `ip netns exec` lays what is in it over /etc
+            etc.mkdir(parents=True)
+            known = "".join(f"{address} box-{box}\n" for box, address in self.hosts.items())
+            (etc / "hosts").write_text(f"127.0.0.1 localhost\n{known}")
             _ip("netns", "add", name)
         ends = list(self.names.values())
         _ip("link", "add", INTERFACE, "netns", ends[0], "type", "veth", "peer", "name", INTERFACE, "netns", ends[1])
@@ -234,6 +240,7 @@ def _processes_in(namespace: int) -> dict[int, str]:
 
 
 def _remove(name: str) -> None:
+    shutil.rmtree(Path("/etc/netns", name), ignore_errors=True)
     path = Path("/run/netns") / name
     if not path.exists():
         return
