@@ -98,6 +98,12 @@ class Launcher(Protocol):
 
     name: str
 
+    def check(self, request: Request, env: Mapping[str, str]) -> None:
+        """Ask the other machines of the request whether each can take part; called before anything is started.
+
+        Raises UserError, naming the machine.
+        """
+
     def plan(self, request: Request, machine: Machine, env: Mapping[str, str]) -> LaunchPlan:
         """Raises UserError where the request cannot be met here: a missing program, more processes than cores."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import platform
 import signal
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from bertkit import record
-from bertkit.agreement import agree, anybody
+from bertkit.agreement import agree, anybody, gather_json
 from bertkit.backend import Engine
 from bertkit.checkpoint import Checkpoints, Progress
 from bertkit.display import Counter, Display
@@ -63,6 +64,7 @@ class Training:
     def run(self, shaped_by: Mapping[str, Any], resume: bool) -> tuple[dict[str, Any] | None, int]:
         """(the record, exit code); no record where a signal stopped the run."""
         environment = record.environment(self.world, self.engine)
+        environment["hardware"]["hosts"] = gather_json(self.engine.gather, platform.node())  # by rank
         self.progress = Progress(0, shaped_by)
         if resume:
             self._take_up(shaped_by)

@@ -137,7 +137,7 @@ def publish(
         display.warn(f"the best worker's folder is on {chosen['host']}: {folder / chosen['folder']}")
     made = base | {
         "metrics": chosen["metrics"],
-        "hardware": base["hardware"] | {"processes": len(workers)},
+        "hardware": base["hardware"] | {"processes": len(workers), "hosts": [worker["host"] for worker in workers]},
         "result": f"the best of {len(workers)} workers, selected on dev",
         "workers": {
             "synchronised": False,

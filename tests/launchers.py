@@ -48,14 +48,16 @@ class Started:
 
     def __init__(
         self, folder: Path, launcher: str, size: int, *words: str | Path, options: tuple[str, ...] = (),
-        python: Path = Path(sys.executable), **env: str,
+        inside: tuple[str, ...] = (), local: bool = True, **env: str,
     ) -> None:  # fmt: skip
+        """`inside`: words before the command, which start it elsewhere; `local`: `size` processes are for here."""
         self.folder = folder
         self.mark = f"LAUNCH_TEST_MARK={folder.name}-{time.monotonic_ns()}"
         name, value = self.mark.split("=")
         chosen = {} if launcher == "torchrun" else {"BERTKIT_MPIRUN": str(MPIRUNS[launcher])}
-        how = ("--launcher", "torchrun" if launcher == "torchrun" else "mpi", "-n", str(size), "--oversubscribe")
-        command = [python, "-m", "bertkit", "launch", *how, *options, "--forward", name, "--", *words]
+        how = ("--launcher", "torchrun" if launcher == "torchrun" else "mpi") if local else ()
+        how = (*how, "-n", str(size), "--oversubscribe")
+        command = [*inside, sys.executable, "-m", "bertkit", "launch", *how, *options, "--forward", name, "--", *words]
         self.process = subprocess.Popen(
             [str(word) for word in command],
             cwd=folder,

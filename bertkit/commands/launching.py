@@ -78,6 +78,7 @@ def run_launch(words: Words) -> int:
         if words.slurm and not words.dry_run:
             _hand_in(words, made, display)
         return 0
+    launcher.check(request, os.environ)
     way = Way(words.tag_output, words.grace, words.max_restarts, words.logs)
     return carry_out(request, plan, way, display)
 

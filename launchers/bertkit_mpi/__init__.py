@@ -12,12 +12,19 @@ from bertkit.machine import Machine
 from bertkit.placing import find_allocator
 from bertkit_mpi.mpirun import probe
 from bertkit_mpi.plan import mpi_plan
+from bertkit_mpi.remote import Ssh, check_hosts
 
 
 class MpiLauncher:
     """Asks which mpirun there is, then plans for it."""
 
     name = "mpi"
+
+    def check(self, request: Request, env: Mapping[str, str]) -> None:
+        if request.hosts:
+            ssh = Ssh(request.ssh_port, request.ssh_config)
+            path = {"PYTHONPATH": env["PYTHONPATH"]} if env.get("PYTHONPATH") else {}
+            check_hosts(request.hosts, ssh, request.python, forwarded=path)
 
     def plan(self, request: Request, machine: Machine, env: Mapping[str, str]) -> LaunchPlan:
         found = probe(env, request.python)

@@ -22,6 +22,9 @@ PATIENCE = 120  # seconds for sbatch's answer
 class SlurmLauncher:
     name = "slurm"
 
+    def check(self, request: Request, env: Mapping[str, str]) -> None:
+        """There are no other machines that this one starts."""
+
     def plan(self, request: Request, machine: Machine, env: Mapping[str, str]) -> LaunchPlan:
         """The nodes are taken to be as `machine` where the user says nothing of their CPUs.
 

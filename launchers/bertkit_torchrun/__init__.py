@@ -27,6 +27,9 @@ HERE = "127.0.0.1"
 class TorchrunLauncher:
     name = "torchrun"
 
+    def check(self, request: Request, env: Mapping[str, str]) -> None:
+        """There are no other machines that this one starts."""
+
     def plan(self, request: Request, machine: Machine, env: Mapping[str, str]) -> LaunchPlan:
         """The port is `request.port`, else MASTER_PORT of `env`, else one that torchrun finds.
 

@@ -7,7 +7,6 @@ import os
 import shutil
 import signal
 import socket
-import sys
 import time
 from pathlib import Path
 
@@ -170,20 +169,35 @@ def test_a_run_is_resumed_on_another_number_of_ranks(bertkit: Run, tmp_path: Pat
     assert record(tmp_path / "run")["losses"] == pytest.approx(record(tmp_path / "whole")["losses"], abs=1e-5)
 
 
+def for_the_second_rank(folder: Path, lines: str) -> str:
+    """A PYTHONPATH that has Python run these lines first, in rank 1 alone: as if it were on a box of another kind."""
+    (folder / "sitecustomize.py").write_text(
+        f"import os, sys\nif os.environ.get('OMPI_COMM_WORLD_RANK', os.environ.get('RANK')) == '1':\n    {lines}\n"
+    )
+    return os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])
+
+
 def test_ranks_that_see_different_data_are_refused(tmp_path: Path, sample_dir: Path) -> None:
     other = tmp_path / "other"
     shutil.copytree(sample_dir, other)
     train = next(other.rglob("train.tsv"))
-    train.write_text(train.read_text().replace(" ", "  ", 1).replace("a", "b", 3))
-    # each rank has its own data folder, as two boxes with different copies would
-    script = tmp_path / "python"
-    script.write_text(
-        f'#!/bin/sh\nif [ "$OMPI_COMM_WORLD_RANK$RANK" = 1 ]; then export BERTKIT_DATA_DIR={other}; '
-        f'else export BERTKIT_DATA_DIR={sample_dir}; fi\nexec {sys.executable} "$@"\n'
-    )
-    script.chmod(0o755)
-    job = Started(tmp_path, "torchrun", 2, *NULL_JOB, "-o", "run", python=script)
-    assert_one_line_error(job.finish(), "rank 1 on", "training data", code=2)
+    head, first, rest = train.read_text().split("\n", 2)
+    train.write_text("\n".join([head, first.replace(" ", " the ", 1), rest]))
+    path = for_the_second_rank(tmp_path, f"os.environ['BERTKIT_DATA_DIR'] = {str(other)!r}")
+    env = {"PYTHONPATH": path, "BERTKIT_DATA_DIR": str(sample_dir)}
+    done = Started(tmp_path, "torchrun", 2, *NULL_JOB, "-o", "run", **env).finish()
+    assert_one_line_error(done, "rank 1 on", "training data", "the same versions, settings and files")
+    assert not (tmp_path / "run").exists()
+
+
+def test_ranks_of_different_versions_are_refused(tmp_path: Path, sample_dir: Path) -> None:
+    fake = tmp_path / "fake" / "torch-2.12.1.dist-info"
+    fake.mkdir(parents=True)
+    (fake / "METADATA").write_text("Metadata-Version: 2.1\nName: torch\nVersion: 2.12.1\n")
+    path = for_the_second_rank(tmp_path, f"sys.path.insert(0, {str(fake.parent)!r})")
+    words = (*NULL_JOB, "--data-dir", str(sample_dir), "-o", "run")
+    done = Started(tmp_path, "torchrun", 2, *words, PYTHONPATH=path).finish()
+    assert_one_line_error(done, "rank 1 on", "torch = '2.12.1'", "rank 0 on")
     assert not (tmp_path / "run").exists()
 
 
