@@ -77,7 +77,7 @@ def mpi_plan(
         argv=(mpirun.path, *line.options, *program),
         env=added,
         processes=processes,
-        notes=(line.words, f"{threads} threads a process: {formula}", *line.notes),
+        notes=(line.words, f"threads of each process: {threads} ({formula})", *line.notes),
         warnings=_warnings(machine, where, numactl),
         stop_signal=line.stop_signal,
     )
