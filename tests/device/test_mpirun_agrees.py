@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -14,6 +15,8 @@ import pytest
 
 from bertkit.cpu_lists import parse_cpu_list
 from bertkit.errors import UserError
+from bertkit.launch import Request
+from bertkit.machine import read_machine
 from bertkit_mpi.mpirun import Flavour, Mpirun, parse_version
 from bertkit_mpi.plan import mpi_plan
 from launch_cases import CASES, GOLDEN, machine_of
@@ -39,7 +42,7 @@ def mpirun_of(flavour: Flavour) -> Mpirun:
 def options_of(case: str, mpirun: Mpirun) -> tuple[list[str], list[tuple[int, ...]]]:
     """The plan's own options for mapping and binding, and the CPUs that each rank is planned to have."""
     topology, request = CASES[case]
-    here = replace(request, hosts=("localhost",) if not request.hosts else ("localhost", "other"), ssh_config="")
+    here = replace(request, hosts=("localhost",) if not request.hosts else (platform.node(), "other"), ssh_config="")
     plan = mpi_plan(here, machine_of(topology), mpirun, {"MASTER_PORT": "1"}, is_root=os.geteuid() == 0)
     argv = list(plan.argv[1 : plan.argv.index(request.python)])
     binds = "core" in argv
@@ -97,3 +100,21 @@ def test_open_mpi_4(case: str) -> None:
             ["--mca", "hwloc_base_topo_file", str(topology), "--do-not-launch", "--display-devel-map", *options],
             {"HWLOC_THISSYSTEM": "0"},
         ).replace("\t", " ")
+
+
+@pytest.mark.parametrize("flavour", ["open-mpi-4", "open-mpi-5", "intel", "mpich"])
+def test_a_whole_plan_starts(flavour: Flavour) -> None:
+    """Every option of a plan for this machine is taken, every rank gets the variables, and nobody shares a core."""
+    mpirun = mpirun_of(flavour)
+    machine = read_machine()
+    count = min(2, len(machine.cores))
+    env = dict(os.environ) | {"SECRET": "x y", "MASTER_PORT": "1"}
+    request = Request(("none",), processes=count, forward=("SECRET",), python=sys.executable)
+    plan = mpi_plan(request, machine, mpirun, env, is_root=os.geteuid() == 0)
+    report = "import os; print(os.environ['SECRET'], os.environ['BERTKIT_PLACES'], sorted(os.sched_getaffinity(0)))"
+    words = (*plan.argv[: plan.argv.index(sys.executable)], sys.executable, "-c", report)
+    done = subprocess.run(words, env=env | dict(plan.env), capture_output=True, text=True, timeout=120, check=False)
+    bound = plan.env["BERTKIT_PLACES"].strip(";").startswith("@") or not plan.env["BERTKIT_PLACES"].strip(";")
+    cpus = [sorted(one.place.cpus if bound else os.sched_getaffinity(0)) for one in plan.processes]
+    expected = sorted(f"x y {plan.env['BERTKIT_PLACES']} {mine}" for mine in cpus)
+    assert (done.returncode, sorted(done.stdout.splitlines())) == (0, expected), done.stderr

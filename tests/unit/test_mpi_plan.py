@@ -151,6 +151,8 @@ def test_a_job_within_a_job_is_refused(env: dict[str, str], inside: str) -> None
         {"hosts": ("a,b",)},
         {"hosts": ("",)},
         {"hosts": ("a", "a")},
+        {"hosts": ("localhost", "b")},
+        {"hosts": ("127.0.0.1", "b")},
         {"interface": "--mca"},
         {"interface": "eth0,"},
         {"forward": ("A=1",)},
