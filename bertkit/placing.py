@@ -126,8 +126,8 @@ def thread_count(machine: Machine, place: Place, processes_per_host: int, reques
     """
     if request.thread_rule == "share":
         count = max(1, place.cores - request.reserve_cores)
-        reserved = f" - {request.reserve_cores} kept for communication" if request.reserve_cores else ""
-        return count, f"{place.cores} of {_cores(len(machine.cores))}, {processes_per_host} a host{reserved}"
+        reserved = f"; less {request.reserve_cores} kept for communication" if request.reserve_cores else ""
+        return count, f"{place.cores} of {_cores(len(machine.cores))}, processes: {processes_per_host}{reserved}"
     home = next((core.socket for core in machine.cores if set(core.cpus) & set(place.cpus)), machine.cores[0].socket)
     socket = [core for core in machine.cores if core.socket == home]
     if request.thread_rule == "physical-minus-2":

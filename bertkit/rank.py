@@ -126,8 +126,7 @@ def _pump(source: BinaryIO, sink: BinaryIO, label: str) -> None:
 
 def _write(sink: BinaryIO, line: bytes) -> None:
     with contextlib.suppress(OSError, ValueError):  # nobody reads any more: the parent is going
-        sink.write(line)
-        sink.flush()
+        os.write(sink.fileno(), line)  # in one piece: what started us may mix the pieces of different ranks
 
 
 def _watch(child: subprocess.Popen[bytes], label: str) -> int:

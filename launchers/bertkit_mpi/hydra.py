@@ -44,4 +44,4 @@ def _common(job: Job, own_names: tuple[str, ...]) -> list[str]:
 
 def _words(job: Job, how: str) -> str:
     bound = f"each bound to its own cores by {how}" if job.bound else "not bound"
-    return f"{len(job.where)} processes a host, {bound}"
+    return f"processes on each host: {len(job.where)}, {bound}"

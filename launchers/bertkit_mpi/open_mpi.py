@@ -10,17 +10,16 @@ from bertkit.machine import Core, Machine
 from bertkit.placing import domains
 from bertkit_mpi.job import Job, Line, ssh_words
 
-# Version 4's word for what all others call a machine is node; 4.1 knows "socket" only, 5 takes it for "package".
+# 4.1 rejects "package"; 5 still takes "socket" for it.
 LEVELS: dict[Domain, str] = {"socket": "socket", "numa": "numa", "machine": "node"}
-SIGKILL_SECONDS = 10  # between SIGTERM and SIGKILL: a rank may be writing a checkpoint; Open MPI's own is 1
 # A peer that is silent for 5 s is asked every 2 s and given up after 3 questions; Open MPI's own is 8 minutes.
 KEEPALIVE = (("time", 5), ("intvl", 2), ("probes", 3))
 
 
 def open_mpi_4(job: Job) -> Line:
-    """Version 4 waits between SIGTERM and SIGKILL for as long as it is told."""
+    """`odls_base_sigkill_timeout` is left alone: version 4 waits that long before SIGTERM too, after any failure."""
     mapping, words, notes = _mapping(job)
-    options = ["--mca", "odls_base_sigkill_timeout", str(SIGKILL_SECONDS)]
+    options: list[str] = []
     if not job.bound:
         options.append("--oversubscribe")
     if job.request.hosts:
@@ -71,14 +70,14 @@ def _mapping(job: Job) -> tuple[tuple[str, ...], str, tuple[str, ...]]:
     """The options that place ranks, the same in words, and notes."""
     count = len(job.where)
     if not job.bound:
-        return _unbound(count), f"{count} processes a host, not bound", ()
+        return _unbound(count), f"processes on each host: {count}, not bound", ()
     if native := native_mapping(job.machine, job.where, job.request.domain):
         per_domain, domain, cores = native
         level = LEVELS[domain]
         options = ("--map-by", f"ppr:{per_domain}:{level}:PE={cores}", "--bind-to", "core")
-        return options, f"{per_domain} processes for each {domain}, {cores} cores each, bound by mpirun", ()
+        return options, f"processes for each {domain}: {per_domain}, cores for each: {cores}, bound by mpirun", ()
     why = "these cores cannot be said in Open MPI's words: each rank binds itself (BERTKIT_PLACES)"
-    return _unbound(count), f"{count} processes a host, each bound to its own cores", (why,)
+    return _unbound(count), f"processes on each host: {count}, each bound to its own cores", (why,)
 
 
 def _unbound(count: int) -> tuple[str, ...]:

@@ -77,7 +77,7 @@ def mpi_plan(
         argv=(mpirun.path, *line.options, *program),
         env=added,
         processes=processes,
-        notes=(line.words, f"{threads} threads a process: {formula}", *line.notes),
+        notes=(line.words, f"threads of each process: {threads} ({formula})", *line.notes),
         warnings=_warnings(machine, where, numactl),
         stop_signal=line.stop_signal,
     )
@@ -101,6 +101,10 @@ def _check_words(request: Request) -> None:
             raise UserError(f"{host!r} is no name of a host", "write names or IPv4 addresses, without ports")
     if len(set(request.hosts)) < len(request.hosts):
         raise UserError("a host is named twice", "name each once and ask for more processes on each")
+    if len(request.hosts) > 1 and (request.hosts[0] == "localhost" or request.hosts[0].startswith("127.")):
+        raise UserError(
+            f"{request.hosts[0]} is the first of several hosts", "name it as the others reach it: the ranks meet there"
+        )
     if request.interface and not all(_NETWORK.fullmatch(part) for part in request.interface.split(",")):
         raise UserError(f"{request.interface!r} is no network", "write an interface as eth0, or a net as 10.0.0.0/24")
     for name in request.forward:
