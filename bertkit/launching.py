@@ -101,7 +101,10 @@ def explain(ended: Ended, request: Request, program: str) -> JobFailed:
     said = next((line for line in reversed(failure.tail) if line.startswith("bertkit: ")), "")
     still = f"; {ended.still}" if ended.still and failure.code == PEERS_LOST else ""
     if said:
-        return JobFailed(f"{where}: {said.removeprefix('bertkit: ')}{still}", "", 2 if failure.code == 2 else 1)
+        said = said.removeprefix("bertkit: ").removeprefix(f"rank {failure.rank} ")
+        if failure.code == 2:  # wrongly used: there is nothing to go on with
+            return JobFailed(f"{where}: {said}", exit_code=2)
+        return JobFailed(f"{where}: {said}{still}", _again(request)[2:])
     return JobFailed(f"{where} failed first: {failure.text}{still}", _again(request)[2:])
 
 
