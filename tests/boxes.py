@@ -126,6 +126,10 @@ class Boxes:
                 return False
         return True
 
+    def unlimit(self) -> None:
+        for name in self.names.values():
+            subprocess.run(["tc", "-n", name, "qdisc", "del", "dev", INTERFACE, "root"], check=True)
+
     def namespace(self, box: str) -> int:
         """The number by which the kernel knows the box's network."""
         return os.stat(f"/run/netns/{self.names[box]}").st_ino
