@@ -33,14 +33,22 @@ def missing() -> str:
     """Why there can be no boxes here; empty: there can."""
     if os.geteuid() != 0:
         return "two boxes need root"
-    absent = [name for name in ("ip", "sshd", "ssh", "ssh-keygen") if _program(name) is None]
+    absent = [name for name in ("ip", "unshare", "sshd", "ssh", "ssh-keygen") if _program(name) is None]
     if absent:
         return f"two boxes need {', '.join(absent)} (Debian: apt-get install openssh-server iproute2)"
     name = f"{PREFIX}-{os.getpid()}-{next(_numbers)}-try"
-    tried = subprocess.run([_need("ip"), "netns", "add", name], capture_output=True, text=True, check=False)
-    if tried.returncode:
-        return f"no network namespaces here: {tried.stderr.strip()}"
-    _ip("netns", "del", name)
+    ip = _need("ip")
+    try:
+        for words in (
+            ["netns", "add", name],
+            ["-n", name, "link", "add", "one", "type", "veth", "peer", "name", "two"],
+            ["netns", "exec", name, _need("unshare"), "--uts", "hostname", name],
+        ):
+            tried = subprocess.run([ip, *words], capture_output=True, text=True, check=False)
+            if tried.returncode:
+                return f"no network namespaces here: ip {' '.join(words)}: {tried.stderr.strip()}"
+    finally:
+        _remove(name)
     return ""
 
 

@@ -193,7 +193,7 @@ def test_ranks_end_on_both_boxes_when_one_is_killed(boxes: Boxes, mpirun: Path) 
     assert not more
     os.kill(far, signal.SIGKILL)
     _, err = process.communicate(timeout=20)
-    # The killed rank's 128 + 9, or the other's own code where it stumbled over the closed connection first (5.0.11: 14).
+    # the killed rank's 128 + 9, or the other's own code where it stumbled over the closed connection first (5.0.11: 14)
     assert process.returncode > 0
     assert err
     wait_until_empty(boxes, 10)
