@@ -1,4 +1,14 @@
-"""The two boxes themselves: apart, joined by a cable that can be cut; and each Open MPI at hand across them."""
+"""The two boxes themselves: apart, joined by a cable that can be cut; and each Open MPI at hand across them.
+
+Measured here, seconds after the act, 4.1.4 | 5.0.11; `command` has the spelling of the options:
+- mpirun gets SIGUSR1: it reaches all ranks at once and ends none | the same.
+- SIGTERM, SIGINT, SIGHUP: the near ranks get SIGTERM at 1, SIGKILL at 2, the far ones 2 later, exit code 1 |
+  SIGTERM at 0.25, SIGKILL at 0.5, the far ones 0.5 later, exit code 1. A stopped rank (SIGSTOP) ends too.
+- SIGKILL: near ranks end at 1, far ones at 2 | far ones at 0.5; near ones live on, unless they asked the kernel to be
+  told (prctl PR_SET_PDEATHSIG).
+- cut cable: nobody notices in 70. With keepalive 4 + 2 * 3: noticed at 8.5 to 10.5 on both sides, exit code 205 |
+  exit code 0(!), near ranks live on as after SIGKILL. ssh's own ServerAliveInterval gives 255 | 255.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +23,8 @@ from pathlib import Path
 
 import pytest
 
-from boxes import PREFIX, Boxes, missing, two_boxes  # noqa: F401  (the fixture `boxes`)
+from boxes import Boxes, two_boxes  # noqa: F401  (the fixture `boxes`)
+from namespaces import missing
 
 NAMESPACE = "readlink /proc/self/ns/net"
 # What one rank does: a sum over both, and telling where it is.

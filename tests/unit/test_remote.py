@@ -81,7 +81,7 @@ def test_equal_versions_pass_and_options_reach_ssh(stub: Stub) -> None:
     assert found == {"far": HERE, "near": HERE}
     words = stub.argv("far")
     assert words[:4] == ["-F", "/x/my config", "-p", "3022"]
-    assert {"BatchMode=yes", "ConnectTimeout=7"} <= set(words)
+    assert {"BatchMode=yes", "ConnectTimeout=7", "ControlMaster=no"} <= set(words)
     assert words[-3:-1] == ["--", "far"]
     assert shlex.split(words[-1])[:4] == ["env", "PYTHONPATH=/q w:/r", "/opt/a b/python", "-c"]
 
