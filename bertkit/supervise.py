@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import re
 import signal
@@ -22,6 +23,7 @@ from bertkit.launch import LaunchPlan
 
 LINE = re.compile(r"\[rank (\d+) on ([^\]]*)\]([!?=]?) (.*)", re.DOTALL)  # as bertkit/rank.py writes it
 TAIL = 15  # last lines of a rank that are kept
+_PR_SET_CHILD_SUBREAPER = 36  # Linux, prctl(2)
 POLL = 0.1  # seconds
 PEERS_LOST = 75  # exit code of a rank that ends because another one did
 NOT_ALL = -1
@@ -110,6 +112,7 @@ def supervise(plan: LaunchPlan, tag: bool, grace: float, folder: Path | None = N
     failure of a rank where the starting program does not end the others by then.
     """
     follower = Follower(tag, folder)
+    alone = _adopt()
     try:
         process = subprocess.Popen(
             plan.argv,
@@ -131,7 +134,7 @@ def supervise(plan: LaunchPlan, tag: bool, grace: float, folder: Path | None = N
         reader.start()
     with _catching() as caught:
         _wait(process, plan.stop_signal, caught, follower, grace)
-    _sweep(process.pid)
+    _sweep(process.pid, alone)
     for reader in readers:
         reader.join(timeout=3)
     stopped = bool(caught)
@@ -185,7 +188,7 @@ def _end(process: subprocess.Popen[str]) -> None:
     try:
         process.wait(timeout=5)
     except subprocess.TimeoutExpired:
-        _sweep(process.pid)
+        _signal_group(process.pid)
         process.wait()
 
 
@@ -194,7 +197,38 @@ def _signal(pid: int, number: int) -> None:
         os.kill(pid, number)
 
 
-def _sweep(group: int) -> None:
-    """Kill what is left of the starting program's process group; the ranks die with it (bertkit/rank.py)."""
+def _signal_group(group: int) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(group, signal.SIGKILL)
+
+
+def _adopt() -> frozenset[int]:
+    """Linux: from now on processes below this one whose parent ends become its children, so that it can find them.
+
+    Returns the children that it has already.
+    """
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    return frozenset(_children(os.getpid()))
+
+
+def _sweep(group: int, spared: frozenset[int]) -> None:
+    """Kill what is left below the starting program, in whatever group or session: ssh in one of its own, say."""
+    _signal_group(group)
+    end = time.monotonic() + 5
+    while (left := set(_children(os.getpid())) - spared) and time.monotonic() < end:
+        for pid in left:
+            _signal(pid, signal.SIGKILL)
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pid, 0)  # its own children are ours then
+
+
+def _children(parent: int) -> list[int]:
+    """The processes that have this parent; none where the system does not say."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError, IndexError):
+            if int((path / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()[1]) == parent:
+                found.append(int(path.name))
+    return found

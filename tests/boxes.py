@@ -1,18 +1,15 @@
 """Two "boxes" on one machine: network namespaces joined by one cable, each with an ssh server of its own.
 
-What runs in a box reaches the other only through the cable, which can be cut and mended. Both see the same file system,
-process table, host name and clock. The fixture `boxes` needs root; see `missing` for what else.
+What runs in a box reaches the other only through the cable, which can be cut and mended. Each has a host name of its own
+(box-a, box-b), which both can resolve: Open MPI 5.0.11 hangs in its first message between hosts of the same name. They
+share the file system, the process table and the clock. The fixture `boxes` needs root; see `missing` for what else.
 """
 
 from __future__ import annotations
 
-import contextlib
-import itertools
 import json
 import os
-import re
 import shutil
-import signal
 import subprocess
 import tempfile
 import time
@@ -22,26 +19,11 @@ from typing import Any
 
 import pytest
 
+from namespaces import PREFIX, ip, missing, need, numbers, processes_in, remove, sweep
+
 PORT = 3022  # of both ssh servers
 INTERFACE = "eth0"  # each box's end of the cable
 NOBODY = "02:00:00:00:00:01"  # a hardware address that neither end has
-PREFIX = "bertkit"  # of the namespaces' names: PREFIX-PID-NUMBER-BOX
-_numbers = itertools.count(1)
-
-
-def missing() -> str:
-    """Why there can be no boxes here; empty: there can."""
-    if os.geteuid() != 0:
-        return "two boxes need root"
-    absent = [name for name in ("ip", "sshd", "ssh", "ssh-keygen") if _program(name) is None]
-    if absent:
-        return f"two boxes need {', '.join(absent)} (Debian: apt-get install openssh-server iproute2)"
-    name = f"{PREFIX}-{os.getpid()}-{next(_numbers)}-try"
-    tried = subprocess.run([_need("ip"), "netns", "add", name], capture_output=True, text=True, check=False)
-    if tried.returncode:
-        return f"no network namespaces here: {tried.stderr.strip()}"
-    _ip("netns", "del", name)
-    return ""
 
 
 class Boxes:
@@ -49,7 +31,7 @@ class Boxes:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder  # keys, server logs and the ssh client's file lie here
-        number = next(_numbers)
+        number = next(numbers)
         # Namespaces share no addresses, so two pairs with the same third number do not meet either.
         third = 1 + (os.getpid() * 7 + number) % 250
         self.subnet = f"10.77.{third}.0/24"
@@ -63,7 +45,7 @@ class Boxes:
 
     def __enter__(self) -> Boxes:
         try:
-            _sweep()
+            sweep()
             self._lay_cable()
             self._make_keys()
             for box in self.hosts:
@@ -85,12 +67,12 @@ class Boxes:
     def inside(self, box: str, argv: Sequence[str | Path]) -> list[str]:
         """The words that start `argv` in a box."""
         rename = 'hostname "$0" && exec "$@"'
-        words = [_need("unshare"), "--uts", "sh", "-c", rename, f"box-{box}", *map(str, argv)]
-        return [_need("ip"), "netns", "exec", self.names[box], *words]
+        words = [need("unshare"), "--uts", "sh", "-c", rename, f"box-{box}", *map(str, argv)]
+        return [need("ip"), "netns", "exec", self.names[box], *words]
 
     def ssh(self, source: str, target: str, *words: str, timeout: float = 30) -> subprocess.CompletedProcess[str]:
         """Log in from one box to another and run a shell line there."""
-        argv = [_need("ssh"), "-F", str(self.ssh_config), self.hosts[target], *words]
+        argv = [need("ssh"), "-F", str(self.ssh_config), self.hosts[target], *words]
         return subprocess.run(
             self.inside(source, argv),
             stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout, check=False,
@@ -105,15 +87,15 @@ class Boxes:
         for box, name in self.names.items():
             other = self.hosts["b" if box == "a" else "a"]
             if silent:
-                _ip("-n", name, "neigh", "replace", other, "lladdr", NOBODY, "dev", INTERFACE, "nud", "permanent")
+                ip("-n", name, "neigh", "replace", other, "lladdr", NOBODY, "dev", INTERFACE, "nud", "permanent")
             else:
-                _ip("-n", name, "link", "set", INTERFACE, "down")
+                ip("-n", name, "link", "set", INTERFACE, "down")
 
     def mend(self) -> None:
         """Undo either cut. Returns when the cable carries again."""
         for name in self.names.values():
-            _ip("-n", name, "link", "set", INTERFACE, "up")
-            _ip("-n", name, "neigh", "flush", "dev", INTERFACE, "nud", "permanent")
+            ip("-n", name, "link", "set", INTERFACE, "up")
+            ip("-n", name, "neigh", "flush", "dev", INTERFACE, "nud", "permanent")
         _wait_until(lambda: all(self._carrier(box) for box in self.hosts), 5, "the cable does not come up")
 
     def limit(self, mbit: float) -> bool:
@@ -126,6 +108,10 @@ class Boxes:
                 return False
         return True
 
+    def unlimit(self) -> None:
+        for name in self.names.values():
+            subprocess.run(["tc", "-n", name, "qdisc", "del", "dev", INTERFACE, "root"], check=True)
+
     def namespace(self, box: str) -> int:
         """The number by which the kernel knows the box's network."""
         return os.stat(f"/run/netns/{self.names[box]}").st_ino
@@ -133,12 +119,12 @@ class Boxes:
     def processes(self, box: str) -> dict[int, str]:
         """Who runs in a box, zombies left out: process number -> its command line. Its ssh server is not counted."""
         servers = {server.pid for server in self.servers}
-        return {pid: line for pid, line in _processes_in(self.namespace(box)).items() if pid not in servers}
+        return {pid: line for pid, line in processes_in(self.namespace(box)).items() if pid not in servers}
 
     def close(self) -> None:
         """End what runs in the boxes, and take them away. May be called twice and on half-made boxes."""
         for name in self.names.values():
-            _remove(name)
+            remove(name)
         for server in self.servers:
             server.kill()
             server.wait()
@@ -150,18 +136,18 @@ class Boxes:
             etc.mkdir(parents=True)
             known = "".join(f"{address} box-{box}\n" for box, address in self.hosts.items())
             (etc / "hosts").write_text(f"127.0.0.1 localhost\n{known}")
-            _ip("netns", "add", name)
+            ip("netns", "add", name)
         ends = list(self.names.values())
-        _ip("link", "add", INTERFACE, "netns", ends[0], "type", "veth", "peer", "name", INTERFACE, "netns", ends[1])
+        ip("link", "add", INTERFACE, "netns", ends[0], "type", "veth", "peer", "name", INTERFACE, "netns", ends[1])
         for box, name in self.names.items():
-            _ip("-n", name, "address", "add", f"{self.hosts[box]}/24", "dev", INTERFACE)
-            _ip("-n", name, "link", "set", "lo", "up")
-            _ip("-n", name, "link", "set", INTERFACE, "up")
+            ip("-n", name, "address", "add", f"{self.hosts[box]}/24", "dev", INTERFACE)
+            ip("-n", name, "link", "set", "lo", "up")
+            ip("-n", name, "link", "set", INTERFACE, "up")
 
     def _make_keys(self) -> None:
         for name in ("host_key", "user_key"):
             subprocess.run(
-                [_need("ssh-keygen"), "-q", "-t", "ed25519", "-N", "", "-C", name, "-f", str(self.folder / name)],
+                [need("ssh-keygen"), "-q", "-t", "ed25519", "-N", "", "-C", name, "-f", str(self.folder / name)],
                 check=True, stdin=subprocess.DEVNULL,
             )  # fmt: skip
         shutil.copy(self.folder / "user_key.pub", self.folder / "authorized_keys")
@@ -180,7 +166,7 @@ class Boxes:
             "StrictModes": "no", "UsePAM": "no", "PidFile": "none", "PasswordAuthentication": "no",
             "PermitRootLogin": "prohibit-password", "MaxStartups": "100",
         }  # fmt: skip
-        argv = [_need("sshd"), "-D", "-e", "-f", "/dev/null", "-p", str(PORT), "-h", str(self.folder / "host_key")]
+        argv = [need("sshd"), "-D", "-e", "-f", "/dev/null", "-p", str(PORT), "-h", str(self.folder / "host_key")]
         argv += [word for key, value in options.items() for word in ("-o", f"{key}={value}")]
         with (self.folder / f"sshd-{box}.log").open("wb") as log:
             self.servers.append(self.run(box, argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log))
@@ -195,7 +181,7 @@ class Boxes:
 
     def _carrier(self, box: str) -> bool:
         shown = subprocess.run(
-            [_need("ip"), "-n", self.names[box], "-json", "link", "show", INTERFACE],
+            [need("ip"), "-n", self.names[box], "-json", "link", "show", INTERFACE],
             capture_output=True, text=True, check=True,
         )  # fmt: skip
         return json.loads(shown.stdout)[0]["operstate"] == "UP"
@@ -210,58 +196,6 @@ def two_boxes() -> Iterator[Boxes]:
     # not under pytest's own folders, which outlive the tests: there is a private key in it
     with tempfile.TemporaryDirectory(prefix="bertkit-boxes-") as folder, Boxes(Path(folder)) as boxes:
         yield boxes
-
-
-def _program(name: str) -> str | None:
-    return shutil.which(name) or shutil.which(name, path="/usr/sbin:/sbin")
-
-
-def _need(name: str) -> str:
-    found = _program(name)  # sshd must be started by its absolute path
-    assert found, f"{name} is missing"
-    return found
-
-
-def _ip(*words: str) -> None:
-    done = subprocess.run([_need("ip"), *words], capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(f"ip {' '.join(words)}: {done.stderr.strip()}")
-
-
-def _processes_in(namespace: int) -> dict[int, str]:
-    found = {}
-    for entry in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):  # it ended meanwhile
-            if os.readlink(entry / "ns" / "net") == f"net:[{namespace}]":
-                line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
-                if line:  # a zombie has none
-                    found[int(entry.name)] = line
-    return found
-
-
-def _remove(name: str) -> None:
-    shutil.rmtree(Path("/etc/netns", name), ignore_errors=True)
-    path = Path("/run/netns") / name
-    if not path.exists():
-        return
-    with contextlib.suppress(OSError):
-        namespace = path.stat().st_ino
-        end = time.monotonic() + 10
-        while (left := _processes_in(namespace)) and time.monotonic() < end:
-            for pid in left:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            time.sleep(0.02)
-    with contextlib.suppress(RuntimeError):
-        _ip("netns", "del", name)
-
-
-def _sweep() -> None:
-    """Remove boxes whose tests were killed: the process that their name holds is gone."""
-    for path in Path("/run/netns").glob(f"{PREFIX}-*"):
-        owner = re.fullmatch(rf"{PREFIX}-(\d+)-\d+-\w+", path.name)
-        if owner and not Path("/proc", owner[1]).exists():
-            _remove(path.name)
 
 
 def _wait_until(condition: Any, seconds: float, complaint: str) -> None:

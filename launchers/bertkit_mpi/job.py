@@ -48,4 +48,6 @@ def ssh_words(request: Request) -> str:
     """Options of ssh, in one string as every mpirun wants them. Nobody is there to type a password."""
     words = ["-p", str(request.ssh_port)] if request.ssh_port else []
     words += ["-F", request.ssh_config] if request.ssh_config else []
-    return " ".join([*words, "-o BatchMode=yes", f"-o ConnectTimeout={SSH_SECONDS}"])
+    # ServerAlive…: an ssh whose far end has gone silent ends by itself, and with it the far end's session
+    options = ("BatchMode=yes", f"ConnectTimeout={SSH_SECONDS}", "ServerAliveInterval=5", "ServerAliveCountMax=3")
+    return " ".join([*words, *(f"-o {option}" for option in options)])

@@ -25,7 +25,7 @@ MARK = "bertkit-versions "  # login shells may print lines of their own
 PROBE = (
     "import json,sys;from importlib.metadata import distributions as d;from importlib.util import find_spec as s;"
     'v={n:next((x.version for x in d(name=n)),"") for n in ("torch","mpi4py")};'
-    'v["bertkit"]=__import__("bertkit").__version__ if s("bertkit") else "";'
+    'v["bertkit"]=getattr(__import__("bertkit"),"__version__","") if s("bertkit") else "";'
     f'v["python"]="%d.%d"%sys.version_info[:2];print("{MARK}"+json.dumps(v))'
 )
 
@@ -171,7 +171,7 @@ def _parse(host: str, python: str, done: subprocess.CompletedProcess[str]) -> di
     if done.returncode == 0 and lines:
         versions: dict[str, str] = json.loads(lines[-1].removeprefix(MARK))
         return versions
-    said = _last_line(done.stderr) or f"exit code {done.returncode}"
+    said = _last_line(done.stderr) if done.stderr.strip() else f"exit code {done.returncode}"
     if done.returncode in (126, 127) or "command not found" in done.stderr.lower():
         raise _no_python(host, python, said)
     raise UserError(
