@@ -1,8 +1,8 @@
 """Two "boxes" on one machine: network namespaces joined by one cable, each with an ssh server of its own.
 
-What runs in a box reaches the other only through the cable, which can be cut and mended. Each has a host name of its own
-(box-a, box-b), which both can resolve: Open MPI 5.0.11 hangs in its first message between hosts of the same name. They
-share the file system, the process table and the clock. The fixture `boxes` needs root; see `missing` for what else.
+What runs in a box reaches the other only through the cable, which can be cut and mended. Each has a host name of its
+own (box-a, box-b), which both can resolve: Open MPI 5.0.11 hangs in its first message between hosts of the same name.
+They share the file system, the process table and the clock. The fixture `boxes` needs root; `missing` says what else.
 """
 
 from __future__ import annotations
