@@ -11,10 +11,10 @@ from typing import Any
 
 from bertkit.cpu_lists import format_cpu_list
 from bertkit.display import Display
-from bertkit.errors import UserError
+from bertkit.errors import PeersLost, UserError
 from bertkit.launch import Launcher, LaunchPlan, Request, free_port, resumed
 from bertkit.machine import Machine
-from bertkit.supervise import NOT_ALL, PEERS_LOST, Ended, Failure, supervise
+from bertkit.supervise import NOT_ALL, Ended, Failure, supervise
 
 Plan = Callable[[Request], LaunchPlan]
 
@@ -99,7 +99,7 @@ def explain(ended: Ended, request: Request, program: str) -> JobFailed:
         return JobFailed(f"{Path(program).name} ended{how} before all ranks had said how they ended", _again(request)[2:])
     where = f"rank {failure.rank} on {failure.host}"
     said = next((line for line in reversed(failure.tail) if line.startswith("bertkit: ")), "")
-    still = f"; {ended.still}" if ended.still and failure.code == PEERS_LOST else ""
+    still = f"; {ended.still}" if ended.still and failure.code == PeersLost.exit_code else ""
     if said:
         said = said.removeprefix("bertkit: ").removeprefix(f"rank {failure.rank} ")
         if failure.code == 2:  # wrongly used: there is nothing to go on with

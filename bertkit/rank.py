@@ -23,13 +23,16 @@ from pathlib import Path
 from types import FrameType
 from typing import BinaryIO
 
-from bertkit.errors import UserError
+from bertkit.errors import PeersLost, UserError
 from bertkit.launch import Place
 from bertkit.placing import parse_places
 from bertkit.world import World, from_env
 
 STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)  # each means: save and end
+DAEMONS = ("orted", "prted", "hydra_pmi_proxy")  # what an mpirun has on every other box
+DAEMON_SECONDS = 5.0
 STOPPED_SECONDS = 5.0  # that a process stands still before it is said
+PEERS_LOST = PeersLost.exit_code
 _PR_SET_PDEATHSIG = 1  # Linux, prctl(2)
 
 
@@ -55,7 +58,10 @@ def main(words: Sequence[str]) -> int:
     )
     with _passing_on(child, label):
         code = _watch(child, label)
-    return _report(code, label)
+    _report(code, label)
+    if code == PEERS_LOST:
+        _end_daemon()
+    return code if code >= 0 else 128 - code
 
 
 def my_place(world: World, env: Mapping[str, str]) -> tuple[Place, str]:
@@ -154,13 +160,26 @@ def _state(pid: int) -> str:
         return ""
 
 
-def _report(code: int, label: str) -> int:
+def _report(code: int, label: str) -> None:
     if code == 0:
-        _write(sys.stderr.buffer, f"{label}= done\n".encode())
-        return 0
-    text, code = (f"killed by {signal.Signals(-code).name}", 128 - code) if code < 0 else (f"exit code {code}", code)
-    _write(sys.stderr.buffer, f"{label}! {code} {text}\n".encode())
-    return code
+        said = "= done"
+    else:
+        said = f"! {128 - code} killed by {signal.Signals(-code).name}" if code < 0 else f"! {code} exit code {code}"
+    _write(sys.stderr.buffer, f"{label}{said}\n".encode())
+
+
+def _end_daemon() -> None:
+    """End what started this rank on a box that has lost the others, if it does not end us by then.
+
+    With bytes on the way over a cut link such a daemon waits for as long as TCP repeats them: a quarter of an hour.
+    """
+    time.sleep(DAEMON_SECONDS)
+    parent = os.getppid()
+    with contextlib.suppress(OSError):
+        if Path(f"/proc/{parent}/comm").read_text(encoding="utf-8").strip() in DAEMONS:
+            os.kill(parent, signal.SIGTERM)
+            time.sleep(2)  # by then we are gone with it
+            os.kill(parent, signal.SIGKILL)
 
 
 if __name__ == "__main__":

@@ -18,14 +18,13 @@ from pathlib import Path
 from types import FrameType
 from typing import IO
 
-from bertkit.errors import UserError
+from bertkit.errors import PeersLost, UserError
 from bertkit.launch import LaunchPlan
 
 LINE = re.compile(r"\[rank (\d+) on ([^\]]*)\]([!?=]?) (.*)", re.DOTALL)  # as bertkit/rank.py writes it
 TAIL = 15  # last lines of a rank that are kept
 _PR_SET_CHILD_SUBREAPER = 36  # Linux, prctl(2)
 POLL = 0.1  # seconds
-PEERS_LOST = 75  # exit code of a rank that ends because another one did
 NOT_ALL = -1
 STOP_CODES = (130, 143)  # of a rank that was asked to stop
 
@@ -97,7 +96,7 @@ class Follower:
 
     def first(self, stopped: bool) -> Failure | None:
         """The failure that the others follow from, as far as can be told."""
-        causes = [f for f in self.failures if f.code != PEERS_LOST and not (stopped and f.code in STOP_CODES)]
+        causes = [f for f in self.failures if f.code != PeersLost.exit_code and not (stopped and f.code in STOP_CODES)]
         killed_by_launcher = [f for f in causes if f.code in (128 + signal.SIGTERM,)]
         for group in ([f for f in causes if f not in killed_by_launcher], causes, [] if stopped else self.failures):
             if group:
