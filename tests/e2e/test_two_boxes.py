@@ -76,7 +76,7 @@ def test_what_breaks_a_job_ends_it_on_both_boxes_and_a_resume_goes_on(
     boxes: Boxes, tmp_path: Path, sample_dir: Path, mpi: str, how: str
 ) -> None:
     # a cut cable is noticed by mpirun too, before the ranks' own patience is at its end
-    patience = () if how == "cut" else ("--set", "ranks.timeout=10")
+    patience = () if how == "cut" else ("--set", "ranks.timeout=6")
     words = (*NULL_JOB, "--data-dir", sample_dir, "-o", "run", *patience)
     job = start(boxes, tmp_path, mpi, *words)
     wait_until(lambda: len(checkpoints(tmp_path / "run")) >= 2, job)
@@ -93,7 +93,7 @@ def test_what_breaks_a_job_ends_it_on_both_boxes_and_a_resume_goes_on(
     last = done.stderr.splitlines()[-1]
     assert last.startswith("bertkit: ")
     expected = {"killed": "rank 1 on box-b failed first: killed by SIGKILL", "stopped": "stopped by a signal"}
-    assert expected.get(how, "has waited 10 s" if how == "silent" else "mpirun ended") in last, done.stderr
+    assert expected.get(how, "has waited 6 s" if how == "silent" else "mpirun ended") in last, done.stderr
     assert "the same command with --resume goes on" in last
     assert left(boxes) == []
     boxes.mend()
