@@ -13,7 +13,7 @@ from bertkit.errors import UserError
 HOSTS, SSH_PORT = "MULTI_HLS_IPS", "DOCKER_SSHD_PORT"
 INTERFACES = ("MPI_TCP_INCLUDE", "MPI_TPC_INCLUDE")  # the second is how the documents misspell it
 CONTAINER_SSH_PORT = "3022"
-_NAME = re.compile(r"[A-Za-z0-9\[_][A-Za-z0-9._:\]-]*")
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Network:
 def network_of(hosts: str, ssh_port: int, interface: str, env: Mapping[str, str]) -> Network:
     """What the options say, else what the environment does. Raises UserError for names that are none."""
     source, text = ("--hosts", hosts) if hosts else (HOSTS, env.get(HOSTS, ""))
-    if not text.strip():
+    if not hosts and not text.strip():
         return Network((), ssh_port, interface)
     names = tuple(name.strip() for name in text.split(","))
     for name in names:

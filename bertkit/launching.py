@@ -96,7 +96,9 @@ def explain(ended: Ended, request: Request, program: str) -> JobFailed:
         for line in ended.launcher_lines:
             print(line, file=sys.stderr)
         how = "" if ended.code == NOT_ALL else f" with exit code {ended.code}"
-        return JobFailed(f"{Path(program).name} ended{how} before all ranks had said how they ended", _again(request)[2:])
+        return JobFailed(
+            f"{Path(program).name} ended{how} before all ranks had said how they ended", _again(request)[2:]
+        )
     where = f"rank {failure.rank} on {failure.host}"
     said = next((line for line in reversed(failure.tail) if line.startswith("bertkit: ")), "")
     still = f"; {ended.still}" if ended.still and failure.code == PeersLost.exit_code else ""

@@ -19,7 +19,12 @@ from bertkit.recipe import DEVICE, KEYS, Recipe, Value, build, check_key, flatte
 from bertkit.tasks import task_recipe
 
 PREFIX = "BERTKIT_"
-NOT_SETTINGS = ("BERTKIT_TEST_DATA", "BERTKIT_CACHE", "BERTKIT_MPIRUN", "BERTKIT_PLACES")  # variables of ours that are no recipe keys
+NOT_SETTINGS = (
+    "BERTKIT_TEST_DATA",
+    "BERTKIT_CACHE",
+    "BERTKIT_MPIRUN",
+    "BERTKIT_PLACES",
+)  # variables of ours that are no recipe keys
 logger = logging.getLogger(__name__)
 
 

@@ -53,9 +53,7 @@ def output_folder(recipe: Recipe) -> Path:
 
 def make_sampler(ready: Prepared, world: World) -> Sampler:
     recipe = ready.recipe
-    return sharded(
-        len(ready.train.features), recipe.data.shard, recipe.train.batch_size * world.size, recipe.seed
-    )
+    return sharded(len(ready.train.features), recipe.data.shard, recipe.train.batch_size * world.size, recipe.seed)
 
 
 def scaled_rate(recipe: Recipe, processes: int) -> float:

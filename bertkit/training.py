@@ -114,8 +114,7 @@ class Training:
             key = changed[0]
             others = f" (and {', '.join(changed[1:])})" if changed[1:] else ""
             raise UserError(
-                f"{self.folder}: the run was started with {key} = {before.get(key)!r}, "
-                f"not {shaped_by[key]!r}{others}",
+                f"{self.folder}: the run was started with {key} = {before.get(key)!r}, not {shaped_by[key]!r}{others}",
                 "resume with the same settings and data, or start anew with --overwrite",
             )
         self.engine.load_state_dict(arrays)

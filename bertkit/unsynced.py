@@ -123,7 +123,9 @@ def publish(
     spread = statistics.stdev(scores) if len(scores) > 1 else None
     for worker in workers:
         mark = "  <- best" if worker is chosen else ""
-        display.say(f"worker {worker['rank']} (seed {worker['seed']}): dev {metric} {worker['metrics'][metric]:.4f}{mark}")
+        display.say(
+            f"worker {worker['rank']} (seed {worker['seed']}): dev {metric} {worker['metrics'][metric]:.4f}{mark}"
+        )
     display.say(
         f"mean {statistics.mean(scores):.4f}"
         + (f", standard deviation {spread:.4f}" if spread is not None else "")
@@ -189,7 +191,8 @@ def _clear(folder: Path, overwrite: bool) -> None:
             path.unlink(missing_ok=True)
         elif path.exists() and not overwrite:
             raise UserError(
-                f"{folder} holds a run that was synchronised", "choose another folder with -o, or replace it: --overwrite"
+                f"{folder} holds a run that was synchronised",
+                "choose another folder with -o, or replace it: --overwrite",
             )
     open_folder(folder, overwrite)
     for worker in folder.glob("worker-*") if overwrite else ():

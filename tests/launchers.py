@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from _pytest.mark import ParameterSet
 
 from conftest import command_env
 
@@ -35,12 +36,18 @@ MPIRUNS = {
 }
 
 
-def _parameter(name: str) -> object:
-    missing = name in MPIRUNS and MPIRUNS[name] is None
-    return pytest.param(name, marks=pytest.mark.skip(reason=f"no {name} on this machine") if missing else ())
+def launchers(*names: str, slow: tuple[str, ...] = ()) -> list[ParameterSet]:
+    """Parameters of a test: launchers by name, skipped where absent; those in `slow` only among the slow tests."""
+    found = []
+    for name in names:
+        missing = name in MPIRUNS and MPIRUNS[name] is None
+        marks = [pytest.mark.skip(reason=f"no {name} on this machine")] if missing else []
+        found.append(pytest.param(name, marks=[*marks, *([pytest.mark.slow] if name in slow else [])]))
+    return found
 
 
-LAUNCHERS = [_parameter(name) for name in ("torchrun", *MPIRUNS)]
+LAUNCHERS = launchers("torchrun", *MPIRUNS)
+USUAL = launchers("torchrun", *MPIRUNS, slow=("open-mpi-4",))
 
 
 class Started:

@@ -15,9 +15,9 @@ from bertkit.disk import to_json, write_text
 from bertkit.display import Display
 from bertkit.errors import UserError, nearest
 from bertkit.hosts import Network, network_of
+from bertkit.hwloc import from_hwloc
 from bertkit.launch import Allocator, Batch, Domain, LaunchPlan, Request, ThreadRule, find_launcher
 from bertkit.launching import Way, carry_out, introduce, planner, show, to_mapping
-from bertkit.hwloc import from_hwloc
 from bertkit.machine import read_machine
 from bertkit.registry import Choice, choose
 
@@ -86,9 +86,7 @@ def run_launch(words: Words) -> int:
 def _check(words: Words) -> None:
     """Raises UserError for words that do not go together."""
     if words.command[0] not in STARTED:
-        raise UserError(
-            f"{words.command[0]!r} is no command for several processes", nearest(words.command[0], STARTED)
-        )
+        raise UserError(f"{words.command[0]!r} is no command for several processes", nearest(words.command[0], STARTED))
     for value, known in ((words.threads, ThreadRule), (words.allocator, Allocator)):
         if value not in get_args(known):
             raise UserError(f"{value!r} is not known", "choose " + ", ".join(get_args(known)))
@@ -133,9 +131,7 @@ def _request(words: Words, network: Network) -> Request:
         forward=tuple(sorted(forward)),
         port=words.port,
         python=sys.executable,
-        batch=Batch(
-            words.nodes, words.sbatch, words.container, words.mounts, name=f"bertkit-{words.command[0]}"
-        ),
+        batch=Batch(words.nodes, words.sbatch, words.container, words.mounts, name=f"bertkit-{words.command[0]}"),
     )
 
 

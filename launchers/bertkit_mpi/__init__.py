@@ -10,9 +10,11 @@ from dataclasses import replace
 from bertkit.launch import LaunchPlan, Request, free_port
 from bertkit.machine import Machine
 from bertkit.placing import find_allocator
-from bertkit_mpi.mpirun import probe
+from bertkit_mpi.mpirun import own_library, probe
 from bertkit_mpi.plan import mpi_plan
 from bertkit_mpi.remote import Ssh, check_hosts
+
+LIBRARY = "MPI4PY_LIBMPI"  # read by mpi4py
 
 
 class MpiLauncher:
@@ -30,6 +32,10 @@ class MpiLauncher:
         found = probe(env, request.python)
         if not request.port and not env.get("MASTER_PORT"):
             request = replace(request, port=free_port(0))
+        library = own_library(found)
+        if library and not env.get(LIBRARY):
+            request = replace(request, forward=(*request.forward, LIBRARY))
+            env = {**env, LIBRARY: library}
         plan = mpi_plan(
             request,
             machine,
@@ -39,4 +45,5 @@ class MpiLauncher:
             allocator=find_allocator(request.allocator),
             numactl=shutil.which("numactl", path=env.get("PATH")) is not None,
         )
-        return replace(plan, notes=(f"{found.words}, {found.path}", *plan.notes))
+        added = {LIBRARY: library} if library and env.get(LIBRARY) == library else {}
+        return replace(plan, env={**plan.env, **added}, notes=(f"{found.words}, {found.path}", *plan.notes))

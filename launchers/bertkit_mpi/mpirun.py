@@ -103,3 +103,16 @@ def parse_version(text: str, path: str = "mpirun") -> tuple[Flavour, str]:
         f"{path} --version is not understood: {said!r}",
         f"Open MPI, Intel MPI and MPICH are known; name one of them in {ENV_NAME}",
     )
+
+
+def own_library(mpirun: Mpirun) -> str:
+    """The MPI library that belongs to this Open MPI, for MPI4PY_LIBMPI; "" where none is found beside it.
+
+    mpi4py takes a library that lies in its own environment first, whatever mpirun started it.
+    """
+    if not mpirun.flavour.startswith("open-mpi"):
+        return ""
+    home = Path(mpirun.path).resolve().parent.parent
+    folders = [home / "lib", home / "lib64", *sorted(home.glob("lib/*-linux-gnu"))]  # Debian's place is the last
+    names = (path for folder in folders for path in sorted(folder.glob("libmpi.so*")))
+    return next((str(path) for path in names if path.is_file()), "")

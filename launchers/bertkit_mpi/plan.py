@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from bertkit.errors import UserError
-from bertkit.launch import LaunchPlan, Place, Process, Request
+from bertkit.launch import LaunchPlan, Place, Process, Request, rank_command, refuse_nested
 from bertkit.machine import Machine
 from bertkit.placing import format_places, places, rank_env, thread_count
 from bertkit_mpi.hydra import intel, mpich
@@ -20,14 +20,6 @@ DEFAULT_PORT = "29500"  # torchrun's
 # What a rank on another host needs of this environment to find the same programs, and bertkit's and OpenMP's own.
 PATHS = ("PATH", "LD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV")
 PREFIXES = ("OMP_", "KMP_", "BERTKIT_")
-# Set within a job that another launcher started, and what to call it.
-WITHIN = {
-    "OMPI_COMM_WORLD_SIZE": "mpirun",
-    "PMI_SIZE": "mpirun",
-    "TORCHELASTIC_RUN_ID": "torchrun",
-    "SLURM_STEP_ID": "srun",
-}
-FIRST_SPECIAL_STEP = 0xFFFFFFF0  # Slurm's numbers of steps that are no job's: batch script, interactive shell
 _HOST = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _NETWORK = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:/-]*")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -54,7 +46,7 @@ def mpi_plan(
     `allocator` is the path of a library to load into every rank, `numactl` whether that program is here. Raises
     UserError where the request does not fit, or this is already a process of a job.
     """
-    _refuse_nesting(env)
+    refuse_nested(env)
     _check_words(request)
     where = places(machine, request)
     threads, formula = thread_count(machine, where[0], len(where), request)
@@ -66,7 +58,7 @@ def mpi_plan(
     line = _FLAVOURS[mpirun.flavour](job)
     added[PLACES] = format_places(_left_to_rank(machine, where, line.binds))
     added |= line.env
-    program = (request.python, "-m", "bertkit.rank", *request.command)
+    program = rank_command(request)
     hosts = request.hosts or ("localhost",)
     processes = tuple(
         Process(host_index * len(where) + local, host, local, place, program, added)
@@ -81,17 +73,6 @@ def mpi_plan(
         warnings=_warnings(machine, where, numactl),
         stop_signal=line.stop_signal,
     )
-
-
-def _refuse_nesting(env: Mapping[str, str]) -> None:
-    for name, launcher in WITHIN.items():
-        value = env.get(name, "")
-        special = name == "SLURM_STEP_ID" and value.isdecimal() and int(value[:12]) >= FIRST_SPECIAL_STEP
-        if value and not special:
-            raise UserError(
-                f"this is already a process of a job that {launcher} started ({name} is set)",
-                "start bertkit there without its launcher, or leave that job first",
-            )
 
 
 def _check_words(request: Request) -> None:

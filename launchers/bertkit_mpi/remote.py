@@ -16,8 +16,6 @@ from dataclasses import dataclass
 
 from bertkit.errors import UserError
 
-HOST = re.compile(r"[A-Za-z0-9._:][A-Za-z0-9._:-]*")
-BOX_PORT = 3022  # where containers of MULTI_HLS_IPS' kind have their ssh server
 COMPARED = ("bertkit", "torch", "mpi4py", "python")
 MARK = "bertkit-versions "  # login shells may print lines of their own
 # One line, without ' and !, which some login shells cannot quote. bertkit's version is that of what would run; torch is
@@ -40,40 +38,6 @@ class Ssh:
     def options(self) -> list[str]:
         port = ["-p", str(self.port)] if self.port else []
         return (["-F", self.config] if self.config else []) + port
-
-
-@dataclass(frozen=True)
-class Hosts:
-    """The hosts of a job, and what their source says about reaching them."""
-
-    names: tuple[str, ...] = ()  # empty: this machine
-    ssh_port: int = 0  # 0: ssh's own
-    interface: str = ""  # network between them; empty: not said
-
-
-def hosts_of(hosts_option: str, env: Mapping[str, str]) -> Hosts:
-    """From `--hosts a,b`, else from MULTI_HLS_IPS="a, b" with its ssh port and interface. Raises UserError."""
-    if hosts_option:
-        return Hosts(_names(hosts_option, "--hosts"))
-    if not env.get("MULTI_HLS_IPS"):
-        return Hosts()
-    names = _names(env["MULTI_HLS_IPS"], "MULTI_HLS_IPS")
-    text = env.get("DOCKER_SSHD_PORT") or str(BOX_PORT)
-    if not (text.isascii() and text.isdigit() and 0 < int(text) < 65536):
-        raise UserError(f"DOCKER_SSHD_PORT is {text!r}, no port", "give a number from 1 to 65535")
-    return Hosts(names, int(text), env.get("MPI_TCP_INCLUDE") or env.get("MPI_TPC_INCLUDE") or "")
-
-
-def _names(text: str, source: str) -> tuple[str, ...]:
-    names = tuple(name.strip() for name in text.split(","))
-    for name in names:
-        if not name:
-            raise UserError(f"{source} {text!r} holds an empty name", "give hosts as a,b,c")
-        if not HOST.fullmatch(name):
-            raise UserError(f"{source}: {name!r} is no host's name", "letters, digits and . _ : - only, no - in front")
-        if names.count(name) > 1:
-            raise UserError(f"{source} names {name} twice", "name each host once; --processes says how many run on it")
-    return names
 
 
 def is_here(host: str) -> bool:

@@ -14,7 +14,7 @@ import pytest
 
 from command import checkpoints, events, record, run, updates
 from conftest import Run, assert_one_line_error
-from launchers import LAUNCHERS, NULL_JOB, Started, ranks_of, wait_until
+from launchers import LAUNCHERS, NULL_JOB, USUAL, Started, ranks_of, wait_until
 
 SAMPLE = (
     "train", "--backend", "cpu", "-d", "fp32", "-m", "tiny", "-t", "sample", "-s", "32", "--quiet",
@@ -40,8 +40,9 @@ def test_two_ranks_learn_what_one_process_learns(bertkit: Run, tmp_path: Path, s
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_two_ranks_follow_one_on_real_mrpc(bertkit: Run, tmp_path: Path, real_data: Path, launcher: str) -> None:
     words = (
-        "train", "--backend", "cpu", "-m", str(real_data / "minilm"), "-t", "mrpc", "--data-dir", str(real_data / "glue"),
-        "-d", "fp32", "-s", "128", "--seed", "1", "--set", "train.steps=20", "--set", "log.every=1", "--quiet",
+        "train", "--backend", "cpu", "-m", str(real_data / "minilm"), "-t", "mrpc", "-d", "fp32",
+        "--data-dir", str(real_data / "glue"),
+        "-s", "128", "--seed", "1", "--set", "train.steps=20", "--set", "log.every=1", "--quiet",
         "--set", "model.hidden_dropout=0.0", "--set", "model.attention_dropout=0.0", "--set", "data.eval_rows=64",
     )  # fmt: skip
     alone = bertkit(*words, "-b", "32", "-o", "alone", timeout=600)
@@ -83,7 +84,7 @@ def test_the_best_of_unsynchronised_workers_is_the_result(
     assert json.loads(scored.stdout)["metrics"]["accuracy"] == pytest.approx(max(scores))
 
 
-@pytest.mark.parametrize("launcher", LAUNCHERS)
+@pytest.mark.parametrize("launcher", USUAL)
 def test_a_killed_rank_ends_the_job_and_a_resume_goes_on(tmp_path: Path, sample_dir: Path, launcher: str) -> None:
     words = (*NULL_JOB, "--data-dir", str(sample_dir), "-o", "run")
     job = Started(tmp_path, launcher, 2, *words)
@@ -101,7 +102,7 @@ def test_a_killed_rank_ends_the_job_and_a_resume_goes_on(tmp_path: Path, sample_
     assert updates(tmp_path / "run")[-1] == record(tmp_path / "run")["updates"]
 
 
-@pytest.mark.parametrize("launcher", LAUNCHERS)
+@pytest.mark.parametrize("launcher", USUAL)
 def test_a_stopped_rank_ends_the_job_after_the_timeout(tmp_path: Path, sample_dir: Path, launcher: str) -> None:
     words = (*NULL_JOB, "--data-dir", str(sample_dir), "-o", "run", "--set", "ranks.timeout=8")
     job = Started(tmp_path, launcher, 2, *words)
@@ -118,7 +119,7 @@ def test_a_stopped_rank_ends_the_job_after_the_timeout(tmp_path: Path, sample_di
     assert job.left() == []
 
 
-@pytest.mark.parametrize("launcher", LAUNCHERS)
+@pytest.mark.parametrize("launcher", USUAL)
 def test_ctrl_c_saves_and_ends_everything_within_seconds(tmp_path: Path, sample_dir: Path, launcher: str) -> None:
     job = Started(tmp_path, launcher, 2, *NULL_JOB, "--data-dir", str(sample_dir), "-o", "run")
     wait_until(lambda: len(updates(tmp_path / "run")) >= 3, job)
@@ -139,7 +140,7 @@ def test_a_rank_that_alone_gets_sigterm_takes_the_others_along(tmp_path: Path, s
     os.kill(ranks_of(job)[1], signal.SIGTERM)
     done = job.finish(60)
     assert done.returncode != 0
-    assert "another rank" in [event for event in events(tmp_path / "run") if event["event"] == "stopped"][0]["signal"]
+    assert "another rank" in next(event for event in events(tmp_path / "run") if event["event"] == "stopped")["signal"]
     assert checkpoints(tmp_path / "run")[-1] == updates(tmp_path / "run")[-1]
 
 

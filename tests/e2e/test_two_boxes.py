@@ -1,4 +1,4 @@
-"""One job on two boxes, over ssh and Open MPI: what is learnt, and what ends it. Skipped where there can be no boxes."""
+"""One job on two boxes, over ssh and Open MPI: what is learnt, what ends it. Skipped where there can be none."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ import pytest
 from boxes import Boxes, two_boxes  # noqa: F401  (the fixture)
 from command import checkpoints, events, record, updates
 from conftest import Run, assert_one_line_error
-from launchers import LAUNCHERS, NULL_JOB, Started, ranks_of, wait_until
+from launchers import MPIRUNS, NULL_JOB, Started, launchers, ranks_of, wait_until
 
-MPIS = LAUNCHERS[1:]
+MPIS = launchers(*MPIRUNS)
+USUAL = launchers(*MPIRUNS, slow=("open-mpi-4",))
 SECONDS = 55  # the most that the end of a broken job may take
 
 
@@ -36,9 +37,7 @@ def start(
     env = {"MULTI_HLS_IPS": hosts} if by == "environment" else {}
     given = () if by == "environment" else ("--hosts", hosts, "--ssh-port", str(boxes.port))
     inside = tuple(boxes.inside("a", []))
-    return Started(
-        folder, mpi, 1, *words, options=(*given, *network, *options), inside=inside, local=False, **env
-    )
+    return Started(folder, mpi, 1, *words, options=(*given, *network, *options), inside=inside, local=False, **env)
 
 
 def left(boxes: Boxes) -> list[str]:
@@ -51,7 +50,7 @@ def left(boxes: Boxes) -> list[str]:
         time.sleep(0.2)
 
 
-@pytest.mark.parametrize("by", ["environment", "option"])
+@pytest.mark.parametrize("by", ["environment", pytest.param("option", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("mpi", MPIS)
 def test_two_boxes_learn_what_one_does(
     boxes: Boxes, bertkit: Run, tmp_path: Path, sample_dir: Path, mpi: str, by: str
@@ -70,8 +69,8 @@ def test_two_boxes_learn_what_one_does(
     assert left(boxes) == []
 
 
-@pytest.mark.parametrize("how", ["cut", "silent", "killed", "stopped"])
-@pytest.mark.parametrize("mpi", MPIS)
+@pytest.mark.parametrize("how", ["cut", pytest.param("silent", marks=pytest.mark.slow), "killed", "stopped"])
+@pytest.mark.parametrize("mpi", USUAL)
 def test_what_breaks_a_job_ends_it_on_both_boxes_and_a_resume_goes_on(
     boxes: Boxes, tmp_path: Path, sample_dir: Path, mpi: str, how: str
 ) -> None:
@@ -104,7 +103,7 @@ def test_what_breaks_a_job_ends_it_on_both_boxes_and_a_resume_goes_on(
     assert updates(tmp_path / "run") == list(range(1, record(tmp_path / "run")["updates"] + 1))
 
 
-@pytest.mark.parametrize("mpi", MPIS)
+@pytest.mark.parametrize("mpi", USUAL)
 def test_ctrl_c_ends_both_boxes_within_seconds_and_saves(
     boxes: Boxes, tmp_path: Path, sample_dir: Path, mpi: str
 ) -> None:

@@ -47,7 +47,8 @@ LAYERS = {
         run_results supervise training unsynced""",
     "commands": """
         commands commands.ask commands.backends commands.bench commands.check commands.config commands.data
-        commands.evaluate commands.launch commands.launching commands.models commands.options commands.predict commands.recipes commands.score
+        commands.evaluate commands.launch commands.launching commands.models commands.options commands.predict
+        commands.recipes commands.score
         commands.train commands.training""",
     "command line": "__main__ cli",
 }

@@ -139,7 +139,7 @@ def test_a_job_within_a_job_is_refused(env: dict[str, str], inside: str) -> None
     if not inside:
         assert plan_of("2sockets", "open-mpi-5", env=env).processes
         return
-    with pytest.raises(UserError, match=f"that {inside} started"):
+    with pytest.raises(UserError, match=f"under {inside} already"):
         plan_of("2sockets", "open-mpi-5", env=env)
 
 

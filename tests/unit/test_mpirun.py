@@ -10,7 +10,7 @@ from bertkit.errors import UserError
 from bertkit.launch import Request
 from bertkit.machine import Core, Machine
 from bertkit_mpi import MpiLauncher, mpirun
-from bertkit_mpi.mpirun import Mpirun, parse_version, probe
+from bertkit_mpi.mpirun import Mpirun, own_library, parse_version, probe
 
 OPEN_MPI_4 = "mpirun (Open MPI) 4.1.4\n\nReport bugs to http://www.open-mpi.org/community/help/"
 OPEN_MPI_5 = "mpirun (Open MPI) 5.0.11\n\nReport bugs to https://www.open-mpi.org/community/help/"
@@ -103,3 +103,16 @@ def test_the_launcher_plans_for_what_it_finds(tmp_path: Path) -> None:
     assert plan.argv[0] == str(path)
     assert plan.argv[-4:] == ("py", "-m", "bertkit.rank", "check")
     assert plan.notes[0] == f"MPICH 5.0.2, {path}"
+
+
+@pytest.mark.parametrize("place", ["lib", "lib64", "lib/x86_64-linux-gnu"])
+def test_the_library_beside_an_mpirun_is_its_own(place: str, tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    path = tmp_path / "bin" / "mpirun"
+    path.touch()
+    assert own_library(Mpirun(str(path), "open-mpi-4", "4.1.4")) == ""
+    library = tmp_path / place / "libmpi.so.40"
+    library.parent.mkdir(parents=True)
+    library.touch()
+    assert own_library(Mpirun(str(path), "open-mpi-4", "4.1.4")) == str(library)
+    assert own_library(Mpirun(str(path), "mpich", "5.0.2")) == ""

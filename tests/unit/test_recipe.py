@@ -10,6 +10,10 @@ from bertkit.errors import UserError
 from bertkit.recipe import KEYS, Recipe, Value, build, check_key, flatten, to_flat
 
 WRONG: list[tuple[str, Value]] = [
+    ("data.shard", "1/0"),
+    ("ranks.synchronise", "perhaps"),
+    ("ranks.shard_data", 2),
+    ("ranks.learning_rate_scaling", "cubic"),
     ("precision", "int4"),
     ("seed", -1),
     ("model.casing", "mixed"),

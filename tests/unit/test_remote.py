@@ -1,4 +1,4 @@
-"""Hosts by option and by environment, and what is said of each way in which one cannot take part (ssh is a stub)."""
+"""What is said of each way in which one cannot take part (ssh is a stub)."""
 
 from __future__ import annotations
 
@@ -11,12 +11,10 @@ import time
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from bertkit.errors import UserError
 from bertkit_mpi import remote
-from bertkit_mpi.remote import Hosts, Ssh, check_hosts, hosts_of, is_here
+from bertkit_mpi.remote import Ssh, check_hosts, is_here
 
 HERE = {"bertkit": "0.1.0", "torch": "2.13.0", "mpi4py": "4.1.2", "python": "3.11"}
 STUB = """#!{python}
@@ -182,46 +180,6 @@ def test_is_here() -> None:
         except OSError:
             return  # no network but loopback
         assert is_here(probe.getsockname()[0])
-
-
-def test_hosts_come_from_the_option_or_the_environment() -> None:
-    assert hosts_of("", {}) == Hosts()
-    assert hosts_of("a, b.c", {"MULTI_HLS_IPS": "x", "MPI_TCP_INCLUDE": "eth1"}) == Hosts(("a", "b.c"))
-    env = {"MULTI_HLS_IPS": "10.0.0.1, 10.0.0.2"}
-    assert hosts_of("", env) == Hosts(("10.0.0.1", "10.0.0.2"), 3022, "")
-    assert hosts_of("", env | {"DOCKER_SSHD_PORT": "22", "MPI_TPC_INCLUDE": "e0"}) == Hosts(
-        ("10.0.0.1", "10.0.0.2"), 22, "e0"
-    )
-    assert hosts_of("", env | {"MPI_TCP_INCLUDE": "e1", "MPI_TPC_INCLUDE": "e0"}).interface == "e1"
-
-
-@pytest.mark.parametrize(
-    "text", ["a,,b", ",", "a,", " ", "-oProxyCommand=x", "a b", "a;b", "a,a", "ä", "a\n,b\x00", "a@b"]
-)
-def test_names_that_are_none_are_refused(text: str) -> None:
-    with pytest.raises(UserError, match="--hosts"):
-        hosts_of(text, {})
-    with pytest.raises(UserError, match="MULTI_HLS_IPS"):
-        hosts_of("", {"MULTI_HLS_IPS": text})
-
-
-@pytest.mark.parametrize("port", ["0", "65536", "x", "-1", "²"])
-def test_no_port_is_refused(port: str) -> None:
-    with pytest.raises(UserError, match="DOCKER_SSHD_PORT"):
-        hosts_of("", {"MULTI_HLS_IPS": "a", "DOCKER_SSHD_PORT": port})
-
-
-@given(st.text(st.sampled_from("ab-.:_, \t=$\n"), min_size=1))
-def test_what_passes_is_safe_as_a_word(text: str) -> None:
-    try:
-        names = hosts_of(text, {}).names
-    except UserError:
-        return
-    assert names
-    assert len(set(names)) == len(names)
-    for name in names:
-        assert shlex.quote(name) == name
-        assert not name.startswith("-")
 
 
 def test_options() -> None:

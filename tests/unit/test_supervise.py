@@ -14,9 +14,11 @@ from pathlib import Path
 import pytest
 
 from bertkit.errors import UserError
-from bertkit.launch import LaunchPlan
+from bertkit.launch import LaunchPlan, Request
 from bertkit.launching import explain
 from bertkit.supervise import Ended, Follower, supervise
+
+REQUEST = Request(("train", "-t", "mrpc"))
 
 
 def plan(body: str, stop_signal: int = signal.SIGTERM) -> LaunchPlan:
@@ -44,7 +46,8 @@ def test_a_label_behind_the_starting_programs_own_is_found(capsys: pytest.Captur
 
 
 def test_the_cause_is_named_and_not_its_consequences() -> None:
-    lost, killed, ended = "[rank 0 on a]! 75 exit code 75", "[rank 2 on b]! 137 killed by SIGKILL", "[rank 1 on a]! 143 x"
+    lost, killed = "[rank 0 on a]! 75 exit code 75", "[rank 2 on b]! 137 killed by SIGKILL"
+    ended = "[rank 1 on a]! 143 exit code 143"
     for lines in ([lost, killed, ended], [killed, lost], [ended, lost, killed]):
         found = follow(lines).first(stopped=False)
         assert found is not None
@@ -57,22 +60,16 @@ def test_the_cause_is_named_and_not_its_consequences() -> None:
 
 def test_an_error_of_the_user_becomes_one_line_with_its_rank_and_code_2() -> None:
     follower = follow(["[rank 1 on b] bertkit: no such file; check the path", "[rank 1 on b]! 2 exit code 2"])
-    failed = explain(Ended(1, follower.first(False), False), _request(), "mpirun")
+    failed = explain(Ended(1, follower.first(False), False), REQUEST, "mpirun")
     assert str(failed) == "rank 1 on b: no such file; check the path"
     assert failed.exit_code == 2
 
 
 def test_a_rank_that_stands_still_is_named_beside_the_one_that_gave_up() -> None:
     follower = follow(["[rank 1 on b]? is stopped by a signal (SIGSTOP)", "[rank 0 on a]! 75 exit code 75"])
-    failed = explain(Ended(75, follower.first(False), False, follower.still), _request(), "mpirun")
+    failed = explain(Ended(75, follower.first(False), False, follower.still), REQUEST, "mpirun")
     assert "rank 1 on b is stopped" in str(failed)
     assert failed.exit_code == 1
-
-
-def _request():  # type: ignore[no-untyped-def]
-    from bertkit.launch import Request
-
-    return Request(("train", "-t", "mrpc"))
 
 
 def test_exit_code_and_lines_of_the_starting_program(tmp_path: Path) -> None:
@@ -84,7 +81,9 @@ def test_exit_code_and_lines_of_the_starting_program(tmp_path: Path) -> None:
 
 
 def test_every_ranks_lines_go_to_files(tmp_path: Path) -> None:
-    supervise(plan("print('[rank 0 on a] x'); print('[rank 1 on a] y'); print('[rank 1 on a] z')"), False, 5.0, tmp_path)
+    supervise(
+        plan("print('[rank 0 on a] x'); print('[rank 1 on a] y'); print('[rank 1 on a] z')"), False, 5.0, tmp_path
+    )
     assert (tmp_path / "rank-0.log").read_text() == "x\n"
     assert (tmp_path / "rank-1.log").read_text() == "y\nz\n"
 
