@@ -1,7 +1,7 @@
 """How long an update should take on N ranks: computing, plus summing the gradients. docs/scaling.md holds it against runs.
 
     python benchmarks/scaling.py --compute 2.56 --megabytes 438 --local 2 --local-seconds 0.068 --gbit 1,10,100
-    python benchmarks/scaling.py --compute 0.45 --megabytes 672 --local 8 --local-seconds 0.004 --gbit 1600 --ranks 8,64,256
+    python benchmarks/scaling.py --compute 0.45 --megabytes 672 --local 8 --local-seconds 0.004 --gbit 1600 --ranks 8,64
 
 Nothing overlaps in it. Legend: N ranks, R of them on each box, B = N / R boxes, G bytes of gradients.
     t(N) = C + L + ring(B),   ring(B) = 2 (B - 1) (G / (B W) + a)      (0 for one box)
