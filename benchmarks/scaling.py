@@ -1,4 +1,4 @@
-"""How long an update should take on N ranks: computing, plus summing the gradients. docs/scaling.md holds it against runs.
+"""How long an update should take on N ranks: computing, plus summing the gradients. Held against runs: docs/scaling.md
 
     python benchmarks/scaling.py --compute 2.56 --megabytes 438 --local 2 --local-seconds 0.068 --gbit 1,10,100
     python benchmarks/scaling.py --compute 0.45 --megabytes 672 --local 8 --local-seconds 0.004 --gbit 1600 --ranks 8,64

@@ -78,8 +78,8 @@ def shaped_by(ready: Prepared, plan: Plan, sampler: Sampler, processes: int) -> 
     return kept | {
         "optimizer.learning_rate": scaled_rate(ready.recipe, processes),
         "precision": ready.precision,
-        "updates": plan.steps,
         "global batch": sampler.batch_size,
+        "updates": plan.steps,
         "training data": ready.train.features.digest(),
     }
 

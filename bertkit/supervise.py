@@ -72,8 +72,8 @@ class Follower:
                     self.others.append(text)
                 return
             rank, host, kind, said = int(found[1]), found[2], found[3], found[4]
-            if kind == "!":
-                code, _, words = said.partition(" ")
+            code, _, words = said.partition(" ")
+            if kind == "!" and code.isdecimal():  # else a line whose pieces were mixed on the way
                 self.failures.append(Failure(rank, host, int(code), words, tuple(self.tails.get(rank, ()))))
                 return
             if kind == "=":
@@ -85,13 +85,14 @@ class Follower:
                 self.tails.setdefault(rank, deque(maxlen=TAIL)).append(said)
                 self._keep(rank, said)
             if self.tag or kind == "?":
-                print(found[0], file=stream, flush=True)
+                _show(found[0], stream)
             elif rank == 0 and not said.startswith("bertkit: "):  # errors are told once, at the end
-                print(said, file=stream, flush=True)
+                _show(said, stream)
 
     def _keep(self, rank: int, said: str) -> None:
         if self.folder is not None:
-            with open(self.folder / f"rank-{rank}.log", "a", encoding="utf-8") as file:
+            path = self.folder / f"rank-{rank}.log"
+            with contextlib.suppress(OSError), path.open("a", encoding="utf-8") as file:  # a full disk ends no job
                 file.write(said + "\n")
 
     def first(self, stopped: bool) -> Failure | None:
@@ -102,6 +103,11 @@ class Follower:
             if group:
                 return group[0]
         return None
+
+
+def _show(text: str, stream: IO[str]) -> None:
+    with contextlib.suppress(OSError):  # nobody reads any more, as behind `| head`: the job goes on
+        print(text, file=stream, flush=True)
 
 
 def supervise(plan: LaunchPlan, tag: bool, grace: float, folder: Path | None = None) -> Ended:

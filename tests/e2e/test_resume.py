@@ -192,7 +192,7 @@ def test_an_evaluation_between_two_logged_updates_loses_no_loss(on_null: Referen
         (("--lr", "1e-4"), "optimizer.learning_rate"),
         (("--seed", "2"), "seed"),
         (("--set", "data.train_rows=88"), "data.train_rows"),
-        (("-b", "16"), "train.batch_size"),
+        (("-b", "16"), "global batch"),
     ],
 )
 def test_other_settings_are_refused(change: tuple[str, str], key: str, on_null: Reference, tmp_path: Path) -> None:
