@@ -112,7 +112,7 @@ def _passing_on(child: subprocess.Popen[bytes], label: str) -> Iterator[None]:
 
     def stop(number: int, frame: FrameType | None) -> None:
         with contextlib.suppress(ProcessLookupError):
-            child.send_signal(signal.SIGTERM)
+            child.send_signal(signal.SIGKILL if _state(child.pid) == "T" else signal.SIGTERM)  # T: heeds nothing else
 
     for number in STOPS:
         signal.signal(number, stop)

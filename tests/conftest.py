@@ -21,7 +21,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What takes longest starts first, so that no worker is left alone with it at the end."""
-    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+    items.sort(key=lambda item: (item.get_closest_marker("slow") is None, "e2e" not in item.path.parts))
 
 
 @pytest.fixture(scope="session")

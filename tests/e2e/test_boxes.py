@@ -182,6 +182,7 @@ def test_ranks_of_both_boxes_add_up(boxes: Boxes, mpirun: Path) -> None:
     wait_until_empty(boxes, 10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("silent", [False, True])
 def test_ranks_end_on_both_boxes_after_a_cut(boxes: Boxes, mpirun: Path, silent: bool) -> None:
     process = start(boxes, mpirun, "stay", keepalive=True)

@@ -14,7 +14,7 @@ import pytest
 
 from command import checkpoints, events, record, run, updates
 from conftest import Run, assert_one_line_error
-from launchers import LAUNCHERS, NULL_JOB, USUAL, Started, ranks_of, wait_until
+from launchers import LAUNCHERS, MPIRUNS, NULL_JOB, USUAL, Started, launchers, ranks_of, wait_until
 
 SAMPLE = (
     "train", "--backend", "cpu", "-d", "fp32", "-m", "tiny", "-t", "sample", "-s", "32", "--quiet",
@@ -54,7 +54,7 @@ def test_two_ranks_follow_one_on_real_mrpc(bertkit: Run, tmp_path: Path, real_da
     assert two["losses"] == pytest.approx(one["losses"], abs=1e-5)
 
 
-@pytest.mark.parametrize(("workers", "shard"), [(2, False), (3, True)])
+@pytest.mark.parametrize(("workers", "shard"), [pytest.param(2, False, marks=pytest.mark.slow), (3, True)])
 def test_the_best_of_unsynchronised_workers_is_the_result(
     bertkit: Run, tmp_path: Path, sample_dir: Path, workers: int, shard: bool
 ) -> None:
@@ -102,7 +102,7 @@ def test_a_killed_rank_ends_the_job_and_a_resume_goes_on(tmp_path: Path, sample_
     assert updates(tmp_path / "run")[-1] == record(tmp_path / "run")["updates"]
 
 
-@pytest.mark.parametrize("launcher", USUAL)
+@pytest.mark.parametrize("launcher", launchers("torchrun", *MPIRUNS, slow=tuple(MPIRUNS)))
 def test_a_stopped_rank_ends_the_job_after_the_timeout(tmp_path: Path, sample_dir: Path, launcher: str) -> None:
     words = (*NULL_JOB, "--data-dir", str(sample_dir), "-o", "run", "--set", "ranks.timeout=8")
     job = Started(tmp_path, launcher, 2, *words)
@@ -207,6 +207,7 @@ BAD = {
     "no command": (("-n", "2", "--", "trian"), ("trian", "train")),
     "a port that is taken": (("-n", "2", "--port", "PORT"), ("PORT", "taken")),
     "inside of another launcher": (("-n", "2"), ("already", "OMPI_COMM_WORLD_SIZE")),
+    "sockets inside of another launcher": (("--mpi-sockets",), ("already", "OMPI_COMM_WORLD_SIZE")),
     "an unknown rule": (("-n", "2", "--threads", "most"), ("'most'", "share")),
     "no number of processes": ((), ("-n N", "--mpi-sockets")),
     "an error of the command's own": (("-n", "2", "--", "train", "-t", "nonesuch"), ("nonesuch", "rank")),

@@ -48,7 +48,7 @@ def test_ranks_learn_what_one_process_learns(
     [
         (["--set", "train.micro_batch_size=4"], 2e-6, 2e-6),
         (["--set", "train.micro_batch_size=4", "--set", "ranks.overlap=true"], 2e-6, 2e-6),
-        (["--set", "ranks.gradients=bf16"], 1e-2, 1e-2),
+        pytest.param(["--set", "ranks.gradients=bf16"], 1e-2, 1e-2, marks=pytest.mark.slow),
         (["--set", "ranks.gradients=bf16", "--set", "ranks.overlap=true"], 1e-2, 1e-2),
     ],
     ids=["accumulated", "overlapped", "bf16", "bf16 overlapped"],
