@@ -56,9 +56,9 @@ def main(words: Sequence[str]) -> int:
         preexec_fn=_prepare_child,
         process_group=0,  # so that a signal to the launcher's group reaches it once, through us
     )
-    with _passing_on(child, label):
+    with _passing_on(child, label) as still:
         code = _watch(child, label)
-    _report(code, label)
+    _report(code, label, "stopped by a signal (SIGSTOP), so it was killed" if still else "")
     if code == PEERS_LOST:
         _end_daemon()
     return code if code >= 0 else 128 - code
@@ -107,12 +107,19 @@ def _prepare_child() -> None:
 
 
 @contextlib.contextmanager
-def _passing_on(child: subprocess.Popen[bytes], label: str) -> Iterator[None]:
-    """Pass the child's lines on with the label before them, and our signals on to the child."""
+def _passing_on(child: subprocess.Popen[bytes], label: str) -> Iterator[list[int]]:
+    """Pass the child's lines on with the label before them, and our signals on to the child.
+
+    Gives a list that holds the child's number if it stood still, stopped by a signal, when it was to end.
+    """
+    still: list[int] = []
 
     def stop(number: int, frame: FrameType | None) -> None:
         with contextlib.suppress(ProcessLookupError):
-            child.send_signal(signal.SIGKILL if _state(child.pid) == "T" else signal.SIGTERM)  # T: heeds nothing else
+            if _state(child.pid) == "T":  # it heeds nothing else
+                still.append(child.pid)
+                child.kill()
+            child.send_signal(signal.SIGTERM)
 
     for number in STOPS:
         signal.signal(number, stop)
@@ -120,7 +127,7 @@ def _passing_on(child: subprocess.Popen[bytes], label: str) -> Iterator[None]:
     pumps = [threading.Thread(target=_pump, args=(source, sink, label)) for source, sink in pairs if source]
     for pump in pumps:
         pump.start()
-    yield
+    yield still
     for pump in pumps:
         pump.join(timeout=5)  # a grandchild may still hold the pipe
 
@@ -160,11 +167,13 @@ def _state(pid: int) -> str:
         return ""
 
 
-def _report(code: int, label: str) -> None:
+def _report(code: int, label: str, reason: str) -> None:
     if code == 0:
         said = "= done"
+    elif code < 0:
+        said = f"! {128 - code} {reason or f'killed by {signal.Signals(-code).name}'}"
     else:
-        said = f"! {128 - code} killed by {signal.Signals(-code).name}" if code < 0 else f"! {code} exit code {code}"
+        said = f"! {code} exit code {code}"
     _write(sys.stderr.buffer, f"{label}{said}\n".encode())
 
 
