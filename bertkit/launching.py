@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from bertkit.machine import Machine
 from bertkit.supervise import NOT_ALL, Ended, Failure, supervise
 
 Plan = Callable[[Request], LaunchPlan]
+PATIENCE = 120  # seconds for a batch system's answer
 
 
 class JobFailed(UserError):
@@ -142,3 +144,25 @@ def show(plan: LaunchPlan) -> list[str]:
         lines.append(f"rank {process.rank} on {process.host} (local {process.local_rank}): {cpus}{memory}{own}")
         lines.append(f"    {' '.join(process.argv)}")
     return lines
+
+
+def hand_in(plan: LaunchPlan, path: Path) -> str:
+    """Give the script to the program that the plan names; returns the job's number. Raises UserError with its words."""
+    program = plan.argv[0]
+    try:
+        done = subprocess.run(
+            [*plan.argv, str(path)], capture_output=True, text=True, timeout=PATIENCE, errors="replace", check=False
+        )
+    except FileNotFoundError:
+        raise UserError(
+            f"there is no {program} on this machine", f"run `{program} {path}` where it is, as on a login node"
+        ) from None
+    except OSError as error:
+        raise UserError(f"{program} does not start: {error.strerror}", "look at its installation") from None
+    except subprocess.TimeoutExpired:
+        raise UserError(f"{program} did not answer in {PATIENCE} s", "see whether it answers by itself") from None
+    number = done.stdout.strip().split(";")[0]  # sbatch: "7", or "7;cluster"
+    if done.returncode or not number:
+        said = " ".join(done.stderr.split()) or f"exit status {done.returncode}"
+        raise UserError(f"{program} refused {path}: {said}", "correct the batch options")
+    return number

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from bertkit.errors import UserError, nearest
 from bertkit.hosts import Network, network_of
 from bertkit.hwloc import from_hwloc
 from bertkit.launch import Allocator, Batch, Domain, LaunchPlan, Request, ThreadRule, find_launcher
-from bertkit.launching import Way, carry_out, introduce, planner, show, to_mapping
+from bertkit.launching import Way, carry_out, hand_in, introduce, planner, show, to_mapping
 from bertkit.machine import read_machine
 from bertkit.registry import Choice, choose
 
@@ -153,16 +152,7 @@ def _hand_in(words: Words, plan: LaunchPlan, display: Display) -> None:
     if words.slurm is None:
         return
     write_text(words.slurm, plan.script)
-    command = [*plan.argv, str(words.slurm)]
-    if not words.submit:
-        display.say(f"written: {words.slurm}; hand it in with `{shlex.join(command)}`")
-        return
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-    except OSError as error:
-        raise UserError(
-            f"{command[0]} does not start: {error.strerror}", f"hand {words.slurm} in where it is installed"
-        ) from None
-    if done.returncode:
-        raise UserError(f"{command[0]} refused {words.slurm}: {done.stderr.strip()[-300:]}", "mend the options")
-    display.say(f"handed in as job {done.stdout.strip()}")
+    if words.submit:
+        display.say(f"handed in as job {hand_in(plan, words.slurm)}")
+    else:
+        display.say(f"written: {words.slurm}; hand it in with `{shlex.join([plan.argv[0], str(words.slurm)])}`")

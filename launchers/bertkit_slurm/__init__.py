@@ -1,13 +1,11 @@
 """A batch script for Slurm: it starts the ranks, lets them save before the end, and queues itself again.
 
-Nothing is started here: the script is to be read, and handed in with `submit` or `sbatch FILE`.
+Nothing is started here: the script is to be read, and handed in with `sbatch FILE`.
 """
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Mapping
-from pathlib import Path
 
 from bertkit.errors import UserError
 from bertkit.launch import LaunchPlan, Place, Process, Request, rank_command, refuse_nested
@@ -15,8 +13,6 @@ from bertkit.machine import Machine
 from bertkit.placing import find_allocator, rank_env, thread_count
 from bertkit_slurm.options import check_batch, cpus_asked
 from bertkit_slurm.script import Step, script
-
-PATIENCE = 120  # seconds for sbatch's answer
 
 
 class SlurmLauncher:
@@ -56,27 +52,6 @@ class SlurmLauncher:
             warnings=_warnings(request, machine, asked),
             script=script(step),
         )
-
-
-def submit(path: Path) -> str:
-    """Hand the script in; returns the job's number. Raises UserError without sbatch, or with what sbatch says."""
-    try:
-        done = subprocess.run(
-            ["sbatch", "--parsable", str(path)], capture_output=True, text=True, timeout=PATIENCE, errors="replace"
-        )
-    except FileNotFoundError:
-        raise UserError(
-            "there is no sbatch on this machine", f"run `sbatch {path}` where Slurm is, as on the cluster's login node"
-        ) from None
-    except OSError as error:
-        raise UserError(f"sbatch does not start: {error.strerror}", "look at the Slurm installation") from None
-    except subprocess.TimeoutExpired:
-        raise UserError(f"sbatch did not answer in {PATIENCE} s", "see whether `sinfo` answers") from None
-    number = done.stdout.strip().split(";")[0]  # "7", or "7;cluster"
-    if done.returncode or not number:
-        said = " ".join(done.stderr.split()) or f"exit status {done.returncode}"
-        raise UserError(f"sbatch refused {path}: {said}", "correct the batch options")
-    return number
 
 
 def _refuse_what_slurm_decides(request: Request) -> None:

@@ -252,3 +252,22 @@ def test_json_on_stdout_is_the_commands_own(tmp_path: Path, sample_dir: Path) ->
     words = (*NULL_JOB, "--data-dir", str(sample_dir), "-o", "run", "--set", "train.steps=2", "--json")
     done = Started(tmp_path, "torchrun", 2, *words).finish()
     assert json.loads(done.stdout)["updates"] == 2
+
+
+def test_a_slurm_script_is_written_and_handed_in(bertkit: Run, tmp_path: Path) -> None:
+    words = ("launch", "--slurm", "run.sbatch", "--nodes", "2", "-n", "1", "--sbatch=--time=2:00:00")
+    train = ("--", "train", "-m", "base", "-t", "mrpc")
+    written = bertkit(*words, *train)
+    assert written.returncode == 0, written.stderr
+    assert "hand it in with `sbatch run.sbatch`" in written.stderr
+    script = (tmp_path / "run.sbatch").read_text()
+    assert "#SBATCH --time=2:00:00" in script
+    assert "bertkit.rank train -m base -t mrpc" in script
+    alone = {"PATH": str(tmp_path / "bin")}
+    (tmp_path / "bin").mkdir()
+    assert_one_line_error(bertkit(*words, "--submit", *train, **alone), "no sbatch on this machine")
+    (tmp_path / "bin" / "sbatch").write_text('#!/bin/sh\necho "$2" > handed-in\necho 7\n')
+    (tmp_path / "bin" / "sbatch").chmod(0o755)
+    done = bertkit(*words, "--submit", *train, **alone)
+    assert "handed in as job 7" in done.stderr, done.stderr
+    assert (tmp_path / "handed-in").read_text() == "run.sbatch\n"

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from bertkit.errors import UserError
 from bertkit.launch import Batch, LaunchPlan, Request, find_launcher
+from bertkit.launching import hand_in
 from bertkit.machine import Core, Machine
-from bertkit_slurm import SlurmLauncher, submit
+from bertkit_slurm import SlurmLauncher
 from conftest import ROOT
 from slurm_stand_in import run_script, slurm
 
@@ -192,20 +193,22 @@ def test_no_batch_setting_adds_a_line(settings: dict) -> None:
 def test_the_job_number_comes_back(slurm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", f"{slurm}:{os.environ['PATH']}")
     monkeypatch.chdir(tmp_path)
-    assert submit(Path("my job.sh")) == "7"
+    assert hand_in(LaunchPlan(("sbatch", "--parsable"), {}, ()), Path("my job.sh")) == "7"
     assert json.loads((tmp_path / "calls.jsonl").read_text())["argv"] == ["--parsable", "my job.sh"]
     monkeypatch.setenv("SBATCH_SAYS", "")
     monkeypatch.setenv("SBATCH_CODE", "1")
     with pytest.raises(UserError, match=r"sbatch refused job.sh: exit status 1; correct"):
-        submit(Path("job.sh"))
+        hand_in(LaunchPlan(("sbatch", "--parsable"), {}, ()), Path("job.sh"))
 
 
 def test_without_sbatch_the_script_is_to_be_handed_in_elsewhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(UserError, match=r"no sbatch on this machine; run `sbatch job\.sh` where Slurm is"):
-        submit(Path("job.sh"))
+    with pytest.raises(
+        UserError, match=r"no sbatch on this machine; run `sbatch job\.sh` where it is, as on a login node"
+    ):
+        hand_in(LaunchPlan(("sbatch", "--parsable"), {}, ()), Path("job.sh"))
 
 
 def test_it_is_found_by_its_name() -> None:
