@@ -6,13 +6,12 @@ import json
 import os
 import shutil
 import signal
-import socket
 import time
 from pathlib import Path
 
 import pytest
 
-from command import checkpoints, events, record, run, updates
+from command import checkpoints, events, record, updates
 from conftest import Run, assert_one_line_error
 from launchers import LAUNCHERS, MPIRUNS, NULL_JOB, USUAL, Started, launchers, ranks_of, wait_until
 
@@ -199,75 +198,3 @@ def test_ranks_of_different_versions_are_refused(tmp_path: Path, sample_dir: Pat
     done = Started(tmp_path, "torchrun", 2, *words, PYTHONPATH=path).finish()
     assert_one_line_error(done, "rank 1 on", "torch = '2.12.1'", "rank 0 on")
     assert not (tmp_path / "run").exists()
-
-
-BAD = {
-    "more processes than cores": (("-n", "999"), ("999", "--oversubscribe")),
-    "no command": (("-n", "2", "--", "trian"), ("trian", "train")),
-    "a port that is taken": (("-n", "2", "--port", "PORT"), ("PORT", "taken")),
-    "inside of another launcher": (("-n", "2"), ("already", "OMPI_COMM_WORLD_SIZE")),
-    "sockets inside of another launcher": (("--mpi-sockets",), ("already", "OMPI_COMM_WORLD_SIZE")),
-    "an unknown rule": (("-n", "2", "--threads", "most"), ("'most'", "share")),
-    "no number of processes": ((), ("-n N", "--mpi-sockets")),
-    "an error of the command's own": (("-n", "2", "--", "train", "-t", "nonesuch"), ("nonesuch", "rank")),
-}
-
-
-@pytest.mark.parametrize("name", BAD)
-def test_bad_input_is_one_line_and_leaves_nothing(name: str, bertkit: Run, tmp_path: Path, sample_dir: Path) -> None:
-    words, expected = BAD[name]
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = str(taken.getsockname()[1])
-        words = tuple(word.replace("PORT", port) for word in words)
-        command = () if "--" in words else ("--", *NULL_JOB, "--data-dir", str(sample_dir), "-o", "run")
-        inside = {"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "0"} if "inside" in name else {}
-        done = bertkit("launch", *words, *command, **inside)
-    assert_one_line_error(done, *(word.replace("PORT", port) for word in expected))
-    assert not (tmp_path / "run").exists()
-
-
-def test_a_dry_run_shows_every_process_and_starts_nothing(tmp_path: Path) -> None:
-    plain = run(tmp_path, "launch", "-n", "2", "--dry-run", "--", "train", "-t", "mrpc", "-o", "run")
-    assert plain.returncode == 0, plain.stderr
-    assert "rank 1 on" in plain.stdout
-    assert "CPUs" in plain.stdout
-    assert "OMP_NUM_THREADS=1" in plain.stdout
-    told = json.loads(run(tmp_path, "launch", "-n", "2", "--dry-run", "--json", "--", "train", "-t", "mrpc").stdout)
-    assert [process["rank"] for process in told["processes"]] == [0, 1]
-    assert told["processes"][0]["place"]["cpus"] != told["processes"][1]["place"]["cpus"]
-    assert not (tmp_path / "run").exists()
-
-
-def test_tagged_lines_and_log_files(tmp_path: Path, sample_dir: Path) -> None:
-    words = (*NULL_JOB, "--data-dir", str(sample_dir), "-o", "run", "--set", "train.steps=2")
-    done = Started(tmp_path, "torchrun", 2, *words, options=("--tag-output", "--logs", "logs")).finish()
-    assert done.returncode == 0, done.stderr
-    assert "[rank 0 on " in done.stderr
-    assert "result on the dev set" in (tmp_path / "logs" / "rank-0.log").read_text()
-
-
-def test_json_on_stdout_is_the_commands_own(tmp_path: Path, sample_dir: Path) -> None:
-    words = (*NULL_JOB, "--data-dir", str(sample_dir), "-o", "run", "--set", "train.steps=2", "--json")
-    done = Started(tmp_path, "torchrun", 2, *words).finish()
-    assert json.loads(done.stdout)["updates"] == 2
-
-
-def test_a_slurm_script_is_written_and_handed_in(bertkit: Run, tmp_path: Path) -> None:
-    words = ("launch", "--slurm", "run.sbatch", "--nodes", "2", "-n", "1", "--sbatch=--time=2:00:00")
-    train = ("--", "train", "-m", "base", "-t", "mrpc")
-    written = bertkit(*words, *train)
-    assert written.returncode == 0, written.stderr
-    assert "hand it in with `sbatch run.sbatch`" in written.stderr
-    script = (tmp_path / "run.sbatch").read_text()
-    assert "#SBATCH --time=2:00:00" in script
-    assert "bertkit.rank train -m base -t mrpc" in script
-    alone = {"PATH": str(tmp_path / "bin")}
-    (tmp_path / "bin").mkdir()
-    assert_one_line_error(bertkit(*words, "--submit", *train, **alone), "no sbatch on this machine")
-    (tmp_path / "bin" / "sbatch").write_text('#!/bin/sh\necho "$2" > handed-in\necho 7\n')
-    (tmp_path / "bin" / "sbatch").chmod(0o755)
-    done = bertkit(*words, "--submit", *train, **alone)
-    assert "handed in as job 7" in done.stderr, done.stderr
-    assert (tmp_path / "handed-in").read_text() == "run.sbatch\n"
