@@ -8,6 +8,9 @@ BERT-base.
 from __future__ import annotations
 
 import ctypes
+import os
+import re
+from collections.abc import Mapping
 
 # malloc.h
 M_TRIM_THRESHOLD = -1  # bytes free at the top of the heap before they go back to the system
@@ -16,8 +19,11 @@ M_MMAP_MAX = -4  # blocks mapped on their own
 NEVER = -1
 
 
-def keep_freed_memory() -> str:
+def keep_freed_memory(env: Mapping[str, str] = os.environ) -> str:
     """Set this for the process. Returns what was done, for the log."""
+    preloaded = re.search(r"(tcmalloc|jemalloc)", env.get("LD_PRELOAD", ""))
+    if preloaded:  # these keep it by themselves, and glibc's settings do not reach them
+        return f"{preloaded[1]} is preloaded"
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):  # not glibc: musl and macOS have none; Windows wants a name

@@ -101,6 +101,7 @@ def test_freed_memory_is_kept() -> None:
 
     from bertkit_cpu.memory import keep_freed_memory
 
+    assert keep_freed_memory({"LD_PRELOAD": "/usr/lib/libtcmalloc_minimal.so.4"}) == "tcmalloc is preloaded"
     if not keep_freed_memory().startswith("freed blocks are kept"):
         pytest.skip("not glibc")
     torch.zeros(64 << 20, dtype=torch.uint8)
