@@ -56,7 +56,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("train")(train.train)
-app.command("launch")(launch.launch)
+# what follows the command to be started is that command's, with or without `--`
+app.command("launch", context_settings={"allow_interspersed_args": False})(launch.launch)
 app.command("evaluate")(evaluate.evaluate)
 app.command("predict")(predict.predict)
 app.command("ask")(ask.ask)

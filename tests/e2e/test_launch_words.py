@@ -45,6 +45,7 @@ def test_a_dry_run_shows_every_process_and_starts_nothing(tmp_path: Path) -> Non
     assert "rank 1 on" in plain.stdout
     assert "CPUs" in plain.stdout
     assert "OMP_NUM_THREADS=1" in plain.stdout
+    assert run(tmp_path, "launch", "-n", "2", "--dry-run", "train", "-t", "mrpc", "-o", "run").stdout == plain.stdout
     told = json.loads(run(tmp_path, "launch", "-n", "2", "--dry-run", "--json", "--", "train", "-t", "mrpc").stdout)
     assert [process["rank"] for process in told["processes"]] == [0, 1]
     assert told["processes"][0]["place"]["cpus"] != told["processes"][1]["place"]["cpus"]
