@@ -62,7 +62,7 @@ def carry_out(request: Request, plan: Plan, way: Way, display: Display) -> int:
         introduce(made, display)
         ended = supervise(made, way.tag, way.grace, way.logs)
         if ended.stopped:
-            display.say(f"stopped{_again(request)}")
+            display.say("; ".join(part for part in ("stopped", _again(request)) if part))
             return 130
         if ended.code == 0 and ended.failure is None:
             return 0
@@ -98,9 +98,7 @@ def explain(ended: Ended, request: Request, program: str) -> JobFailed:
         for line in ended.launcher_lines:
             print(line, file=sys.stderr)
         how = "" if ended.code == NOT_ALL else f" with exit code {ended.code}"
-        return JobFailed(
-            f"{Path(program).name} ended{how} before all ranks had said how they ended", _again(request)[2:]
-        )
+        return JobFailed(f"{Path(program).name} ended{how} before all ranks had said how they ended", _again(request))
     where = f"rank {failure.rank} on {failure.host}"
     said = next((line for line in reversed(failure.tail) if line.startswith("bertkit: ")), "")
     still = f"; {ended.still}" if ended.still and failure.code == PeersLost.exit_code else ""
@@ -108,13 +106,13 @@ def explain(ended: Ended, request: Request, program: str) -> JobFailed:
         said = said.removeprefix("bertkit: ").removeprefix(f"rank {failure.rank} ")
         if failure.code == 2:  # wrongly used: there is nothing to go on with
             return JobFailed(f"{where}: {said}", exit_code=2)
-        return JobFailed(f"{where}: {said}{still}", _again(request)[2:])
-    return JobFailed(f"{where} failed first: {failure.text}{still}", _again(request)[2:])
+        return JobFailed(f"{where}: {said}{still}", _again(request))
+    return JobFailed(f"{where} failed first: {failure.text}{still}", _again(request))
 
 
 def _again(request: Request) -> str:
     resumes = request.command[0] == "train"
-    return "; the same command with --resume goes on from the last checkpoint" if resumes else ""
+    return "the same command with --resume goes on from the last checkpoint" if resumes else ""
 
 
 def show_tail(failure: Failure | None, way: Way, display: Display) -> None:

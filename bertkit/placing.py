@@ -18,6 +18,7 @@ LIBRARY_FOLDERS = tuple(
     for name in """/usr/local/lib /usr/local/lib64 /usr/lib/x86_64-linux-gnu /usr/lib/aarch64-linux-gnu /usr/lib64
     /usr/lib /lib64 /lib /opt/homebrew/lib""".split()
 )
+PLACES = "BERTKIT_PLACES"  # the variable that tells each process its place, as `format_places` writes them
 _ALLOCATORS = {
     "tcmalloc": ("libtcmalloc.so*", "libtcmalloc_minimal.so*"),
     "jemalloc": ("libjemalloc.so*",),

@@ -9,7 +9,6 @@ local rank, and runs `bertkit train …`. Every line comes out as `[rank 3 on ho
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import platform
 import shutil
@@ -25,7 +24,8 @@ from typing import BinaryIO
 
 from bertkit.errors import PeersLost, UserError
 from bertkit.launch import Place
-from bertkit.placing import parse_places
+from bertkit.placing import PLACES, parse_places
+from bertkit.process_tree import die_with_parent, state
 from bertkit.world import World, from_env
 
 STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)  # each means: save and end
@@ -33,7 +33,6 @@ DAEMONS = ("orted", "prted", "hydra_pmi_proxy")  # what an mpirun has on every o
 DAEMON_SECONDS = 5.0
 STOPPED_SECONDS = 5.0  # that a process stands still before it is said
 PEERS_LOST = PeersLost.exit_code
-_PR_SET_PDEATHSIG = 1  # Linux, prctl(2)
 
 
 def main(words: Sequence[str]) -> int:
@@ -46,7 +45,7 @@ def main(words: Sequence[str]) -> int:
     if warning:
         _write(sys.stderr.buffer, f"{label} warning: {warning}\n".encode())
     command = [*prefix, sys.executable, "-m", "bertkit", *words]
-    env = {name: value for name, value in os.environ.items() if name != "BERTKIT_PLACES"}
+    env = {name: value for name, value in os.environ.items() if name != PLACES}
     child = subprocess.Popen(
         command,
         env=env | {"PYTHONUNBUFFERED": "1"},
@@ -66,15 +65,15 @@ def main(words: Sequence[str]) -> int:
 
 def my_place(world: World, env: Mapping[str, str]) -> tuple[Place, str]:
     """What this rank is bound to, and what is odd about it; an unbound place where the launcher binds by itself."""
-    text = env.get("BERTKIT_PLACES", "")
+    text = env.get(PLACES, "")
     if not text:
         return Place(), ""
     try:
         places = parse_places(text)
     except ValueError as error:
-        return Place(), f"BERTKIT_PLACES is not understood and was ignored: {error}"
+        return Place(), f"{PLACES} is not understood and was ignored: {error}"
     if world.local_rank >= len(places):
-        return Place(), f"BERTKIT_PLACES has no place for local rank {world.local_rank}; it is not bound"
+        return Place(), f"{PLACES} has no place for local rank {world.local_rank}; it is not bound"
     return places[world.local_rank], ""
 
 
@@ -93,13 +92,6 @@ def bind(place: Place) -> list[str]:
     return prefix if allowed else []
 
 
-def die_with_parent() -> None:
-    """Linux: be killed when the parent is, so that no rank outlives its launcher. Elsewhere nothing."""
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError, AttributeError):
-            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-
-
 def _prepare_child() -> None:
     """Slurm signals every process of a step: SIGUSR1 must not kill the child, which gets SIGTERM from us instead."""
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
@@ -116,7 +108,7 @@ def _passing_on(child: subprocess.Popen[bytes], label: str) -> Iterator[list[int
 
     def stop(number: int, frame: FrameType | None) -> None:
         with contextlib.suppress(ProcessLookupError):
-            if _state(child.pid) == "T":  # it heeds nothing else
+            if state(child.pid) == "T":  # it heeds nothing else
                 still.append(child.pid)
                 child.kill()
             child.send_signal(signal.SIGTERM)
@@ -149,7 +141,7 @@ def _watch(child: subprocess.Popen[bytes], label: str) -> int:
         try:
             return child.wait(timeout=1)
         except subprocess.TimeoutExpired:
-            still = _state(child.pid) == "T"
+            still = state(child.pid) == "T"
         if not still:
             since = None
         elif since is None:
@@ -157,14 +149,6 @@ def _watch(child: subprocess.Popen[bytes], label: str) -> int:
         elif time.monotonic() - since >= STOPPED_SECONDS:
             since = float("inf")  # said once
             _write(sys.stderr.buffer, f"{label}? is stopped by a signal (SIGSTOP); the other ranks wait\n".encode())
-
-
-def _state(pid: int) -> str:
-    """The process's state letter on Linux, T: stopped; "" where it cannot be known."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
-    except (OSError, IndexError):
-        return ""
 
 
 def _report(code: int, label: str, reason: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import re
 import signal
@@ -20,10 +19,10 @@ from typing import IO
 
 from bertkit.errors import PeersLost, UserError
 from bertkit.launch import LaunchPlan
+from bertkit.process_tree import adopt_orphans, children
 
 LINE = re.compile(r"\[rank (\d+) on ([^\]]*)\]([!?=]?) (.*)", re.DOTALL)  # as bertkit/rank.py writes it
 TAIL = 15  # last lines of a rank that are kept
-_PR_SET_CHILD_SUBREAPER = 36  # Linux, prctl(2)
 POLL = 0.1  # seconds
 NOT_ALL = -1
 STOP_CODES = (130, 143)  # of a rank that was asked to stop
@@ -98,11 +97,8 @@ class Follower:
     def first(self, stopped: bool) -> Failure | None:
         """The failure that the others follow from, as far as can be told."""
         causes = [f for f in self.failures if f.code != PeersLost.exit_code and not (stopped and f.code in STOP_CODES)]
-        killed_by_launcher = [f for f in causes if f.code in (128 + signal.SIGTERM,)]
-        for group in ([f for f in causes if f not in killed_by_launcher], causes, [] if stopped else self.failures):
-            if group:
-                return group[0]
-        return None
+        not_told_to_end = [f for f in causes if f.code != 128 + signal.SIGTERM]
+        return next(iter([*not_told_to_end, *causes, *([] if stopped else self.failures)]), None)
 
 
 def _show(text: str, stream: IO[str]) -> None:
@@ -117,7 +113,8 @@ def supervise(plan: LaunchPlan, tag: bool, grace: float, folder: Path | None = N
     failure of a rank where the starting program does not end the others by then.
     """
     follower = Follower(tag, folder)
-    alone = _adopt()
+    adopt_orphans()
+    before = frozenset(children(os.getpid()))
     try:
         process = subprocess.Popen(
             plan.argv,
@@ -139,7 +136,7 @@ def supervise(plan: LaunchPlan, tag: bool, grace: float, folder: Path | None = N
         reader.start()
     with _catching() as caught:
         _wait(process, plan.stop_signal, caught, follower, grace)
-    _sweep(process.pid, alone)
+    _sweep(process.pid, before)
     for reader in readers:
         reader.join(timeout=3)
     stopped = bool(caught)
@@ -173,12 +170,12 @@ def _wait(
     process: subprocess.Popen[str], stop_signal: int, caught: list[int], follower: Follower, grace: float
 ) -> None:
     """Until the process has ended; first by itself, then as the signals say, then by force."""
-    asked, deadline = 0, float("inf")
+    asked, deadline = False, float("inf")
     while process.poll() is None:
         now = time.monotonic()
         if caught and not asked:
             _signal(process.pid, stop_signal)
-            asked, deadline = 1, now + grace
+            asked, deadline = True, now + grace
         if follower.failures and deadline == float("inf"):
             deadline = now + grace
         if len(caught) > 1 or now > deadline:
@@ -207,33 +204,12 @@ def _signal_group(group: int) -> None:
         os.killpg(group, signal.SIGKILL)
 
 
-def _adopt() -> frozenset[int]:
-    """Linux: from now on processes below this one whose parent ends become its children, so that it can find them.
-
-    Returns the children that it has already.
-    """
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError, AttributeError):
-            ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    return frozenset(_children(os.getpid()))
-
-
 def _sweep(group: int, spared: frozenset[int]) -> None:
     """Kill what is left below the starting program, in whatever group or session: ssh in one of its own, say."""
     _signal_group(group)
     end = time.monotonic() + 5
-    while (left := set(_children(os.getpid())) - spared) and time.monotonic() < end:
+    while (left := set(children(os.getpid())) - spared) and time.monotonic() < end:
         for pid in left:
             _signal(pid, signal.SIGKILL)
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(pid, 0)  # its own children are ours then
-
-
-def _children(parent: int) -> list[int]:
-    """The processes that have this parent; none where the system does not say."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError, IndexError):
-            if int((path / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()[1]) == parent:
-                found.append(int(path.name))
-    return found

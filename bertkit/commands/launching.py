@@ -75,7 +75,7 @@ def run_launch(words: Words) -> int:
         elif words.dry_run:
             print("\n".join(show(made)))
         if words.slurm and not words.dry_run:
-            _hand_in(words, made, display)
+            _hand_in(made, words.slurm, words.submit, display)
         return 0
     launcher.check(request, os.environ)
     way = Way(words.tag_output, words.grace, words.max_restarts, words.logs)
@@ -147,12 +147,10 @@ def _backend(command: Sequence[str]) -> Choice:
     return choose(name)
 
 
-def _hand_in(words: Words, plan: LaunchPlan, display: Display) -> None:
+def _hand_in(plan: LaunchPlan, path: Path, submit: bool, display: Display) -> None:
     """Write the script; with --submit give it to the program that the plan names."""
-    if words.slurm is None:
-        return
-    write_text(words.slurm, plan.script)
-    if words.submit:
-        display.say(f"handed in as job {hand_in(plan, words.slurm)}")
+    write_text(path, plan.script)
+    if submit:
+        display.say(f"handed in as job {hand_in(plan, path)}")
     else:
-        display.say(f"written: {words.slurm}; hand it in with `{shlex.join([plan.argv[0], str(words.slurm)])}`")
+        display.say(f"written: {path}; hand it in with `{shlex.join([plan.argv[0], str(path)])}`")

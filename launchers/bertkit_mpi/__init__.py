@@ -32,10 +32,10 @@ class MpiLauncher:
         found = probe(env, request.python)
         if not request.port and not env.get("MASTER_PORT"):
             request = replace(request, port=free_port(0))
-        library = own_library(found)
-        if library and not env.get(LIBRARY):
-            request = replace(request, forward=(*request.forward, LIBRARY))
-            env = {**env, LIBRARY: library}
+        library = "" if env.get(LIBRARY) else own_library(found)
+        added = {LIBRARY: library} if library else {}
+        request = replace(request, forward=(*request.forward, *added))
+        env = {**env, **added}
         plan = mpi_plan(
             request,
             machine,
@@ -45,5 +45,4 @@ class MpiLauncher:
             allocator=find_allocator(request.allocator),
             numactl=shutil.which("numactl", path=env.get("PATH")) is not None,
         )
-        added = {LIBRARY: library} if library and env.get(LIBRARY) == library else {}
         return replace(plan, env={**plan.env, **added}, notes=(f"{found.words}, {found.path}", *plan.notes))

@@ -9,13 +9,12 @@ from dataclasses import replace
 from bertkit.errors import UserError
 from bertkit.launch import LaunchPlan, Place, Process, Request, rank_command, refuse_nested
 from bertkit.machine import Machine
-from bertkit.placing import format_places, places, rank_env, thread_count
+from bertkit.placing import PLACES, format_places, places, rank_env, thread_count
 from bertkit_mpi.hydra import intel, mpich
 from bertkit_mpi.job import Job, Line
 from bertkit_mpi.mpirun import Flavour, Mpirun
 from bertkit_mpi.open_mpi import open_mpi_4, open_mpi_5
 
-PLACES = "BERTKIT_PLACES"
 DEFAULT_PORT = "29500"  # torchrun's
 # What a rank on another host needs of this environment to find the same programs, and bertkit's and OpenMP's own.
 PATHS = ("PATH", "LD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV")

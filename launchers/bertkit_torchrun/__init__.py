@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from bertkit.errors import UserError
 from bertkit.launch import LaunchPlan, Process, Request, rank_command, refuse_nested
 from bertkit.machine import Machine
-from bertkit.placing import find_allocator, format_places, places, rank_env, thread_count
+from bertkit.placing import PLACES, find_allocator, format_places, places, rank_env, thread_count
 
 SHUTDOWN_SECONDS = 120  # to save a checkpoint of a large model on a slow disk
 HERE = "127.0.0.1"
@@ -43,7 +43,7 @@ class TorchrunLauncher:
         threads, reason = min(counted)  # torchrun gives every worker the same environment
         added = {
             **rank_env(threads, find_allocator(request.allocator)),
-            "BERTKIT_PLACES": format_places(found),
+            PLACES: format_places(found),
             "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(SHUTDOWN_SECONDS),
         }
         argv = rank_command(request)
