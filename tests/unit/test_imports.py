@@ -33,7 +33,8 @@ VENDORS_OWN = {
 # From the bottom up; a module imports from its own layer and those below it. A new module needs its place here.
 LAYERS = {
     "ground": "bertkit errors",
-    "values": "cpu_lists disk hosts hwloc launch machine model_config placing prefetch process_tree sums watchdog world",
+    "values": """
+        cpu_lists disk hosts hwloc launch machine model_config placing prefetch process_tree sums watchdog world""",
     "seam": "backend",
     "material": """
         checkpoint collectives display downloads features flops layouts lengths log meter parameters pretrained recipe
