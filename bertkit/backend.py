@@ -41,7 +41,10 @@ class Update:
 
 @dataclass(frozen=True)
 class OptimizerSpec:
-    """AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101). Without `bias_correction` it is the BERT paper's Adam."""
+    """AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101), or LAMB (You et al. 2019, arXiv:1904.00962) after clipping.
+
+    Without `bias_correction` AdamW is the BERT paper's Adam.
+    """
 
     beta1: float = 0.9
     beta2: float = 0.999
@@ -49,6 +52,32 @@ class OptimizerSpec:
     weight_decay: float = 0.01  # decoupled; not on biases and LayerNorm scales
     bias_correction: bool = True
     clip_norm: float = 1.0  # global L2 norm over all parameters, after accumulation; 0: no clipping
+    algorithm: Literal["adamw", "lamb"] = "adamw"
+    trust_ratio: Literal["decayed", "all"] = "decayed"  # LAMB: only where there is weight decay, or everywhere (NVLAMB)
+
+
+@dataclass(frozen=True)
+class LossScaling:
+    """fp16: the loss is multiplied so that small gradients do not vanish (Micikevicius et al. 2017, arXiv:1710.03740).
+
+    An update with a gradient that is not finite is left out.
+    """
+
+    initial: float = 65536.0
+    dynamic: bool = True  # halved after an overflow, doubled after `grow_after` updates without one
+    grow_after: int = 2000
+    floor: float = 1.0
+    patience: int = 20  # overflows in a row that end the run
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a run's batches have at the most; a chip that needs few shapes plans them by it."""
+
+    sequences: int  # of a micro-batch
+    longest: int  # tokens of a sequence
+    answers: int  # sequences of a batch that is only predicted
+    masked: int = 0  # positions of a micro-batch
 
 
 @dataclass(frozen=True)
@@ -75,6 +104,8 @@ class Job:
     layout: LayoutKind | Literal["auto"] = "auto"
     settings: Mapping[str, str | int | float | bool] = field(default_factory=dict)  # of the backend's card, all of them
     exchange: Exchange = Exchange()
+    loss_scaling: LossScaling = LossScaling()  # where the precision is fp16
+    limits: Limits | None = None  # None: not known
 
 
 @dataclass(frozen=True)
@@ -88,9 +119,13 @@ class Peak:
 class Engine(Protocol):
     """What computes, on one rank."""
 
+    def stage(self, update: Update) -> Update:
+        """Whatever can be done for an update ahead of it; called in a thread of its own. `train_step` also takes
+        updates that were not staged."""
+
     def train_step(self, update: Update, learning_rate: float) -> Scalars:
         """One optimizer update. Returns at least `loss` (global mean), `grad_norm` (before clipping) and
-        `slots` (token places computed on this rank, padding included)."""
+        `slots` (token places computed on this rank, padding included); with loss scaling also `loss_scale`."""
 
     def predict(self, batch: Batch) -> Arrays:
         """The head's logits, float32. classification, regression: logits (B, C) · span: start_logits and
@@ -112,7 +147,9 @@ class Engine(Protocol):
         """(N_r, …) of every rank r -> (sum N_r, …) on each rank, in rank order. A collective."""
 
     def synchronize(self) -> None:
-        """Wait for the device. Timers call it; training does not."""
+        """Wait for the device. Timers and logs call it; training does not.
+
+        Raises UserError where the device found meanwhile that it cannot go on, as after many overflows."""
 
     def describe(self) -> Mapping[str, str]:
         """What was chosen and why: device, kernels, dtypes, threads. For the log and the record."""

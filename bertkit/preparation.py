@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bertkit.backend import PRECISIONS, Backend, Exchange, Job, OptimizerSpec, Precision
+from bertkit.backend import PRECISIONS, Backend, Exchange, Job, Limits, LossScaling, OptimizerSpec, Precision
 from bertkit.errors import UserError, nearest
 from bertkit.model_config import ModelConfig
 from bertkit.pretrained import Source, find_source, starting_weights
@@ -77,6 +77,8 @@ def prepare(recipe: Recipe, say: Say, progress: Progress) -> Prepared:
         recipe.model.layout,
         target.settings,
         exchange(recipe),
+        loss_scaling(recipe),
+        limits(recipe, [train, *dev]),
     )
     return Prepared(recipe, target.choice, target.precision, target.reason, task, source, fit, job, train, tuple(dev))
 
@@ -194,7 +196,27 @@ def optimizer_spec(recipe: Recipe) -> OptimizerSpec:
         section.weight_decay,
         section.bias_correction,
         section.clip_norm,
+        section.name,
+        section.trust_ratio,
     )
+
+
+def loss_scaling(recipe: Recipe) -> LossScaling:
+    section = recipe.loss_scaling
+    return LossScaling(section.initial, section.dynamic, section.grow_after, section.floor, section.patience)
+
+
+def limits(recipe: Recipe, parts: Sequence[Part]) -> Limits:
+    """What the batches of a run over these parts have at the most."""
+    longest = max((int(part.features.lengths.max(initial=1)) for part in parts), default=1)
+    sequences = limit_sequences(recipe.train.batch_size, recipe.train.micro_batch_size)
+    return Limits(sequences, longest, recipe.evaluation.batch_size)
+
+
+def limit_sequences(share: int, micro: int) -> int:
+    """Most sequences that a rank computes at once of its share of the batch; `micro` 0: all."""
+    micro_batches = -(-share // micro) if micro else 1
+    return -(-share // micro_batches)
 
 
 def exchange(recipe: Recipe) -> Exchange:

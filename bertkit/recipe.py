@@ -82,6 +82,10 @@ class TrainSection:
 
 @dataclass(frozen=True, config=_STRICT)
 class OptimizerSection:
+    name: Literal["adamw", "lamb"] = Field(default="adamw", description="the algorithm; lamb is for large batches")
+    trust_ratio: Literal["decayed", "all"] = Field(
+        default="decayed", description="lamb: scale the step of tensors with weight decay, or of all (NVLAMB)"
+    )
     learning_rate: Annotated[float, Field(ge=0)] = Field(default=5e-5, description="peak learning rate")
     weight_decay: Annotated[float, Field(ge=0)] = Field(
         default=0.01, description="decoupled; not on biases and LayerNorm"
@@ -93,6 +97,15 @@ class OptimizerSection:
     clip_norm: Annotated[float, Field(ge=0)] = Field(
         default=1.0, description="global gradient norm at the most; 0: no clipping"
     )
+
+
+@dataclass(frozen=True, config=_STRICT)
+class LossScalingSection:
+    initial: Annotated[float, Field(gt=0)] = Field(default=65536.0, description="what an fp16 loss is multiplied by")
+    dynamic: bool = Field(default=True, description="false: the factor stays; true: it follows the overflows")
+    grow_after: Positive = Field(default=2000, description="updates without an overflow after which it is doubled")
+    floor: Annotated[float, Field(gt=0)] = Field(default=1.0, description="the factor is never less")
+    patience: Positive = Field(default=20, description="overflows in a row that end the run")
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -175,6 +188,7 @@ class Recipe:
     data: DataSection = DataSection()
     train: TrainSection = TrainSection()
     optimizer: OptimizerSection = OptimizerSection()
+    loss_scaling: LossScalingSection = LossScalingSection()
     schedule: ScheduleSection = ScheduleSection()
     evaluation: EvaluationSection = EvaluationSection()
     answers: AnswersSection = AnswersSection()

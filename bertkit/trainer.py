@@ -43,7 +43,8 @@ class Logged:
     step: int
     learning_rate: float
     loss: float
-    grad_norm: float
+    grad_norm: float  # not finite where the update was left out for an overflow
+    loss_scale: float | None = None  # where the loss is scaled
 
 
 class Watch(Protocol):
@@ -65,7 +66,7 @@ class Watch(Protocol):
 def fit(engine: Engine, updates: Iterable[Update], plan: Plan, meter: Meter, watch: Watch) -> bool:
     """Drive `engine` over `updates`. Returns whether the plan was carried out; False: a stop was asked for."""
     pending: list[tuple[int, float, Scalars]] = []
-    for update in meter.timed(ahead(updates)):
+    for update in meter.timed(ahead(map(engine.stage, updates))):
         learning_rate = plan.learning_rate(update.step)
         scalars = engine.train_step(update, learning_rate)
         meter.count(update, float(scalars["slots"]))
@@ -89,7 +90,8 @@ def fit(engine: Engine, updates: Iterable[Update], plan: Plan, meter: Meter, wat
 
 
 def _on_host(step: int, learning_rate: float, scalars: Scalars) -> Logged:
-    return Logged(step, learning_rate, float(scalars["loss"]), float(scalars["grad_norm"]))
+    scale = float(scalars["loss_scale"]) if "loss_scale" in scalars else None
+    return Logged(step, learning_rate, float(scalars["loss"]), float(scalars["grad_norm"]), scale)
 
 
 def predict(

@@ -126,7 +126,7 @@ class Training:
 
     def logged(self, done: list[Logged]) -> None:
         for one in done:
-            self.log.write("update", **dataclasses.asdict(one))
+            self.log.write("update", **{name: v for name, v in dataclasses.asdict(one).items() if v is not None})
             if not math.isfinite(one.loss):
                 raise UserError(
                     f"the loss is {one.loss} at update {one.step}",

@@ -27,6 +27,9 @@ class NullEngine:
         self.seen = 0
         self.steps = 0
 
+    def stage(self, update: Update) -> Update:
+        return update
+
     def train_step(self, update: Update, learning_rate: float) -> Scalars:
         time.sleep(float(self.job.settings.get("step_seconds", 0.0)))
         for batch in update.micro_batches:

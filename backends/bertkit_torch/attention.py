@@ -22,6 +22,17 @@ from bertkit_torch.placement import Heads, Move, Rows
 
 
 @dataclass(frozen=True)
+class InGroups:
+    """Rows of like lengths, one product for each group: for chips on which shapes may differ from batch to batch."""
+
+    heads: Heads
+    whole = False
+
+    def __call__(self, parts: tuple[Tensor, ...], drop: Dropout, rate: float, dtype: torch.dtype) -> Tensor:
+        return attend(parts, self.heads, drop, rate, dtype)
+
+
+@dataclass(frozen=True)
 class _Plan:
     heads: Heads
     drop: Dropout

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from bertkit.backend import Job, LayoutKind, OptimizerSpec, Peak, Precision
 from bertkit.layouts import Grain
 from bertkit.world import World
 from bertkit_torch.dropout import Mask, torch_masks
-from bertkit_torch.optimizer import AdamW
+from bertkit_torch.lamb import Lamb
+from bertkit_torch.optimizer import AdamW, Optimizer
+from bertkit_torch.row_attention import InRows, InStretches, sdpa, stretches_by_mask
+from bertkit_torch.seen import Attention
 from bertkit_torch.weights import ComputeWeights
 
 PEAK_SECONDS = 0.5  # spent on measuring the dense rate at the end of a run
@@ -25,6 +29,10 @@ class Device:
     collectives = "gloo"  # torch.distributed's name of the vendor's library
     layout: LayoutKind = "padded"  # what `auto` means here
     grain = Grain()  # of unpadded batches
+    static = False  # whether batches are brought to a few fixed sizes; what follows is for such chips
+    flat = False  # one row of ragged stretches, for a kernel that takes them; else rows with a mask
+    kernel = "scaled_dot_product_attention"  # attention's, in words
+    recompute = False  # layers are computed again in backward, instead of kept
 
     def open(self, job: Job, world: World) -> torch.device:
         """Choose the device of this process; called once, before anything is put on it."""
@@ -34,9 +42,7 @@ class Device:
         """What the dense layers compute in; the masters stay float32."""
         return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision, torch.float32)
 
-    def compute_weights(
-        self, masters: Mapping[str, torch.Tensor], dtype: torch.dtype, *, training: bool
-    ) -> ComputeWeights:
+    def compute_weights(self, masters: Mapping[str, Tensor], dtype: torch.dtype, *, training: bool) -> ComputeWeights:
         """The weights of one update's forward passes, or of all until the next update, and the products with them."""
         return ComputeWeights(masters, dtype)
 
@@ -44,15 +50,42 @@ class Device:
         """Dropout masks of one forward pass."""
         return torch_masks(key, device)
 
-    def optimizer(self, parameters: Mapping[str, nn.Parameter], spec: OptimizerSpec) -> AdamW:
-        return AdamW(parameters, spec)
+    def optimizer(self, parameters: Mapping[str, nn.Parameter], spec: OptimizerSpec) -> Optimizer:
+        return Lamb(parameters, spec) if spec.algorithm == "lamb" else AdamW(parameters, spec)
 
-    def clip_grad_norm(self, parameters: list[nn.Parameter], most: float) -> torch.Tensor:
+    def autocast(self, precision: Precision) -> AbstractContextManager[object]:
+        """Around a forward pass and its loss, for a chip whose own lists say which operators compute in `precision`."""
+        return nullcontext()
+
+    def in_rows(self, allowed: Tensor, heads: int) -> Attention:
+        """Attention in rows of one width; `allowed` (R, 1, S, S) says who sees whom."""
+        return InRows(allowed, heads, sdpa)
+
+    def in_stretches(self, bounds: Tensor, longest: int, heads: int) -> Attention:
+        """Attention within the ragged stretches of one row that `bounds` (K + 1,) int32 cuts."""
+        return InStretches(bounds, longest, heads, stretches_by_mask)
+
+    def compile(self, layer: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        """The encoder layer's function, made faster where this chip has a compiler."""
+        return layer
+
+    def seed(self, number: int) -> None:
+        """Of the generator that this device's own dropout draws from."""
+        torch.manual_seed(number)
+
+    def pin(self, host: Tensor) -> Tensor:
+        """A host tensor where the device can fetch it from without a stop; called in the thread that works ahead."""
+        return host
+
+    def upload(self, host: Tensor, where: torch.device) -> Tensor:
+        return host.to(where, non_blocking=True)
+
+    def clip_grad_norm(self, parameters: list[nn.Parameter], most: float) -> Tensor:
         """Scale all gradients so that their global L2 norm is `most` at the most; returns the norm before that."""
         return nn.utils.clip_grad_norm_(parameters, most if most > 0 else float("inf"))
 
     def step_boundary(self) -> None:
-        """After backward and after the update: a lazy backend starts its work here."""
+        """After each backward pass and after the update: a lazy backend starts its work here."""
 
     def synchronize(self) -> None:
         """Wait until all work given to the device is done."""

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 Shape = tuple[int, ...]
 Mask = Callable[[Shape, torch.dtype, float], tuple[Tensor, float]]  # (shape, dtype, rate) -> 0 or 1 each, the scale
@@ -37,6 +38,30 @@ class Dropout:
         if self.mask is None or rate == 0.0:
             return residual + values
         return _drop(residual, values, *self.mask(tuple(values.shape), values.dtype, rate))
+
+    @property
+    def on(self) -> bool:
+        return self.mask is not None
+
+
+@dataclass(frozen=True)
+class DeviceDropout(Dropout):
+    """By torch's own kernels, from the device's generator, which the engine seeds before each forward pass.
+
+    Compilers, captured graphs and attention kernels take it as it is; masks of ours would be a tensor each.
+    """
+
+    active: bool = True
+
+    def __call__(self, values: Tensor, rate: float) -> Tensor:
+        return functional.dropout(values, rate) if self.active and rate > 0 else values
+
+    def add(self, residual: Tensor, values: Tensor, rate: float) -> Tensor:
+        return residual + self(values, rate)
+
+    @property
+    def on(self) -> bool:
+        return self.active
 
 
 def _drop(residual: Tensor | None, values: Tensor, kept: Tensor, scale: float) -> Tensor:

@@ -10,17 +10,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bertkit.backend import Arrays, Batch, Job, LayoutKind, Peak, Scalars, Update
+from bertkit.backend import Arrays, Batch, Job, Peak, Scalars, Update
 from bertkit.errors import UserError
-from bertkit.layouts import Layout, lay_out
 from bertkit.world import World
-from bertkit_torch.bert import Bert, Outputs
+from bertkit_torch.bert import Bert
 from bertkit_torch.device import Device
-from bertkit_torch.dropout import Dropout, stream_key
-from bertkit_torch.losses import loss
-from bertkit_torch.optimizer import AdamW, read
-from bertkit_torch.placement import place
+from bertkit_torch.dropout import stream_key
+from bertkit_torch.gradients import FlatGradients, Gradients
+from bertkit_torch.optimizer import Optimizer, read
+from bertkit_torch.ragged import RaggedPasses
 from bertkit_torch.ranks import Ranks
+from bertkit_torch.scaling import LossScaler
+from bertkit_torch.static import StaticPasses
 from bertkit_torch.weights import ComputeWeights
 
 
@@ -33,16 +34,27 @@ class TorchEngine:
         self.world = world
         self.place = device.open(job, world)
         self.dtype = device.compute_dtype(job.precision)
-        self.layout: LayoutKind = device.layout if job.layout == "auto" else job.layout
         self.model = Bert(job.model, job.head, job.weights).to(self.place)
         self.parameters = dict(self.model.named_parameters())
-        self.ranks = Ranks(world, device.collectives, self.place, list(self.parameters.values()), job.exchange)
+        self.gradients = FlatGradients(self.parameters) if device.static else Gradients(self.parameters)
+        self.ranks = Ranks(world, device.collectives, self.place, self.gradients, job.exchange)
+        self.scaler = LossScaler(job.loss_scaling, self.place) if job.precision == "fp16" else None
         self._inference: ComputeWeights | None = None
+        self._warm: set[bool] = set()  # whether training, whether answers
 
     @functools.cached_property
-    def optimizer(self) -> AdamW:
+    def passes(self) -> RaggedPasses | StaticPasses:
+        if self.device.static:
+            return StaticPasses(self.device, self.job, self.place, self.parameters)
+        return RaggedPasses(self.device, self.job, self.place, self.model)
+
+    @functools.cached_property
+    def optimizer(self) -> Optimizer:
         """Made when it is first needed: torch's optimizers take two seconds to import, which no answer waits for."""
         return self.device.optimizer(self.parameters, self.job.optimizer)
+
+    def stage(self, update: Update) -> Update:
+        return self.passes.stage(update)
 
     def train_step(self, update: Update, learning_rate: float) -> Scalars:
         if self.job.precision == "int8":
@@ -50,77 +62,71 @@ class TorchEngine:
         self._inference = None
         self.ranks.begin(update.step)
         weights = self.device.compute_weights(self.parameters, self.dtype, training=True)
+        self._warm_up(weights, training=True)
         total = torch.zeros((), device=self.place)
         slots = 0
         for number, batch in enumerate(update.micro_batches):
             if len(batch["cu_seqlens"]) == 1:  # this rank has no sequence in this micro-batch
                 continue
-            layout = lay_out(batch, self.layout, grain=self.device.grain)
-            slots += layout.slots
-            value = self._loss(weights, batch, layout, update, number)
+            key = stream_key(self.job.seed, update.step, self.world.rank, number)
+            value, places = self.passes.loss(weights, batch, update, key)
+            slots += places
             if number == len(update.micro_batches) - 1:
                 self.ranks.arm()
-            value.backward()  # type: ignore[no-untyped-call]  # torch 2.13 leaves it untyped
+            scaled = value if self.scaler is None else value * self.scaler.factor
+            scaled.backward()  # type: ignore[no-untyped-call]  # torch 2.13 leaves it untyped
             total += value.detach()
-        self.device.step_boundary()
+            self.device.step_boundary()
         total, norm = self._update(total, learning_rate)
         self.device.step_boundary()
         scalars: dict[str, SupportsFloat] = {"loss": total, "grad_norm": norm, "slots": slots}
-        return scalars
+        return scalars if self.scaler is None else scalars | {"loss_scale": self.scaler.factor}
 
-    def _loss(self, weights: ComputeWeights, batch: Batch, layout: Layout, update: Update, number: int) -> Tensor:
-        key = stream_key(self.job.seed, update.step, self.world.rank, number)
-        outputs = self._forward(weights, batch, layout, Dropout(self.device.masks(key, self.place)))
-        return loss(self.job.head.kind, outputs, self._tensors(batch), update.label_counts)
+    def _warm_up(self, weights: ComputeWeights, training: bool) -> None:
+        """Once before the first update and once before the first answer, where batches have fixed sizes."""
+        if training in self._warm or not isinstance(self.passes, StaticPasses):
+            return
+        self._warm.add(training)
+        self.passes.warm_up(weights, training)
+        if training:
+            self.gradients.clear()
 
     def _update(self, total: Tensor, learning_rate: float) -> tuple[Tensor, Tensor]:
         """Sum gradients and loss over the ranks, clip, step. Returns the loss and the norm before clipping."""
-        parameters = list(self.parameters.values())
-        for parameter in parameters:
-            if parameter.grad is None:  # a rank without a sequence still meets the others
-                parameter.grad = torch.zeros_like(parameter)
+        self.gradients.complete()  # a rank without a sequence still meets the others
         total = self.ranks.sum_(total)
-        norm = self.device.clip_grad_norm(parameters, self.job.optimizer.clip_norm)
-        self.optimizer.step(learning_rate)
-        for parameter in parameters:
-            parameter.grad = None
+        most = 0.0 if self.optimizer.clips else self.job.optimizer.clip_norm
+        if self.scaler is None:
+            norm = self.device.clip_grad_norm(self.gradients.parameters, most)
+            self.optimizer.step(learning_rate)
+        else:
+            norm, left_out = self.scaler.settle(self.gradients, most)
+            self.optimizer.step(learning_rate, left_out)
+        self.gradients.clear()
         return total, norm
 
     def predict(self, batch: Batch) -> Arrays:
         with torch.no_grad():
             if self._inference is None:
                 self._inference = self.device.compute_weights(self.parameters, self.dtype, training=False)
-            layout = lay_out(batch, self.layout, grain=self.device.grain)
-            outputs = self._forward(self._inference, batch, layout, Dropout())
-        return {name: tensor.float().cpu().numpy() for name, tensor in outputs.items()}
+            self._warm_up(self._inference, training=False)
+            return self.passes.predict(self._inference, batch)
 
     def slots(self, lengths: np.ndarray) -> int:
-        nothing = np.zeros(int(lengths.sum()), np.int32)
-        starts = np.concatenate([[0], np.cumsum(lengths)])
-        batch = {"input_ids": nothing, "token_type_ids": nothing, "cu_seqlens": starts}
-        return lay_out(batch, self.layout, grain=self.device.grain).slots
-
-    def _forward(self, weights: ComputeWeights, batch: Batch, layout: Layout, drop: Dropout) -> Outputs:
-        kind, heads = self.job.head.kind, self.job.model.num_attention_heads
-        outputs: Outputs = self.model(weights, place(layout, batch, kind, heads, self.place, self.dtype), drop)
-        return outputs
-
-    def _tensors(self, batch: Batch) -> dict[str, Tensor]:
-        """What the losses read of the batch, on the device."""
-        skipped = ("input_ids", "token_type_ids", "example_ids")
-        arrays = {name: array for name, array in batch.items() if name not in skipped}
-        arrays["cu_seqlens"] = arrays["cu_seqlens"].astype(np.int64)
-        return {name: torch.from_numpy(array).to(self.place) for name, array in arrays.items()}
+        return self.passes.slots(lengths)
 
     def weights(self) -> Arrays:
         return {name: p.detach().cpu().numpy().copy() for name, p in self.parameters.items()}
 
     def state_dict(self) -> Arrays:
-        return {f"model.{name}": array for name, array in self.weights().items()} | self.optimizer.state_dict()
+        scaler = self.scaler.state_dict() if self.scaler else {}
+        return {f"model.{name}": array for name, array in self.weights().items()} | self.optimizer.state_dict() | scaler
 
     def load_state_dict(self, arrays: Mapping[str, np.ndarray]) -> None:
         values = {n: read(arrays, f"model.{n}", tuple(p.shape)) for n, p in self.parameters.items()}
         self.optimizer.load_state_dict(arrays)
+        if self.scaler:
+            self.scaler.load_state_dict(arrays)
         self._inference = None
         with torch.no_grad():
             for name, parameter in self.parameters.items():
@@ -131,15 +137,16 @@ class TorchEngine:
 
     def synchronize(self) -> None:
         self.device.synchronize()
+        if self.scaler:
+            self.scaler.check(self.gradients.names)
 
     def describe(self) -> Mapping[str, str]:
         return {
             "device": str(self.place),
             "torch": torch.__version__,
             "compute dtype": str(self.dtype).removeprefix("torch."),
-            "layout": self.layout,
-            "attention": "grouped batched matmul",
-            "optimizer": "fused AdamW",
+            "optimizer": {"adamw": "fused AdamW", "lamb": "LAMB"}[self.job.optimizer.algorithm],
+            **self.passes.describe(),
             **self.ranks.describe(),
             **self.device.describe(),
         }

@@ -8,39 +8,51 @@ Legend: T tokens, B sequences, M masked positions, C outputs, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from bertkit.model_config import HeadKind
-from bertkit_torch.bert import Outputs, Tensors
+from bertkit_torch.bert import Outputs
 
 
-def loss(kind: HeadKind, outputs: Outputs, batch: Tensors, counts: Mapping[str, int]) -> Tensor:
+@dataclass(frozen=True)
+class Labels:
+    """What the losses read of a batch, on the device."""
+
+    tensors: Mapping[str, Tensor]  # the head's labels; for spans also first, lengths (B,): where each sequence stands
+    counts: Mapping[str, int] | Mapping[str, Tensor]  # labels in the whole global batch
+    longest: int  # tokens of a sequence, at the most
+
+
+def loss(kind: HeadKind, outputs: Outputs, labels: Labels) -> Tensor:
     """The scalar to differentiate."""
-    sequences = counts["sequences"]
+    batch, sequences = labels.tensors, labels.counts["sequences"]
     if kind == "classification":
         return _cross_entropy(outputs["logits"], batch["labels"]) / sequences
     if kind == "regression":  # mean squared error
-        return functional.mse_loss(outputs["logits"][:, 0], batch["labels"].float(), reduction="sum") / sequences
+        found, wanted = outputs["logits"][:, 0], batch["labels"].float()
+        if "counted" in batch:
+            found, wanted = found * batch["counted"], wanted * batch["counted"]
+        return functional.mse_loss(found, wanted, reduction="sum") / sequences
     if kind == "span":  # mean of the start's and the end's
-        start = _cross_entropy(_by_sequence(outputs["start_logits"], batch), batch["start_positions"])
-        end = _cross_entropy(_by_sequence(outputs["end_logits"], batch), batch["end_positions"])
+        start = _cross_entropy(_by_sequence(outputs["start_logits"], labels), batch["start_positions"])
+        end = _cross_entropy(_by_sequence(outputs["end_logits"], labels), batch["end_positions"])
         return (start + end) / (2 * sequences)
-    masked = _cross_entropy(outputs["masked_logits"], batch["masked_labels"]) / max(1, counts["masked"])
+    masked = _cross_entropy(outputs["masked_logits"], batch["masked_labels"]) / labels.counts["masked"]
     return masked + _cross_entropy(outputs["logits"], batch["labels"]) / sequences
 
 
 def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """A sum over those that have a label; -100 is none."""
     return functional.cross_entropy(logits, labels, reduction="sum")
 
 
-def _by_sequence(logits: Tensor, batch: Tensors) -> Tensor:
+def _by_sequence(logits: Tensor, labels: Labels) -> Tensor:
     """(T,) -> (B, longest), minus infinity behind each sequence's end."""
-    starts = batch["cu_seqlens"][:-1]
-    lengths = batch["cu_seqlens"][1:] - starts
-    columns = torch.arange(int(lengths.max()), device=logits.device)
-    real = columns < lengths[:, None]
-    places = (starts[:, None] + columns).where(real, starts[:, None])
-    return logits[places].masked_fill(~real, float("-inf"))
+    first, lengths = labels.tensors["first"][:, None], labels.tensors["lengths"][:, None]
+    columns = torch.arange(labels.longest, device=logits.device)
+    real = columns < lengths
+    return logits[(first + columns).where(real, first)].masked_fill(~real, float("-inf"))

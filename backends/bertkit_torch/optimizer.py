@@ -6,7 +6,7 @@ Source: Loshchilov & Hutter 2019, arXiv:1711.05101; without bias correction: Dev
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -22,18 +22,53 @@ FAR = 2.0**30
 MOMENTS = {"exp_avg": "adam.first", "exp_avg_sq": "adam.second"}
 
 
-class AdamW:
+class Optimizer(Protocol):
+    """What the engine asks of an optimizer."""
+
+    clips: bool  # whether it clips the gradients by itself, to the spec's `clip_norm`
+
+    def step(self, learning_rate: float, left_out: Tensor | None = None) -> None:
+        """`left_out`: a number on the device, 1 where this update must change nothing; None: it is taken."""
+
+    def state_dict(self) -> Arrays: ...
+
+    def load_state_dict(self, arrays: Mapping[str, np.ndarray]) -> None: ...
+
+
+class Moments:
+    """The first and second moments of every parameter as arrays, under names that all optimizers share."""
+
+    parameters: Mapping[str, nn.Parameter]
+    clips = False
+
+    def moments(self) -> Mapping[str, Mapping[str, Tensor]]:
+        """`adam.first`, `adam.second` -> parameter's name -> tensor."""
+        raise NotImplementedError
+
+    def moments_dict(self) -> Arrays:
+        return {
+            f"{ours}.{name}": tensor.float().cpu().numpy().copy()
+            for ours, tensors in self.moments().items()
+            for name, tensor in tensors.items()
+        }
+
+    def load_moments(self, arrays: Mapping[str, np.ndarray]) -> float:
+        """Take the moments back; returns the number of updates taken. Raises UserError where something is missing."""
+        for ours, tensors in self.moments().items():
+            for name, tensor in tensors.items():
+                shape = tuple(self.parameters[name].shape)
+                tensor.copy_(torch.from_numpy(read(arrays, f"{ours}.{name}", shape).copy()))
+        return float(read(arrays, "adam.step", ()))
+
+
+class AdamW(Moments):
     """One optimizer; `step` takes the learning rate, so that the schedule stays a pure function outside."""
 
     def __init__(self, parameters: Mapping[str, nn.Parameter], spec: OptimizerSpec) -> None:
         self.parameters = dict(parameters)
         self.spec = spec
-        groups = [
-            {"params": [p for n, p in parameters.items() if decays(n)], "weight_decay": spec.weight_decay},
-            {"params": [p for n, p in parameters.items() if not decays(n)], "weight_decay": 0.0},
-        ]
         self.optimizer = torch.optim.AdamW(
-            [group for group in groups if group["params"]],
+            groups(parameters, spec),
             lr=0.0,
             betas=(spec.beta1, spec.beta2),
             eps=spec.epsilon,
@@ -49,30 +84,39 @@ class AdamW:
             "exp_avg_sq": torch.zeros_like(parameter),
         }
 
-    def step(self, learning_rate: float) -> None:
+    def step(self, learning_rate: float, left_out: Tensor | None = None) -> None:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
+        self.optimizer.found_inf = left_out  # type: ignore[attr-defined]  # torch's GradScaler tells it so too
         self.optimizer.step()
         if not self.spec.bias_correction:
             for parameter in self.parameters.values():
                 self.optimizer.state[parameter]["step"].fill_(FAR)
 
-    def state_dict(self) -> Arrays:
+    def moments(self) -> Mapping[str, Mapping[str, Tensor]]:
         state: Mapping[Any, Any] = self.optimizer.state
-        arrays = {
-            f"{ours}.{name}": state[parameter][theirs].cpu().numpy().copy()
-            for name, parameter in self.parameters.items()
+        return {
+            ours: {name: state[parameter][theirs] for name, parameter in self.parameters.items()}
             for theirs, ours in MOMENTS.items()
         }
+
+    def state_dict(self) -> Arrays:
         first = next(iter(self.parameters.values()))
-        return arrays | {"adam.step": np.array(float(state[first]["step"]))}
+        return self.moments_dict() | {"adam.step": np.array(float(self.optimizer.state[first]["step"]))}
 
     def load_state_dict(self, arrays: Mapping[str, np.ndarray]) -> None:
-        for name, parameter in self.parameters.items():
-            state = self.optimizer.state[parameter]
-            state["step"].fill_(float(read(arrays, "adam.step", ())))
-            for theirs, ours in MOMENTS.items():
-                state[theirs].copy_(torch.from_numpy(read(arrays, f"{ours}.{name}", tuple(parameter.shape)).copy()))
+        taken = self.load_moments(arrays)
+        for parameter in self.parameters.values():
+            self.optimizer.state[parameter]["step"].fill_(taken)
+
+
+def groups(parameters: Mapping[str, nn.Parameter], spec: OptimizerSpec) -> list[dict[str, Any]]:
+    """The parameters with and without weight decay, as torch's optimizers take them; none is empty."""
+    both = [
+        {"params": [p for n, p in parameters.items() if decays(n)], "weight_decay": spec.weight_decay},
+        {"params": [p for n, p in parameters.items() if not decays(n)], "weight_decay": 0.0},
+    ]
+    return [group for group in both if group["params"]]
 
 
 def read(arrays: Mapping[str, np.ndarray], name: str, shape: tuple[int, ...]) -> np.ndarray:

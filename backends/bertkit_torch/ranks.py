@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 import torch.distributed
-from torch import Tensor, nn
+from torch import Tensor
 
 from bertkit.backend import Exchange
 from bertkit.collectives import join
@@ -17,6 +16,7 @@ from bertkit.errors import UserError
 from bertkit.world import World
 from bertkit_torch.buckets import HostSum
 from bertkit_torch.gloo import meet
+from bertkit_torch.gradients import Gradients
 
 dist: Any = torch.distributed  # whose stubs leave the stores out
 
@@ -39,12 +39,12 @@ class Ranks:
         world: World,
         collectives: str,
         place: torch.device,
-        parameters: Sequence[nn.Parameter],
+        gradients: Gradients,
         exchange: Exchange,
     ) -> None:
         """`collectives`: torch.distributed's name of the device's library; the host's are chosen by `exchange`."""
         self.world, self.exchange = world, exchange
-        self._collectives, self._place, self._parameters = collectives, place, parameters
+        self._collectives, self._place, self._gradients = collectives, place, gradients
         self._joined = join(world, exchange.collectives, exchange.timeout)
         self._sum: Sum | None = None
 
@@ -54,9 +54,9 @@ class Ranks:
             return
         self._joined.at(f"at update {step}")
         if self._sum is None and self._place.type == "cpu":
-            self._sum = HostSum(self._joined, self.world, self._parameters, self.exchange)
+            self._sum = HostSum(self._joined, self.world, self._gradients.parameters, self.exchange)
         elif self._sum is None:
-            self._sum = DeviceSum(self.world, self._collectives, self._parameters, self.exchange)
+            self._sum = DeviceSum(self.world, self._collectives, self._gradients, self.exchange)
 
     def arm(self) -> None:
         """The update's last backward pass begins: sums of what it finishes may start beside it."""
@@ -89,9 +89,10 @@ class Ranks:
 class DeviceSum:
     """Gradients on an accelerator, by torch.distributed with the vendor's library."""
 
-    def __init__(self, world: World, collectives: str, parameters: Sequence[nn.Parameter], exchange: Exchange) -> None:
-        self.parameters = parameters
-        self.dtype = torch.bfloat16 if exchange.gradients == "bf16" else torch.float32
+    def __init__(self, world: World, collectives: str, gradients: Gradients, exchange: Exchange) -> None:
+        self.gradients = gradients
+        self.bf16 = exchange.gradients == "bf16"
+        self.most = exchange.bucket_bytes // (2 if self.bf16 else 4)
         if dist.is_initialized():  # torch has one world a process; engines that follow use it too
             return
         try:
@@ -108,15 +109,27 @@ class DeviceSum:
         pass
 
     def finish(self, loss: Tensor) -> Tensor:
-        gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
-        flat = torch.cat([gradient.detach().reshape(-1).to(self.dtype) for gradient in gradients])
-        dist.all_reduce(flat)
-        parts = torch.split(flat, [gradient.numel() for gradient in gradients])
-        for gradient, part in zip(gradients, parts, strict=True):
+        flat, parts = self._flat()
+        if self.bf16:
+            for stretch in torch.split(flat, self.most):  # each as soon as it is rounded
+                sent = stretch.to(torch.bfloat16)
+                dist.all_reduce(sent)
+                stretch.copy_(sent)
+        else:
+            dist.all_reduce(flat)
+        for gradient, part in parts:
             gradient.copy_(part.view_as(gradient))
         summed = loss.detach().float().reshape(1)
         dist.all_reduce(summed)  # by itself: bf16 would round it
         return summed[0]
+
+    def _flat(self) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+        """All gradients in one buffer, and for each that does not live there its place in it."""
+        if self.gradients.flat is not None:
+            return self.gradients.flat, []
+        loose = self.gradients.complete()
+        flat = torch.cat([gradient.detach().reshape(-1) for gradient in loose])
+        return flat, list(zip(loose, torch.split(flat, [one.numel() for one in loose]), strict=True))
 
     def close(self) -> None:
         """The group stays for the next engine; torch leaves it when the process ends."""

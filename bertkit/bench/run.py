@@ -21,7 +21,7 @@ from bertkit.disk import write_json
 from bertkit.display import Display
 from bertkit.errors import UserError
 from bertkit.parameters import initial
-from bertkit.preparation import exchange, optimizer_spec, with_dropout
+from bertkit.preparation import exchange, loss_scaling, optimizer_spec, with_dropout
 from bertkit.pretrained import starting_weights
 from bertkit.recipe import to_flat
 from bertkit.specimens import HEADS, MODEL, example_batch
@@ -154,6 +154,8 @@ class Bench:
             recipe.model.layout,
             self.plan.settings,
             exchange(recipe),
+            loss_scaling(recipe),
+            work.limits(case.batch_size, recipe.train.micro_batch_size),
         )
 
     def _measure(self, engine: Engine, case: Case, work: Workload) -> Measured:

@@ -14,11 +14,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from bertkit.backend import Batch, sequence_lengths
+from bertkit.backend import Batch, Limits, sequence_lengths
 from bertkit.features import Features
 from bertkit.lengths import find_distribution, lengths, masked_counts
 from bertkit.model_config import Head, ModelConfig
-from bertkit.preparation import cache_folder, sequence_shape
+from bertkit.preparation import cache_folder, limit_sequences, sequence_shape
 from bertkit.pretrained import Source
 from bertkit.recipe import Recipe
 from bertkit.record import number
@@ -41,6 +41,13 @@ class Workload:
     def masked(self, lengths: np.ndarray) -> int:
         """How many positions are predicted in sequences of these lengths."""
         return int(masked_counts(lengths, self.most_masked).sum()) if self.most_masked else 0
+
+    def limits(self, batch_size: int, micro: int) -> Limits:
+        """What batches of so many of these sequences have at the most; `micro`: computed at once, 0: all."""
+        found = self.features.lengths
+        sequences = limit_sequences(batch_size, micro)
+        masked = np.sort(masked_counts(found, self.most_masked))[-sequences:].sum() if self.most_masked else 0
+        return Limits(sequences, int(found.max()), batch_size, int(masked))
 
     def describe(self) -> dict[str, Any]:
         found = self.features.lengths

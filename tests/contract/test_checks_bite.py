@@ -32,21 +32,19 @@ def ignore_the_layout(engine: Any) -> None:
     """Attention sees padding and neighbours: every mask is dropped."""
     import dataclasses
 
-    from bertkit_torch import engine as module
+    from bertkit_torch.attention import InGroups
 
-    place = module.place
+    see = engine.passes.see
 
-    def unmasked(heads: Any) -> Any:
-        rows = tuple(dataclasses.replace(row, bias=None) for row in heads.rows)
-        return dataclasses.replace(heads, rows=rows)
+    def unmasked(attention: Any) -> Any:
+        rows = tuple(dataclasses.replace(row, bias=None) for row in attention.heads.rows)
+        return InGroups(dataclasses.replace(attention.heads, rows=rows))
 
-    def forward(weights: Any, batch: Any, layout: Any, drop: Any) -> Any:
-        job = engine.job
-        placed = place(layout, batch, job.head.kind, job.model.num_attention_heads, engine.place, engine.dtype)
-        last = unmasked(placed.last) if placed.last else None
-        return engine.model(weights, dataclasses.replace(placed, heads=unmasked(placed.heads), last=last), drop)
+    def seen(layout: Any, batch: Any) -> Any:
+        found = see(layout, batch)
+        return dataclasses.replace(found, attention=unmasked(found.attention), last=unmasked(found.last))
 
-    engine._forward = forward
+    engine.passes.see = seen
 
 
 def normalise_by_micro_batch(engine: Any) -> None:

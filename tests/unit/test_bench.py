@@ -41,6 +41,9 @@ class FakeEngine:
         self.steps: list[int] = []
         self.closed = False
 
+    def stage(self, update: Update) -> Update:
+        return update
+
     def train_step(self, update: Update, learning_rate: float) -> Scalars:
         self._work(update.micro_batches)
         self.steps.append(update.step)

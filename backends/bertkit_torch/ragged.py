@@ -1,0 +1,71 @@
+"""Passes over batches laid out as they come, for chips on which every batch may have shapes of its own."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bertkit.backend import Arrays, Batch, Job, LayoutKind, Update, sequence_lengths
+from bertkit.layouts import Layout, lay_out
+from bertkit_torch.attention import InGroups
+from bertkit_torch.bert import Bert
+from bertkit_torch.device import Device
+from bertkit_torch.dropout import Dropout
+from bertkit_torch.losses import Labels, loss
+from bertkit_torch.placement import place
+from bertkit_torch.seen import Seen
+from bertkit_torch.weights import ComputeWeights
+
+
+class RaggedPasses:
+    """Forward passes, and losses to differentiate, on one device."""
+
+    def __init__(self, device: Device, job: Job, where: torch.device, model: Bert) -> None:
+        self.device, self.job, self.where, self.model = device, job, where, model
+        self.dtype = device.compute_dtype(job.precision)
+        self.layout: LayoutKind = device.layout if job.layout == "auto" else job.layout
+
+    def stage(self, update: Update) -> Update:
+        return update
+
+    def lay_out(self, batch: Batch) -> Layout:
+        return lay_out(batch, self.layout, grain=self.device.grain)
+
+    def loss(
+        self, weights: ComputeWeights, batch: Batch, update: Update, key: np.random.SeedSequence
+    ) -> tuple[Tensor, int]:
+        """(the loss to differentiate, slots)"""
+        layout = self.lay_out(batch)
+        outputs = self.model(weights, self.see(layout, batch), Dropout(self.device.masks(key, self.where)))
+        return loss(self.job.head.kind, outputs, self._labels(batch, update)), layout.slots
+
+    def predict(self, weights: ComputeWeights, batch: Batch) -> Arrays:
+        outputs = self.model(weights, self.see(self.lay_out(batch), batch), Dropout())
+        return {name: tensor.float().cpu().numpy() for name, tensor in outputs.items()}
+
+    def slots(self, lengths: np.ndarray) -> int:
+        nothing = np.zeros(int(lengths.sum()), np.int32)
+        starts = np.concatenate([[0], np.cumsum(lengths)])
+        return self.lay_out({"input_ids": nothing, "token_type_ids": nothing, "cu_seqlens": starts}).slots
+
+    def see(self, layout: Layout, batch: Batch) -> Seen:
+        kind, heads = self.job.head.kind, self.job.model.num_attention_heads
+        placed = place(layout, batch, kind, heads, self.where, self.dtype)
+        last = InGroups(placed.last or placed.heads)
+        ids = placed.input_ids, placed.token_type_ids, placed.position_ids
+        return Seen(*ids, InGroups(placed.heads), last, placed.asking, placed.first, placed.masked, placed.tokens)
+
+    def _labels(self, batch: Batch, update: Update) -> Labels:
+        kind = self.job.head.kind
+        names = [name for name in ("labels", "masked_labels", "start_positions", "end_positions") if name in batch]
+        arrays = {name: batch[name] for name in names}
+        lengths = sequence_lengths(batch)
+        if kind == "span":
+            arrays |= {"first": batch["cu_seqlens"][:-1].astype(np.int64), "lengths": lengths.astype(np.int64)}
+        tensors = {name: torch.from_numpy(array).to(self.where) for name, array in arrays.items()}
+        counts = {name: max(1, count) for name, count in update.label_counts.items()}
+        return Labels(tensors, counts, int(lengths.max(initial=1)))
+
+    def describe(self) -> dict[str, str]:
+        return {"layout": self.layout, "attention": "grouped batched matmul"}

@@ -1,0 +1,76 @@
+"""Loss scaling for fp16, kept on the device: no update waits for the host to know whether it overflowed.
+
+Legend: P parameters.
+Source: Micikevicius et al. 2017, arXiv:1710.03740.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bertkit.backend import Arrays, LossScaling
+from bertkit.errors import UserError
+from bertkit_torch.gradients import Gradients, norms
+
+STATE = ("factor", "good", "overflows", "first")
+
+
+class LossScaler:
+    """The factor and what it has met."""
+
+    def __init__(self, spec: LossScaling, device: torch.device) -> None:
+        self.spec = spec
+        self.factor = torch.tensor(float(spec.initial), device=device)
+        self.good = torch.tensor(0.0, device=device)  # updates since the last overflow or growth
+        self.overflows = torch.tensor(0.0, device=device)  # in a row
+        self.first = torch.tensor(-1.0, device=device)  # at the last overflow: number of the parameter it began at
+
+    def settle(self, gradients: Gradients, most: float) -> tuple[Tensor, Tensor]:
+        """Divide the gradients by the factor, clip them to the norm `most` (0: not), and follow up the factor.
+
+        Returns their norm before clipping, and 1 where the update is to be left out, else 0.
+        """
+        parts = norms(gradients.complete())  # (P,)
+        norm = torch.linalg.vector_norm(parts) / self.factor
+        overflow = ~torch.isfinite(norm)
+        clip = (most / (norm + 1e-6)).clamp(max=1.0) if most > 0 else torch.ones_like(norm)
+        gradients.multiply(clip / self.factor)
+        self._remember(overflow, parts)
+        return norm, overflow.float()
+
+    def _remember(self, overflow: Tensor, parts: Tensor) -> None:
+        # Backward goes from the last parameter to the first, so the last one that is not finite was the first to be so.
+        numbers = torch.arange(len(parts), device=parts.device, dtype=torch.float32)
+        last = torch.where(torch.isfinite(parts), -1.0, numbers).max()
+        self.first = torch.where(overflow, last, self.first)
+        self.overflows = torch.where(overflow, self.overflows + 1, 0.0)
+        self.good = torch.where(overflow, 0.0, self.good + 1)
+        if not self.spec.dynamic:
+            return
+        grown = self.good >= self.spec.grow_after
+        halved = (self.factor / 2).clamp(min=self.spec.floor)
+        self.factor = torch.where(overflow, halved, torch.where(grown, self.factor * 2, self.factor))
+        self.good = torch.where(grown, 0.0, self.good)
+
+    def check(self, names: Sequence[str]) -> None:
+        """Raises UserError after too many overflows in a row, naming the first tensor. Waits for the device."""
+        count = int(self.overflows)
+        if count >= self.spec.patience:
+            raise UserError(
+                f"{count} updates in a row overflowed in fp16 at a loss scale down to {float(self.factor):g}; the last "
+                f"began at the gradient of {names[int(self.first)]}",
+                "train in bf16 (-d bf16), or lower optimizer.learning_rate or loss_scaling.initial",
+            )
+
+    def state_dict(self) -> Arrays:
+        return {f"loss_scaling.{name}": np.array(float(getattr(self, name))) for name in STATE}
+
+    def load_state_dict(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Also from a checkpoint that has none, of a run in another precision: then it begins anew."""
+        for name in STATE:
+            if (array := arrays.get(f"loss_scaling.{name}")) is not None:
+                setattr(self, name, torch.full_like(getattr(self, name), float(array)))

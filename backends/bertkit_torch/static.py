@@ -1,0 +1,251 @@
+"""Passes over batches of a few fixed sizes, for chips that compile, or capture, a program for each.
+
+Every size is computed once on an empty batch before the first update, so that nothing is compiled later; a batch that
+fits none is counted and warned about. The encoder layer is one function of tensors, compiled once for all layers.
+
+Legend: N slots, T tokens, B sequences, M masked positions.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from bertkit.backend import Arrays, Batch, Job, Limits, Update, sequence_lengths
+from bertkit.model_config import ModelConfig
+from bertkit.static_rows import Shapes, Sizes, Static, shapes, shapes_of, static
+from bertkit_torch.bert import Outputs, encoder_layer, outputs
+from bertkit_torch.device import Device
+from bertkit_torch.dropout import DeviceDropout, Dropout
+from bertkit_torch.losses import Labels, loss
+from bertkit_torch.row_attention import allowed
+from bertkit_torch.seen import Attention, Seen
+from bertkit_torch.weights import ComputeWeights
+
+Tensors = Mapping[str, Tensor]
+logger = logging.getLogger(__name__)
+
+
+class Staged(dict[str, np.ndarray]):
+    """A batch that carries its arrays of fixed sizes, made ahead."""
+
+    def __init__(self, batch: Batch, made: Static, host: Host) -> None:
+        super().__init__(batch)
+        self.made, self.host = made, host
+
+
+@dataclass(frozen=True)
+class Host:
+    """A static batch's arrays one after another, so that one copy of each kind brings them to the device."""
+
+    whole: Tensor  # int64
+    real: Tensor  # float32
+
+    @staticmethod
+    def of(made: Static, pin: Callable[[Tensor], Tensor]) -> Host:
+        whole = np.concatenate(list(made.whole.values()))
+        real = np.concatenate([*made.real.values(), np.empty(0, np.float32)])
+        return Host(pin(torch.from_numpy(whole)), pin(torch.from_numpy(real)))
+
+
+def views(made: Static, whole: Tensor, real: Tensor) -> dict[str, Tensor]:
+    """The arrays of `made` by name, of what lies one after another in `whole` and `real`."""
+    found: dict[str, Tensor] = {}
+    for flat, arrays in ((whole, made.whole), (real, made.real)):
+        parts = torch.split(flat, [len(array) for array in arrays.values()])
+        found |= dict(zip(arrays, parts, strict=True))
+    return found
+
+
+class StaticPasses:
+    """Forward passes, and losses to differentiate, on one device."""
+
+    def __init__(self, device: Device, job: Job, where: torch.device, masters: Tensors) -> None:
+        self.device, self.job, self.where = device, job, where
+        self.dtype = device.compute_dtype(job.precision)
+        self.flat = device.flat
+        self.training = self._plan(training=True)
+        self.answering = self._plan(training=False)
+        self.met: set[tuple[bool, Sizes]] = set()
+        self.late = 0  # sizes met after the warm-up
+        self.layers = _layers(masters, job.model)
+        self.layer = device.compile(self._layer)
+        if self.layer != self._layer:
+            planned = sum(len(plan) for plan in (self.training, self.answering) if plan)
+            allow_graphs(2 * planned)  # of each size the last layer is another graph than the rest
+
+    def _plan(self, training: bool) -> Shapes | None:
+        limits = self.job.limits
+        if limits is None:
+            return None
+        if not training:
+            limits = Limits(limits.answers, limits.longest, limits.answers, limits.masked)
+        return shapes(limits, int(self.job.settings.get("shapes", 8)), self.flat)
+
+    # ---- batches ----
+
+    def stage(self, update: Update) -> Update:
+        """Everything that the host does for an update."""
+        staged = tuple(
+            self._stage(batch, update.label_counts) if len(batch["cu_seqlens"]) > 1 else batch
+            for batch in update.micro_batches
+        )
+        return Update(update.step, staged, update.label_counts)
+
+    def _stage(self, batch: Batch, counts: Mapping[str, int] | None) -> Staged:
+        plan = self.answering if counts is None else self.training
+        sizes = self._sizes(batch, plan)
+        made = static(batch, self.job.head.kind, sizes, counts)
+        return Staged(batch, made, Host.of(made, self.device.pin))
+
+    def _sizes(self, batch: Batch, plan: Shapes | None) -> Sizes:
+        lengths, masked = sequence_lengths(batch), len(batch.get("masked_positions", ()))
+        found = plan.fit(lengths, masked) if plan else None
+        return found or next(iter(shapes_of(lengths, masked, self.flat)))
+
+    def _meet(self, sizes: Sizes, training: bool) -> None:
+        """Count sizes that the warm-up did not know; without limits there was none."""
+        if (training, sizes) in self.met:
+            return
+        self.met.add((training, sizes))
+        planned = self.training if training else self.answering
+        if planned is not None:
+            self.late += 1
+            logger.warning("a batch of new sizes, %s, is compiled now: number %d since the warm-up", sizes, self.late)
+
+    # ---- passes ----
+
+    def loss(
+        self, weights: ComputeWeights, batch: Batch, update: Update, key: np.random.SeedSequence
+    ) -> tuple[Tensor, int]:
+        """(the loss to differentiate, slots)"""
+        staged = batch if isinstance(batch, Staged) else self._stage(batch, update.label_counts)
+        self._meet(staged.made.sizes, training=True)
+        self.device.seed(int(key.generate_state(1, np.uint64)[0] >> np.uint64(1)))
+        return self._loss(weights, staged.made, self._upload(staged)), staged.made.sizes.slots
+
+    def _upload(self, staged: Staged) -> dict[str, Tensor]:
+        host = staged.host
+        return views(staged.made, *(self.device.upload(part, self.where) for part in (host.whole, host.real)))
+
+    def _loss(self, weights: ComputeWeights, made: Static, tensors: Tensors) -> Tensor:
+        sizes = made.sizes
+        sequences, masked = tensors["counts"].unbind()
+        labels = Labels(tensors, {"sequences": sequences, "masked": masked}, sizes.longest)
+        with self.device.autocast(self.job.precision):
+            found = self._outputs(weights, sizes, tensors, DeviceDropout())
+            return loss(self.job.head.kind, found, labels)
+
+    def predict(self, weights: ComputeWeights, batch: Batch) -> Arrays:
+        staged = self._stage(batch, None)
+        self._meet(staged.made.sizes, training=False)
+        return self._answers(weights, staged, batch)
+
+    def _answers(self, weights: ComputeWeights, staged: Staged, batch: Batch) -> Arrays:
+        made = staged.made
+        with self.device.autocast(self.job.precision):
+            found = self._outputs(weights, made.sizes, self._upload(staged), DeviceDropout(active=False))
+        arrays = {name: tensor.float().cpu().numpy() for name, tensor in found.items()}
+        if self.job.head.kind == "span":
+            return {name: array[made.token_slots] for name, array in arrays.items()}
+        held = {"masked_logits": len(batch.get("masked_positions", ()))}
+        return {name: array[: held.get(name, made.sequences)] for name, array in arrays.items()}
+
+    def _outputs(self, weights: ComputeWeights, sizes: Sizes, tensors: Tensors, drop: Dropout) -> Outputs:
+        kind, config = self.job.head.kind, self.job.model
+        attention = self._attention(sizes, tensors)
+        ids = tensors["input_ids"], tensors["token_type_ids"], tensors["position_ids"]
+        first = masked = torch.arange(sizes.sequences, device=self.where)
+        asking = None if kind == "span" else tensors["first"]
+        if kind == "pretraining":
+            asking = torch.cat([tensors["first"], tensors["masked"]])
+            masked = torch.arange(sizes.sequences, sizes.sequences + sizes.masked, device=self.where)
+        seen = Seen(*ids, attention, attention, asking, first, masked, None)
+        return outputs(weights, config, kind, seen, drop, self._run_layer)
+
+    def _attention(self, sizes: Sizes, tensors: Tensors) -> Attention:
+        count = self.job.model.num_attention_heads
+        if self.flat:
+            return self.device.in_stretches(tensors["bounds"].int(), sizes.longest, count)
+        return self.device.in_rows(allowed(tensors["segments"], sizes.rows), count)
+
+    def _run_layer(
+        self, prefix: str, config: ModelConfig, x: Tensor, attention: Attention, asking: Tensor | None, drop: Dropout
+    ) -> Tensor:
+        given = self.layers[prefix], config, x, attention, asking, drop
+        if self.device.recompute and torch.is_grad_enabled():
+            again: Tensor = checkpoint(self.layer, *given, use_reentrant=False)
+            return again
+        return self.layer(*given)
+
+    def _layer(
+        self, own: Tensors, config: ModelConfig, x: Tensor, attention: Attention, asking: Tensor | None, drop: Dropout
+    ) -> Tensor:
+        """One encoder layer of its own parameters, under names without the layer's number: the same for all layers."""
+        weights = self.device.compute_weights(own, self.dtype, training=torch.is_grad_enabled())
+        return encoder_layer(weights, "", config, x, attention, asking, drop)
+
+    # ---- warm-up ----
+
+    def warm_up(self, weights: ComputeWeights, training: bool) -> None:
+        """Compute every planned size once on an empty batch."""
+        plan = self.training if training else self.answering
+        if plan is None:
+            return
+        start = time.perf_counter()
+        for made in self._empty(plan, training):
+            staged = Staged({}, made, Host.of(made, self.device.pin))
+            if training:
+                self._loss(weights, made, self._upload(staged)).backward()  # type: ignore[no-untyped-call]
+            else:
+                self._answers(weights, staged, {})
+            self.device.step_boundary()
+            self.met.add((training, made.sizes))
+        self.device.synchronize()
+        what = "training" if training else "answers"
+        logger.info("warm-up: %d sizes for %s in %.1f s", len(plan), what, time.perf_counter() - start)
+
+    def _empty(self, plan: Shapes, training: bool) -> Iterator[Static]:
+        kind = self.job.head.kind
+        nobody = np.empty(0, np.int64)
+        batch = dict.fromkeys(("input_ids", "token_type_ids", "masked_positions", "masked_labels"), nobody)
+        batch["cu_seqlens"] = np.zeros(1, np.int64)
+        names = ("start_positions", "end_positions") if kind == "span" else ("labels",)
+        batch |= dict.fromkeys(names, nobody)
+        counts = {"sequences": 1, "masked": 1} if training else None
+        return (static(batch, kind, sizes, counts) for sizes in plan)
+
+    def slots(self, lengths: np.ndarray) -> int:
+        found = self.answering.fit(lengths) if self.answering else None
+        return (found or next(iter(shapes_of(lengths, 0, self.flat)))).slots
+
+    def describe(self) -> dict[str, str]:
+        plan = self.training
+        planned = f", sizes {', '.join(map(str, plan.steps))} (and {self.late} unforeseen)" if plan else ""
+        layout = "one row of ragged stretches" if self.flat else "packed rows"
+        wide = f" of {plan.longest}" if plan and not self.flat else ""
+        return {"layout": f"{layout}{wide}{planned}", "attention": self.device.kernel}
+
+
+def allow_graphs(count: int) -> None:
+    """torch gives up on a function that is compiled too often, and goes on without; these are planned."""
+    from torch._dynamo import config  # takes a second to import
+
+    config.recompile_limit = max(config.recompile_limit, count + 8)
+
+
+def _layers(masters: Tensors, config: ModelConfig) -> dict[str, dict[str, Tensor]]:
+    """Each encoder layer's parameters by its prefix, under the names that follow it."""
+    from bertkit_torch.bert import prefix
+
+    prefixes = [prefix(number) for number in range(config.num_hidden_layers)]
+    return {
+        p: {name.removeprefix(p): tensor for name, tensor in masters.items() if name.startswith(p)} for p in prefixes
+    }

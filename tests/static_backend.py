@@ -1,0 +1,53 @@
+"""The way of an accelerator (fixed sizes, flat gradients, the device's own dropout) on CPU tensors, as a backend."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+from bertkit.backend import Capabilities, Engine, Job, Precision, Probe, Setting
+from bertkit.world import World
+from bertkit_torch.device import Device
+from bertkit_torch.engine import TorchEngine
+
+
+class StaticDevice(Device):
+    static = True
+
+    def __init__(
+        self, flat: bool = False, compiled: bool = False, recompute: bool = False, exact: bool = False
+    ) -> None:
+        self.flat, self.compiled, self.recompute, self.exact = flat, compiled, recompute, exact
+        self.boundaries = 0
+
+    def compile(self, layer: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        return torch.compile(layer, backend="aot_eager", dynamic=False) if self.compiled else layer
+
+    def step_boundary(self) -> None:
+        self.boundaries += 1
+
+
+class StaticBackend:
+    name = "static"
+    aliases: tuple[str, ...] = ()
+    preference = -1
+    capabilities = Capabilities(
+        precisions=("fp32", "bf16", "fp16"),
+        heads=("classification", "regression", "span", "pretraining"),
+        layouts=("packed",),
+    )
+    settings: Mapping[str, Setting] = {"shapes": Setting(4, "sizes")}
+
+    def __init__(self, **device: bool) -> None:
+        self.device = device
+        self.made: list[TorchEngine] = []
+
+    def probe(self) -> Probe:
+        precisions: tuple[Precision, ...] = ("fp32", "bf16", "fp16")
+        return Probe(True, "CPU tensors", precisions)
+
+    def engine(self, job: Job, world: World) -> Engine:
+        self.made.append(TorchEngine(StaticDevice(**self.device), job, world))
+        return self.made[-1]
