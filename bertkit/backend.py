@@ -209,6 +209,10 @@ class Backend(Protocol):
     def probe(self) -> Probe:
         """Never raises; imports no framework merely to look."""
 
+    def variables(self, settings: Mapping[str, str | int | float | bool]) -> Mapping[str, str]:
+        """The environment variables that the vendor's software is to read, which it does when a framework is first
+        imported. Raises UserError for variables and settings that cannot be."""
+
     def engine(self, job: Job, world: World) -> Engine:
         """Raises UserError where the job asks for what this machine cannot do."""
 

@@ -88,6 +88,7 @@ def choose_target(recipe: Recipe, task: Task, training: bool = True) -> Target:
     choice = choose(recipe.backend)
     precision, reason = choose_precision(choice.backend, recipe.precision, training)
     settings = device_settings(choice.backend, recipe)
+    os.environ.update(choice.backend.variables(settings))  # here, since reading weights may import a framework
     check_job(choice.backend, task, recipe)
     return Target(choice, precision, reason, settings)
 

@@ -14,16 +14,28 @@ from bertkit_torch.engine import TorchEngine
 
 
 class StaticDevice(Device):
-    static = True
+    def __init__(self, compiled: bool = False, recompute: bool = False, captured: bool = False) -> None:
+        self.compiled, self.recompute, self.captured = compiled, recompute, captured
+        self.boundaries = self.captures = self.replays = 0
 
-    def __init__(
-        self, flat: bool = False, compiled: bool = False, recompute: bool = False, exact: bool = False
-    ) -> None:
-        self.flat, self.compiled, self.recompute, self.exact = flat, compiled, recompute, exact
-        self.boundaries = 0
+    def open(self, job: Job, world: World) -> torch.device:
+        self.static, self.flat = job.layout != "padded", job.layout == "unpadded"
+        return super().open(job, world)
 
     def compile(self, layer: Callable[..., Tensor]) -> Callable[..., Tensor]:
         return torch.compile(layer, backend="aot_eager", dynamic=False) if self.compiled else layer
+
+    def capture(self, run: Callable[[], Tensor]) -> Callable[[], Tensor]:
+        if not self.captured:
+            return run
+        self.captures += 1
+        run()  # as a real one does, before it records
+
+        def replay() -> Tensor:
+            self.replays += 1
+            return run()
+
+        return replay
 
     def step_boundary(self) -> None:
         self.boundaries += 1
@@ -36,7 +48,7 @@ class StaticBackend:
     capabilities = Capabilities(
         precisions=("fp32", "bf16", "fp16"),
         heads=("classification", "regression", "span", "pretraining"),
-        layouts=("packed",),
+        layouts=("padded", "unpadded", "packed"),
     )
     settings: Mapping[str, Setting] = {"shapes": Setting(4, "sizes")}
 
@@ -47,6 +59,9 @@ class StaticBackend:
     def probe(self) -> Probe:
         precisions: tuple[Precision, ...] = ("fp32", "bf16", "fp16")
         return Probe(True, "CPU tensors", precisions)
+
+    def variables(self, settings: Mapping[str, str | int | float | bool]) -> Mapping[str, str]:
+        return {}
 
     def engine(self, job: Job, world: World) -> Engine:
         self.made.append(TorchEngine(StaticDevice(**self.device), job, world))

@@ -45,6 +45,9 @@ class CpuBackend:
             precisions,
         )
 
+    def variables(self, settings: Mapping[str, str | int | float | bool]) -> Mapping[str, str]:
+        return {}
+
     def engine(self, job: Job, world: World) -> Engine:
         cpu = read_cpu()
         bf16, reason = native_bf16(cpu)

@@ -24,6 +24,7 @@ from bertkit_cpu.topology import is_bound, read_cpu, threads
 from bertkit_cpu.words import LANES, Masks
 from bertkit_torch.device import Device
 from bertkit_torch.dropout import Mask
+from bertkit_torch.gradients import Gradients
 from bertkit_torch.weights import ComputeWeights
 
 
@@ -65,12 +66,11 @@ class CpuDevice(Device):
             return TrainingWeights(masters, dtype)
         return Int8Weights(masters, dtype) if self.int8 else InferenceWeights(masters, dtype)
 
-    def clip_grad_norm(self, parameters: list[nn.Parameter], most: float) -> Tensor:
+    def clip(self, gradients: Gradients, most: float) -> Tensor:
         """As torch's, but gradients that are short enough are not multiplied by 1."""
-        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        norm = nn.utils.get_total_norm(gradients)
+        norm = nn.utils.get_total_norm(gradients.complete())
         if 0 < most < float(norm):
-            nn.utils.clip_grads_with_norm_(parameters, most, norm)
+            nn.utils.clip_grads_with_norm_(gradients.parameters, most, norm)
         return norm
 
     def masks(self, key: np.random.SeedSequence, device: torch.device) -> Mask:

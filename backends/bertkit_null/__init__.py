@@ -25,6 +25,9 @@ class NullBackend:
     def probe(self) -> Probe:
         return Probe(True, "computes nothing; for tests and dry runs", self.capabilities.precisions)
 
+    def variables(self, settings: Mapping[str, str | int | float | bool]) -> Mapping[str, str]:
+        return {}
+
     def engine(self, job: Job, world: World) -> Engine:
         from bertkit_null.engine import NullEngine
 

@@ -14,6 +14,7 @@ from bertkit.backend import Job, LayoutKind, OptimizerSpec, Peak, Precision
 from bertkit.layouts import Grain
 from bertkit.world import World
 from bertkit_torch.dropout import Mask, torch_masks
+from bertkit_torch.gradients import Gradients
 from bertkit_torch.lamb import Lamb
 from bertkit_torch.optimizer import AdamW, Optimizer
 from bertkit_torch.row_attention import InRows, InStretches, sdpa, stretches_by_mask
@@ -21,6 +22,7 @@ from bertkit_torch.seen import Attention
 from bertkit_torch.weights import ComputeWeights
 
 PEAK_SECONDS = 0.5  # spent on measuring the dense rate at the end of a run
+PEAK_SIZE = 2048  # rows and columns of the matrices
 
 
 class Device:
@@ -32,6 +34,7 @@ class Device:
     static = False  # whether batches are brought to a few fixed sizes; what follows is for such chips
     flat = False  # one row of ragged stretches, for a kernel that takes them; else rows with a mask
     kernel = "scaled_dot_product_attention"  # attention's, in words
+    peak_size = PEAK_SIZE
     recompute = False  # layers are computed again in backward, instead of kept
 
     def open(self, job: Job, world: World) -> torch.device:
@@ -41,6 +44,10 @@ class Device:
     def compute_dtype(self, precision: Precision) -> torch.dtype:
         """What the dense layers compute in; the masters stay float32."""
         return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision, torch.float32)
+
+    def peak_dtype(self, precision: Precision) -> torch.dtype:
+        """What products really compute in."""
+        return self.compute_dtype(precision)
 
     def compute_weights(self, masters: Mapping[str, Tensor], dtype: torch.dtype, *, training: bool) -> ComputeWeights:
         """The weights of one update's forward passes, or of all until the next update, and the products with them."""
@@ -69,6 +76,13 @@ class Device:
         """The encoder layer's function, made faster where this chip has a compiler."""
         return layer
 
+    def capture(self, run: Callable[[], Tensor]) -> Callable[[], Tensor]:
+        """A replay of everything that `run` gives the device to do, where this chip records such; `run` where not.
+
+        `run` reads and writes the same places each time; it may be carried out some times on the way.
+        """
+        return run
+
     def seed(self, number: int) -> None:
         """Of the generator that this device's own dropout draws from."""
         torch.manual_seed(number)
@@ -80,9 +94,9 @@ class Device:
     def upload(self, host: Tensor, where: torch.device) -> Tensor:
         return host.to(where, non_blocking=True)
 
-    def clip_grad_norm(self, parameters: list[nn.Parameter], most: float) -> Tensor:
+    def clip(self, gradients: Gradients, most: float) -> Tensor:
         """Scale all gradients so that their global L2 norm is `most` at the most; returns the norm before that."""
-        return nn.utils.clip_grad_norm_(parameters, most if most > 0 else float("inf"))
+        return gradients.clip(most)
 
     def step_boundary(self) -> None:
         """After each backward pass and after the update: a lazy backend starts its work here."""
@@ -95,9 +109,9 @@ class Device:
         return None
 
     def peak(self, precision: Precision, device: torch.device) -> Peak:
-        """The dense rate: the best of repeated products of 2048 x 2048 matrices (17.2 GFLOP each), measured now."""
-        dtype = self.compute_dtype(precision)
-        a, b = (torch.ones(2048, 2048, dtype=dtype, device=device) for _ in range(2))
+        """The dense rate: the best of repeated products of square matrices (2048: 17.2 GFLOP each), measured now."""
+        dtype, size = self.peak_dtype(precision), self.peak_size
+        a, b = (torch.ones(size, size, dtype=dtype, device=device) for _ in range(2))
         best = float("inf")
         until = time.perf_counter() + PEAK_SECONDS
         while time.perf_counter() < until:
@@ -105,8 +119,10 @@ class Device:
             torch.matmul(a, b)
             self.synchronize()
             best = min(best, time.perf_counter() - start)
-        name = str(dtype).removeprefix("torch.")
-        return Peak(2 * 2048**3 / best, f"measured: best {name} product of 2048 x 2048 matrices in {PEAK_SECONDS} s")
+        name = "tf32" if precision == "tf32" else str(dtype).removeprefix("torch.")
+        return Peak(
+            2 * size**3 / best, f"measured: best {name} product of {size} x {size} matrices in {PEAK_SECONDS} s"
+        )
 
     def describe(self) -> Mapping[str, str]:
         """What was chosen on this chip and why."""

@@ -93,10 +93,15 @@ def stream_key(seed: int, step: int, rank: int, micro_batch: int) -> np.random.S
     return np.random.SeedSequence([seed, step, rank, micro_batch])
 
 
+def dropout_seed(key: np.random.SeedSequence) -> int:
+    """One number, below 2 ** 63, for a device's generator."""
+    return int(key.generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
 def torch_masks(key: np.random.SeedSequence, device: torch.device) -> Mask:
     """Masks from torch's own generator on `device`; every torch vendor has one."""
     generator = torch.Generator(device)
-    generator.manual_seed(int(key.generate_state(1, np.uint64)[0] >> np.uint64(1)))
+    generator.manual_seed(dropout_seed(key))
 
     def mask(shape: Shape, dtype: torch.dtype, rate: float) -> tuple[Tensor, float]:
         kept = torch.empty(shape, dtype=dtype, device=device).bernoulli_(1.0 - rate, generator=generator)

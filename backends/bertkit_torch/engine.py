@@ -45,7 +45,7 @@ class TorchEngine:
     @functools.cached_property
     def passes(self) -> RaggedPasses | StaticPasses:
         if self.device.static:
-            return StaticPasses(self.device, self.job, self.place, self.parameters)
+            return StaticPasses(self.device, self.job, self.place, self.parameters, self.gradients)
         return RaggedPasses(self.device, self.job, self.place, self.model)
 
     @functools.cached_property
@@ -69,13 +69,11 @@ class TorchEngine:
             if len(batch["cu_seqlens"]) == 1:  # this rank has no sequence in this micro-batch
                 continue
             key = stream_key(self.job.seed, update.step, self.world.rank, number)
-            value, places = self.passes.loss(weights, batch, update, key)
-            slots += places
             if number == len(update.micro_batches) - 1:
                 self.ranks.arm()
-            scaled = value if self.scaler is None else value * self.scaler.factor
-            scaled.backward()  # type: ignore[no-untyped-call]  # torch 2.13 leaves it untyped
-            total += value.detach()
+            value, places = self.passes.learn(weights, batch, update, key, self.scaler)
+            slots += places
+            total += value
             self.device.step_boundary()
         total, norm = self._update(total, learning_rate)
         self.device.step_boundary()
@@ -87,7 +85,7 @@ class TorchEngine:
         if training in self._warm or not isinstance(self.passes, StaticPasses):
             return
         self._warm.add(training)
-        self.passes.warm_up(weights, training)
+        self.passes.warm_up(weights, training, self.scaler)
         if training:
             self.gradients.clear()
 
@@ -97,7 +95,7 @@ class TorchEngine:
         total = self.ranks.sum_(total)
         most = 0.0 if self.optimizer.clips else self.job.optimizer.clip_norm
         if self.scaler is None:
-            norm = self.device.clip_grad_norm(self.gradients.parameters, most)
+            norm = self.device.clip(self.gradients, most)
             self.optimizer.step(learning_rate)
         else:
             norm, left_out = self.scaler.settle(self.gradients, most)

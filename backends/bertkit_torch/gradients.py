@@ -5,7 +5,8 @@ Legend: P parameters, G elements of all gradients.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +34,18 @@ class Gradients:
     def multiply(self, factor: Tensor) -> None:
         torch._foreach_mul_(self.complete(), factor)
 
+    def clip(self, most: float) -> Tensor:
+        """Scale all so that their global L2 norm is `most` at the most, 0: any; returns the norm before that."""
+        return nn.utils.clip_grad_norm_(self.parameters, most if most > 0 else float("inf"))
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Whatever is added meanwhile is taken away again."""
+        before = [None if p.grad is None else p.grad.clone() for p in self.parameters]
+        yield
+        for parameter, gradient in zip(self.parameters, before, strict=True):
+            parameter.grad = gradient
+
     def clear(self) -> None:
         for parameter in self.parameters:
             parameter.grad = None
@@ -55,6 +68,18 @@ class FlatGradients(Gradients):
 
     def multiply(self, factor: Tensor) -> None:
         self._buffer.mul_(factor)
+
+    def clip(self, most: float) -> Tensor:
+        norm: Tensor = torch.linalg.vector_norm(self._buffer)
+        if most > 0:
+            self._buffer.mul_((most / (norm + 1e-6)).clamp(max=1.0))
+        return norm
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        before = self._buffer.clone()
+        yield
+        self._buffer.copy_(before)
 
     def clear(self) -> None:
         self._buffer.zero_()

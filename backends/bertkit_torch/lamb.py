@@ -22,7 +22,7 @@ from bertkit_torch.optimizer import Moments
 
 
 class Lamb(Moments):
-    """One optimizer; `step` takes the learning rate."""
+    """One optimizer; `step` takes the learning rate. Where the spec says AdamW, the ratio is 1 and this is AdamW."""
 
     def __init__(self, parameters: Mapping[str, nn.Parameter], spec: OptimizerSpec) -> None:
         self.parameters = dict(parameters)
@@ -58,7 +58,7 @@ class Lamb(Moments):
         updates = self._directions(first, second)
         if decay:
             torch._foreach_add_(updates, weights, alpha=decay)
-        if decay or spec.trust_ratio == "all":
+        if spec.algorithm == "lamb" and (decay or spec.trust_ratio == "all"):
             torch._foreach_mul_(updates, [rate * ratio for ratio in trust_ratios(weights, updates)])
         else:
             torch._foreach_mul_(updates, rate)

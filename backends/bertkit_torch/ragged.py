@@ -14,6 +14,7 @@ from bertkit_torch.device import Device
 from bertkit_torch.dropout import Dropout
 from bertkit_torch.losses import Labels, loss
 from bertkit_torch.placement import place
+from bertkit_torch.scaling import LossScaler, backward
 from bertkit_torch.seen import Seen
 from bertkit_torch.weights import ComputeWeights
 
@@ -32,13 +33,20 @@ class RaggedPasses:
     def lay_out(self, batch: Batch) -> Layout:
         return lay_out(batch, self.layout, grain=self.device.grain)
 
-    def loss(
-        self, weights: ComputeWeights, batch: Batch, update: Update, key: np.random.SeedSequence
+    def learn(
+        self,
+        weights: ComputeWeights,
+        batch: Batch,
+        update: Update,
+        key: np.random.SeedSequence,
+        scaler: LossScaler | None,
     ) -> tuple[Tensor, int]:
-        """(the loss to differentiate, slots)"""
+        """Forward and backward; returns the loss and the slots."""
         layout = self.lay_out(batch)
         outputs = self.model(weights, self.see(layout, batch), Dropout(self.device.masks(key, self.where)))
-        return loss(self.job.head.kind, outputs, self._labels(batch, update)), layout.slots
+        value = loss(self.job.head.kind, outputs, self._labels(batch, update))
+        backward(value, scaler)
+        return value.detach(), layout.slots
 
     def predict(self, weights: ComputeWeights, batch: Batch) -> Arrays:
         outputs = self.model(weights, self.see(self.lay_out(batch), batch), Dropout())

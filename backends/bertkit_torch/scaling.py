@@ -20,7 +20,7 @@ STATE = ("factor", "good", "overflows", "first")
 
 
 class LossScaler:
-    """The factor and what it has met."""
+    """The factor and what it has met; all stay in their places, since captured graphs read the factor there."""
 
     def __init__(self, spec: LossScaling, device: torch.device) -> None:
         self.spec = spec
@@ -46,15 +46,15 @@ class LossScaler:
         # Backward goes from the last parameter to the first, so the last one that is not finite was the first to be so.
         numbers = torch.arange(len(parts), device=parts.device, dtype=torch.float32)
         last = torch.where(torch.isfinite(parts), -1.0, numbers).max()
-        self.first = torch.where(overflow, last, self.first)
-        self.overflows = torch.where(overflow, self.overflows + 1, 0.0)
-        self.good = torch.where(overflow, 0.0, self.good + 1)
+        self.first.copy_(torch.where(overflow, last, self.first))
+        self.overflows.copy_(torch.where(overflow, self.overflows + 1, 0.0))
+        self.good.copy_(torch.where(overflow, 0.0, self.good + 1))
         if not self.spec.dynamic:
             return
         grown = self.good >= self.spec.grow_after
         halved = (self.factor / 2).clamp(min=self.spec.floor)
-        self.factor = torch.where(overflow, halved, torch.where(grown, self.factor * 2, self.factor))
-        self.good = torch.where(grown, 0.0, self.good)
+        self.factor.copy_(torch.where(overflow, halved, torch.where(grown, self.factor * 2, self.factor)))
+        self.good.copy_(torch.where(grown, 0.0, self.good))
 
     def check(self, names: Sequence[str]) -> None:
         """Raises UserError after too many overflows in a row, naming the first tensor. Waits for the device."""
@@ -73,4 +73,10 @@ class LossScaler:
         """Also from a checkpoint that has none, of a run in another precision: then it begins anew."""
         for name in STATE:
             if (array := arrays.get(f"loss_scaling.{name}")) is not None:
-                setattr(self, name, torch.full_like(getattr(self, name), float(array)))
+                getattr(self, name).fill_(float(array))
+
+
+def backward(value: Tensor, scaler: LossScaler | None) -> None:
+    """Add the gradients of the loss `value`, scaled where it is."""
+    scaled = value if scaler is None else value * scaler.factor
+    scaled.backward()  # type: ignore[no-untyped-call]  # torch 2.13 leaves it untyped

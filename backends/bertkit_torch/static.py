@@ -8,10 +8,10 @@ Legend: N slots, T tokens, B sequences, M masked positions.
 
 from __future__ import annotations
 
+import functools
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import torch
@@ -21,58 +21,32 @@ from torch.utils.checkpoint import checkpoint
 from bertkit.backend import Arrays, Batch, Job, Limits, Update, sequence_lengths
 from bertkit.model_config import ModelConfig
 from bertkit.static_rows import Shapes, Sizes, Static, shapes, shapes_of, static
-from bertkit_torch.bert import Outputs, encoder_layer, outputs
+from bertkit_torch.bert import Outputs, encoder_layer, outputs, prefix
 from bertkit_torch.device import Device
-from bertkit_torch.dropout import DeviceDropout, Dropout
+from bertkit_torch.dropout import DeviceDropout, Dropout, dropout_seed
+from bertkit_torch.gradients import Gradients
 from bertkit_torch.losses import Labels, loss
 from bertkit_torch.row_attention import allowed
+from bertkit_torch.scaling import LossScaler, backward
 from bertkit_torch.seen import Attention, Seen
+from bertkit_torch.staged import Host, Program, Staged, views
 from bertkit_torch.weights import ComputeWeights
 
 Tensors = Mapping[str, Tensor]
 logger = logging.getLogger(__name__)
 
 
-class Staged(dict[str, np.ndarray]):
-    """A batch that carries its arrays of fixed sizes, made ahead."""
-
-    def __init__(self, batch: Batch, made: Static, host: Host) -> None:
-        super().__init__(batch)
-        self.made, self.host = made, host
-
-
-@dataclass(frozen=True)
-class Host:
-    """A static batch's arrays one after another, so that one copy of each kind brings them to the device."""
-
-    whole: Tensor  # int64
-    real: Tensor  # float32
-
-    @staticmethod
-    def of(made: Static, pin: Callable[[Tensor], Tensor]) -> Host:
-        whole = np.concatenate(list(made.whole.values()))
-        real = np.concatenate([*made.real.values(), np.empty(0, np.float32)])
-        return Host(pin(torch.from_numpy(whole)), pin(torch.from_numpy(real)))
-
-
-def views(made: Static, whole: Tensor, real: Tensor) -> dict[str, Tensor]:
-    """The arrays of `made` by name, of what lies one after another in `whole` and `real`."""
-    found: dict[str, Tensor] = {}
-    for flat, arrays in ((whole, made.whole), (real, made.real)):
-        parts = torch.split(flat, [len(array) for array in arrays.values()])
-        found |= dict(zip(arrays, parts, strict=True))
-    return found
-
-
 class StaticPasses:
     """Forward passes, and losses to differentiate, on one device."""
 
-    def __init__(self, device: Device, job: Job, where: torch.device, masters: Tensors) -> None:
-        self.device, self.job, self.where = device, job, where
+    def __init__(self, device: Device, job: Job, where: torch.device, masters: Tensors, gradients: Gradients) -> None:
+        self.device, self.job, self.where, self.gradients = device, job, where, gradients
         self.dtype = device.compute_dtype(job.precision)
         self.flat = device.flat
         self.training = self._plan(training=True)
         self.answering = self._plan(training=False)
+        self.masters = masters
+        self.programs: dict[Sizes, Program] = {}  # of training
         self.met: set[tuple[bool, Sizes]] = set()
         self.late = 0  # sizes met after the warm-up
         self.layers = _layers(masters, job.model)
@@ -122,26 +96,39 @@ class StaticPasses:
 
     # ---- passes ----
 
-    def loss(
-        self, weights: ComputeWeights, batch: Batch, update: Update, key: np.random.SeedSequence
+    def learn(
+        self,
+        weights: ComputeWeights,
+        batch: Batch,
+        update: Update,
+        key: np.random.SeedSequence,
+        scaler: LossScaler | None,
     ) -> tuple[Tensor, int]:
-        """(the loss to differentiate, slots)"""
+        """Forward and backward; returns the loss and the slots."""
         staged = batch if isinstance(batch, Staged) else self._stage(batch, update.label_counts)
         self._meet(staged.made.sizes, training=True)
-        self.device.seed(int(key.generate_state(1, np.uint64)[0] >> np.uint64(1)))
-        return self._loss(weights, staged.made, self._upload(staged)), staged.made.sizes.slots
+        return self._program(staged, scaler)(staged, dropout_seed(key)), staged.made.sizes.slots
 
-    def _upload(self, staged: Staged) -> dict[str, Tensor]:
-        host = staged.host
-        return views(staged.made, *(self.device.upload(part, self.where) for part in (host.whole, host.real)))
+    def _program(self, staged: Staged, scaler: LossScaler | None) -> Program:
+        """What is run for batches of these sizes; made at the first of them."""
+        sizes = staged.made.sizes
+        if sizes not in self.programs:
+            compute = functools.partial(self._learn, staged.made, scaler)
+            with self.gradients.kept():  # a capture computes some of its own first
+                self.programs[sizes] = Program(self.device, self.where, compute, staged)
+        return self.programs[sizes]
 
-    def _loss(self, weights: ComputeWeights, made: Static, tensors: Tensors) -> Tensor:
-        sizes = made.sizes
+    def _learn(self, made: Static, scaler: LossScaler | None, whole: Tensor, real: Tensor) -> Tensor:
+        """One micro-batch from its arrays to its gradients; `made` only tells their places."""
+        weights = self.device.compute_weights(self.masters, self.dtype, training=True)
+        tensors = views(made, whole, real)
         sequences, masked = tensors["counts"].unbind()
-        labels = Labels(tensors, {"sequences": sequences, "masked": masked}, sizes.longest)
+        labels = Labels(tensors, {"sequences": sequences, "masked": masked}, made.sizes.longest)
         with self.device.autocast(self.job.precision):
-            found = self._outputs(weights, sizes, tensors, DeviceDropout())
-            return loss(self.job.head.kind, found, labels)
+            found = self._outputs(weights, made.sizes, tensors, DeviceDropout())
+            value = loss(self.job.head.kind, found, labels)
+        backward(value, scaler)
+        return value.detach()
 
     def predict(self, weights: ComputeWeights, batch: Batch) -> Arrays:
         staged = self._stage(batch, None)
@@ -149,9 +136,10 @@ class StaticPasses:
         return self._answers(weights, staged, batch)
 
     def _answers(self, weights: ComputeWeights, staged: Staged, batch: Batch) -> Arrays:
-        made = staged.made
+        made, host = staged.made, staged.host
+        whole, real = (self.device.upload(part, self.where) for part in (host.whole, host.real))
         with self.device.autocast(self.job.precision):
-            found = self._outputs(weights, made.sizes, self._upload(staged), DeviceDropout(active=False))
+            found = self._outputs(weights, made.sizes, views(made, whole, real), DeviceDropout(active=False))
         arrays = {name: tensor.float().cpu().numpy() for name, tensor in found.items()}
         if self.job.head.kind == "span":
             return {name: array[made.token_slots] for name, array in arrays.items()}
@@ -194,7 +182,7 @@ class StaticPasses:
 
     # ---- warm-up ----
 
-    def warm_up(self, weights: ComputeWeights, training: bool) -> None:
+    def warm_up(self, weights: ComputeWeights, training: bool, scaler: LossScaler | None) -> None:
         """Compute every planned size once on an empty batch."""
         plan = self.training if training else self.answering
         if plan is None:
@@ -203,7 +191,7 @@ class StaticPasses:
         for made in self._empty(plan, training):
             staged = Staged({}, made, Host.of(made, self.device.pin))
             if training:
-                self._loss(weights, made, self._upload(staged)).backward()  # type: ignore[no-untyped-call]
+                self._program(staged, scaler)(staged, 0)
             else:
                 self._answers(weights, staged, {})
             self.device.step_boundary()
@@ -243,8 +231,6 @@ def allow_graphs(count: int) -> None:
 
 def _layers(masters: Tensors, config: ModelConfig) -> dict[str, dict[str, Tensor]]:
     """Each encoder layer's parameters by its prefix, under the names that follow it."""
-    from bertkit_torch.bert import prefix
-
     prefixes = [prefix(number) for number in range(config.num_hidden_layers)]
     return {
         p: {name.removeprefix(p): tensor for name, tensor in masters.items() if name.startswith(p)} for p in prefixes

@@ -61,7 +61,7 @@ def normalise_by_micro_batch(engine: Any) -> None:
 def clip_nothing(engine: Any) -> None:
     import torch
 
-    engine.device.clip_grad_norm = lambda parameters, most: torch.nn.utils.clip_grad_norm_(parameters, float("inf"))
+    engine.device.clip = lambda gradients, most: torch.nn.utils.clip_grad_norm_(gradients.parameters, float("inf"))
 
 
 def decay_everything(engine: Any) -> None:

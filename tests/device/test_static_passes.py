@@ -4,44 +4,59 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from collections.abc import Mapping
 
 import numpy as np
 import pytest
 
 from bertkit.backend import Limits, Update, label_counts
 from bertkit.checks import CHECKS
+from bertkit.model_config import HeadKind
 from bertkit.specimens import HEADS, RATE, example_batch, first_moments, gap, job, part, train, with_settings
 from bertkit_cpu import CpuBackend
 
 torch = pytest.importorskip("torch")
 from static_backend import StaticBackend  # noqa: E402
 
-WAYS = {
-    "rows": {},
-    "stretches": {"flat": True},
-    "compiled": {"compiled": True},
-    "recomputed": {"recompute": True},
+WAYS: Mapping[str, tuple[str, Mapping[str, bool]]] = {
+    "rows": ("packed", {}),
+    "stretches": ("unpadded", {}),
+    "compiled": ("packed", {"compiled": True}),
+    "recomputed": ("packed", {"recompute": True}),
+    "captured": ("unpadded", {"captured": True}),
 }
 LIMITS = Limits(sequences=12, longest=40, answers=12, masked=48)
 
 
-@pytest.mark.parametrize("way", ["rows", "stretches"])
-@pytest.mark.parametrize("check", [name for name in CHECKS if name != "layouts"])
-def test_the_contract(check: str, way: str) -> None:
-    CHECKS[check](StaticBackend(**WAYS[way]))
+@pytest.mark.parametrize("check", CHECKS)
+def test_the_contract(check: str) -> None:
+    CHECKS[check](StaticBackend())
 
 
 @pytest.mark.parametrize("kind", HEADS)
 @pytest.mark.parametrize("way", WAYS)
-def test_logits_and_gradients_are_those_of_the_ragged_way(way: str, kind: str) -> None:
-    batch = example_batch(kind)  # type: ignore[arg-type]
-    wanted = job(kind)  # type: ignore[arg-type]
-    ragged = with_settings(CpuBackend(), wanted)
-    rows = with_settings(StaticBackend(**WAYS[way]), dataclasses.replace(wanted, limits=LIMITS))
+def test_logits_and_gradients_are_those_of_the_ragged_way(way: str, kind: HeadKind) -> None:
+    batch = example_batch(kind)
+    layout, device = WAYS[way]
+    ragged = with_settings(CpuBackend(), job(kind))
+    rows = with_settings(StaticBackend(**device), dataclasses.replace(job(kind, layout), limits=LIMITS))
     assert gap(ragged.predict(batch), rows.predict(batch)) < 1e-5
-    losses = [train(engine, batch, kind, 1) for engine in (ragged, rows)]  # type: ignore[arg-type]
+    losses = [train(engine, batch, kind, 1) for engine in (ragged, rows)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-6)
     assert gap(first_moments(ragged), first_moments(rows)) < 2e-6
+
+
+def test_each_size_is_captured_once_and_leaves_no_gradient_behind() -> None:
+    """Sizes that come unforeseen are captured in the middle of an update, whose gradients must stay."""
+    batch = example_batch("classification")
+    backend, plain = StaticBackend(captured=True), StaticBackend()
+    engines = [with_settings(b, job("classification", dropout=True)) for b in (backend, plain)]
+    losses = [train(engine, batch, "classification", 3, splits=3) for engine in engines]
+    assert losses[0] == losses[1]
+    assert gap(engines[0].state_dict(), engines[1].state_dict()) == 0.0
+    device = backend.made[0].device
+    assert device.replays == 9
+    assert device.captures == len(backend.made[0].passes.programs)
 
 
 def test_nothing_is_compiled_after_the_warm_up(caplog: pytest.LogCaptureFixture) -> None:
@@ -82,8 +97,8 @@ def test_an_update_staged_ahead_is_the_same(caplog: pytest.LogCaptureFixture) ->
 
 def test_recomputing_draws_the_same_dropout() -> None:
     losses = []
-    for way in ({}, {"recompute": True}):
-        engine = with_settings(StaticBackend(**way), job("classification", dropout=True))
+    for recompute in (False, True):
+        engine = with_settings(StaticBackend(recompute=recompute), job("classification", dropout=True))
         losses.append(train(engine, example_batch("classification"), "classification", 4))
     assert losses[0] == losses[1]
 

@@ -1,0 +1,75 @@
+"""The CUDA backend (NVIDIA from Volta on; AMD through torch's ROCm build): the card. Nothing here imports torch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+from bertkit.backend import Capabilities, Engine, Job, Precision, Probe, Setting
+from bertkit.errors import UserError
+from bertkit.world import World
+from bertkit_cuda.cards import driver, read_cards, visible
+from bertkit_torch.build import torch_build
+
+
+class CudaBackend:
+    name = "cuda"
+    aliases: tuple[str, ...] = ("nvidia",)
+    preference = 30
+    capabilities = Capabilities(
+        precisions=("fp32", "tf32", "bf16", "fp16"),
+        heads=("classification", "regression", "span", "pretraining"),
+        layouts=("padded", "unpadded", "packed"),
+        environment=("CUDA_", "NCCL_", "TORCH_NCCL_", "NVIDIA_", "HIP_", "ROCR_", "HSA_", "RCCL_"),
+    )
+    settings: Mapping[str, Setting] = {
+        "attention": Setting(
+            "auto",
+            "the kernel; auto: the fastest for this job's sizes, by a short measurement",
+            ("auto", "flash", "efficient", "sdpa", "plain"),
+        ),
+        "compile": Setting("auto", "the encoder layer through torch.compile where it has a compiler", ("auto", "off")),
+        "graphs": Setting("auto", "forward and backward of each batch size as one CUDA graph", ("auto", "off")),
+        "shapes": Setting(8, "sizes that batches are rounded up to; more waste less and take longer to warm up"),
+        "recompute": Setting(False, "keep only each layer's input and compute its inside again in backward"),
+    }
+
+    def probe(self) -> Probe:
+        build = torch_build()
+        if build is None:
+            return Probe(False, "torch is not installed; pip install torch brings a CUDA build")
+        cards = visible(read_cards(), os.environ)
+        if not cards:
+            shown = os.environ.get("CUDA_VISIBLE_DEVICES")
+            hidden = f" (CUDA_VISIBLE_DEVICES={shown})" if shown is not None else ""
+            return Probe(
+                False,
+                f"no GPU is visible{hidden}; install NVIDIA's driver, or start the container with --gpus all",
+            )
+        toolkit = next(
+            (f"{name.upper()} {build.toolkits[name]}" for name in ("cuda", "hip") if name in build.toolkits), ""
+        )
+        if not toolkits:
+            return Probe(
+                False,
+                f"{cards[0].name} is here, but torch {build.version} is built without CUDA; "
+                "install a CUDA build of torch as https://pytorch.org/get-started shows",
+            )
+        precisions: tuple[Precision, ...] = ("fp32", "fp16")
+        if all(card.has_bf16 for card in cards):
+            precisions = ("fp32", "tf32", "bf16", "fp16")
+        many = f"{len(cards)} x " if len(cards) > 1 else ""
+        version = f", driver {driver()}" if driver() else ""
+        detail = f"{many}{cards[0].name}{version}, torch {build.version} with {toolkits[0]}"
+        return Probe(True, detail, precisions, tuple(card.node for card in cards))
+
+    def variables(self, settings: Mapping[str, str | int | float | bool]) -> Mapping[str, str]:
+        return {}
+
+    def engine(self, job: Job, world: World) -> Engine:
+        from bertkit_cuda.device import CudaDevice
+        from bertkit_torch.engine import TorchEngine
+
+        if job.precision == "int8":
+            raise UserError("backend cuda has no int8", "use -d bf16 or fp16")
+        return TorchEngine(CudaDevice(), job, world)

@@ -1,0 +1,89 @@
+"""The Gaudi backend (Habana Gaudi, Gaudi 2, Gaudi 3): the card. Nothing here imports torch or the vendor's package."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from bertkit.backend import Capabilities, Engine, Job, Precision, Probe, Setting
+from bertkit.errors import UserError
+from bertkit.world import World
+from bertkit_gaudi import environment
+from bertkit_gaudi.cards import GET, find_cards, package_version
+from bertkit_gaudi.gaudi_config import GaudiConfig, read_config, write_lists
+from bertkit_gaudi.generations import supports
+
+
+class GaudiBackend:
+    name = "gaudi"
+    aliases: tuple[str, ...] = ("hpu",)
+    preference = 40
+    capabilities = Capabilities(
+        precisions=("fp32", "bf16", "fp16"),
+        heads=("classification", "regression", "span", "pretraining"),
+        layouts=("padded", "packed"),
+        environment=environment.FORWARDED,
+    )
+    settings: Mapping[str, Setting] = {
+        "mode": Setting(
+            "auto",
+            "eager with torch.compile, or the older lazy mode; auto: as PT_HPU_LAZY_MODE says, else eager",
+            ("auto", "eager", "lazy"),
+        ),
+        "compile": Setting("auto", "eager: the encoder layer through torch.compile's hpu_backend", ("auto", "off")),
+        "graphs": Setting(False, "lazy: forward and backward of each batch size as one HPU graph"),
+        "attention": Setting("fused", "the vendor's FusedSDPA, torch's, or two products", ("fused", "sdpa", "plain")),
+        "optimizer": Setting(
+            "auto",
+            "FusedAdamW adds epsilon before it corrects the bias; auto: take it where that makes no difference",
+            ("auto", "fused", "exact"),
+        ),
+        "shapes": Setting(8, "sizes that batches are rounded up to; each is compiled in the warm-up"),
+        "recompute": Setting(False, "keep only each layer's input and compute its inside again in backward"),
+        "gaudi_config": Setting("", "a gaudi_config.json of optimum-habana: operators for autocast, fused parts"),
+    }
+
+    def probe(self) -> Probe:
+        version = package_version()
+        cards = find_cards(Path("/"), os.environ)
+        if not version:
+            here = f"{len(cards.nodes)} cards, but " if cards.nodes else ""
+            return Probe(False, f"{here}habana_frameworks is not installed; {GET}")
+        if not cards.nodes:
+            return Probe(False, f"habana_frameworks {version} is here, but no card; check hl-smi and the driver")
+        made = cards.generation
+        if made and not supports(made, version):
+            return Probe(
+                False,
+                f"{made.name} ended with software {made.last_software}, this is {version}; use an older container",
+            )
+        precisions: tuple[Precision, ...] = ("fp32", "bf16", "fp16") if made is None or made.fp16 else ("fp32", "bf16")
+        many = f"{len(cards.nodes)} x " if len(cards.nodes) > 1 else ""
+        name = f"{made.name} ({cards.product})" if made else "Gaudi"
+        return Probe(True, f"{many}{name}, habana_frameworks {version}", precisions, cards.nodes)
+
+    def variables(self, settings: Mapping[str, str | int | float | bool]) -> Mapping[str, str]:
+        config = config_of(settings)
+        lists = write_lists(config, cache()) if config.bf16_ops or config.fp32_ops else {}
+        return environment.variables(settings, os.environ, lists)
+
+    def engine(self, job: Job, world: World) -> Engine:
+        ours = dict(self.variables(job.settings)) | environment.of_ranks(world)
+        os.environ.update(ours)  # before the first import of torch, which reads them
+        from bertkit_gaudi.device import GaudiDevice
+        from bertkit_torch.engine import TorchEngine
+
+        if job.precision == "fp16" and "fp16" not in self.probe().precisions:
+            raise UserError("this Gaudi has no fp16", "use -d bf16")
+        return TorchEngine(GaudiDevice(ours, config_of(job.settings)), job, world)
+
+
+def config_of(settings: Mapping[str, object]) -> GaudiConfig:
+    path = str(settings.get("gaudi_config", ""))
+    return read_config(Path(path).expanduser()) if path else GaudiConfig()
+
+
+def cache() -> Path:
+    home = os.environ.get("BERTKIT_CACHE") or os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(home).expanduser() / "bertkit" / "gaudi"

@@ -1,0 +1,32 @@
+"""An Iluvatar card as a torch Device: torch's CUDA interface with what CoreX is known to have."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from bertkit.backend import Job
+from bertkit.errors import UserError
+from bertkit.world import World
+from bertkit_torch.accelerator import Accelerator
+from bertkit_torch.row_attention import InRows, plain, sdpa
+from bertkit_torch.seen import Attention
+
+
+class IluvatarDevice(Accelerator):
+    type = "cuda"
+    collectives = "nccl"
+
+    def open(self, job: Job, world: World) -> torch.device:
+        if not torch.cuda.is_available():
+            raise UserError("torch finds no card", "check ixsmi and CUDA_VISIBLE_DEVICES")
+        self.collectives = str(job.settings.get("dist_backend", "nccl"))
+        self.row_kernel = plain if job.settings.get("attention") == "plain" else sdpa
+        self.kernel = "two products and a softmax" if self.row_kernel is plain else "scaled_dot_product_attention"
+        where = super().open(job, world)
+        torch.cuda.set_device(where)
+        self.notes |= {"card": torch.cuda.get_device_name(where), "collectives of the cards": self.collectives}
+        return where
+
+    def in_rows(self, allowed: Tensor, heads: int) -> Attention:
+        return InRows(allowed, heads, self.row_kernel)

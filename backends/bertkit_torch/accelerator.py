@@ -1,0 +1,67 @@
+"""What torch's accelerators have in common: one device a process, reached through torch's module for its kind."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bertkit.backend import Job
+from bertkit.errors import UserError
+from bertkit.world import World
+from bertkit_torch.device import Device
+
+
+class Accelerator(Device):
+    """A vendor says its `type` and overrides what is different on its chip."""
+
+    type = ""  # torch's name of the kind of device
+    layout = "packed"
+    static = True
+    peak_size = 8192
+
+    def __init__(self) -> None:
+        self.notes: dict[str, str] = {}
+
+    @property
+    def module(self) -> Any:
+        """torch's module for this kind of device."""
+        return torch.get_device_module(self.type)
+
+    def open(self, job: Job, world: World) -> torch.device:
+        self.lay_out(job)
+        self.recompute = bool(job.settings.get("recompute", False))
+        if self.recompute:
+            self.notes["recompute"] = "each layer's inside is computed again in backward"
+        return torch.device(self.type, self.index(world))
+
+    def lay_out(self, job: Job) -> None:
+        """`padded` is the reference: shapes as they come, the plainest attention."""
+        self.static = job.layout != "padded"
+        self.flat = job.layout == "unpadded"
+
+    def index(self, world: World) -> int:
+        """Which of the devices that this process sees is its own."""
+        count = int(self.module.device_count())
+        if world.local_rank >= count:
+            raise UserError(
+                f"local rank {world.local_rank} has no device: this process sees {count}",
+                "start one process for each, or show it more of them",
+            )
+        return world.local_rank
+
+    def seed(self, number: int) -> None:
+        self.module.manual_seed(number)
+
+    def pin(self, host: Tensor) -> Tensor:
+        return host.pin_memory()
+
+    def synchronize(self) -> None:
+        self.module.synchronize()
+
+    def peak_memory(self) -> int | None:
+        return int(self.module.max_memory_allocated())
+
+    def describe(self) -> dict[str, str]:
+        return self.notes
