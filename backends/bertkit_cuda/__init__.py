@@ -46,9 +46,7 @@ class CudaBackend:
                 False,
                 f"no GPU is visible{hidden}; install NVIDIA's driver, or start the container with --gpus all",
             )
-        toolkit = next(
-            (f"{name.upper()} {build.toolkits[name]}" for name in ("cuda", "hip") if name in build.toolkits), ""
-        )
+        toolkits = [f"{name.upper()} {build.toolkits[name]}" for name in ("cuda", "hip") if name in build.toolkits]
         if not toolkits:
             return Probe(
                 False,
