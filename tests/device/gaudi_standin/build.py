@@ -1,0 +1,68 @@
+"""Builds the stand-in's extension once for each (sources, torch, Python): half a minute of one core.
+
+python tests/device/gaudi_standin/build.py     prints the library's path
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+
+SOURCES = Path(__file__).parent / "csrc"
+NAME = "_hpu_standin_C.so"
+
+
+def compiler() -> str | None:
+    named = os.environ.get("CXX")
+    return shutil.which(named) if named else shutil.which("g++") or shutil.which("c++")
+
+
+def cache_folder() -> Path:
+    kept = os.environ.get("BERTKIT_CACHE")
+    base = Path(kept) if kept else Path.home() / ".cache" / "bertkit"
+    digest = hashlib.sha256(f"{version('torch')} {sys.version}".encode())
+    for path in sorted(SOURCES.iterdir()):
+        digest.update(path.name.encode() + path.read_bytes())
+    return base / "gaudi-standin" / digest.hexdigest()[:16]
+
+
+def command(to: Path) -> list[str]:
+    found = find_spec("torch")
+    assert found is not None
+    assert found.origin is not None
+    torch = Path(found.origin).parent
+    includes = [torch / "include", torch / "include/torch/csrc/api/include", sysconfig.get_paths()["include"]]
+    abi = "-D_GLIBCXX_USE_CXX11_ABI=1"
+    flags = ["-O0", "-std=c++20", "-shared", "-fPIC", "-w", abi, *(f"-I{path}" for path in includes)]
+    libraries = [f"-L{torch / 'lib'}", *"-ltorch -ltorch_cpu -ltorch_python -lc10".split()]
+    return [compiler() or "g++", *flags, str(SOURCES / "hpu_standin.cpp"), "-o", str(to), *libraries]
+
+
+def library() -> Path:
+    """The path of the built extension; a second process waits for the one that builds."""
+    folder = cache_folder()
+    built = folder / NAME
+    if built.is_file():
+        return built
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not built.is_file():
+            half = folder / f"{NAME}.{os.getpid()}"
+            done = subprocess.run(command(half), capture_output=True, text=True, check=False)
+            if done.returncode != 0:
+                raise RuntimeError(f"the stand-in does not build:\n{done.stderr[-4000:]}")
+            half.replace(built)
+    return built
+
+
+if __name__ == "__main__":
+    print(library())
