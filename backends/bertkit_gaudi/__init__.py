@@ -36,7 +36,7 @@ class GaudiBackend:
         "attention": Setting("fused", "the vendor's FusedSDPA, torch's, or two products", ("fused", "sdpa", "plain")),
         "optimizer": Setting(
             "auto",
-            "FusedAdamW adds epsilon before it corrects the bias; auto: take it where that makes no difference",
+            "FusedAdamW adds epsilon before it corrects the bias; auto: take it where the bias is not corrected",
             ("auto", "fused", "exact"),
         ),
         "shapes": Setting(8, "sizes that batches are rounded up to; each is compiled in the warm-up"),

@@ -33,6 +33,7 @@ from bertkit_torch.staged import Host, Program, Staged, views
 from bertkit_torch.weights import ComputeWeights
 
 Tensors = Mapping[str, Tensor]
+UNPLANNED = 16  # sizes that are expected where a job does not say its limits
 logger = logging.getLogger(__name__)
 
 
@@ -52,7 +53,7 @@ class StaticPasses:
         self.layers = _layers(masters, job.model)
         self.layer = device.compile(self._layer)
         if self.layer != self._layer:
-            planned = sum(len(plan) for plan in (self.training, self.answering) if plan)
+            planned = sum(len(plan) if plan else UNPLANNED for plan in (self.training, self.answering))
             allow_graphs(2 * planned)  # of each size the last layer is another graph than the rest
 
     def _plan(self, training: bool) -> Shapes | None:
@@ -222,11 +223,12 @@ class StaticPasses:
         return {"layout": f"{layout}{wide}{planned}", "attention": self.device.kernel}
 
 
-def allow_graphs(count: int) -> None:
-    """torch gives up on a function that is compiled too often, and goes on without; these are planned."""
+def allow_graphs(more: int) -> None:
+    """torch gives up on a function that is compiled too often, and goes on without; these are meant."""
     from torch._dynamo import config  # takes a second to import
 
-    config.recompile_limit = max(config.recompile_limit, count + 8)
+    config.recompile_limit += more
+    config.accumulated_recompile_limit += more
 
 
 def _layers(masters: Tensors, config: ModelConfig) -> dict[str, dict[str, Tensor]]:
