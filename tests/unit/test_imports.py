@@ -38,7 +38,8 @@ LAYERS = {
     "seam": "backend",
     "material": """
         checkpoint collectives display downloads features flops layouts lengths log meter parameters pretrained recipe
-        record registry resolve run_folder sampler schedule spellings stopping tasks tasks.glue tasks.json_text
+        record record_fairness record_files record_types record_upgrade registry resolve run_folder sampler schedule
+        spellings stopping tasks tasks.glue tasks.json_text
         tasks.metrics tasks.mrpc_raw tasks.reading tasks.sample tasks.squad tasks.squad.decoding tasks.squad.metrics
         tasks.squad.reader tasks.squad.task tasks.squad.windows tasks.table_format tasks.tables
         tasks.task tokenizer weight_files""",
