@@ -19,7 +19,9 @@ ROOT = Path(__file__).resolve().parents[2]
 BACKENDS = ROOT / "backends"
 SHARED = {"bertkit_torch", "bertkit_tensorflow"}  # engines that belong to no vendor
 VENDORS = sorted({path.name for path in BACKENDS.glob("bertkit_*") if path.is_dir()} - SHARED)
-FRAMEWORK_FREE = set("numpy pydantic rich safetensors scipy sklearn tokenizers typer huggingface_hub".split())
+FRAMEWORK_FREE = set(
+    "jinja2 markupsafe matplotlib numpy pydantic rich safetensors scipy sklearn tokenizers typer huggingface_hub".split()
+)
 FRAMEWORKS = {"torch", "tensorflow", "transformers", "jax"}
 # packages of others that one vendor alone may import
 VENDORS_OWN = {
@@ -45,10 +47,14 @@ LAYERS = {
         tasks.task tokenizer weight_files""",
     "work": "agreement checks preparation scoring specimens trainer",
     "runs": """
-        asking bench bench.measure bench.plan bench.run bench.table bench.workload inference launching rank run
+        asking bench bench.measure bench.plan bench.run bench.table bench.workload compare compare.comparison
+        compare.entries compare.fairness compare.figures compare.files compare.load compare.markdown compare.page
+        compare.parity compare.parity_report compare.plots compare.reaching compare.scaling compare.systems
+        compare.tables compare.text inference launching rank run
         run_results supervise training unsynced""",
     "commands": """
-        commands commands.ask commands.backends commands.bench commands.check commands.config commands.data
+        commands commands.ask commands.backends commands.bench commands.check commands.compare
+        commands.comparing commands.config commands.data
         commands.evaluate commands.launch commands.launching commands.models commands.options commands.predict
         commands.recipes commands.score
         commands.train commands.training""",

@@ -1,0 +1,66 @@
+"""The comparison on a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TextIO
+
+from rich.console import Console
+from rich.table import Table as Grid
+
+from bertkit.compare.comparison import Comparison
+from bertkit.compare.fairness import Difference
+from bertkit.compare.tables import Table, all_tables
+
+WIDTH = 120  # at least: cells are never cut
+MOST = 40  # systems shown; the files have all
+TITLES = {
+    "unfair": "Differs, and should not",
+    "unknown": "Not known of all, so it cannot be called equal",
+    "noted": "Differs, worth knowing",
+}
+
+
+def show(made: Comparison, stream: TextIO) -> None:
+    """Plain text where `stream` is no terminal."""
+    console = Console(file=stream, highlight=False, soft_wrap=False)
+    console.width = max(console.width, WIDTH)
+    for line in fairness_lines(made):
+        console.print(line, markup=False, emoji=False, soft_wrap=True)
+    for table in all_tables(made):
+        console.print(f"\n{table.title}", markup=False, emoji=False, style="bold")
+        console.print(_grid(table), markup=False)
+        for note in table.notes:
+            console.print(note, markup=False, emoji=False, soft_wrap=True, style="dim")
+    if len(made.systems) > MOST:
+        console.print(f"{len(made.systems) - MOST} more systems are in the files (--csv, --json, --html)")
+
+
+def fairness_lines(made: Comparison) -> list[str]:
+    """What differs, first of all; then what must be said of single records."""
+    lines: list[str] = []
+    for weight, title in TITLES.items():
+        of_it = [one for one in made.differences if one.weight == weight]
+        lines += [f"{title}:", *(f"  {one}" for one in of_it)] if of_it else []
+    if len(made.systems) > 1 and not any(one.weight != "noted" for one in made.differences):
+        lines.insert(0, "Nothing differs that should not.")
+    lines += ["Of single records:", *(f"  {mark}" for mark in made.marks)] if made.marks else []
+    lines += ["Left out:", *(f"  {line}" for line in made.left_out)] if made.left_out else []
+    return lines
+
+
+def refusal(found: Iterable[Difference]) -> str:
+    """Why `--strict` refuses, in one line."""
+    names = [one.words.split(":")[0] for one in found]
+    return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
+
+
+def _grid(table: Table) -> Grid:
+    grid = Grid(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for number, heading in enumerate(table.headings):
+        grid.add_column(
+            heading, justify="left" if number < table.words else "right", no_wrap=number > 0, overflow="fold"
+        )
+    for row in table.rows[:MOST]:
+        grid.add_row(*(cell.replace("[", "\\[") for cell in row))
+    return grid
