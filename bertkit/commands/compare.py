@@ -36,6 +36,10 @@ def compare(
     steps: Annotated[
         int | None, typer.Option("--steps", min=1, help="Of --parity: the first so many updates.", show_default="all")
     ] = None,
+    published: Annotated[
+        str | None,
+        typer.Option("--published", metavar="NAME,…", help="Others' figures beside the baseline.", show_default=False),
+    ] = None,
     markdown: Annotated[Path | None, typer.Option("--markdown", metavar="FILE", help="Write Markdown.")] = None,
     html: Annotated[
         Path | None, typer.Option("--html", metavar="FILE", help="Write one page with plots, whole in itself.")
@@ -56,6 +60,8 @@ def compare(
 
       bertkit compare runs/* --strict --csv figures.csv --markdown report.md
 
+      bertkit compare runs/squad --published nvidia-a100,gaudi2
+
       bertkit compare --parity runs/here runs/there
 
     Exit codes: 0 compared; 1 a record could not be read, or parity fails; 2 refused, or wrongly used.
@@ -63,5 +69,5 @@ def compare(
     from bertkit.commands.comparing import Words, run_compare
 
     return run_compare(
-        Words(tuple(records), baseline, strict, target, parity, steps, markdown, html, csv, json_, quiet)
+        Words(tuple(records), baseline, strict, target, parity, steps, published, markdown, html, csv, json_, quiet)
     )

@@ -13,8 +13,7 @@ from bertkit.compare.fairness import refused
 from bertkit.compare.files import to_csv, to_mapping
 from bertkit.compare.load import read
 from bertkit.compare.markdown import to_markdown
-from bertkit.compare.parity_report import hold
-from bertkit.compare.parity_report import show as show_parity
+from bertkit.compare.parity_report import hold, lines
 from bertkit.compare.text import refusal, show
 from bertkit.disk import to_json, write_text
 from bertkit.display import Display
@@ -31,6 +30,7 @@ class Words:
     target: float | None
     parity: bool
     steps: int | None
+    published: str | None
     markdown: Path | None
     html: Path | None
     csv: Path | None
@@ -47,7 +47,7 @@ def run_compare(words: Words) -> int:
         raise UserError(left_out[0], f"and {len(left_out) - 1} more like it" if len(left_out) > 1 else "")
     if words.parity:
         return _parity(words, entries, left_out, display)
-    made = compare(entries, words.baseline, words.target, left_out)
+    made = compare(entries, words.baseline, words.target, left_out, _names(words.published))
     for line in left_out:
         display.warn(line)
     if words.json:
@@ -71,10 +71,14 @@ def _check(words: Words) -> None:
             raise UserError(f"{path} is a folder", "name a file")
     if len(set(files)) < len(files):
         raise UserError(f"{files[0]} is named twice", "give each form a file of its own")
-    if words.parity and (files or words.strict or words.baseline or words.target):
+    if words.parity and (files or words.strict or words.baseline or words.target or words.published):
         raise UserError("--parity answers one question", "leave the other options away; --steps and --json go with it")
     if words.steps and not words.parity:
         raise UserError("--steps says how many updates --parity looks at", "add --parity")
+
+
+def _names(text: str | None) -> list[str]:
+    return [name.strip() for name in (text or "").split(",") if name.strip()]
 
 
 def _files(words: Words) -> list[tuple[Path, Callable[[Comparison], str]]]:
@@ -102,5 +106,5 @@ def _parity(words: Words, entries: list[Entry], left_out: list[str], display: Di
     if words.json:
         print(to_json(found.to_mapping()))
     else:
-        show_parity(found, sys.stdout)
+        print("\n".join(lines(found)))
     return 0 if found.verdict.holds else 1

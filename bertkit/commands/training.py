@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from bertkit.compare.load import read_one
+from bertkit.compare.parity_report import hold, lines
 from bertkit.disk import to_json
 from bertkit.display import Display
 from bertkit.recipe import Value
@@ -23,10 +25,12 @@ def run_training(
     resume: bool,
     overwrite: bool,
     dry_run: bool,
+    parity_with: Path | None,
     as_json: bool,
     quiet: bool,
 ) -> int:
     """Train, show the result, return the exit code."""
+    other = read_one(parity_with) if parity_with else None
     resolved = resolve(options, sets or (), config, recipe)
     world = from_env()
     display = Display(quiet=quiet or not world.is_first)
@@ -38,6 +42,11 @@ def run_training(
         show(outcome, display)
         if as_json:
             print(to_json(outcome.record))
+        if other is not None:
+            found = hold(read_one(outcome.folder), other)
+            for line in lines(found):
+                display.say(line)
+            return 0 if found.verdict.holds else 1
     return outcome.exit_code
 
 

@@ -21,6 +21,11 @@ FREE = (
     "seed", "output", "backend", "data.dir", "data.cache", "data.train_file", "data.dev_file", "model.name",
     "model.vocab", "log.", "checkpoint.every", "checkpoint.keep", "ranks.timeout",
 )  # fmt: skip
+# What goes with the number of devices: settings, and facts of fairness. A layout is compared as it came out.
+SCALED = ("train.batch_size", "train.micro_batch_size", "ranks.", "model.layout", "schedule.warmup_steps")
+SCALED_FACTS = {
+    "global_batch", "updates", "learning_rate", "schedule_warmup_updates", "gradients_sent_in", "synchronised",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,7 @@ class Entry:
     place: Place
     facts: Mapping[str, Any]  # fairness field -> value; None: not known
     identity: str  # equal where two entries differ in nothing but the seed
+    kin: str  # equal where they differ in nothing but the seed and the number of devices
     figures: Mapping[str, float | None]  # by Figure.key, in Figure.unit
     scores: Sequence[Mapping[str, float | None]]  # the metrics of every seed in it
     losses: np.ndarray  # (updates,) NaN where one is not known; empty: none is
@@ -74,6 +80,9 @@ def entry(record: Record, label: str = "") -> Entry:
     made = record.mapping
     losses, missing = _losses(record)
     place = _place(made)
+    layout = at(made, "hardware.engine.layout") or made["config"].get("model.layout")
+    facts = made["fairness"]
+    alike = {name: value for name, value in facts.items() if name not in SCALED_FACTS}
     scores = [one["metrics"] for one in made["seeds"]] or ([made["metrics"]] if made["metrics"] else [])
     return Entry(
         path=record.path,
@@ -81,14 +90,15 @@ def entry(record: Record, label: str = "") -> Entry:
         label=label,
         seed=made["config"].get("seed"),
         place=place,
-        facts=made["fairness"],
-        identity=_identity(label, place, made),
+        facts=facts,
+        identity=_hash([label, place.devices, place.hosts, place.batch, facts, _kept(made, FREE), *_what(place, made)]),
+        kin=_hash([alike, layout, _kept(made, FREE + SCALED), *_what(place, made)]),
         figures={figure.key: _scaled(at(made, figure.path), figure.scale) for figure in FIGURES},
         scores=scores,
         losses=losses,
         evaluations=[Evaluation(one["step"], one["training_seconds"], one["metrics"]) for one in made["evaluations"]],
         watts=_watts(made["energy"]),
-        layout=at(made, "hardware.engine.layout") or made["config"].get("model.layout"),
+        layout=layout,
         versions=made["versions"],
         marks=[*_marks(record), *missing],
     )
@@ -136,14 +146,18 @@ def _place(made: Mapping[str, Any]) -> Place:
     )
 
 
-def _identity(label: str, place: Place, made: Mapping[str, Any]) -> str:
-    facts = made["fairness"]
-    kept = {key: value for key, value in made["config"].items() if not key.startswith(FREE)}
-    of_model = None if facts["start_weights_sha256"] else place.model
-    parts = [
-        label, place.kind, place.backend, place.device, place.devices, place.hosts, place.precision, of_model, facts,
-        kept, made["case"], made["published"],
-    ]  # fmt: skip
+def _what(place: Place, made: Mapping[str, Any]) -> list[Any]:
+    """What is measured, apart from the facts of fairness and the number of devices."""
+    of_model = None if made["fairness"]["start_weights_sha256"] else place.model
+    case = {name: value for name, value in (made["case"] or {}).items() if name in ("model", "lengths")}
+    return [place.kind, place.backend, place.device, place.precision, of_model, case]
+
+
+def _kept(made: Mapping[str, Any], left_out: tuple[str, ...]) -> dict[str, Any]:
+    return {key: value for key, value in made["config"].items() if not key.startswith(left_out)}
+
+
+def _hash(parts: Sequence[Any]) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
@@ -163,11 +177,8 @@ def _marks(record: Record) -> list[str]:
     if record.edited:
         marks.append("was edited after it was written: its hash does not match")
     if record.upgraded_from is not None:
-        marks.append(f"was written in record schema {record.upgraded_from}: what that did not know is {GAP_WORDS}")
+        marks.append(f"was written in record schema {record.upgraded_from}; what that did not know is a gap")
     if made["selected"] is not None:
         of = made["selected"]["of"]
         marks.append(f"its result is the best of {of}, selected on the evaluation set; the mean of all is shown")
     return marks
-
-
-GAP_WORDS = "a gap"

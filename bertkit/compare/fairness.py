@@ -11,6 +11,7 @@ from bertkit.compare.systems import System
 from bertkit.record_fairness import plain_names
 
 Weight = Literal["unfair", "unknown", "noted"]
+WEIGHTS: tuple[Weight, ...] = ("unfair", "unknown", "noted")
 SHOWN = 4  # names of a list; the rest is counted
 
 
@@ -52,8 +53,12 @@ def differences(systems: Sequence[System]) -> list[Difference]:
         seen = [(system.name, system.entries[0].facts.get(field)) for system in systems]
         found += _difference(field, words, seen, "unfair")
     found += _notes(systems)
-    order = ("unfair", "unknown", "noted")
-    return sorted(found, key=lambda one: order.index(one.weight))
+    return sorted(found, key=lambda one: WEIGHTS.index(one.weight))
+
+
+def silent(published: Sequence[str]) -> Difference:
+    """What published figures leave unsaid, as one line: their rows tell the rest."""
+    return Difference("published", "published figures leave most of this unsaid", "unknown", [], tuple(published))
 
 
 def refused(found: Iterable[Difference]) -> list[Difference]:

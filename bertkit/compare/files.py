@@ -12,7 +12,9 @@ from bertkit.compare.figures import Figure
 from bertkit.compare.systems import System
 
 SCHEMA = 1
-COLUMNS = ("system", "figure", "unit", "mean", "standard_deviation", "n", "ratio", "difference", "within_spread")
+COLUMNS = (
+    "system", "figure", "unit", "mean", "standard_deviation", "n", "ratio", "difference", "within_spread", "note",
+)  # fmt: skip
 
 
 def to_mapping(made: Comparison) -> dict[str, Any]:
@@ -26,6 +28,7 @@ def to_mapping(made: Comparison) -> dict[str, Any]:
         "left_out": list(made.left_out),
         "systems": [_system(made, system) for system in made.systems],
         "scaling": [dataclasses.asdict(family) for family in made.families],
+        "published": [dataclasses.asdict(one) for one in made.published],
         "to_score": dataclasses.asdict(made.race) if made.race else None,
     }
 
@@ -63,8 +66,15 @@ def to_csv(made: Comparison) -> str:
     table.writerow(COLUMNS)
     for system in made.systems:
         for figure in made.figures:
-            found = _figure(made, system, figure) or dict.fromkeys(COLUMNS)
-            table.writerow([_text(system.name), figure.key, figure.unit, *(found[name] for name in COLUMNS[3:])])
+            found = _figure(made, system, figure) or {}
+            table.writerow([_text(system.name), figure.key, figure.unit, *(found.get(name) for name in COLUMNS[3:])])
+    for one in made.published:
+        theirs = one.theirs
+        known: dict[str, Any] = {"mean": theirs.value, "standard_deviation": theirs.deviation, "n": theirs.runs}
+        known["note"] = "; ".join([theirs.source, *one.differs])
+        table.writerow(
+            [f"published: {theirs.machine}", theirs.metric, theirs.unit, *(known.get(name) for name in COLUMNS[3:])]
+        )
     return text.getvalue()
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bertkit.compare.entries import Entry, entry
 from bertkit.errors import UserError
-from bertkit.record_files import NAME, load_all
+from bertkit.record_files import NAME, load, load_all
 
 Tell = Callable[[str, int, int], None]
 
@@ -34,6 +34,14 @@ def read(words: Iterable[str], tell: Tell) -> tuple[list[Entry], list[str]]:
         except UserError as error:
             left_out.append(str(error))
     return entries, left_out
+
+
+def read_one(path: Path) -> Entry:
+    """The one record of a file or a run's folder, with losses to follow. Raises UserError where it has none."""
+    found = entry(load(path.expanduser()))
+    if not len(found.losses):
+        raise UserError(f"{path}: has no losses by update", "give the record of a training run")
+    return found
 
 
 def sources_of(word: str) -> list[Source]:

@@ -20,7 +20,8 @@ def _line(line: str) -> str:
 
 
 def _table(table: Table) -> str:
-    aligned = ["---" if number < table.words else "---:" for number in range(len(table.headings))]
+    last = len(table.headings) - 1 if table.prose else None
+    aligned = ["---" if n < table.words or n == last else "---:" for n in range(len(table.headings))]
     rows = [table.headings, tuple(aligned), *(tuple(_cell(cell) for cell in row) for row in table.rows)]
     lines = ["| " + " | ".join(row) + " |" for row in rows]
     return "\n".join([f"## {_cell(table.title)}", "", *lines, *(f"\n{_cell(note)}" for note in table.notes)])

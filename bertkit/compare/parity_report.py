@@ -6,7 +6,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 
@@ -15,6 +15,8 @@ from bertkit.compare.fairness import differences
 from bertkit.compare.parity import TOLERANCES, Pair, Verdict, follow
 from bertkit.compare.systems import System
 from bertkit.errors import UserError
+
+QUIET = 20  # updates equal to the last digits, after which another setting is no likely cause
 
 
 @dataclass(frozen=True)
@@ -61,31 +63,41 @@ def _reasons(first: Entry, second: Entry) -> list[str]:
     return found + [str(one) for one in differences(pair) if one.weight != "noted" or one.field == "precision"]
 
 
-def show(found: Parity, stream: TextIO) -> None:
+def lines(found: Parity) -> list[str]:
     """What differs, then the verdict and the figures behind it."""
-    lines = [f"A: {found.names[0]}", f"B: {found.names[1]}", *found.reasons, *sentences(found.verdict)]
-    print("\n".join(lines), file=stream)
+    return [f"A: {found.names[0]}", f"B: {found.names[1]}", *found.reasons, *sentences(found.verdict)]
 
 
 def sentences(verdict: Verdict) -> list[str]:
     """The verdict, then its grounds."""
-    lines = []
+    said = []
     if verdict.parting is not None:
-        lines.append(f"parity fails at update {verdict.parting.step}: {_told(verdict.parting)}")
+        said.append(f"parity fails at update {verdict.parting.step}: {_told(verdict.parting)}")
     if verdict.lengths[0] != verdict.lengths[1]:
-        lines.append(f"parity fails: A has {verdict.lengths[0]:,} updates, B has {verdict.lengths[1]:,}")
+        said.append(f"parity fails: A has {verdict.lengths[0]:,} updates, B has {verdict.lengths[1]:,}")
     if verdict.holds and verdict.furthest is not None:
-        lines.append(f"parity holds over {verdict.steps:,} updates; nearest to the limit at update {_near(verdict)}")
-    if verdict.seen is not None:
-        lines.append(
-            f"the losses first differ beyond the last digits at update {verdict.seen.step}: {_told(verdict.seen)}"
-        )
+        said.append(f"parity holds over {verdict.steps:,} updates; nearest to the limit at update {_near(verdict)}")
+    said += _first_seen(verdict)
     rule = verdict.tolerance
-    lines.append(
+    said.append(
         f"tolerance in {verdict.precision}: {rule.start:g} of the loss and {rule.growth:g} more every 100 updates, "
         f"and {rule.floor:g}: {rule.reason}"
     )
-    return lines
+    return said
+
+
+def _first_seen(verdict: Verdict) -> list[str]:
+    """When a difference first showed, where that is before it counted."""
+    seen, parting = verdict.seen, verdict.parting
+    if seen is None or (parting is not None and seen.step >= parting.step):
+        return []
+    line = f"the losses first differ beyond their last digits at update {seen.step}, by {seen.relative:.1e} of the loss"
+    if parting is not None and seen.step > QUIET:
+        line += (
+            "; another setting shows within a few updates, so this looks like rounding that the training itself "
+            f"amplifies, as a high learning rate does (--steps {seen.step - 1} looks at the updates before)"
+        )
+    return [line]
 
 
 def _near(verdict: Verdict) -> str:

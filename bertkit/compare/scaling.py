@@ -12,10 +12,6 @@ from bertkit.compare.systems import System
 
 Batch = Literal["the same on each device", "the same over all devices", "different", "not known"]
 RATE = "sequences_per_second"
-# what changes with the number of devices, and so may differ within one family
-FREE = {
-    "global_batch", "updates", "learning_rate", "schedule_warmup_updates", "gradients_sent_in", "synchronised",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -47,22 +43,16 @@ class _Rated:
 
 def families(systems: Sequence[System]) -> list[Family]:
     """Every set of systems with at least two numbers of devices of one kind."""
-    groups: dict[tuple[object, ...], list[_Rated]] = {}
+    groups: dict[str, list[_Rated]] = {}
     for system in systems:
         rate, devices = system.spread(RATE), system.place.devices
         if devices and rate is not None and rate.mean > 0:
-            groups.setdefault(_family(system), []).append(_Rated(system, devices, rate))
+            groups.setdefault(system.entries[0].kin, []).append(_Rated(system, devices, rate))
     return [
         _measured(sorted(group, key=lambda one: one.devices))
         for group in groups.values()
         if len({one.devices for one in group}) > 1
     ]
-
-
-def _family(system: System) -> tuple[object, ...]:
-    place, facts = system.place, system.entries[0].facts
-    kept = tuple(str(value) for name, value in sorted(facts.items()) if name not in FREE)
-    return place.kind, place.backend, place.device, place.precision, place.model, place.task, kept
 
 
 def _measured(group: Sequence[_Rated]) -> Family:

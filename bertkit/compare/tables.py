@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from bertkit.compare.beside import Beside
 from bertkit.compare.comparison import Comparison
 from bertkit.compare.figures import GAP, LAST_LOSS, METRIC, Figure, Spread, Topic, as_ratio, digits, with_spread
 from bertkit.compare.systems import RECENT, System
 
 Row = tuple[str, ...]
+JOIN = " · "  # between the sentences of a cell
 
 
 @dataclass(frozen=True)
@@ -21,13 +23,14 @@ class Table:
     rows: Sequence[Row]
     notes: Sequence[str] = ()
     words: int = 1  # columns at the left that hold words
+    prose: bool = False  # whether the last column is a sentence
 
 
 def all_tables(made: Comparison) -> list[Table]:
     """Those that have a row with something in it."""
     found = [
         what(made), results(made), topic(made, "speed", "Speed"), topic(made, "time", "Time, memory, energy"),
-        scaling(made), reaching(made),
+        scaling(made), reaching(made), published(made),
     ]  # fmt: skip
     return [table for table in found if any(cell not in (GAP, "") for row in table.rows for cell in row[1:])]
 
@@ -53,8 +56,8 @@ def _seeds(system: System) -> str:
     """Which, where that is short."""
     seeds = [str(entry.seed) for entry in system.entries if entry.seed is not None]
     if system.seeds == len(seeds) <= 3:
-        return ", ".join(seeds)
-    return f"{system.seeds} of them" if system.seeds > 1 else GAP if system.place.kind == "published" else "1"
+        return ", ".join(f"#{seed}" for seed in seeds)
+    return f"{system.seeds} seeds" if system.seeds > 1 else "1 seed"
 
 
 def results(made: Comparison) -> Table:
@@ -62,7 +65,7 @@ def results(made: Comparison) -> Table:
     figures = [one for one in made.figures if one.topic == "result"]
     headings: list[str] = ["system", "n"]
     for figure in figures:
-        headings += [figure.heading, "Δ"] if figure.key.startswith(METRIC) else [figure.heading]
+        headings += [figure.heading, "Δ"] if _has_delta(made, figure) else [figure.heading]
     rows = [(system.name, str(system.seeds), *_scores(made, system, figures)) for system in made.systems]
     notes = [f"{LAST_LOSS.heading}: mean of the last {RECENT} updates"] if LAST_LOSS in figures else []
     alone = [system.name for system in made.systems if system.seeds == 1]
@@ -78,11 +81,15 @@ def _scores(made: Comparison, system: System, figures: Sequence[Figure]) -> list
     for figure in figures:
         found = system.spread(figure.key)
         cells.append(_of_seeds(found, system.seeds, 4))
-        if figure.key.startswith(METRIC):
+        if _has_delta(made, figure):
             apart = made.against(system, figure)
             near = "≈" if apart and apart.within_spread else ""
             cells.append(GAP if apart is None else f"{near}{apart.difference:+.4f}")
     return cells
+
+
+def _has_delta(made: Comparison, figure: Figure) -> bool:
+    return figure.key.startswith(METRIC) and len(made.systems) > 1
 
 
 def _of_seeds(found: Spread | None, seeds: int, decimals: int) -> str:
@@ -152,3 +159,34 @@ def reaching(made: Comparison) -> Table:
     why = "as asked" if made.race.asked else "the best that every run reached"
     notes = [f"at the first evaluation that saw it ({why}); energy: at the run's mean power"]
     return Table(f"To {made.race.metric} {made.race.target:.4f}", headings, rows, notes)
+
+
+def published(made: Comparison) -> Table:
+    """Published figures beside the baseline's, each with why the two do not compare."""
+    rows = [_published(one) for one in made.published]
+    headings = ("machine", "setting", "figure", "published", "baseline", "×", "what does not compare")
+    sources = dict.fromkeys(one.theirs.source for one in made.published)
+    notes = [
+        "rates are those of one device; ×: the baseline's over the published, for the same task, model and length",
+        *(f"source: {source}" for source in sources),
+    ]
+    return Table("Published figures", headings, rows, notes, words=3, prose=True)
+
+
+def _published(one: Beside) -> Row:
+    theirs = one.theirs
+    parts = (theirs.task, theirs.model, theirs.seq_length, theirs.batch and f"b{theirs.batch}", theirs.precision)
+    setting = " ".join(str(part) for part in (*parts, theirs.detail) if part)
+    figure = f"{theirs.metric.replace('_', ' ')} ({theirs.unit}{', a device' if one.per_device else ''})"
+    spread = Spread(one.value, None if one.per_device else theirs.deviation, theirs.runs or 1)
+    mine = GAP if one.mine is None else digits(one.mine)
+    ratio = GAP if one.ratio is None else f"{one.ratio:.2f}×"
+    return (
+        theirs.machine or theirs.system.title,
+        setting,
+        figure,
+        with_spread(spread),
+        mine,
+        ratio,
+        JOIN.join(one.differs),
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
 from typing import TextIO
 
@@ -10,7 +11,7 @@ from rich.table import Table as Grid
 
 from bertkit.compare.comparison import Comparison
 from bertkit.compare.fairness import Difference
-from bertkit.compare.tables import Table, all_tables
+from bertkit.compare.tables import JOIN, Table, all_tables
 
 WIDTH = 120  # at least: cells are never cut
 MOST = 40  # systems shown; the files have all
@@ -27,13 +28,13 @@ def show(made: Comparison, stream: TextIO) -> None:
     console.width = max(console.width, WIDTH)
     for line in fairness_lines(made):
         console.print(line, markup=False, emoji=False, soft_wrap=True)
-    for table in all_tables(made):
+    for table in map(_numbered, all_tables(made)):
         console.print(f"\n{table.title}", markup=False, emoji=False, style="bold")
         console.print(_grid(table), markup=False)
         for note in table.notes:
             console.print(note, markup=False, emoji=False, soft_wrap=True, style="dim")
-    if len(made.systems) > MOST:
-        console.print(f"{len(made.systems) - MOST} more systems are in the files (--csv, --json, --html)")
+    if max(len(made.systems), len(made.published)) > MOST:
+        console.print(f"only the first {MOST} rows of a table are shown; files have all (--csv, --json, --html)")
 
 
 def fairness_lines(made: Comparison) -> list[str]:
@@ -55,12 +56,25 @@ def refusal(found: Iterable[Difference]) -> str:
     return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
 
 
+def _numbered(table: Table) -> Table:
+    """Sentences of the last column as numbers, and the numbers' meaning below: a terminal is narrow."""
+    if not table.prose:
+        return table
+    reasons: dict[str, int] = {}
+    rows = []
+    for row in table.rows[:MOST]:
+        numbers = [reasons.setdefault(reason, len(reasons) + 1) for reason in row[-1].split(JOIN) if reason]
+        rows.append((*row[:-1], " ".join(map(str, numbers))))
+    notes = [*table.notes, *(f"{number}: {reason}" for reason, number in reasons.items())]
+    return dataclasses.replace(table, rows=rows, notes=notes)
+
+
 def _grid(table: Table) -> Grid:
     grid = Grid(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for number, heading in enumerate(table.headings):
-        grid.add_column(
-            heading, justify="left" if number < table.words else "right", no_wrap=number > 0, overflow="fold"
-        )
+        words = number < table.words or (table.prose and number == len(table.headings) - 1)
+        wraps = number == 0 or (words and table.prose)
+        grid.add_column(heading, justify="left" if words else "right", no_wrap=not wraps, overflow="fold")
     for row in table.rows[:MOST]:
         grid.add_row(*(cell.replace("[", "\\[") for cell in row))
     return grid

@@ -20,7 +20,8 @@ BACKENDS = ROOT / "backends"
 SHARED = {"bertkit_torch", "bertkit_tensorflow"}  # engines that belong to no vendor
 VENDORS = sorted({path.name for path in BACKENDS.glob("bertkit_*") if path.is_dir()} - SHARED)
 FRAMEWORK_FREE = set(
-    "jinja2 markupsafe matplotlib numpy pydantic rich safetensors scipy sklearn tokenizers typer huggingface_hub".split()
+    """huggingface_hub jinja2 markupsafe matplotlib numpy pydantic rich safetensors scipy sklearn tokenizers
+    typer""".split()
 )
 FRAMEWORKS = {"torch", "tensorflow", "transformers", "jax"}
 # packages of others that one vendor alone may import
