@@ -12,7 +12,7 @@ from bertkit.record_fairness import plain_names
 
 Weight = Literal["unfair", "unknown", "noted"]
 WEIGHTS: tuple[Weight, ...] = ("unfair", "unknown", "noted")
-SHOWN = 4  # names of a list; the rest is counted
+SHOWN = 4  # names or values of a list; the rest is counted
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,8 @@ class Difference:
     unknown: tuple[str, ...] = ()  # systems whose records do not say
 
     def __str__(self) -> str:
-        told = [f"{value.text} ({names(value.systems)})" for value in self.values]
+        told = [f"{value.text} ({names(value.systems)})" for value in self.values[:SHOWN]]
+        told += [f"{len(self.values) - SHOWN} other values"] if len(self.values) > SHOWN else []
         told += [f"not known ({names(self.unknown)})"] if self.unknown else []
         return f"{self.words}: {'; '.join(told)}"
 
