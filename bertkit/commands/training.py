@@ -45,7 +45,8 @@ def show(outcome: Outcome, display: Display) -> None:
     """The result in a few lines, and what to try next."""
     record = outcome.record or {}
     speed = record["throughput"]
-    metrics = "  ".join(f"{name} {value:.4f}" for name, value in record["metrics"].items())
+    shown = {name: float("nan") if value is None else value for name, value in record["metrics"].items()}
+    metrics = "  ".join(f"{name} {value:.4f}" for name, value in shown.items())
     display.say(f"result on the dev set: {metrics}{_baseline(record)}")
     if speed["tokens_per_second"] is not None:
         mfu = (
