@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -195,6 +196,17 @@ def optimizer_spec(recipe: Recipe) -> OptimizerSpec:
         section.bias_correction,
         section.clip_norm,
     )
+
+
+def scaled_rate(recipe: Recipe, processes: int) -> float:
+    """The peak learning rate of so many processes, by the rule that the recipe names."""
+    factors = {"none": 1.0, "sqrt": math.sqrt(processes), "linear": float(processes)}
+    return recipe.optimizer.learning_rate * factors[recipe.ranks.learning_rate_scaling]
+
+
+def warming_updates(recipe: Recipe, steps: int) -> int:
+    """In how many of so many updates the learning rate warms up."""
+    return recipe.schedule.warmup_steps or math.ceil(recipe.schedule.warmup * steps)
 
 
 def exchange(recipe: Recipe) -> Exchange:

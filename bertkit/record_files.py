@@ -182,8 +182,11 @@ def write(path: Path, mapping: Mapping[str, Any]) -> dict[str, Any]:
     return made
 
 
-def write_all(path: Path, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Write several records, each of them `sealed`, into one file; returns what was written."""
-    made = {"schema": SCHEMA, "kind": "collection", "records": list(records)}
-    write_json(path, made)
-    return made
+def write_all(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
+    """Write several records, each of them `sealed`, into one file."""
+    write_json(path, collection(records))
+
+
+def collection(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What the file of several records holds."""
+    return {"schema": SCHEMA, "kind": "collection", "records": list(records)}

@@ -55,7 +55,7 @@ def _run(old: Mapping[str, Any]) -> dict[str, Any]:
 
 def _part(name: str, part: Mapping[str, Any]) -> dict[str, Any]:
     kept = ("file", "sha256", "features_sha256", "examples", "sequences", "faults", "mean_tokens")
-    return {"name": name.replace("dev", "evaluation", 1), **{key: part.get(key) for key in kept}}
+    return blank_part(name) | {key: part.get(key) for key in kept}
 
 
 def _fairness(old: Mapping[str, Any], task: str, batch: int, parts: list[dict[str, Any]]) -> dict[str, Any]:
@@ -95,10 +95,11 @@ def _fairness(old: Mapping[str, Any], task: str, batch: int, parts: list[dict[st
 def _seeds(old: Mapping[str, Any], seed: int) -> tuple[list[dict[str, Any]], dict[str, Any] | None]:
     workers = old.get("workers")
     if not workers:
-        return [{"seed": seed, "metrics": old["metrics"]}], None
+        return [{"seed": seed, "metrics": old["metrics"], "folder": None, "shard": None}], None
     best = next(worker for worker in workers["all"] if worker["rank"] == workers["best"])
-    chosen = {"of": workers["n"], "seed": best["seed"], "metric": workers["metric"], "note": workers["note"]}
-    return [{"seed": worker["seed"], "metrics": worker["metrics"]} for worker in workers["all"]], chosen
+    kept = ("metric", "mean", "standard_deviation", "note")
+    chosen = {"of": workers["n"], "seed": best["seed"], **{name: workers[name] for name in kept}}
+    return [{name: one[name] for name in ("seed", "metrics", "folder", "shard")} for one in workers["all"]], chosen
 
 
 def _evaluation(entry: Mapping[str, Any]) -> dict[str, Any]:
@@ -124,14 +125,15 @@ def _case(old: Mapping[str, Any], case: Mapping[str, Any]) -> dict[str, Any]:
     rules = dict(old["rules"])
     made["method"] |= {"warmup_rule": rules.pop("warm-up"), "rules": rules}
     work = case["workload"]
-    made["data"]["train"] = blank_part("lengths") | {
-        name: work[name] for name in ("sequences", "mean_tokens", "features_sha256")
+    made["data"]["train"] = blank_part(work["source"]) | {
+        **{name: work[name] for name in ("sequences", "mean_tokens", "features_sha256", "mean_masked")},
+        "tokens": {f"p{p}": work[f"tokens_p{p}"] for p in (50, 90, 99, 100)},
     }
     made["fairness"] |= {
         "measures": measures,
         "task": settings["task"],
         "lengths": work["source"],
-        "training_features_sha256": work["features_sha256"],
+        "training_features_sha256": work["features_sha256"] if settings["task"] else None,  # else drawn at random
         "global_batch": case["global_batch_size"],
         "warmup_rule": made["method"]["warmup_rule"],
     }
@@ -163,4 +165,4 @@ def _steps(case: Mapping[str, Any], measures: str) -> Mapping[str, Any]:
 def blank_part(name: str) -> dict[str, Any]:
     """A part of the data of which nothing is known yet."""
     keys = ("file", "sha256", "features_sha256", "examples", "sequences", "mean_tokens")
-    return {"name": name, **dict.fromkeys(keys), "faults": []}
+    return {"name": name, **dict.fromkeys(keys), "faults": [], "tokens": {}, "mean_masked": None}

@@ -57,7 +57,7 @@ def record(
     made["model"]["name"] = "minilm"
     made["fairness"] |= FACTS | dict(facts or {})
     made["metrics"] = scores
-    made["seeds"] = [{"seed": seed, "metrics": scores}] if scores else []
+    made["seeds"] = [{"seed": seed, "metrics": scores, "folder": None, "shard": None}] if scores else []
     made["losses"] = list(losses)
     made["updates"] = len(losses)
     made["throughput"] |= {

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from bertkit.backend import Job, LayoutKind, OptimizerSpec, Peak, Precision
+from bertkit.backend import DeviceFacts, Job, LayoutKind, OptimizerSpec, Peak, Precision
 from bertkit.layouts import Grain
 from bertkit.world import World
 from bertkit_torch.dropout import Mask, torch_masks
@@ -74,6 +74,14 @@ class Device:
             best = min(best, time.perf_counter() - start)
         name = str(dtype).removeprefix("torch.")
         return Peak(2 * 2048**3 / best, f"measured: best {name} product of 2048 x 2048 matrices in {PEAK_SECONDS} s")
+
+    def facts(self) -> DeviceFacts | None:
+        """The device of this process, for the record; None: only its kind is known."""
+        return None
+
+    def energy(self) -> float | None:
+        """Joules that this process's accelerator spent since some moment; None where it does not tell."""
+        return None
 
     def describe(self) -> Mapping[str, str]:
         """What was chosen on this chip and why."""

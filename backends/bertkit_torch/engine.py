@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import time
 from collections.abc import Mapping
 from typing import SupportsFloat
 
@@ -10,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bertkit.backend import Arrays, Batch, Job, LayoutKind, Peak, Scalars, Update
+from bertkit.backend import Arrays, Batch, DeviceFacts, Job, LayoutKind, Peak, Scalars, Update
 from bertkit.errors import UserError
 from bertkit.layouts import Layout, lay_out
 from bertkit.world import World
@@ -38,6 +39,7 @@ class TorchEngine:
         self.parameters = dict(self.model.named_parameters())
         self.ranks = Ranks(world, device.collectives, self.place, list(self.parameters.values()), job.exchange)
         self._inference: ComputeWeights | None = None
+        self._exchanged = 0.0  # seconds
 
     @functools.cached_property
     def optimizer(self) -> AdamW:
@@ -79,7 +81,9 @@ class TorchEngine:
         for parameter in parameters:
             if parameter.grad is None:  # a rank without a sequence still meets the others
                 parameter.grad = torch.zeros_like(parameter)
+        start = time.perf_counter()
         total = self.ranks.sum_(total)
+        self._exchanged += time.perf_counter() - start
         norm = self.device.clip_grad_norm(parameters, self.job.optimizer.clip_norm)
         self.optimizer.step(learning_rate)
         for parameter in parameters:
@@ -149,6 +153,15 @@ class TorchEngine:
 
     def peak_memory(self) -> int | None:
         return self.device.peak_memory()
+
+    def facts(self) -> DeviceFacts:
+        return self.device.facts() or DeviceFacts("cpu" if self.place.type == "cpu" else "accelerator")
+
+    def energy(self) -> float | None:
+        return self.device.energy()
+
+    def communication(self) -> float | None:
+        return self._exchanged if self.place.type == "cpu" else None  # the host's clock sees only what is synchronous
 
     def close(self) -> None:
         self.ranks.close()

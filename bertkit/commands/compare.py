@@ -60,7 +60,7 @@ def compare(
 
       bertkit compare runs/* --strict --csv figures.csv --markdown report.md
 
-      bertkit compare runs/squad --published nvidia-a100,gaudi2
+      bertkit compare runs/squad --published a100,t4
 
       bertkit compare --parity runs/here runs/there
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -220,7 +221,8 @@ def _svg(figure: Figure, salt: str) -> str:
     with _salted(salt):
         figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     text = stream.getvalue()
-    return text[text.index("<svg") :]
+    # groups are named alike in every picture, and nothing refers to them
+    return re.sub(r'<g id="[^"]*"', "<g", text[text.index("<svg") :])
 
 
 @contextmanager

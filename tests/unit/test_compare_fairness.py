@@ -20,12 +20,8 @@ FIELDS = [field.name for field in dataclasses.fields(Fairness)]
 
 
 def compared(*records: dict[str, Any]) -> Comparison:
-    return compare(
-        [
-            entry(Record(sealed(made), Path(name, "record.json")))
-            for name, made in zip("abcdefgh", records, strict=False)
-        ]
-    )
+    named = zip("abcdefgh", records, strict=False)
+    return compare([entry(Record(sealed(made), Path(name, "record.json"))) for name, made in named])
 
 
 def test_the_records_of_these_tests_know_every_item() -> None:

@@ -103,8 +103,11 @@ def test_places_and_paths_do_not_make_another_system() -> None:
 
 
 def test_of_several_workers_the_mean_is_the_score_and_not_the_best() -> None:
-    seeds = [{"seed": seed, "metrics": {"accuracy": score}} for seed, score in ((1, 0.7), (2, 0.9))]
-    chosen = {"of": 2, "seed": 2, "metric": "accuracy", "note": "selected on dev"}
+    seeds = [
+        {"seed": seed, "metrics": {"accuracy": score}, "folder": None, "shard": None}
+        for seed, score in ((1, 0.7), (2, 0.9))
+    ]
+    chosen = {"of": 2, "seed": 2, "metric": "accuracy", "mean": 0.8, "standard_deviation": 0.14, "note": ""}
     made = compared(("a", record(metrics={"accuracy": 0.9}, seeds=seeds, selected=chosen)), ("b", record(rate=50.0)))
     assert cells(made, "Results")["a"]["accuracy"].startswith("0.8000 ± ")
     assert any("best of 2" in mark for mark in made.marks)
@@ -158,7 +161,7 @@ def test_scaling_is_the_rate_a_device_against_that_of_the_fewest() -> None:
         (1, 1.0), (2, pytest.approx(0.95)), (4, pytest.approx(0.8)),
     ]  # fmt: skip
     assert family.batch == "the same on each device"
-    strong = compared(*(("n%d" % n, record(devices=n, rate=10.0 * n)) for n in (1, 2)))
+    strong = compared(*((f"n{n}", record(devices=n, rate=10.0 * n)) for n in (1, 2)))
     assert strong.families[0].batch == "the same over all devices"
 
 

@@ -37,22 +37,24 @@ VENDORS_OWN = {
 LAYERS = {
     "ground": "bertkit errors",
     "values": """
-        cpu_lists disk hosts hwloc launch machine model_config placing prefetch process_tree sums watchdog world""",
+        cpu_lists disk hardware hosts hwloc launch machine model_config placing prefetch process_tree sums watchdog
+        world""",
     "seam": "backend",
     "material": """
-        checkpoint collectives display downloads features flops layouts lengths log meter parameters pretrained
-        published recipe record record_fairness record_files record_types record_upgrade registry resolve run_folder
+        checkpoint collectives display downloads energy features flops layouts lengths log meter parameters pretrained
+        published recipe record record_fairness record_files record_parts record_types record_upgrade registry resolve
+        run_folder
         sampler schedule spellings stopping tasks tasks.glue tasks.json_text
         tasks.metrics tasks.mrpc_raw tasks.reading tasks.sample tasks.squad tasks.squad.decoding tasks.squad.metrics
         tasks.squad.reader tasks.squad.task tasks.squad.windows tasks.table_format tasks.tables
         tasks.task tokenizer weight_files""",
     "work": "agreement checks preparation scoring specimens trainer",
     "runs": """
-        asking bench bench.measure bench.plan bench.run bench.table bench.workload compare compare.comparison
-        compare.entries compare.fairness compare.figures compare.files compare.load compare.markdown compare.page
-        compare.parity compare.parity_report compare.plots compare.reaching compare.scaling compare.systems
-        compare.tables compare.text inference launching rank run
-        run_results supervise training unsynced""",
+        asking bench bench.measure bench.plan bench.run bench.table bench.workload compare compare.beside
+        compare.comparison compare.entries compare.fairness compare.figures compare.files compare.load compare.markdown
+        compare.page compare.parity compare.parity_report compare.plots compare.reaching compare.scaling
+        compare.systems compare.tables compare.text inference launching rank run run_fairness run_results supervise
+        training unsynced""",
     "commands": """
         commands commands.ask commands.backends commands.bench commands.check commands.compare
         commands.comparing commands.config commands.data
