@@ -50,13 +50,13 @@ def run_compare(words: Words) -> int:
     made = compare(entries, words.baseline, words.target, left_out, _names(words.published))
     for line in left_out:
         display.warn(line)
+    for path, write in _files(words):  # before what is shown: `| head` may end that early
+        write_text(path, write(made))
+        display.say(f"written: {path}")
     if words.json:
         print(to_json(to_mapping(made)))
     else:
         show(made, sys.stdout)
-    for path, write in _files(words):
-        write_text(path, write(made))
-        display.say(f"written: {path}")
     unfair = refused(made.differences)
     if words.strict and (unfair or left_out):
         why = refusal(unfair) or f"{len(left_out)} records could not be read"

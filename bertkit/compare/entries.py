@@ -71,6 +71,7 @@ class Entry:
     evaluations: Sequence[Evaluation]
     watts: float | None  # mean over the measured seconds
     layout: str | None
+    step_of: str | None  # what step times are of
     versions: Mapping[str, str]
     marks: Sequence[str]  # what must be said beside its figures
 
@@ -99,6 +100,7 @@ def entry(record: Record, label: str = "") -> Entry:
         evaluations=[Evaluation(one["step"], one["training_seconds"], one["metrics"]) for one in made["evaluations"]],
         watts=_watts(made["energy"]),
         layout=layout,
+        step_of=at(made, "time.step_of"),
         versions=made["versions"],
         marks=[*_marks(record), *missing],
     )

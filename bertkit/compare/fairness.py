@@ -33,6 +33,11 @@ class Difference:
     values: Sequence[Value]
     unknown: tuple[str, ...] = ()  # systems whose records do not say
 
+    @property
+    def name(self) -> str:
+        """The words without their explanation."""
+        return re.split(r"[:;,]| \(", self.words)[0]
+
     def __str__(self) -> str:
         told = [f"{value.text} ({names(value.systems)})" for value in self.values[:SHOWN]]
         told += [f"{len(self.values) - SHOWN} other values"] if len(self.values) > SHOWN else []
@@ -57,9 +62,21 @@ def differences(systems: Sequence[System]) -> list[Difference]:
     return sorted(found, key=lambda one: WEIGHTS.index(one.weight))
 
 
+def told(found: Iterable[Difference], weight: Weight) -> list[str]:
+    """Lines on those of one weight. What the same records leave unsaid stands in one line."""
+    lines: list[str] = []
+    unsaid: dict[tuple[str, ...], list[str]] = {}
+    for one in found:
+        if one.weight == "unknown" and weight == "unknown" and len(one.values) <= 1:
+            unsaid.setdefault(one.unknown, []).append(one.name)
+        elif one.weight == weight:
+            lines.append(str(one))
+    return [*lines, *(f"of {names(who)}: {', '.join(what)}" for who, what in unsaid.items())]
+
+
 def silent(published: Sequence[str]) -> Difference:
     """What published figures leave unsaid, as one line: their rows tell the rest."""
-    return Difference("published", "published figures leave most of this unsaid", "unknown", [], tuple(published))
+    return Difference("published", "what published figures leave unsaid", "unknown", [], tuple(published))
 
 
 def refused(found: Iterable[Difference]) -> list[Difference]:
@@ -102,6 +119,7 @@ def _notes(systems: Sequence[System]) -> list[Difference]:
         ("hosts", "number of boxes", [system.place.hosts for system in systems]),
         ("kind", "kind of record", [system.place.kind for system in systems]),
         ("seeds", "number of seeds", [system.seeds for system in systems]),
+        ("step_of", "what step times are of", [system.entries[0].step_of for system in systems]),
     ]
     for package in ("bertkit", "torch"):
         versions = [{entry.versions.get(package) for entry in system.entries} - {None} for system in systems]

@@ -26,13 +26,17 @@ class Figure:
     path: str  # where a record holds it, dotted
     scale: float = 1.0  # from the record's unit to `unit`
     ratio: bool = False  # whether it is also shown against the baseline
+    spread: bool = False  # whether tables show its deviation; files have that of all
 
 
 FIGURES = (
-    Figure("sequences_per_second", "sequences/s", "1/s", "speed", "throughput.sequences_per_second", ratio=True),
+    Figure(
+        "sequences_per_second", "sequences/s", "1/s", "speed", "throughput.sequences_per_second", ratio=True,
+        spread=True,
+    ),
     Figure(
         "sequences_per_second_per_device", "a device", "1/s", "speed", "throughput.sequences_per_second_per_device",
-        ratio=True,
+        ratio=True, spread=True,
     ),
     Figure("tokens_per_second", "tokens/s", "1/s", "speed", "throughput.tokens_per_second", ratio=True),
     Figure(
@@ -103,13 +107,17 @@ def digits(value: float) -> str:
 
 
 def with_spread(found: Spread | None, decimals: int | None = None) -> str:
-    """``812 ± 13``; a gap is –. `decimals`: how many, for scores."""
+    """``812 ± 13``; a gap is –. `decimals`: of both, for scores; else as the mean has, one digit at least."""
     if found is None:
         return GAP
-    mean, sd = (
-        None if v is None else digits(v) if decimals is None else f"{v:.{decimals}f}" for v in (found.mean, found.sd)
-    )
-    return f"{mean}" if sd is None else f"{mean} ± {sd}"
+    mean = digits(found.mean) if decimals is None else f"{found.mean:.{decimals}f}"
+    if found.sd is None:
+        return mean
+    places = len(mean.partition(".")[2]) if decimals is None else decimals
+    sd = f"{found.sd:,.{places}f}"
+    if decimals is None and found.sd and not sd.strip("0.,"):
+        sd = f"{found.sd:.1g}"
+    return f"{mean} ± {sd}"
 
 
 def as_ratio(found: Against | None) -> str:

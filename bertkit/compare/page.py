@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib import resources
 
 from bertkit.compare.comparison import Comparison
+from bertkit.compare.fairness import told
 from bertkit.compare.tables import all_tables
 from bertkit.compare.text import TITLES
 from bertkit.errors import UserError
@@ -26,11 +27,7 @@ def to_html(made: Comparison) -> str:
     sections = [
         (table, [plots.pop(name) for name in _plots_of(table.title) if name in plots]) for table in all_tables(made)
     ]
-    groups = [
-        (weight, title, of_it)
-        for weight, title in TITLES.items()
-        if (of_it := [one for one in made.differences if one.weight == weight])
-    ]
+    groups = [(weight, title, of_it) for weight, title in TITLES.items() if (of_it := told(made.differences, weight))]
     page = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(template)
     return page.render(made=made, groups=groups, sections=sections, rest=list(plots.values()), Markup=Markup)
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from bertkit.compare.entries import Entry
-from bertkit.compare.fairness import differences
+from bertkit.compare.fairness import differences, told
 from bertkit.compare.parity import TOLERANCES, Pair, Verdict, follow
 from bertkit.compare.systems import System
 from bertkit.errors import UserError
@@ -60,7 +60,9 @@ def _reasons(first: Entry, second: Entry) -> list[str]:
             "--set model.hidden_dropout=0 --set model.attention_dropout=0"
         )
     pair = [System(name, [one]) for name, one in zip("AB", (first, second), strict=True)]
-    return found + [str(one) for one in differences(pair) if one.weight != "noted" or one.field == "precision"]
+    between = differences(pair)
+    found += told(between, "unfair") + [str(one) for one in between if one.field == "precision"]
+    return found + [f"not known {line}" for line in told(between, "unknown")]
 
 
 def lines(found: Parity) -> list[str]:

@@ -138,7 +138,7 @@ def scaling(made: Comparison) -> Plot | None:
     for axes in (rates, efficiency):
         axes.set_xticks(ticks, [str(tick) for tick in ticks])
         axes.set_xlabel("devices")
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.06 * axes.get_ylim()[1])
     rates.set_title("sequences/s (dotted: without loss)")
     efficiency.set_title("efficiency, %")
     _legend(figure, rates)
@@ -167,7 +167,8 @@ def scores(made: Comparison) -> Plot | None:
         axes.set_xlim(left=0)
     shown = list(dict.fromkeys(number for number, *_ in lines))
     handles = [panels[0].plot([], [], **_look(n), marker=MARKERS[n % len(MARKERS)])[0] for n in shown]
-    figure.legend(handles, [_label(made.systems[n]) for n in shown], loc="outside lower center", ncols=_columns(shown))
+    labels = [_label(made.systems[n]) for n in shown]
+    figure.legend(handles, labels, loc="outside lower center", ncols=_columns(labels))
     caption = "A line for each seed; dashed: the score of the table. " + (
         "Energy: time at the run's mean power. " if by_energy else ""
     )
@@ -202,8 +203,9 @@ def _label(system: System) -> str:
     return f" {name}" if name.startswith("_") else name  # matplotlib leaves such a label out
 
 
-def _columns(shown: Sequence[object]) -> int:
-    return min(4, max(1, len(shown)))
+def _columns(labels: Sequence[str]) -> int:
+    """As many as fit beside one another."""
+    return max(1, min(len(labels), 150 // (max(map(len, labels), default=1) + 8)))
 
 
 def _legend(figure: Figure, axes: Axes) -> None:

@@ -100,20 +100,26 @@ def _of_seeds(found: Spread | None, seeds: int, decimals: int) -> str:
 
 def topic(made: Comparison, name: Topic, title: str) -> Table:
     """All figures of one topic; those with a ratio have it beside them."""
-    figures = [one for one in made.figures if one.topic == name]
+    alone = all(system.place.devices == 1 for system in made.systems)
+    figures = [one for one in made.figures if one.topic == name and not (alone and one.key.endswith("_per_device"))]
     several = len(made.systems) > 1
     headings = ["system"]
     for figure in figures:
         unit = f" ({figure.unit})" if figure.unit not in ("", "1/s") else ""
         headings += [figure.heading + unit] + (["×"] if figure.ratio and several else [])
     rows = [(system.name, *_cells(made, system, figures)) for system in made.systems]
-    return Table(title, tuple(headings), rows, _notes(name, figures, several))
+    notes = _notes(name, figures, several)
+    if any(one.key.startswith("step_") for one in figures):
+        of = dict.fromkeys(entry.step_of for system in made.systems for entry in system.entries if entry.step_of)
+        notes = [f"step: {'; '.join(of)}", *notes] if of else notes
+    return Table(title, tuple(headings), rows, notes)
 
 
 def _cells(made: Comparison, system: System, figures: Sequence[Figure]) -> list[str]:
     cells: list[str] = []
     for figure in figures:
-        cells.append(with_spread(system.spread(figure.key)))
+        found = system.spread(figure.key)
+        cells.append(with_spread(found if figure.spread or found is None else Spread(found.mean, None, found.n)))
         if figure.ratio and len(made.systems) > 1:
             cells.append("1" if system is made.baseline else as_ratio(made.against(system, figure)))
     return cells
@@ -122,7 +128,7 @@ def _cells(made: Comparison, system: System, figures: Sequence[Figure]) -> list[
 def _notes(name: Topic, figures: Sequence[Figure], several: bool) -> list[str]:
     if name == "speed" and figures:
         ratio = ["×: against the baseline; ≈: the two spreads cover the difference"] if several else []
-        return ["sequences/s and tokens/s over all devices, then a device; tokens without padding", *ratio]
+        return ["real ones without padding, over all devices, then a device; whole run: with its pauses", *ratio]
     if name == "time" and figures:
         return ["data: waiting for it; ranks: in their sums; memory: peak of one device; energy: of the measured part"]
     return []

@@ -7,15 +7,16 @@ from collections.abc import Iterable
 from typing import TextIO
 
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table as Grid
 
 from bertkit.compare.comparison import Comparison
-from bertkit.compare.fairness import Difference
+from bertkit.compare.fairness import Difference, Weight, told
 from bertkit.compare.tables import JOIN, Table, all_tables
 
-WIDTH = 120  # at least: cells are never cut
+WIDTH = 120  # at least; a table that needs more takes more, so that no cell is cut
 MOST = 40  # systems shown; the files have all
-TITLES = {
+TITLES: dict[Weight, str] = {
     "unfair": "Differs, and should not",
     "unknown": "Not known of all, so it cannot be called equal",
     "noted": "Differs, worth knowing",
@@ -25,12 +26,17 @@ TITLES = {
 def show(made: Comparison, stream: TextIO) -> None:
     """Plain text where `stream` is no terminal."""
     console = Console(file=stream, highlight=False, soft_wrap=False)
-    console.width = max(console.width, WIDTH)
+    console.width = width = max(console.width, WIDTH)
     for line in fairness_lines(made):
         console.print(line, markup=False, emoji=False, soft_wrap=True)
     for table in map(_numbered, all_tables(made)):
         console.print(f"\n{table.title}", markup=False, emoji=False, style="bold")
-        console.print(_grid(table), markup=False)
+        grid = _grid(table)
+        if not table.prose:
+            wide = console.options.update(max_width=10 * WIDTH)
+            console.width = max(width, Measurement.get(console, wide, grid).maximum)
+        console.print(grid, markup=False)
+        console.width = width
         for note in table.notes:
             console.print(note, markup=False, emoji=False, soft_wrap=True, style="dim")
     if max(len(made.systems), len(made.published)) > MOST:
@@ -41,8 +47,8 @@ def fairness_lines(made: Comparison) -> list[str]:
     """What differs, first of all; then what must be said of single records."""
     lines: list[str] = []
     for weight, title in TITLES.items():
-        of_it = [one for one in made.differences if one.weight == weight]
-        lines += [f"{title}:", *(f"  {one}" for one in of_it)] if of_it else []
+        found = told(made.differences, weight)
+        lines += [f"{title}:", *(f"  {line}" for line in found)] if found else []
     if len(made.systems) > 1 and not any(one.weight != "noted" for one in made.differences):
         lines.insert(0, "Nothing differs that should not.")
     lines += ["Of single records:", *(f"  {mark}" for mark in made.marks)] if made.marks else []
@@ -52,7 +58,7 @@ def fairness_lines(made: Comparison) -> list[str]:
 
 def refusal(found: Iterable[Difference]) -> str:
     """Why `--strict` refuses, in one line."""
-    names = [one.words.split(":")[0] for one in found]
+    names = [one.name for one in found]
     return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
 
 

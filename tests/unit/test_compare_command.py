@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from bertkit.cli import main
+from bertkit.record_files import write
 from made_records import record, save
 
 Typed = Callable[..., tuple[int, str, list[str]]]
@@ -132,7 +135,7 @@ def test_strict_refuses_published_figures(typed: Typed) -> None:
     code, out, errors = typed("a", "--published", "a100", "--strict")
     assert code == 2
     assert "Published figures" in out
-    assert "published figures leave most of this unsaid" in errors[-1]
+    assert "not comparable: what published figures leave unsaid" in errors[-1]
 
 
 def test_published_figures_stand_beside_with_what_does_not_compare(typed: Typed) -> None:
@@ -205,3 +208,24 @@ def test_losses_that_are_gone_are_said_and_the_rest_is_shown(typed: Typed) -> No
     code, out, _ = typed("a", "b")
     assert code == 0
     assert "a: a/losses.json: cannot be read" in out
+
+
+@pytest.mark.slow
+def test_a_thousand_records_take_under_five_seconds_and_a_gibibyte(tmp_path: Path) -> None:
+    made = record(losses=[0.5 + 0.0001 * step for step in range(345)])
+    for number in range(1000):
+        system, seed = divmod(number, 10)
+        config = {"seed": seed, "optimizer.beta1": 0.9, "data.cache": "x" * 200}
+        write(tmp_path / f"s{system}-seed{seed}" / "record.json", made | {"config": config | {"log": system}})
+    program = "import resource, sys; from bertkit.cli import main\ntry: main()\nexcept SystemExit as end:\n"
+    program += " use = resource.getrusage(resource.RUSAGE_SELF)\n"
+    program += " print(end.code, use.ru_utime + use.ru_stime, use.ru_maxrss, file=sys.stderr)"
+    words = ["compare", str(tmp_path), "-q", "--csv", "x.csv", "--html", "x.html"]
+    done = subprocess.run(
+        [sys.executable, "-c", program, *words], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True
+    )
+    code, seconds, kibibytes = map(float, done.stderr.split())
+    assert code == 0
+    assert len((tmp_path / "x.csv").read_text().splitlines()) > 100
+    assert seconds < 5, f"{seconds} s of computing"
+    assert kibibytes < 2**20, f"{kibibytes} KiB"

@@ -97,6 +97,15 @@ def test_long_lists_are_counted() -> None:
     )
 
 
+def test_what_one_record_leaves_unsaid_is_one_line() -> None:
+    made = compared(record(), record(facts={"clip_order": None, "epsilon": None}), record(facts={"beta1": None}))
+    assert fairness_lines(made)[:3] == [
+        "Not known of all, so it cannot be called equal:",
+        "  of c: decay of the first moment",
+        "  of b: epsilon, clip order",
+    ]
+
+
 def test_hashes_are_shown_short_and_never_equal_when_they_differ() -> None:
     near = FACTS["corpus_sha256"][:-1] + "0"
     made = compared(record(), record(facts={"corpus_sha256": near}))

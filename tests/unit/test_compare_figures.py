@@ -49,6 +49,20 @@ def test_a_single_seed_has_no_deviation_and_no_seed_no_figure() -> None:
     assert with_spread(None) == GAP
 
 
+@pytest.mark.parametrize(
+    ("found", "text"),
+    [
+        (Spread(61.34, 1.43, 3), "61.3 ± 1.4"),
+        (Spread(3247.2, 75.8, 3), "3,247 ± 76"),
+        (Spread(112.1, 0.0689, 2), "112 ± 0.07"),
+        (Spread(0.0123, 0.0, 2), "0.0123 ± 0.0000"),
+        (Spread(2e-7, 1e-9, 2), "2e-07 ± 1e-09"),
+    ],
+)
+def test_a_deviation_has_the_decimals_of_its_mean(found: Spread, text: str) -> None:
+    assert with_spread(found) == text
+
+
 def test_a_difference_that_the_spread_explains_is_marked() -> None:
     near = against(Spread(105, 4, 3), Spread(100, 2, 3))
     far = against(Spread(110, 4, 3), Spread(100, 2, 3))
