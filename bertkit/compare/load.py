@@ -24,9 +24,14 @@ class Source:
 
 def read(words: Iterable[str], tell: Tell) -> tuple[list[Entry], list[str]]:
     """(entries, a line for each record that could not be read). Raises UserError for a word that names nothing."""
-    sources = list({one.path.resolve(): one for word in words for one in sources_of(word)}.values())
+    named = {word: sources_of(word) for word in words}
+    sources = list({one.path.resolve(): one for found in named.values() for one in found}.values())
     entries: list[Entry] = []
-    left_out: list[str] = []
+    left_out = [
+        f"{word}: holds no {NAME}; give the folder of a run that came to its end, or one with such folders in it"
+        for word, found in named.items()
+        if not found
+    ]
     for done, source in enumerate(sources):
         tell("records", done, len(sources))
         try:
@@ -45,7 +50,7 @@ def read_one(path: Path) -> Entry:
 
 
 def sources_of(word: str) -> list[Source]:
-    """The records that one word of the command line names."""
+    """The records that one word of the command line names; none of a folder that holds none."""
     label, equals, rest = word.partition("=")
     if not equals or Path(word).expanduser().exists() or "/" in label:
         label, rest = "", word
@@ -55,10 +60,7 @@ def sources_of(word: str) -> list[Source]:
     found = [path] if path.exists() else [Path(name) for name in sorted(glob.glob(str(path), recursive=True))]
     if not found:
         raise UserError(f"{rest}: there is no such folder, file or pattern", "give a run's folder or its record.json")
-    files = [file for one in found for file in _records(one, alone=path.exists())]
-    if not files:
-        raise UserError(f"{rest}: holds no {NAME}", "give a run's folder, or one with runs' folders in it")
-    return [Source(file, label) for file in files]
+    return [Source(file, label) for one in found for file in _records(one, alone=path.exists())]
 
 
 def _records(path: Path, alone: bool) -> list[Path]:

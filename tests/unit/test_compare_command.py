@@ -108,6 +108,14 @@ def test_a_bad_record_is_one_line_and_the_others_are_compared(typed: Typed, how:
     assert typed("a", "b", "bad", "--strict")[0] == 2
 
 
+def test_a_run_that_has_not_ended_is_left_out(typed: Typed) -> None:
+    save(Path("runs/a"))
+    Path("runs/b/checkpoints").mkdir(parents=True)
+    code, out, errors = typed("runs/a", "runs/b", "--json")
+    assert (code, names(out), len(errors)) == (1, ["a"], 1)
+    assert errors[0].startswith("warning: runs/b: holds no record.json; ")
+
+
 def test_a_record_edited_by_hand_is_flagged_and_shown(typed: Typed) -> None:
     save(Path("a"))
     path = save(Path("b"), devices=2) / "record.json"
