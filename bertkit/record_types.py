@@ -9,11 +9,14 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from pydantic import Field, TypeAdapter
 from pydantic.dataclasses import dataclass
 
+from bertkit.disk import write_json
 from bertkit.record_fairness import STRICT, Fairness, Flag, Number, Sha, Text, Whole
 from bertkit.record_parts import (
     Best,
@@ -110,6 +113,12 @@ def json_schema() -> dict[str, Any]:
         "$comment": "Made from bertkit/record_types.py. null means: not known.",
     }
     return about | made
+
+
+def write_schema() -> None:
+    """Write the file anew, after a change of these classes; in a checkout."""
+    path = Path(str(resources.files("bertkit").joinpath("schemas", f"record-{SCHEMA}.json")))
+    write_json(path, json_schema())
 
 
 def blank(kind: Kind) -> dict[str, Any]:

@@ -127,6 +127,9 @@ def introduce(ready: Prepared, plan: Plan, sampler: Sampler, world: World, folde
     for part in (ready.train, *ready.dev):
         for fault in part.faults:
             display.warn(f"{part.file}: {fault}")
+    for part in ready.dev:
+        if part.sha256 == ready.train.sha256:
+            display.warn(f"{part.file} is the training file too: its scores say nothing about new data")
     shares = f" ({recipe.train.batch_size} on each of {world.size} processes)" if world.size > 1 else ""
     rate = scaled_rate(recipe, world.size)
     rule = recipe.ranks.learning_rate_scaling

@@ -171,7 +171,8 @@ class Training:
     def _evaluation(self, step: int, metrics: Mapping[str, float]) -> dict[str, Any]:
         """The update, this rank's seconds until this evaluation began, and the scores."""
         training, wall = self._seconds()
-        return {"step": step, "training_seconds": training, "wall_seconds": wall, "metrics": dict(metrics)}
+        times = {"training_seconds": record.number(training), "wall_seconds": record.number(wall)}
+        return {"step": step, **times, "metrics": dict(metrics)}
 
     def _seconds(self) -> tuple[float, float]:
         """Wall seconds of all legs until now: of training alone, and with evaluations and checkpoints."""
@@ -215,6 +216,8 @@ class Training:
             self.engine.load_state_dict(self.checkpoints.load(self.progress.best_step)[0])
         metrics = self.score() if best or not self.answered else dict(self.progress.evaluations[-1]["metrics"])
         reading = over_ranks(self.meter.reading(), self.engine.gather)
+        hardware = environment["hardware"] | {"device": record.device(self.engine, self.world)}  # its clock now
+        environment = {**environment, "hardware": hardware}
         peak = self.engine.peak()
         results = Results(
             self.resolved, self.ready, self.world, environment, self.progress, metrics, self.answered,

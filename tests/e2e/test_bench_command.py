@@ -27,7 +27,8 @@ def check_rates(case: dict[str, Any], processes: int = 1) -> None:
     assert counted["sequences"] == counted["updates"] * case["fairness"]["global_batch"]
     times = case["time"]
     assert 0 <= times["waiting_for_data_seconds"] < times["training_seconds"]
-    assert times["whole_seconds"] >= times["training_seconds"] + times["warmup_seconds"]
+    if processes == 1:  # of several, each is the slowest rank's
+        assert times["whole_seconds"] >= 0.999 * (times["training_seconds"] + times["warmup_seconds"])
     assert case["data"]["train"]["mean_tokens"] > 0
 
 
