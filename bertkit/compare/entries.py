@@ -67,6 +67,7 @@ class Entry:
     kin: str  # equal where they differ in nothing but the seed and the number of devices
     figures: Mapping[str, float | None]  # by Figure.key, in Figure.unit
     scores: Sequence[Mapping[str, float | None]]  # the metrics of every seed in it
+    units: Mapping[str, str]  # of the metrics: fraction, percent, correlation
     losses: np.ndarray  # (updates,) NaN where one is not known; empty: none is
     evaluations: Sequence[Evaluation]
     watts: float | None  # mean over the measured seconds
@@ -96,6 +97,7 @@ def entry(record: Record, label: str = "") -> Entry:
         kin=_hash([alike, layout, _kept(made, FREE + SCALED), *_what(place, made)]),
         figures={figure.key: _scaled(at(made, figure.path), figure.scale) for figure in FIGURES},
         scores=scores,
+        units=made["units"],
         losses=losses,
         evaluations=[Evaluation(one["step"], one["training_seconds"], one["metrics"]) for one in made["evaluations"]],
         watts=_watts(made["energy"]),

@@ -58,6 +58,10 @@ def differences(systems: Sequence[System]) -> list[Difference]:
     for field, words in plain_names().items():
         seen = [(system.name, system.entries[0].facts.get(field)) for system in systems]
         found += _difference(field, words, seen, "unfair")
+    for metric in dict.fromkeys(name for system in systems for name in system.metrics()):
+        having = [system for system in systems if metric in system.metrics()]
+        seen = [(system.name, system.entries[0].units.get(metric)) for system in having]
+        found += [one for one in _difference(f"unit_{metric}", f"unit of {metric}", seen, "unfair") if one.values[1:]]
     found += _notes(systems)
     return sorted(found, key=lambda one: WEIGHTS.index(one.weight))
 

@@ -63,6 +63,8 @@ def _seeds(system: System) -> str:
 def results(made: Comparison) -> Table:
     """Scores with their spread over seeds, and how far from the baseline."""
     figures = [one for one in made.figures if one.topic == "result"]
+    if not figures:
+        return Table("", (), [])
     headings: list[str] = ["system", "n"]
     for figure in figures:
         headings += [figure.heading, "Δ"] if _has_delta(made, figure) else [figure.heading]

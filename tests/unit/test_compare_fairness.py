@@ -89,6 +89,12 @@ def test_a_difference_too_small_to_print_is_still_one() -> None:
     assert len(set(texts)) == 2
 
 
+def test_a_score_in_another_unit_is_named() -> None:
+    made = compared(record(units={"f1": "fraction"}), record(units={"f1": "percent"}, devices=2))
+    assert str(made.differences[0]) == "unit of f1: fraction (a); percent (b)"
+    assert made.differences[0].weight == "unfair"
+
+
 def test_long_lists_are_counted() -> None:
     many = Difference("x", "thing", "unfair", [Value(str(n), tuple("abcdef")) for n in range(7)])
     assert str(many) == (
