@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, SupportsFloat
+from typing import Literal, Protocol, SupportsFloat, runtime_checkable
 
 import numpy as np
 
@@ -116,6 +116,17 @@ class Peak:
     source: str  # how it is known, in words
 
 
+@dataclass(frozen=True)
+class DeviceFacts:
+    """What this rank computes on, as far as it is known."""
+
+    kind: Literal["cpu", "accelerator"]
+    model: str | None = None
+    memory_bytes: int | None = None  # of an accelerator
+    driver: str | None = None
+    clock_mhz: float | None = None  # now
+
+
 class Engine(Protocol):
     """What computes, on one rank."""
 
@@ -162,6 +173,21 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Leave the process group; the engine is not used afterwards."""
+
+
+@runtime_checkable
+class Sensors(Protocol):
+    """What an engine may have besides; of one without it, none of this is known."""
+
+    def facts(self) -> DeviceFacts:
+        """The device of this rank."""
+
+    def energy(self) -> float | None:
+        """Joules that this rank's own accelerator spent since some moment; None where it does not tell."""
+
+    def communication(self) -> float | None:
+        """Seconds that updates waited for the exchange of gradients since some moment, waiting for slower ranks
+        included; None where an asynchronous device hides them."""
 
 
 @dataclass(frozen=True)

@@ -34,8 +34,9 @@ class Progress:
     best_step: int = 0  # 0: nothing evaluated yet
     best_score: float = float("-inf")
     losses: tuple[float, ...] = ()  # of updates 1 to `step`
-    evaluations: tuple[Mapping[str, Any], ...] = ()  # {"step": …, metric: …}
+    evaluations: tuple[Mapping[str, Any], ...] = ()  # each a record's Evaluation
     train_seconds: float = 0.0  # wall time of all legs of the run, without evaluation and checkpoints
+    wall_seconds: float = 0.0  # with them
 
 
 @dataclass(frozen=True)
@@ -137,6 +138,15 @@ def _from_json(values: Mapping[str, Any]) -> Progress:
         best_step=int(values["best_step"]),
         best_score=float("-inf") if best is None else float(best),
         losses=tuple(float(value) for value in values["losses"]),
-        evaluations=tuple(values["evaluations"]),
+        evaluations=tuple(_evaluation(entry) for entry in values["evaluations"]),
         train_seconds=float(values["train_seconds"]),
+        wall_seconds=float(values.get("wall_seconds", 0.0)),
     )
+
+
+def _evaluation(entry: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Earlier checkpoints had the metrics beside the step, and no times."""
+    if "metrics" in entry:
+        return entry
+    metrics = {name: value for name, value in entry.items() if name != "step"}
+    return {"step": entry["step"], "training_seconds": None, "wall_seconds": None, "metrics": metrics}

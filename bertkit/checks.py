@@ -175,7 +175,20 @@ def check_clipping(backend: Backend) -> str:
     assert abs(norms[0.0][0] / norms[0.0][1] - 1) < 1e-4, f"grad_norm {norms[0.0][0]} is not {norms[0.0][1]}"
     assert abs(norms[0.01][1] / 0.01 - 1) < 1e-3, f"clipped to 0.01, the norm is {norms[0.01][1]}"
     assert abs(norms[0.01][0] / norms[0.0][0] - 1) < 1e-5, "grad_norm changes with clipping"
-    return f"norm {norms[0.0][0]:.4f} before clipping, 0.01 after"
+    _clips_after_accumulation(backend, spec)
+    return f"norm {norms[0.0][0]:.4f} before clipping, 0.01 after, over all micro-batches together"
+
+
+def _clips_after_accumulation(backend: Backend, spec: OptimizerSpec) -> None:
+    """One norm over the whole update: clipping each micro-batch, or a sum under way, would turn the gradient."""
+    batch = example_batch("classification")
+    found = []
+    for splits in (1, 4):
+        engine = with_settings(backend, dataclasses.replace(job("classification"), optimizer=spec))
+        train(engine, batch, "classification", 1, splits=splits)
+        found.append(first_moments(engine))
+    largest = max(float(np.abs(array).max()) for array in found[0].values())
+    assert gap(*found) < 1e-2 * largest, "clipped gradients of 1 x 12 and 4 x 3 sequences differ: is each one clipped?"
 
 
 def check_dropout(backend: Backend) -> str:

@@ -17,6 +17,7 @@ from bertkit.commands import (
     backends,
     bench,
     check,
+    compare,
     config,
     data,
     evaluate,
@@ -63,6 +64,7 @@ app.command("predict")(predict.predict)
 app.command("ask")(ask.ask)
 app.command("score")(score.score)
 app.add_typer(bench.app, name="bench")
+app.command("compare")(compare.compare)
 app.command("backends")(backends.backends)
 app.command("check")(check.check)
 app.command("models")(models.models)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -218,6 +219,17 @@ def limit_sequences(share: int, micro: int) -> int:
     """Most sequences that a rank computes at once of its share of the batch; `micro` 0: all."""
     micro_batches = -(-share // micro) if micro else 1
     return -(-share // micro_batches)
+
+
+def scaled_rate(recipe: Recipe, processes: int) -> float:
+    """The peak learning rate of so many processes, by the rule that the recipe names."""
+    factors = {"none": 1.0, "sqrt": math.sqrt(processes), "linear": float(processes)}
+    return recipe.optimizer.learning_rate * factors[recipe.ranks.learning_rate_scaling]
+
+
+def warming_updates(recipe: Recipe, steps: int) -> int:
+    """In how many of so many updates the learning rate warms up."""
+    return recipe.schedule.warmup_steps or math.ceil(recipe.schedule.warmup * steps)
 
 
 def exchange(recipe: Recipe) -> Exchange:

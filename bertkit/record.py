@@ -1,49 +1,56 @@
-"""The run record: what ran, on what, on which data, how it was measured, and what came out.
-
-Figures that are not known are null, never 0.
-"""
+"""What a record is made of: versions, machine, rates, times, energy. Figures that are not known are null, never 0."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
-import os
 import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import bertkit
-from bertkit.backend import Engine, Peak
-from bertkit.meter import WARMUP_RULE, Meter, Reading
+from bertkit.backend import DeviceFacts, Engine, Peak, Sensors
+from bertkit.energy import Energy
+from bertkit.hardware import box
+from bertkit.meter import Reading
 from bertkit.world import World
 
-SCHEMA = 1
 PACKAGES = ("numpy", "tokenizers", "safetensors", "scikit-learn", "scipy", "torch", "tensorflow", "mpi4py")
 
 
 def environment(world: World, engine: Engine | None = None) -> dict[str, Any]:
-    """Versions, machine and, of a single engine, what it chose."""
+    """Versions, machine and, of a single engine, its device and what it chose."""
     return {
         "command": shlex.join(["bertkit", *sys.argv[1:]]),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "git": git_state(Path(bertkit.__file__).parent),
         "versions": versions(),
         "hardware": {
-            "host": platform.node(),
-            "system": f"{platform.system()} {platform.release()}",
-            "machine": platform.machine(),
-            "logical_cpus": os.cpu_count(),
-            "memory_bytes": memory_bytes(),
+            "device": device(engine, world),
+            **box(),
+            "hosts": None,
             "processes": world.size,
             "launcher": world.launcher,
-            **(engine.describe() if engine else {}),
+            "engine": dict(engine.describe()) if engine else {},
         },
     }
+
+
+def device(engine: Engine | None, world: World) -> dict[str, Any]:
+    """What one rank computes on; null where the engine does not say."""
+    facts = engine.facts() if isinstance(engine, Sensors) else None
+    known = (
+        dataclasses.asdict(facts) if facts else dict.fromkeys(field.name for field in dataclasses.fields(DeviceFacts))
+    )
+    return known | {"count": world.size}
 
 
 def versions() -> dict[str, str]:
@@ -55,14 +62,6 @@ def versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return found
-
-
-def memory_bytes() -> int | None:
-    """Physical memory, None where the system does not tell."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return None
 
 
 def git_state(folder: Path) -> dict[str, Any] | None:
@@ -84,30 +83,79 @@ def git_state(folder: Path) -> dict[str, Any] | None:
 def throughput(reading: Reading, peak: Peak, world: World) -> dict[str, Any]:
     """The rates of a run, totals over all ranks and per device."""
     sequences, tokens = reading.per_second(reading.sequences), reading.per_second(reading.tokens)
+    busy = reading.seconds - reading.waiting_for_data
     return {
         "sequences_per_second": number(sequences),
         "sequences_per_second_per_device": number(sequences / world.size),
         "tokens_per_second": number(tokens),
         "tokens_per_second_per_device": number(tokens / world.size),
+        "sequences_per_second_whole": ratio(reading.whole_sequences, reading.whole_seconds),
+        "sequences_per_second_core": ratio(reading.sequences, busy),
         "padding_efficiency": number(reading.padding_efficiency),
         "model_flops_per_second": number(reading.per_second(reading.flops)),
         "mfu": number(reading.per_second(reading.flops) / (peak.flops * world.size)) if peak.flops else None,
         "peak_flops_per_device": number(peak.flops),
         "peak_source": peak.source,
-        "counted": {"updates": reading.updates, "sequences": reading.sequences, "tokens": reading.tokens},
+        "counted": {
+            "updates": reading.updates,
+            "sequences": reading.sequences,
+            "tokens": reading.tokens,
+            "slots": reading.slots,
+        },
         "seconds": number(reading.seconds),
-        "warmup_rule": WARMUP_RULE,
     }
 
 
-def times(meter: Meter, reading: Reading) -> dict[str, Any]:
-    """Where the time went, seconds, and percentiles of the updates' times on the first rank."""
+def ratio(amount: float, seconds: float) -> float | None:
+    """A rate; null where nothing was counted or no time went by."""
+    return number(amount / seconds) if amount and seconds > 0 else None
+
+
+def times(
+    reading: Reading, world: World, steps: Sequence[float], step_of: str, all_legs: float | None = None
+) -> dict[str, Any]:
+    """Where the time went, seconds, and percentiles of `steps`."""
+    # one rank exchanges nothing
+    communication = 0.0 if world.size == 1 else reading.communication
+    rest = None if communication is None else reading.seconds - reading.waiting_for_data - communication
     return {
+        "whole_seconds": number(reading.whole_seconds),
+        "warmup_seconds": number(reading.warmup_seconds),
         "training_seconds": number(reading.seconds),
         "waiting_for_data_seconds": number(reading.waiting_for_data),
-        **{f"{name}_seconds": number(seconds) for name, seconds in sorted(meter.pauses.items())},
-        "update_seconds": percentiles(meter.step_seconds),
+        # ranks that wait differ, so the slowest's parts may add up to more than the slowest's whole
+        "compute_seconds": None if rest is None else number(max(0.0, rest)),
+        "communication_seconds": number(communication),
+        "evaluation_seconds": number(reading.pauses.get("evaluation", 0.0)),
+        "checkpoint_seconds": number(reading.pauses.get("checkpoint", 0.0)),
+        "training_seconds_of_all_legs": number(all_legs),
+        "step_of": step_of,
+        "step_seconds": percentiles(steps),
+        "steps_timed": len(steps),
     }
+
+
+def energy(reading: Reading, found: Energy) -> dict[str, Any]:
+    """Joules in the seconds that count."""
+    joules = None if reading.joules is None else number(reading.joules)
+    return {
+        "joules": joules,
+        "seconds": None if joules is None else number(reading.seconds),
+        "sequences": None if joules is None else reading.sequences,
+        "scope": None if joules is None else found.scope,
+        "source": found.source,
+    }
+
+
+def peak_memory(mine: int | None, gather: Callable[[np.ndarray], np.ndarray]) -> int | None:
+    """Bytes of the rank that needed most; None where one does not know. A collective."""
+    most = float(gather(np.array([np.nan if mine is None else float(mine)])).max())
+    return None if np.isnan(most) else int(most)
+
+
+def step_of(waits: int) -> str:
+    """What a measured step is, where the device is waited for after at most so many updates."""
+    return "an update" if waits <= 1 else f"a mean of up to {waits} updates"
 
 
 def percentiles(values: Sequence[float], wanted: Sequence[int] = (50, 90, 95, 99, 100)) -> dict[str, float | None]:
@@ -118,6 +166,13 @@ def percentiles(values: Sequence[float], wanted: Sequence[int] = (50, 90, 95, 99
     }
 
 
+def lengths(found: np.ndarray) -> dict[str, Any]:
+    """What a part of the data tells of its (N,) sequences' lengths."""
+    quantiles = np.quantile(found, [0.5, 0.9, 0.99, 1.0], method="inverted_cdf")
+    tokens = {f"p{p}": int(value) for p, value in zip((50, 90, 99, 100), quantiles, strict=True)}
+    return {"mean_tokens": number(float(found.mean())), "tokens": tokens}
+
+
 def number(value: float | None) -> float | None:
     """A finite number to six significant digits, else None."""
     if value is None or not math.isfinite(value):
@@ -126,5 +181,8 @@ def number(value: float | None) -> float | None:
 
 
 def settings(values: Mapping[str, Any], sources: Mapping[str, str]) -> dict[str, Any]:
-    """The resolved configuration with, for what is not a default, where it came from."""
-    return {**values, "sources": {key: source for key, source in sources.items() if source != "default"}}
+    """The resolved configuration and, for what is not a default, where it came from."""
+    return {
+        "config": dict(values),
+        "config_sources": {key: source for key, source in sources.items() if source != "default"},
+    }

@@ -12,7 +12,7 @@ from typing import Any
 from bertkit import record
 from bertkit.agreement import agree
 from bertkit.display import Display
-from bertkit.preparation import Prepared, prepare
+from bertkit.preparation import Prepared, prepare, scaled_rate, warming_updates
 from bertkit.recipe import Recipe, to_flat
 from bertkit.resolve import Resolved
 from bertkit.run_folder import open_folder, refuse_taken
@@ -56,18 +56,11 @@ def make_sampler(ready: Prepared, world: World) -> Sampler:
     return sharded(len(ready.train.features), recipe.data.shard, recipe.train.batch_size * world.size, recipe.seed)
 
 
-def scaled_rate(recipe: Recipe, processes: int) -> float:
-    """The peak learning rate of so many processes, by the rule that the recipe names."""
-    factors = {"none": 1.0, "sqrt": math.sqrt(processes), "linear": float(processes)}
-    return recipe.optimizer.learning_rate * factors[recipe.ranks.learning_rate_scaling]
-
-
 def make_plan(recipe: Recipe, sampler: Sampler, processes: int) -> Plan:
     """Counts of updates from epochs and shares."""
     epoch = sampler.steps_per_epoch
     steps = recipe.train.steps or math.ceil(recipe.train.epochs * epoch)
-    course = recipe.schedule
-    warmup = course.warmup_steps or math.ceil(course.warmup * steps)
+    course, warmup = recipe.schedule, warming_updates(recipe, steps)
     rate = schedule(course.name, scaled_rate(recipe, processes), warmup, steps, course.power, course.end_rate)
     return Plan(steps, rate, recipe.log.every, recipe.evaluation.every or epoch, recipe.checkpoint.every or epoch)
 
@@ -134,6 +127,9 @@ def introduce(ready: Prepared, plan: Plan, sampler: Sampler, world: World, folde
     for part in (ready.train, *ready.dev):
         for fault in part.faults:
             display.warn(f"{part.file}: {fault}")
+    for part in ready.dev:
+        if part.sha256 == ready.train.sha256:
+            display.warn(f"{part.file} is the training file too: its scores say nothing about new data")
     shares = f" ({recipe.train.batch_size} on each of {world.size} processes)" if world.size > 1 else ""
     rate = scaled_rate(recipe, world.size)
     rule = recipe.ranks.learning_rate_scaling

@@ -2,6 +2,7 @@
 
 config.json model.safetensors vocab.txt tokenizer.json tokenizer_config.json   the model
 record.json    what ran, on what, on which data, and what came out
+losses.json    every update's loss, where they are too many for the record
 recipe.toml    every setting, ready for --config
 log.jsonl      one JSON object a line, as the run went
 predictions/   the dev set's answers in GLUE's submission format
@@ -24,7 +25,7 @@ from bertkit.tokenizer import Vocabulary, tokenizer
 
 OURS = (
     "config.json", "model.safetensors", "vocab.txt", "tokenizer.json", "tokenizer_config.json", "record.json",
-    "recipe.toml", "log.jsonl", "predictions", "checkpoints",
+    "losses.json", "recipe.toml", "log.jsonl", "predictions", "checkpoints",
 )  # fmt: skip
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import json
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,14 +14,29 @@ import numpy as np
 from bertkit import record
 from bertkit.backend import Arrays, Peak
 from bertkit.checkpoint import Progress
-from bertkit.disk import write_json
-from bertkit.meter import Meter, Reading
+from bertkit.energy import Energy
+from bertkit.errors import UserError
+from bertkit.hardware import cpu_mhz
+from bertkit.meter import WARMUP_RULE, Meter, Reading
 from bertkit.preparation import Prepared, answer_rules
+from bertkit.record_files import NAME, load, write
+from bertkit.record_types import blank
 from bertkit.resolve import Resolved
+from bertkit.run_fairness import of_run
 from bertkit.run_folder import write_model
 from bertkit.sampler import Sampler
-from bertkit.tasks.task import Answered
+from bertkit.tasks.task import Answered, Part
 from bertkit.world import World
+
+RULES = {
+    "amounts": "sequences and tokens are counted from the batches, summed over ranks; padding counts as nothing",
+    "pauses": "evaluations and checkpoints count in no rate but `sequences_per_second_whole`",
+    "not timed": "reading and encoding the data, making the engine, the final scoring of a best checkpoint",
+    "mfu": "model FLOPs by formula (3 x forward); neither padding nor recomputation counts",
+    "step time": "between two waits for the device, over the updates between them; first rank",
+    "evaluation times": "until the evaluation began, on the first rank; its own time is in the next one's",
+    "communication": "what updates waited for the exchange of gradients, slower ranks included",
+}
 
 
 @dataclass(frozen=True)
@@ -39,6 +54,7 @@ class Results:
     meter: Meter
     peak: Peak
     peak_memory: int | None
+    energy: Energy
     sampler: Sampler
     steps: int
 
@@ -48,44 +64,76 @@ def write_results(folder: Path | None, results: Results, weights: Arrays) -> dic
     made = make_record(results)
     if folder is None:
         return made
-    if not results.reading.updates and (folder / "record.json").exists():  # nothing was left to measure
-        with contextlib.suppress(ValueError, KeyError):
-            before = json.loads((folder / "record.json").read_text(encoding="utf-8"))
-            made |= {name: before[name] for name in ("throughput", "time", "peak_memory_bytes")}
+    if not results.reading.updates and (folder / NAME).exists():  # nothing was left to measure
+        with contextlib.suppress(UserError):
+            before = load(folder).mapping
+            made |= {name: before[name] for name in ("method", "throughput", "time", "memory", "energy")}
     ready = results.ready
     source = ready.source
     write_model(folder, source.config, ready.task.head, ready.task.labels, source.vocabulary, weights)
     for answered in results.answered:
         answered.write(folder / "predictions", "-dev")
-    write_json(folder / "record.json", made)
-    return made
+    return write(folder / NAME, made)
 
 
 def make_record(results: Results) -> dict[str, Any]:
-    ready, progress = results.ready, results.progress
-    return {
-        "schema": record.SCHEMA,
-        **results.environment,
-        "config": record.settings(results.resolved.flat(), results.resolved.sources),
+    """The whole record; losses stand in it however many they are."""
+    ready, progress, reading = results.ready, results.progress, results.reading
+    metrics = {name: float(value) for name, value in results.metrics.items()}
+    percent = ready.task.head.kind == "span"
+    fairness = of_run(ready, results.sampler, results.steps, results.world)
+    environment = dict(results.environment)
+    environment["hardware"] = environment["hardware"] | {"cpu_mhz": cpu_mhz()}
+    return blank("train") | {
+        **environment,
+        **record.settings(results.resolved.flat(), results.resolved.sources),
         "backend": {"name": ready.choice.backend.name, "reason": ready.choice.reason},
         "precision": {"name": ready.precision, "reason": ready.precision_reason},
         "model": _model(results),
         "data": _data(results),
-        "metrics": {name: float(value) for name, value in results.metrics.items()},
+        "fairness": dataclasses.asdict(fairness),
+        "method": {
+            "warmup_rule": WARMUP_RULE,
+            "warmup_updates": results.meter.warmup if reading.updates else None,
+            "rules": RULES,
+        },
+        "metrics": metrics,
+        "units": {name: unit(name, percent) for name in metrics},
+        "seeds": [
+            {"seed": ready.recipe.seed, "metrics": metrics, "folder": None, "shard": ready.recipe.data.shard or None}
+        ],
         "majority_class": _majority(ready),
-        "result": ready.recipe.checkpoint.result,
         "evaluations": [dict(entry) for entry in progress.evaluations],
         "best": {"step": progress.best_step, "metric": ready.task.primary, "value": progress.best_score}
         if progress.best_step
         else None,
-        "losses": [float(f"{value:.7g}") for value in progress.losses],
+        # nine digits give every fp32 number back exactly
+        "losses": [float(f"{value:.9g}") for value in progress.losses],
         "updates": results.steps,
-        "throughput": record.throughput(results.reading, results.peak, results.world),
-        "time": record.times(results.meter, results.reading)
-        | {"training_seconds_of_all_legs": record.number(progress.train_seconds)},
-        "peak_memory_bytes": results.peak_memory,
-        "energy_joules": None,  # not read on this system
+        **_measured(results),
     }
+
+
+def _measured(results: Results) -> dict[str, Any]:
+    reading, meter = results.reading, results.meter
+    all_legs = results.progress.train_seconds
+    steps = record.step_of(meter.updates_between_waits)
+    return {
+        "throughput": record.throughput(reading, results.peak, results.world),
+        "time": record.times(reading, results.world, meter.step_seconds, steps, all_legs),
+        "memory": {"peak_bytes_per_device": results.peak_memory, "at_most": False},
+        "energy": record.energy(reading, results.energy),
+    }
+
+
+def unit(metric: str, percent: bool) -> str:
+    """What a metric is counted in: SQuAD's are per cent, GLUE's fractions or correlations."""
+    words = metric.split("_")
+    if words[0] in ("mcc", "pearson", "spearman"):
+        return "correlation"
+    if words[-1] in ("total", "thresh"):
+        return "count" if words[-1] == "total" else "difference of logits"
+    return "percent" if percent else "fraction"
 
 
 def _majority(ready: Prepared) -> dict[str, float] | None:
@@ -99,36 +147,33 @@ def _majority(ready: Prepared) -> dict[str, float] | None:
 
 
 def _model(results: Results) -> dict[str, Any]:
-    ready = results.ready
-    source, fit = ready.source, ready.fit
+    source, fit = results.ready.source, results.ready.fit
     return {
         "name": source.name,
         "parameters": sum(int(array.size) for array in fit.weights.values()),
         "missing_at_start": list(fit.missing),
         "unexpected_at_start": list(fit.unexpected),
-        "vocabulary_sha256": source.vocabulary.digest,
-        "lower_case": source.vocabulary.lower_case,
-        "random_start": source.folder is None,
-        "start_sha256": fit.digest,
     }
 
 
 def _data(results: Results) -> dict[str, Any]:
     ready = results.ready
-    parts = {"train": ready.train} | {f"dev{f'_{part.name}' if part.name else ''}": part for part in ready.dev}
     return {
         "task": ready.task.name,
-        "global_batch": results.sampler.batch_size,
-        **{
-            name: {
-                "file": part.file.name,
-                "sha256": part.sha256,
-                "features_sha256": part.features.digest(),
-                "examples": part.examples,
-                "sequences": len(part.features),
-                "faults": list(part.faults),
-                "mean_tokens": record.number(float(part.features.lengths.mean())),
-            }
-            for name, part in parts.items()
-        },
+        "train": _part("train", ready.train),
+        "evaluation": [_part(f"dev_{part.name}" if part.name else "dev", part) for part in ready.dev],
+    }
+
+
+def _part(name: str, part: Part) -> dict[str, Any]:
+    return {
+        "name": name,
+        "file": part.file.name,
+        "sha256": part.sha256,
+        "features_sha256": part.features.digest(),
+        "examples": part.examples,
+        "sequences": len(part.features),
+        **record.lengths(part.features.lengths),
+        "mean_masked": None,
+        "faults": list(part.faults),
     }

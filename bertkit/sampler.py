@@ -19,6 +19,8 @@ from bertkit.errors import UserError
 from bertkit.features import Features
 from bertkit.model_config import HeadKind
 
+PARTIAL_BATCHES = "an epoch's last batch is what is left: neither dropped, filled up nor doubled"
+
 
 @dataclass(frozen=True)
 class Sampler:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 Casing = Literal["auto", "cased", "uncased"]
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 LONGEST_WORD = 100  # characters; a longer word becomes [UNK], as in Hugging Face's and NVIDIA's tokenizers
+VARIANT = f"WordPiece: drops characters of categories Cc, Cf and Co, words over {LONGEST_WORD} characters become [UNK]"
 
 
 @dataclass(frozen=True)

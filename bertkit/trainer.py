@@ -70,6 +70,8 @@ def fit(engine: Engine, updates: Iterable[Update], plan: Plan, meter: Meter, wat
         learning_rate = plan.learning_rate(update.step)
         scalars = engine.train_step(update, learning_rate)
         meter.count(update, float(scalars["slots"]))
+        if meter.warmup_ends:
+            meter.wait(engine.synchronize)  # what the warm-up still computes is not counted
         pending.append((update.step, learning_rate, scalars))
         stop, last = watch.stop_requested(), update.step == plan.steps
         evaluating = last or update.step % plan.evaluate_every == 0

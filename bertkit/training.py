@@ -15,13 +15,14 @@ import numpy as np
 
 from bertkit import record
 from bertkit.agreement import agree, anybody, gather_json
-from bertkit.backend import Engine
+from bertkit.backend import Engine, Sensors
 from bertkit.checkpoint import Checkpoints, Progress
 from bertkit.display import Counter, Display
+from bertkit.energy import energy_of
 from bertkit.errors import UserError
 from bertkit.flops import training_flops
 from bertkit.log import RunLog
-from bertkit.meter import Meter, over_ranks, warmup_updates
+from bertkit.meter import Meter, over_ranks, unknown, warmup_updates
 from bertkit.preparation import Prepared, answer_rules
 from bertkit.recipe import KEYS
 from bertkit.resolve import Resolved
@@ -54,12 +55,18 @@ class Training:
         self.display, self.folder, self.sampler, self.plan = display, folder, sampler, plan
         self.checkpoints = Checkpoints(folder / "checkpoints", ready.recipe.checkpoint.keep)
         self.log = RunLog(folder if world.is_first else None)
-        self.meter = Meter(0, functools.partial(training_flops, ready.job.model, ready.job.head))
+        self.energy = energy_of(engine, world)
+        self.meter = Meter(
+            0,
+            functools.partial(training_flops, ready.job.model, ready.job.head),
+            energy=self.energy.joules,
+            communication=engine.communication if isinstance(engine, Sensors) else unknown,
+        )
         self.progress = Progress(0, {})
         self.answered: list[Answered] = []  # to each dev part, at the last evaluation
         self.stop = StopRequest()
         self.bar: Counter | None = None
-        self.before = 0.0  # seconds of training in earlier legs of a resumed run
+        self.before = (0.0, 0.0)  # seconds of training in earlier legs of a resumed run: without and with pauses
 
     def run(self, shaped_by: Mapping[str, Any], resume: bool) -> tuple[dict[str, Any] | None, int]:
         """(the record, exit code); no record where a signal stopped the run."""
@@ -69,7 +76,7 @@ class Training:
         if resume:
             self._take_up(shaped_by)
             agree(self.engine.gather, {"its last checkpoint's update": self.progress.step}, "share the run's folder")
-        self.before = self.progress.train_seconds
+        self.before = (self.progress.train_seconds, self.progress.wall_seconds)
         if self.world.is_first:
             write_recipe(self.folder, self.resolved.flat())
         for name, value in self.engine.describe().items():
@@ -150,7 +157,7 @@ class Training:
         self.progress = dataclasses.replace(
             self.progress,
             step=step,
-            evaluations=(*self.progress.evaluations, {"step": step, **metrics}),
+            evaluations=(*self.progress.evaluations, self._evaluation(step, metrics)),
             best_step=step if better else best,
             best_score=score if better else self.progress.best_score,
         )
@@ -161,11 +168,22 @@ class Training:
         self.log.write("evaluation", step=step, **metrics)
         return better
 
+    def _evaluation(self, step: int, metrics: Mapping[str, float]) -> dict[str, Any]:
+        """The update, this rank's seconds until this evaluation began, and the scores."""
+        training, wall = self._seconds()
+        times = {"training_seconds": record.number(training), "wall_seconds": record.number(wall)}
+        return {"step": step, **times, "metrics": dict(metrics)}
+
+    def _seconds(self) -> tuple[float, float]:
+        """Wall seconds of all legs until now: of training alone, and with evaluations and checkpoints."""
+        training, pauses = self.meter.trained_seconds, sum(self.meter.pauses.values())
+        return self.before[0] + training, self.before[1] + training + pauses
+
     def save(self, step: int) -> None:
         arrays = self.engine.state_dict()  # on every rank: a sharded optimizer gathers here
         if self.world.is_first:
-            seconds = self.before + self.meter.reading().seconds
-            self.progress = dataclasses.replace(self.progress, train_seconds=seconds)
+            training, wall = self._seconds()
+            self.progress = dataclasses.replace(self.progress, train_seconds=training, wall_seconds=wall)
             path = self.checkpoints.save(arrays, self.progress)
             self.log.write("checkpoint", step=step, file=path.name)
         anybody(self.engine.gather, True)  # no rank goes on, or reads it, before it is whole
@@ -196,12 +214,14 @@ class Training:
         best = self.ready.recipe.checkpoint.result == "best" and self.progress.best_step
         if best:
             self.engine.load_state_dict(self.checkpoints.load(self.progress.best_step)[0])
-        metrics = self.score() if best or not self.answered else dict(self.progress.evaluations[-1])
-        metrics.pop("step", None)
+        metrics = self.score() if best or not self.answered else dict(self.progress.evaluations[-1]["metrics"])
         reading = over_ranks(self.meter.reading(), self.engine.gather)
+        hardware = environment["hardware"] | {"device": record.device(self.engine, self.world)}  # its clock now
+        environment = {**environment, "hardware": hardware}
         peak = self.engine.peak()
         results = Results(
             self.resolved, self.ready, self.world, environment, self.progress, metrics, self.answered,
-            reading, self.meter, peak, self.engine.peak_memory(), self.sampler, self.plan.steps,
+            reading, self.meter, peak, record.peak_memory(self.engine.peak_memory(), self.engine.gather),
+            self.energy, self.sampler, self.plan.steps,
         )  # fmt: skip
         return write_results(self.folder if self.world.is_first else None, results, self.engine.weights())

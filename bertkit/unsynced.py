@@ -8,7 +8,6 @@ record holds every worker's score, their mean and their standard deviation.
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import platform
 import shutil
@@ -19,19 +18,21 @@ from typing import Any
 
 from bertkit.agreement import agree, gather_json
 from bertkit.collectives import join
-from bertkit.disk import write_json
 from bertkit.display import Display
 from bertkit.errors import UserError
+from bertkit.preparation import scaled_rate
 from bertkit.recipe import Recipe
+from bertkit.record_files import NAME, load, write
+from bertkit.record_types import blank
 from bertkit.resolve import Resolved
-from bertkit.run import SAME, Outcome, output_folder, scaled_rate, train
+from bertkit.run import SAME, Outcome, output_folder, train
 from bertkit.run_folder import OURS, open_folder, refuse_taken
 from bertkit.tasks import find_task
 from bertkit.world import World
 
 PATIENCE = 30 * 86_400.0  # seconds: workers meet at the ends only, and one may be done long before another
 OWN = ("seed", "output", "data.shard")  # settings in which workers differ
-LINKED = tuple(name for name in OURS if name != "record.json")
+LINKED = tuple(name for name in OURS if name != NAME)
 
 
 def train_unsynced(
@@ -98,7 +99,7 @@ def _summary(outcome: Outcome, recipe: Recipe, world: World) -> dict[str, Any]:
         "seed": recipe.seed,
         "shard": recipe.data.shard or None,
         "exit_code": outcome.exit_code,
-        "metrics": made.get("metrics"),
+        "metrics": {name: math.nan if value is None else value for name, value in made.get("metrics", {}).items()},
         "counted": made.get("throughput", {}).get("counted"),
         "seconds": made.get("throughput", {}).get("seconds"),
     }
@@ -131,36 +132,38 @@ def publish(
         + (f", standard deviation {spread:.4f}" if spread is not None else "")
         + f", n = {len(scores)}; the best was selected on dev, so its score flatters: compare the mean"
     )
-    base, own = dict(first), folder / chosen["folder"] / "record.json"
+    base, own = dict(first), folder / chosen["folder"] / NAME
     if own.exists():
-        base = json.loads(own.read_text(encoding="utf-8"))
+        base = dict(load(own).mapping)
         _link(folder, chosen["folder"])
     else:
         display.warn(f"the best worker's folder is on {chosen['host']}: {folder / chosen['folder']}")
+    note = "the maximum over the workers is selected on the dev set that it is scored on: compare the mean"
+    hardware = base["hardware"] | {"processes": len(workers), "hosts": [worker["host"] for worker in workers]}
     made = base | {
+        "hardware": hardware | {"device": base["hardware"]["device"] | {"count": len(workers)}},
+        "fairness": base["fairness"] | {"synchronised": False, "result": "the best worker's"},
         "metrics": chosen["metrics"],
-        "hardware": base["hardware"] | {"processes": len(workers), "hosts": [worker["host"] for worker in workers]},
-        "result": f"the best of {len(workers)} workers, selected on dev",
-        "workers": {
-            "synchronised": False,
-            "all": workers,
-            "best": chosen["rank"],
+        "seeds": [{name: worker[name] for name in ("seed", "metrics", "folder", "shard")} for worker in workers],
+        "selected": {
+            "of": len(workers),
+            "seed": chosen["seed"],
             "metric": metric,
             "mean": statistics.mean(scores),
             "standard_deviation": spread,
-            "n": len(scores),
-            "note": "the maximum over the workers is selected on the dev set that it is scored on",
+            "note": note,
         },
         "throughput": _total(base["throughput"], workers),
+        "energy": blank("train")["energy"] | {"source": "each worker's record has what it read"},
     }
-    write_json(folder / "record.json", made)
-    return made
+    return write(folder / NAME, made)
 
 
 def _total(one: Mapping[str, Any], workers: list[dict[str, Any]]) -> dict[str, Any]:
     """The workers' amounts, added up, over the slowest one's seconds."""
     seconds = max(worker["seconds"] or math.nan for worker in workers)
-    counted = {name: sum(worker["counted"][name] for worker in workers) for name in ("sequences", "tokens", "updates")}
+    names = ("updates", "sequences", "tokens", "slots")
+    counted = {name: sum(worker["counted"][name] for worker in workers) for name in names}
     rates = {name: counted[name] / seconds if seconds > 0 else None for name in ("sequences", "tokens")}
     size = len(workers)
     return dict(one) | {
@@ -168,8 +171,8 @@ def _total(one: Mapping[str, Any], workers: list[dict[str, Any]]) -> dict[str, A
         "seconds": seconds if seconds > 0 else None,
         **{f"{name}_per_second": rate for name, rate in rates.items()},
         **{f"{name}_per_second_per_device": None if rate is None else rate / size for name, rate in rates.items()},
-        "model_flops_per_second": None,  # known of each worker, in its own record
-        "mfu": None,
+        # known of each worker, in its own record
+        **dict.fromkeys(("model_flops_per_second", "mfu", "sequences_per_second_whole", "sequences_per_second_core")),
     }
 
 
@@ -187,7 +190,7 @@ def _clear(folder: Path, overwrite: bool) -> None:
     """
     for name in OURS:
         path = folder / name
-        if path.is_symlink() or path.name == "record.json":
+        if path.is_symlink() or path.name == NAME:
             path.unlink(missing_ok=True)
         elif path.exists() and not overwrite:
             raise UserError(

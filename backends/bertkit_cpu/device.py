@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bertkit.backend import Job, Precision
+from bertkit.backend import DeviceFacts, Job, Precision
 from bertkit.errors import UserError
 from bertkit.layouts import Grain
 from bertkit.world import World
@@ -79,6 +79,9 @@ class CpuDevice(Device):
     def peak_memory(self) -> int | None:
         unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes on macOS, in KiB elsewhere
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+    def facts(self) -> DeviceFacts:
+        return DeviceFacts("cpu", read_cpu().model)
 
     def describe(self) -> Mapping[str, str]:
         return self.notes

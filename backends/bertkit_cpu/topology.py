@@ -12,7 +12,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from bertkit.cpu_lists import format_cpu_list, read_cpu_list, read_text
+from bertkit.cpu_lists import format_cpu_list, read_cpu_list
+from bertkit.hardware import cpu_model, cpuinfo
 from bertkit.machine import read_machine, usable_cpus
 
 _BF16_FLAGS = ("amx_bf16", "avx512_bf16", "bf16")  # fastest first; `bf16` is Arm's
@@ -107,12 +108,6 @@ def _count(number: float, noun: str, plural: str = "s") -> str:
 
 def _cpuinfo(root: Path) -> tuple[str, frozenset[str]]:
     """Model and flags of the first processor listed."""
-    fields: dict[str, str] = {}
-    for line in read_text(root / "proc/cpuinfo").splitlines():
-        key, _, value = line.partition(":")
-        fields.setdefault(key.strip(), " ".join(value.split()))
-    model = fields.get("model name", "")
-    if not model and "CPU implementer" in fields:
-        model = f"Arm implementer {fields['CPU implementer']}, part {fields.get('CPU part') or 'unknown'}"
-    flags = frozenset((fields.get("flags") or fields.get("Features", "")).split())
-    return model or platform.processor() or platform.machine() or "unknown CPU", flags
+    fields = cpuinfo(root)
+    flags = fields.get("flags") or fields.get("Features") or [""]
+    return cpu_model(root) or platform.machine() or "unknown CPU", frozenset(flags[0].split())

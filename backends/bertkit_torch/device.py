@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bertkit.backend import Job, LayoutKind, OptimizerSpec, Peak, Precision
+from bertkit.backend import DeviceFacts, Job, LayoutKind, OptimizerSpec, Peak, Precision
 from bertkit.layouts import Grain
 from bertkit.world import World
 from bertkit_torch.dropout import Mask, torch_masks
@@ -123,6 +123,14 @@ class Device:
         return Peak(
             2 * size**3 / best, f"measured: best {name} product of {size} x {size} matrices in {PEAK_SECONDS} s"
         )
+
+    def facts(self) -> DeviceFacts | None:
+        """The device of this process, for the record; None: only its kind is known."""
+        return None
+
+    def energy(self) -> float | None:
+        """Joules that this process's accelerator spent since some moment; None where it does not tell."""
+        return None
 
     def describe(self) -> Mapping[str, str]:
         """What was chosen on this chip and why."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import time
 from collections.abc import Mapping
 from typing import SupportsFloat
 
@@ -10,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bertkit.backend import Arrays, Batch, Job, Peak, Scalars, Update
+from bertkit.backend import Arrays, Batch, DeviceFacts, Job, Peak, Scalars, Update
 from bertkit.errors import UserError
 from bertkit.world import World
 from bertkit_torch.bert import Bert
@@ -41,6 +42,7 @@ class TorchEngine:
         self.scaler = LossScaler(job.loss_scaling, self.place) if job.precision == "fp16" else None
         self._inference: ComputeWeights | None = None
         self._warm: set[bool] = set()  # whether training, whether answers
+        self._exchanged = 0.0  # seconds
 
     @functools.cached_property
     def passes(self) -> RaggedPasses | StaticPasses:
@@ -92,7 +94,9 @@ class TorchEngine:
     def _update(self, total: Tensor, learning_rate: float) -> tuple[Tensor, Tensor]:
         """Sum gradients and loss over the ranks, clip, step. Returns the loss and the norm before clipping."""
         self.gradients.complete()  # a rank without a sequence still meets the others
+        start = time.perf_counter()
         total = self.ranks.sum_(total)
+        self._exchanged += time.perf_counter() - start
         most = 0.0 if self.optimizer.clips else self.job.optimizer.clip_norm
         if self.scaler is None:
             norm = self.device.clip(self.gradients, most)
@@ -154,6 +158,15 @@ class TorchEngine:
 
     def peak_memory(self) -> int | None:
         return self.device.peak_memory()
+
+    def facts(self) -> DeviceFacts:
+        return self.device.facts() or DeviceFacts("cpu" if self.place.type == "cpu" else "accelerator")
+
+    def energy(self) -> float | None:
+        return self.device.energy()
+
+    def communication(self) -> float | None:
+        return self._exchanged if self.place.type == "cpu" else None  # the host's clock sees only what is synchronous
 
     def close(self) -> None:
         self.ranks.close()

@@ -12,16 +12,17 @@ import functools
 import itertools
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
-from bertkit.backend import Engine, Update, sequence_lengths
+from bertkit.backend import Engine, Sensors, Update, sequence_lengths
 from bertkit.bench.workload import Workload
 from bertkit.display import Counter, Display
+from bertkit.energy import Energy
 from bertkit.features import Features
 from bertkit.flops import forward_flops, training_flops
-from bertkit.meter import WARMUP_RULE, Meter, Reading, over_ranks, warmup_updates
+from bertkit.meter import WARMUP_RULE, Meter, Reading, over_ranks, unknown, warmup_updates
 from bertkit.model_config import ModelConfig
 from bertkit.sampler import Sampler, by_length, updates
 from bertkit.trainer import Logged, Plan, fit
@@ -57,26 +58,20 @@ class Measured:
 
     reading: Reading
     times: list[float]  # seconds: of updates (means between two waits), or of every call of every rank
-    waits: int  # updates between two waits; 1 for calls
+    waits: int  # updates between two waits, at most; 1 for calls
+    steps: int  # updates or calls, warm-up in it
+    warmup: int
     loss: float | None = None
 
 
 @dataclass
 class _Watch:
-    """Follows the training loop: times it between two waits for the device, and shows how far it is."""
+    """Follows the training loop, and shows how far it is."""
 
-    meter: Meter
     bar: Counter
-    times: list[float] = field(default_factory=list)
     loss: float | None = None
-    _before: Reading | None = None
 
     def logged(self, done: list[Logged]) -> None:
-        reading, before = self.meter.reading(), self._before
-        if before and reading.updates > before.updates:
-            spent = (reading.seconds - before.seconds) / (reading.updates - before.updates)
-            self.times.append(spent)
-        self._before = reading
         self.loss = done[-1].loss
         self.bar.to(done[-1].step)
 
@@ -92,7 +87,7 @@ class _Watch:
 
 def train_case(
     engine: Engine, model: ModelConfig, work: Workload, batch_size: int, micro: int, rate: float, seed: int,
-    amount: Amount, world: World, display: Display,
+    amount: Amount, world: World, display: Display, energy: Energy,
 ) -> Measured:  # fmt: skip
     """Updates of `batch_size` sequences on each rank. A collective."""
     sampler = Sampler(len(work.features), batch_size * world.size, seed)
@@ -105,23 +100,35 @@ def train_case(
 
     steps = amount.steps or _steps(engine, trial, shares(1, TRIALS, *ranks), amount.seconds)
     warmup = warmup_updates(steps)
-    meter = Meter(warmup, lambda lengths: training_flops(model, work.head, lengths, work.masked(lengths)))
+    told = engine.communication if isinstance(engine, Sensors) else unknown
+    meter = Meter(
+        warmup,
+        lambda lengths: training_flops(model, work.head, lengths, work.masked(lengths)),
+        energy=energy.joules,
+        communication=told,
+    )
     plan = Plan(steps, lambda step: rate, max(1, warmup), steps, steps)  # a wait falls on the end of the warm-up
     _meet(engine)
     with display.progress("training", steps) as bar:
-        watch = _Watch(meter, bar)
+        watch = _Watch(bar)
         fit(engine, shares(1, steps, *ranks), plan, meter, watch)
-    return Measured(over_ranks(meter.reading(), engine.gather), watch.times, plan.log_every, watch.loss)
+    reading = over_ranks(meter.reading(), engine.gather)
+    return Measured(reading, meter.step_seconds, meter.updates_between_waits, steps, warmup, watch.loss)
 
 
 def infer_case(
     engine: Engine, model: ModelConfig, work: Workload, batch_size: int, seed: int,
-    amount: Amount, world: World, display: Display,
+    amount: Amount, world: World, display: Display, energy: Energy,
 ) -> Measured:  # fmt: skip
     """Calls of `batch_size` sequences on each rank. A collective."""
     stream = calls(work.features, batch_size, seed, world)
     steps = amount.steps or _steps(engine, lambda u: engine.predict(u.micro_batches[0]), stream, amount.seconds)
-    meter = Meter(warmup_updates(steps), lambda lengths: forward_flops(model, work.head, lengths, work.masked(lengths)))
+    meter = Meter(
+        warmup_updates(steps),
+        lambda lengths: forward_flops(model, work.head, lengths, work.masked(lengths)),
+        energy=energy.joules,
+        communication=lambda: 0.0,  # calls exchange nothing
+    )
     spent: list[float] = []
     seen: list[np.ndarray] = []  # lengths of each call's sequences
     _meet(engine)
@@ -135,7 +142,7 @@ def infer_case(
             bar.add(1)
     places = sum(engine.slots(lengths) for lengths in seen[meter.warmup :])
     reading = over_ranks(dataclasses.replace(meter.reading(), slots=places), engine.gather)
-    return Measured(reading, list(engine.gather(np.array(spent[meter.warmup :]))), 1)
+    return Measured(reading, list(engine.gather(np.array(spent[meter.warmup :]))), 1, steps, meter.warmup)
 
 
 def calls(features: Features, batch_size: int, seed: int, world: World) -> Iterator[Update]:

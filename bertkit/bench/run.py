@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import gc
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -10,25 +11,25 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from bertkit import record
 from bertkit.backend import Arrays, Engine, Job, Peak, Precision
 from bertkit.bench.measure import RULES, Amount, Measured, infer_case, train_case
 from bertkit.bench.plan import SETTINGS, Case, Plan
 from bertkit.bench.workload import Kind, Workload
-from bertkit.disk import write_json
 from bertkit.display import Display
+from bertkit.energy import Energy, energy_of
 from bertkit.errors import UserError
+from bertkit.hardware import cpu_mhz
 from bertkit.parameters import initial
 from bertkit.preparation import exchange, loss_scaling, optimizer_spec, with_dropout
 from bertkit.pretrained import starting_weights
 from bertkit.recipe import to_flat
+from bertkit.record_files import collection, sealed, write_all
+from bertkit.record_types import blank
+from bertkit.run_fairness import of_case, optimizer
 from bertkit.specimens import HEADS, MODEL, example_batch
 from bertkit.specimens import train as train_specimen
 from bertkit.world import World
-
-SCHEMA = 1
 
 
 @dataclass
@@ -39,33 +40,25 @@ class Bench:
     amount: Amount
     world: World
     display: Display
-    _weights: tuple[object, Arrays] | None = None  # of the last case: the next one often has the same model
+    # key, weights and their file's SHA-256 of the last case: the next one often has the same model
+    _weights: tuple[object, Arrays, str | None] | None = None
     _memory: int | None = None  # what the last engine said of its process
     peaks: dict[Precision, Peak] = field(default_factory=dict)
     cases: list[dict[str, Any]] = field(default_factory=list)
 
     def run(self, output: Path) -> dict[str, Any]:
-        """Measure all cases, keep the record in `output`, return it."""
+        """Measure all cases, keep their records in `output`, return what it holds."""
         self._try_precisions()
-        made = {
-            "schema": SCHEMA,
-            "kind": f"bench-{self.plan.kind}",
-            **record.environment(self.world),
-            "backend": {"name": self.plan.backend.name, "reason": self.plan.choice.reason},
-            "rules": RULES,
-            "settings": self._settings(),
-            "cases": self.cases,
-        }
-        self._write(output, made)  # a place that cannot be written is known before the work, not after it
+        self._write(output)  # a place that cannot be written is known before the work, not after it
         for number, case in enumerate(self.plan.cases, 1):
             self.display.say(f"case {number} of {len(self.plan.cases)}: {case}")
-            self.cases.append(self._case(case))
-            self._write(output, made)
-        return made
+            self.cases.append(sealed(self._case(case)))
+            self._write(output)
+        return collection(self.cases)
 
-    def _write(self, output: Path, made: dict[str, Any]) -> None:
+    def _write(self, output: Path) -> None:
         if self.world.is_first:
-            write_json(output, made)
+            write_all(output, self.cases)
 
     def _settings(self) -> dict[str, Any]:
         used = (*SETTINGS[self.plan.kind], "seed")
@@ -78,7 +71,7 @@ class Bench:
             "cut_to": self.plan.longest or None,
             "steps": self.amount.steps or None,
             "seconds": None if self.amount.steps else self.amount.seconds,
-            "device": dict(self.plan.settings),
+            **{f"device.{name}": value for name, value in self.plan.settings.items()},
         }
 
     def _try_precisions(self) -> None:
@@ -108,23 +101,18 @@ class Bench:
             gc.collect()
 
     def _case(self, case: Case) -> dict[str, Any]:
-        """One case's entry in the record; one that does not fit into memory is an entry too."""
+        """One case's record; one that does not fit into memory is a record too."""
         work = self.plan.workload(case)
-        entry = {
-            "model": case.model.name,
-            "precision": case.precision,
-            "lengths": case.lengths,
-            "batch_size": case.batch_size,
-            "global_batch_size": case.batch_size * self.world.size,
-            "workload": work.describe(),
-        }
+        job = self._job(case, work)
+        entry = self._entry(case, work, job)
         forget_peak_memory()
         try:
-            with self._engine(self._job(case, work)) as engine:
-                measured = self._measure(engine, case, work)
+            with self._engine(job) as engine:
+                energy = energy_of(engine, self.world)
+                measured = self._measure(engine, case, work, energy)
                 if case.precision not in self.peaks:
                     self.peaks[case.precision] = engine.peak()
-                return entry | {"status": "measured"} | self._figures(case, measured, engine)
+                return entry | self._figures(entry, case, measured, engine, energy)
         except (MemoryError, RuntimeError) as error:
             if not out_of_memory(error):
                 raise
@@ -134,16 +122,38 @@ class Bench:
             self.display.warn(f"{case}: {reason}")
             return entry | {"status": "failed", "reason": reason}
 
+    def _entry(self, case: Case, work: Workload, job: Job) -> dict[str, Any]:
+        """The record before anything was measured."""
+        plan, source = self.plan, case.model.source
+        start = self._weights[2] if self._weights else None
+        known = known_of(plan, case, work, job, self.world, self.amount.steps)
+        return blank("bench") | {
+            **record.environment(self.world),
+            "config": self._settings(),
+            "backend": {"name": plan.backend.name, "reason": plan.choice.reason},
+            "precision": {"name": case.precision, "reason": None},
+            "model": blank("bench")["model"] | {"name": case.model.name, "parameters": known["parameters"]},
+            "data": {"task": plan.recipe.task or None, "train": work.describe(), "evaluation": []},
+            "fairness": dataclasses.asdict(of_case(job, source, start, known)),
+            "method": {"warmup_rule": RULES["warm-up"], "warmup_updates": None, "rules": RULES},
+            "case": {
+                "model": case.model.name,
+                "lengths": case.lengths,
+                "batch_size": case.batch_size,
+                "loss": None,
+            },
+        }
+
     def _job(self, case: Case, work: Workload) -> Job:
         recipe, model = self.plan.recipe, case.model
         key = (model, work.head)
         if self._weights is None or self._weights[0] != key:
             self._weights = None  # before the next is made
             if model.source:
-                weights = dict(starting_weights(model.source, work.head, recipe.seed).weights)
+                fit = starting_weights(model.source, work.head, recipe.seed)
+                self._weights = key, dict(fit.weights), fit.digest
             else:
-                weights = initial(model.config, work.head, recipe.seed)
-            self._weights = key, weights
+                self._weights = key, initial(model.config, work.head, recipe.seed), None
         return Job(
             with_dropout(model.config, recipe),
             work.head,
@@ -158,40 +168,64 @@ class Bench:
             work.limits(case.batch_size, recipe.train.micro_batch_size),
         )
 
-    def _measure(self, engine: Engine, case: Case, work: Workload) -> Measured:
+    def _measure(self, engine: Engine, case: Case, work: Workload, energy: Energy) -> Measured:
         recipe, model = self.plan.recipe, case.model.config
-        common = self.amount, self.world, self.display
+        common = self.amount, self.world, self.display, energy
         if self.plan.kind == "infer":
             return infer_case(engine, model, work, case.batch_size, recipe.seed, *common)
         micro, rate = recipe.train.micro_batch_size, recipe.optimizer.learning_rate
         return train_case(engine, model, work, case.batch_size, micro, rate, recipe.seed, *common)
 
-    def _figures(self, case: Case, measured: Measured, engine: Engine) -> dict[str, Any]:
-        reading = measured.reading
-        rates = record.throughput(reading, self.peaks[case.precision], self.world)
-        del rates["warmup_rule"]  # RULES has it, for calls too
-        times = record.percentiles([1e3 * seconds for seconds in measured.times])
-        name = "update_milliseconds" if self.plan.kind == "train" else "latency_milliseconds"
+    def _figures(
+        self, entry: dict[str, Any], case: Case, measured: Measured, engine: Engine, energy: Energy
+    ) -> dict[str, Any]:
+        reading, world = measured.reading, self.world
+        step_of = "a call" if self.plan.kind == "infer" else record.step_of(measured.waits)
+        hardware = {
+            "device": record.device(engine, world), "cpu_mhz": cpu_mhz(), "engine": dict(engine.describe()),
+        }  # fmt: skip
         return {
-            "throughput": rates,
-            "waiting_for_data_seconds": record.number(reading.waiting_for_data),
-            "waiting_for_data_share": record.number(reading.per_second(reading.waiting_for_data)),
-            name: times | {"timed": len(measured.times)},
-            **({"updates_between_waits": measured.waits} if self.plan.kind == "train" else {}),
-            "last_loss": record.number(measured.loss),
-            **self._peak_memory(engine),
-            "engine": dict(engine.describe()),
+            "hardware": entry["hardware"] | hardware,
+            "method": entry["method"] | {"warmup_updates": measured.warmup},
+            "fairness": entry["fairness"] | ({"updates": measured.steps} if self.plan.kind == "train" else {}),
+            "updates": measured.steps,
+            "case": entry["case"] | {"loss": record.number(measured.loss)},
+            "throughput": record.throughput(reading, self.peaks[case.precision], world),
+            "time": record.times(reading, world, measured.times, step_of),
+            "memory": self._peak_memory(engine),
+            "energy": record.energy(reading, energy),
         }
 
     def _peak_memory(self, engine: Engine) -> dict[str, Any]:
         """Of the rank that needed most. A counter that stands where the last case left it only says `at most`."""
         mine = engine.peak_memory()
-        most = float(engine.gather(np.array([np.nan if mine is None else float(mine)])).max())
+        most = record.peak_memory(mine, engine.gather)
         before, self._memory = self._memory, mine
-        return {
-            "peak_memory_bytes": None if np.isnan(most) else int(most),
-            "peak_memory_at_most": mine is not None and mine == before,
-        }
+        return {"peak_bytes_per_device": most, "at_most": mine is not None and mine == before}
+
+
+def known_of(plan: Plan, case: Case, work: Workload, job: Job, world: World, steps: int) -> dict[str, Any]:
+    """What must be the same where a case is compared with another's."""
+    found = len(work.features)
+    own = plan.recipe.task or None
+    learning = (
+        optimizer(plan.recipe, job, world, steps, plan.recipe.optimizer.learning_rate)
+        | {"schedule": "constant", "schedule_warmup_updates": 0, "schedule_power": None, "schedule_end_rate": None}
+        if plan.kind == "train"
+        else {}
+    )
+    return learning | {
+        "measures": plan.kind,
+        "task": own,
+        "parameters": sum(int(array.size) for array in job.weights.values()),
+        "lengths": work.source,
+        "training_features_sha256": work.features.digest() if own else None,  # else drawn at random
+        "training_sequences": found if own else None,
+        "sequence_length": int(work.features.lengths.max()),
+        "most_masked": work.most_masked,
+        "global_batch": case.batch_size * world.size,
+        "warmup_rule": RULES["warm-up"],
+    }
 
 
 def record_file(kind: Kind, asked: Path | None, overwrite: bool) -> Path:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TextIO
 
 from rich.console import Console
@@ -13,10 +13,11 @@ Cells = Mapping[str, str]  # heading -> cell
 
 
 def show(made: Mapping[str, Any], stream: TextIO) -> None:
-    """The record of `bertkit bench` for the eye; plain text where `stream` is no terminal."""
+    """The records of `bertkit bench` for the eye; plain text where `stream` is no terminal."""
     console = Console(file=stream, highlight=False, soft_wrap=False)
     console.width = max(console.width, WIDTH)
-    rows = [_row(case, made) for case in made["cases"]]
+    records = made["records"]
+    rows = [_row(one) for one in records]
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
     headings = list(dict.fromkeys(heading for row in rows for heading in row))
     for number, heading in enumerate(headings):
@@ -24,32 +25,34 @@ def show(made: Mapping[str, Any], stream: TextIO) -> None:
     for row in rows:
         table.add_row(*(row.get(heading, "-") for heading in headings))
     console.print(table, markup=False)
-    for line in (*_failures(made["cases"]), *_notes(made), *_engines(made["cases"])):
+    for line in (*_failures(records), *_notes(records), *_engines(records)):
         console.print(line, markup=False, emoji=False, soft_wrap=True)
 
 
-def _row(case: Mapping[str, Any], made: Mapping[str, Any]) -> Cells:
+def _row(one: Mapping[str, Any]) -> Cells:
+    case, rates, times = one["case"], one["throughput"], one["time"]
     model = case["model"].rstrip("/").rsplit("/", 1)[-1]
-    row = {"model": model, "dtype": case["precision"], "lengths": case["lengths"], "batch": str(case["batch_size"])}
-    if case["status"] != "measured":
-        return row | {"seq/s": case["status"]}
-    rates = case["throughput"]
+    row = {
+        "model": model, "dtype": one["precision"]["name"], "lengths": case["lengths"], "batch": str(case["batch_size"]),
+    }  # fmt: skip
+    if one["status"] != "measured":
+        return row | {"seq/s": one["status"]}
     row["seq/s"] = figure(rates["sequences_per_second"])
-    if made["hardware"]["processes"] > 1:
+    if one["hardware"]["processes"] > 1:
         row["a device"] = figure(rates["sequences_per_second_per_device"])
     row |= {
         "tokens/s": figure(rates["tokens_per_second"]),
         "filled": share(rates["padding_efficiency"]),
         "MFU": share(rates["mfu"]),
     }
-    if made["kind"] == "bench-train":
-        row["ms p50"] = figure(case["update_milliseconds"]["p50"])
-    else:
-        row |= {f"ms {p}": figure(case["latency_milliseconds"][p]) for p in ("p50", "p99")}
-    memory = case["peak_memory_bytes"]
-    mark = "<=" if case["peak_memory_at_most"] else ""
+    shown = ("p50",) if one["fairness"]["measures"] == "train" else ("p50", "p99")
+    steps = times["step_seconds"]
+    row |= {f"ms {p}": figure(None if steps[p] is None else 1e3 * steps[p]) for p in shown}
+    memory = one["memory"]["peak_bytes_per_device"]
+    mark = "<=" if one["memory"]["at_most"] else ""
     row["GiB"] = "-" if memory is None else mark + figure(memory / 2**30)
-    row["wait"] = share(case["waiting_for_data_share"])
+    waited, seconds = times["waiting_for_data_seconds"], times["training_seconds"]
+    row["wait"] = share(waited / seconds if seconds else None)
     row["n"] = str(rates["counted"]["updates"])
     return row
 
@@ -65,32 +68,38 @@ def share(value: float | None) -> str:
     return "-" if value is None else f"{value:.1%}"
 
 
-def _failures(cases: Iterable[Mapping[str, Any]]) -> list[str]:
+def _failures(records: Iterable[Mapping[str, Any]]) -> list[str]:
     return [
-        f"failed: {case['model']}, {case['precision']}, {case['lengths']}, batch {case['batch_size']}: {case['reason']}"
-        for case in cases
-        if case["status"] != "measured"
+        f"failed: {one['case']['model']}, {one['precision']['name']}, {one['case']['lengths']}, "
+        f"batch {one['case']['batch_size']}: {one['reason']}"
+        for one in records
+        if one["status"] != "measured"
     ]
 
 
-def _notes(made: Mapping[str, Any]) -> list[str]:
-    rules, processes = made["rules"], made["hardware"]["processes"]
-    own = ("training", "update time") if made["kind"] == "bench-train" else ("latency",)
+def _notes(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The rules; they are the same for all of them."""
+    if not records:
+        return []
+    rules, processes = records[0]["method"]["rules"], records[0]["hardware"]["processes"]
+    own = ("training", "update time") if records[0]["fairness"]["measures"] == "train" else ("latency",)
     lines = [f"{name}: {rules[name]}" for name in ("warm-up", "filled", "tokens", *own)]
     if processes > 1:
         lines.append(f"{processes} processes, batch on each: {rules['several processes']}")
-    return lines + list(dict.fromkeys(_peak(case) for case in made["cases"] if case["status"] == "measured"))
+    return lines + list(dict.fromkeys(_peak(one) for one in records if one["status"] == "measured"))
 
 
-def _peak(case: Mapping[str, Any]) -> str:
-    rates = case["throughput"]
+def _peak(one: Mapping[str, Any]) -> str:
+    rates = one["throughput"]
     peak = rates["peak_flops_per_device"]
-    return f"MFU, {case['precision']}: of {figure(peak and peak / 1e9)} GFLOP/s a device ({rates['peak_source']})"
+    return (
+        f"MFU, {one['precision']['name']}: of {figure(peak and peak / 1e9)} GFLOP/s a device ({rates['peak_source']})"
+    )
 
 
-def _engines(cases: Iterable[Mapping[str, Any]]) -> list[str]:
+def _engines(records: Iterable[Mapping[str, Any]]) -> list[str]:
     """What the engines chose: once where they agree, with the precision where they do not."""
-    engines = [(case["precision"], case["engine"]) for case in cases if case["status"] == "measured"]
+    engines = [(one["precision"]["name"], one["hardware"]["engine"]) for one in records if one["status"] == "measured"]
     lines: dict[str, list[str]] = {}
     for precision, engine in engines:
         for name, value in engine.items():

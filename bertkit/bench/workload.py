@@ -21,6 +21,7 @@ from bertkit.model_config import Head, ModelConfig
 from bertkit.preparation import cache_folder, limit_sequences, sequence_shape
 from bertkit.pretrained import Source
 from bertkit.recipe import Recipe
+from bertkit.record import lengths as lengths_of
 from bertkit.record import number
 from bertkit.tasks import Task
 from bertkit.tasks.reading import Progress, read_split
@@ -50,16 +51,18 @@ class Workload:
         return Limits(sequences, int(found.max()), batch_size, int(masked))
 
     def describe(self) -> dict[str, Any]:
+        """As a part of a record's data."""
         found = self.features.lengths
-        quantiles = np.quantile(found, [0.5, 0.9, 0.99, 1.0], method="inverted_cdf")
         return {
-            "source": self.source,
-            "head": self.head.kind,
-            "sequences": len(found),
-            "mean_tokens": number(float(found.mean())),
-            **{f"tokens_p{p}": int(value) for p, value in zip((50, 90, 99, 100), quantiles, strict=True)},
-            "mean_masked": number(self.masked(found) / len(found)) if self.most_masked else None,
+            "name": self.source,
+            "file": None,
+            "sha256": None,
             "features_sha256": self.features.digest(),
+            "examples": None,
+            "sequences": len(found),
+            **lengths_of(found),
+            "faults": [],
+            "mean_masked": number(self.masked(found) / len(found)) if self.most_masked else None,
         }
 
 

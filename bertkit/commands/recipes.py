@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_format
+from collections import Counter
 from pathlib import Path
 from typing import Annotated
 
@@ -30,8 +31,19 @@ def recipes(context: typer.Context, json: Json = False) -> None:
         print(json_format.dumps(table))
         return
     width = max(len(name) for name in table)
-    for name, text in table.items():
-        print(f"{name:<{width}}  {text}")
+    for number, group in enumerate(_groups(list(table))):
+        if number:
+            print()
+        for name in group:
+            print(f"{name:<{width}}  {table[name]}")
+
+
+def _groups(names: list[str]) -> list[list[str]]:
+    """Our own first, then those of each system, which share their first word; by name."""
+    first = Counter(name.split("-")[0] for name in names)
+    systems = sorted(word for word, count in first.items() if count > 1)
+    own = sorted(name for name in names if name.split("-")[0] not in systems)
+    return [own, *(sorted(name for name in names if name.split("-")[0] == word) for word in systems)]
 
 
 @app.command("copy")

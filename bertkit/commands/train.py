@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -48,6 +49,15 @@ def train(
             show_default=False,
         ),
     ] = None,
+    parity_with: Annotated[
+        Path | None,
+        typer.Option(
+            "--parity-with",
+            metavar="RECORD",
+            help="Afterwards hold the losses against another run's; exit code 1 where they part.",
+            show_default=False,
+        ),
+    ] = None,
     json_: o.Json = False,
     quiet: o.Quiet = False,
 ) -> int:
@@ -77,4 +87,4 @@ def train(
         "ranks.synchronise": sync_gradients,
         "ranks.shard_data": shard_data,
     }
-    return run_training(chosen, sets, config, recipe, resume, overwrite, dry_run, json_, quiet)
+    return run_training(chosen, sets, config, recipe, resume, overwrite, dry_run, parity_with, json_, quiet)

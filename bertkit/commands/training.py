@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from bertkit.compare.load import read_one
+from bertkit.compare.parity_report import Parity, hold, lines
 from bertkit.disk import to_json
 from bertkit.display import Display
 from bertkit.recipe import Value
@@ -23,10 +25,12 @@ def run_training(
     resume: bool,
     overwrite: bool,
     dry_run: bool,
+    parity_with: Path | None,
     as_json: bool,
     quiet: bool,
 ) -> int:
     """Train, show the result, return the exit code."""
+    other = read_one(parity_with) if parity_with else None
     resolved = resolve(options, sets or (), config, recipe)
     world = from_env()
     display = Display(quiet=quiet or not world.is_first)
@@ -38,14 +42,25 @@ def run_training(
         show(outcome, display)
         if as_json:
             print(to_json(outcome.record))
+        if other is not None:
+            return tell_parity(hold(read_one(outcome.folder), other), display)
     return outcome.exit_code
+
+
+def tell_parity(found: Parity, display: Display) -> int:
+    """The verdict; a failure is said even where nothing else is. Returns the exit code."""
+    loud = Display(stream=display.stream) if not found.verdict.holds else display
+    for line in lines(found):
+        loud.say(line)
+    return 0 if found.verdict.holds else 1
 
 
 def show(outcome: Outcome, display: Display) -> None:
     """The result in a few lines, and what to try next."""
     record = outcome.record or {}
     speed = record["throughput"]
-    metrics = "  ".join(f"{name} {value:.4f}" for name, value in record["metrics"].items())
+    shown = {name: float("nan") if value is None else value for name, value in record["metrics"].items()}
+    metrics = "  ".join(f"{name} {value:.4f}" for name, value in shown.items())
     display.say(f"result on the dev set: {metrics}{_baseline(record)}")
     if speed["tokens_per_second"] is not None:
         mfu = (

@@ -64,6 +64,20 @@ def clip_nothing(engine: Any) -> None:
     engine.device.clip = lambda gradients, most: torch.nn.utils.clip_grad_norm_(gradients.parameters, float("inf"))
 
 
+def clip_each_micro_batch(engine: Any) -> None:
+    """What was summed so far is clipped before the next micro-batch adds to it."""
+    import torch
+
+    learn, limit = engine.passes.learn, engine.job.optimizer.clip_norm
+
+    def clipped_before(*arguments: Any) -> Any:
+        if limit:
+            torch.nn.utils.clip_grad_norm_(list(engine.parameters.values()), limit)
+        return learn(*arguments)
+
+    engine.passes.learn = clipped_before
+
+
 def decay_everything(engine: Any) -> None:
     for group in engine.optimizer.optimizer.param_groups:
         group["weight_decay"] = 0.5
@@ -111,6 +125,7 @@ PLANTED: Mapping[str, tuple[Fault, str]] = {
     "no mask": (ignore_the_layout, "layouts"),
     "normalised by micro-batch": (normalise_by_micro_batch, "split"),
     "no clipping": (clip_nothing, "clipping"),
+    "clipping before accumulation": (clip_each_micro_batch, "clipping"),
     "decay on biases": (decay_everything, "optimizer"),
     "moments lost on resume": (forget_the_moments, "resume"),
     "the same dropout each update": (same_dropout_each_update, "dropout"),

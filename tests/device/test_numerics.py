@@ -15,6 +15,7 @@ from bertkit.preparation import with_numerics
 from bertkit.pretrained import find_source, starting_weights
 from bertkit.recipe import ModelSection
 from bertkit.registry import choose
+from bertkit.specimens import example_batch, job, train, with_settings
 from bertkit.tasks import find_task
 from bertkit.tasks.reading import read_split
 from bertkit.tasks.task import Shape
@@ -60,3 +61,13 @@ def test_what_is_set_stays_with_the_model() -> None:
     changed = with_numerics(config, ModelSection(gelu="tanh", softmax="fp32"))
     assert changed == dataclasses.replace(config, hidden_act="gelu_new", softmax="fp32")
     assert with_numerics(config, ModelSection()) == config
+
+
+def test_pad_may_be_a_target() -> None:
+    """No id stands for "ignore": where [PAD], id 0, is what was masked, a model learns to say it."""
+    batch = dict(example_batch("pretraining"))
+    batch["masked_labels"] = np.zeros_like(batch["masked_labels"])
+    engine = with_settings(choose("cpu").backend, job("pretraining"))
+    losses = train(engine, batch, "pretraining", 60)
+    assert losses[-1] < losses[0] / 2
+    assert (engine.predict(batch)["masked_logits"].argmax(-1) == 0).all()

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from bertkit.record_files import load_all
 from command import start_ranks
 from conftest import Run, assert_one_line_error
 
@@ -23,9 +24,12 @@ def check_rates(case: dict[str, Any], processes: int = 1) -> None:
         assert rates[f"{name}_per_device"] * processes == pytest.approx(rates[name], rel=1e-4)
     counted = rates["counted"]
     assert rates["tokens_per_second"] == pytest.approx(counted["tokens"] / rates["seconds"], rel=1e-4)
-    assert counted["sequences"] == counted["updates"] * case["global_batch_size"]
-    assert 0 <= case["waiting_for_data_share"] < 1
-    assert case["workload"]["mean_tokens"] > 0
+    assert counted["sequences"] == counted["updates"] * case["fairness"]["global_batch"]
+    times = case["time"]
+    assert 0 <= times["waiting_for_data_seconds"] < times["training_seconds"]
+    if processes == 1:  # of several, each is the slowest rank's
+        assert times["whole_seconds"] >= 0.999 * (times["training_seconds"] + times["warmup_seconds"])
+    assert case["data"]["train"]["mean_tokens"] > 0
 
 
 @pytest.mark.parametrize("kind", ["train", "infer"])
@@ -35,18 +39,19 @@ def test_real_figures_on_the_cpu(bertkit: Run, tmp_path: Path, kind: str) -> Non
     assert done.returncode == 0, done.stderr
     made = json.loads(done.stdout)
     assert made == json.loads((tmp_path / "bench.json").read_text())
-    assert made["kind"] == f"bench-{kind}"
-    assert "first tenth" in made["rules"]["warm-up"]
-    assert [(case["lengths"], case["batch_size"]) for case in made["cases"]] == [
+    assert made["kind"] == "collection"
+    assert [(one["case"]["lengths"], one["case"]["batch_size"]) for one in made["records"]] == [
         ("mrpc", 2), ("mrpc", 4), ("wiki128", 2), ("wiki128", 4),
     ]  # fmt: skip
-    for case in made["cases"]:
+    for case in made["records"]:
         check_rates(case)
+        assert (case["kind"], case["fairness"]["measures"]) == ("bench", kind)
+        assert "first tenth" in case["method"]["warmup_rule"]
         assert 0.98 < case["throughput"]["padding_efficiency"] <= 1.0  # unpadded, rounded up to whole kernels
         assert 0 < case["throughput"]["mfu"] < 1
-        assert case["peak_memory_bytes"] > 0
-        assert case["engine"]["compute dtype"] == "float32"
-        times = case["update_milliseconds" if kind == "train" else "latency_milliseconds"]
+        assert case["memory"]["peak_bytes_per_device"] > 0
+        assert case["hardware"]["engine"]["compute dtype"] == "float32"
+        times = case["time"]["step_seconds"]
         values = [times[f"p{p}"] for p in (50, 90, 95, 99, 100)]
         assert values[0] > 0
         assert values == sorted(values)
@@ -58,10 +63,10 @@ def test_a_tasks_own_lengths(bertkit: Run, sample_dir: Path) -> None:
     for kind, rows in (("train", 6000), ("infer", 800)):
         done = bertkit("bench", kind, *NULL, *words)
         assert done.returncode == 0, done.stderr
-        found[kind] = json.loads(done.stdout)["cases"][0]
-        assert found[kind]["workload"]["sequences"] == rows
+        found[kind] = json.loads(done.stdout)["records"][0]
+        assert found[kind]["data"]["train"]["sequences"] == rows
         check_rates(found[kind])
-    assert found["train"]["lengths"] == "sample"
+    assert found["train"]["case"]["lengths"] == "sample"
 
 
 def test_the_table_is_plain_and_narrow_and_names_the_record(bertkit: Run, tmp_path: Path) -> None:
@@ -77,8 +82,9 @@ def test_the_table_is_plain_and_narrow_and_names_the_record(bertkit: Run, tmp_pa
     assert "the first tenth" in done.stdout
     (record,) = (tmp_path / "runs" / "bench").glob("infer-*.json")
     assert f"record: {record.relative_to(tmp_path)}" in done.stderr
-    cases = json.loads(record.read_text())["cases"]
-    assert [case["workload"]["tokens_p100"] for case in cases] == [60] * 6
+    cases = load_all(record)
+    assert [case.mapping["data"]["train"]["tokens"]["p100"] for case in cases] == [60] * 6
+    assert not any(case.edited for case in cases)
 
 
 @pytest.mark.parametrize("kind", ["train", pytest.param("infer", marks=pytest.mark.slow)])
@@ -88,15 +94,15 @@ def test_ranks_are_summed(bertkit: Run, tmp_path: Path, kind: str) -> None:
     assert [done.returncode for done in ranks] == [0, 0], "\n".join(done.stderr for done in ranks)
     assert ranks[1].stdout == ""
     made = json.loads(ranks[0].stdout)
-    case, second = made["cases"]
-    assert made["hardware"]["processes"] == 2
+    case, second = made["records"]
+    assert case["hardware"]["processes"] == case["hardware"]["device"]["count"] == 2
     assert second["throughput"]["counted"]["sequences"] == 16
     counted = case["throughput"]["counted"]
     assert (counted["updates"], counted["sequences"]) == (4, 24)
     if kind == "train":
         check_rates(case, 2)
     else:
-        assert case["latency_milliseconds"]["timed"] == 8
+        assert case["time"]["steps_timed"] == 8
 
 
 @pytest.mark.parametrize(

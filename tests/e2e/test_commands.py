@@ -112,7 +112,7 @@ def test_a_recipe_is_copied_edited_and_used(sample_dir: Path, tmp_path: Path) ->
     assert done.returncode == 0, done.stderr
     made = record(tmp_path / "run")
     assert (made["updates"], made["config"]["train.batch_size"]) == (2, 8)
-    assert made["config"]["sources"]["train.batch_size"] == "recipe mine.toml"
+    assert made["config_sources"]["train.batch_size"] == "recipe mine.toml"
 
 
 def test_hugging_faces_spellings_work(sample_dir: Path, tmp_path: Path) -> None:

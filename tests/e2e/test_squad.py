@@ -57,8 +57,8 @@ def test_a_run_learns_and_leaves_its_answers(trained: Path) -> None:
     ]  # the words behind "is" and "was": 50 without reading the question
     assert made["metrics"]["f1"] >= made["metrics"]["exact_match"]
     assert made["config"]["data.query_length"] == 64
-    assert made["config"]["sources"]["train.epochs"] == "option"
-    assert made["config"]["sources"]["schedule.warmup"] == "recipe squad, as squad has it"
+    assert made["config_sources"]["train.epochs"] == "option"
+    assert made["config_sources"]["schedule.warmup"] == "recipe squad, as squad has it"
     assert made["data"]["train"]["sequences"] >= made["data"]["train"]["examples"] == 360
     said = json.loads((trained / "predictions" / "predictions-dev.json").read_text())
     assert len(said) == 60

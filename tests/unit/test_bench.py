@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,15 +21,19 @@ from bertkit.bench.run import Bench, out_of_memory, record_file
 from bertkit.bench.table import figure, show
 from bertkit.bench.workload import Kind, built_in
 from bertkit.display import Display
+from bertkit.energy import nothing
 from bertkit.errors import UserError
 from bertkit.flops import forward_flops, training_flops
 from bertkit.model_config import ARCHITECTURES
+from bertkit.record_files import load_all
 from bertkit.registry import Choice
 from bertkit.resolve import resolve
 from bertkit.world import World
 
 TINY = ARCHITECTURES["tiny"]
 QUIET = Display(quiet=True)
+
+NO_ENERGY = nothing("a test")
 
 
 class FakeEngine:
@@ -207,7 +210,7 @@ def test_calls_bring_every_sequence_once_a_turn_over_all_ranks() -> None:
 def test_training_counts_what_the_loop_does() -> None:
     work = built_in("mrpc", TINY, 4, 0, 1)
     engine = FakeEngine(Job(TINY, work.head, {}), 0.002, 99, [])
-    done = train_case(engine, TINY, work, 4, 0, 1e-5, 1, Amount(40, 1.0), World(), QUIET)
+    done = train_case(engine, TINY, work, 4, 0, 1e-5, 1, Amount(40, 1.0), World(), QUIET, NO_ENERGY)
     assert engine.steps == list(range(1, 41))
     assert (done.reading.updates, done.reading.sequences, done.waits) == (36, 144, 4)
     assert done.reading.padding_efficiency == 0.5
@@ -220,7 +223,7 @@ def test_training_counts_what_the_loop_does() -> None:
 def test_inference_times_each_call_after_the_warm_up() -> None:
     work = built_in("wiki512", TINY, 3, 0, 1)
     engine = FakeEngine(Job(TINY, work.head, {}), 0.001, 99, [])
-    done = infer_case(engine, TINY, work, 3, 1, Amount(20, 1.0), World(), QUIET)
+    done = infer_case(engine, TINY, work, 3, 1, Amount(20, 1.0), World(), QUIET, NO_ENERGY)
     assert (done.reading.updates, done.reading.sequences, len(done.times)) == (18, 54, 18)
     assert min(done.times) >= 0.001
     assert sum(done.times) <= done.reading.seconds
@@ -233,9 +236,9 @@ def test_flops_are_those_of_the_counted_batches(kind: Kind) -> None:
     work = built_in("wiki128", TINY, 4, 0, 1)
     engine, amount = FakeEngine(Job(TINY, work.head, {}), 0.0, 99, []), Amount(10, 1.0)
     if kind == "train":
-        done = train_case(engine, TINY, work, 4, 0, 1e-5, 1, amount, World(), QUIET)
+        done = train_case(engine, TINY, work, 4, 0, 1e-5, 1, amount, World(), QUIET, NO_ENERGY)
     else:
-        done = infer_case(engine, TINY, work, 4, 1, amount, World(), QUIET)
+        done = infer_case(engine, TINY, work, 4, 1, amount, World(), QUIET, NO_ENERGY)
     formula = training_flops if kind == "train" else forward_flops
     assert done.reading.flops == pytest.approx(formula(TINY, work.head, np.full(36, 128), masked=36 * 19))
 
@@ -245,7 +248,7 @@ def test_seconds_choose_the_amount(seconds: float) -> None:
     work = built_in("8", TINY, 1, 0, 1)
     engine = FakeEngine(Job(TINY, work.head, {}), 0.005, 99, [])
     start = time.perf_counter()
-    done = infer_case(engine, TINY, work, 1, 1, Amount(0, seconds), World(), QUIET)
+    done = infer_case(engine, TINY, work, 1, 1, Amount(0, seconds), World(), QUIET, NO_ENERGY)
     assert time.perf_counter() - start < 3 * seconds + 2
     assert FEWEST - 1 <= done.reading.updates <= max(FEWEST, seconds / 0.005)
 
@@ -253,11 +256,13 @@ def test_seconds_choose_the_amount(seconds: float) -> None:
 def test_a_case_that_does_not_fit_is_an_entry_and_the_rest_goes_on(fake: FakeBackend, tmp_path: Path) -> None:
     fake.most = 16
     made = bench("train", batch_sizes=[4, 32, 8]).run(tmp_path / "bench.json")
-    assert [case["status"] for case in made["cases"]] == ["measured", "failed", "measured"]
-    assert made["cases"][1]["reason"].startswith("out of memory: DefaultCPUAllocator")
+    assert [one["status"] for one in made["records"]] == ["measured", "failed", "measured"]
+    assert made["records"][1]["reason"].startswith("out of memory: DefaultCPUAllocator")
     assert all(engine.closed for engine in fake.engines)
-    kept = json.loads((tmp_path / "bench.json").read_text())
-    assert [case["status"] for case in kept["cases"]] == [case["status"] for case in made["cases"]]
+    kept = load_all(tmp_path / "bench.json")
+    assert [one.mapping for one in kept] == made["records"]
+    assert not any(one.edited for one in kept)
+    assert kept[1].mapping["throughput"]["sequences_per_second"] is None  # what failed has no figures
     shown = io.StringIO()
     show(made, shown)
     assert "failed: tiny, fp32, mrpc, batch 32: out of memory" in shown.getvalue()
@@ -283,13 +288,13 @@ def test_finished_cases_are_on_disk_when_a_later_one_breaks(
     monkeypatch.setattr(fake, "engine", two)
     with pytest.raises(UserError, match="the chip is gone"):
         bench("train", batch_sizes=[4, 8]).run(tmp_path / "bench.json")
-    assert [case["batch_size"] for case in json.loads((tmp_path / "bench.json").read_text())["cases"]] == [4]
+    assert [one.mapping["case"]["batch_size"] for one in load_all(tmp_path / "bench.json")] == [4]
 
 
 def test_memory_that_an_earlier_case_may_have_taken_is_marked(fake: FakeBackend, tmp_path: Path) -> None:
     fake.memory = [100, 100, 300]
     made = bench("infer", batch_sizes=[8, 4, 16]).run(tmp_path / "bench.json")
-    assert [(case["peak_memory_bytes"], case["peak_memory_at_most"]) for case in made["cases"]] == [
+    assert [(one["memory"]["peak_bytes_per_device"], one["memory"]["at_most"]) for one in made["records"]] == [
         (100, False), (100, True), (300, False),
     ]  # fmt: skip
 
@@ -302,8 +307,10 @@ def test_an_engine_is_built_with_what_was_asked(fake: FakeBackend, tmp_path: Pat
     job = fake.engines[-1].job
     assert (job.precision, job.head.kind, job.optimizer.clip_norm) == ("bf16", "pretraining", 0.5)
     assert (job.model.hidden_dropout_prob, job.model.attention_probs_dropout_prob) == (0.2, 0.1)
-    assert made["settings"]["optimizer.clip_norm"] == 0.5
-    assert made["cases"][0]["throughput"]["mfu"] > 0
+    (one,) = made["records"]
+    assert one["config"]["optimizer.clip_norm"] == one["fairness"]["clip_norm"] == 0.5
+    assert (one["fairness"]["hidden_dropout"], one["fairness"]["most_masked"]) == (0.2, 20)
+    assert one["throughput"]["mfu"] > 0
 
 
 def test_the_records_file_is_new_unless_asked_otherwise(tmp_path: Path) -> None:

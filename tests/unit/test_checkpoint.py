@@ -8,6 +8,7 @@ import math
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,8 +30,12 @@ def arrays(step: int) -> dict[str, np.ndarray]:
 def progress(step: int, best: int = 0) -> Progress:
     score = 0.5 if best else float("-inf")
     return Progress(
-        step, {"seed": 1}, best, score, tuple(float(n) for n in range(step)), ({"step": step, "f1": 0.5},), 1.5
+        step, {"seed": 1}, best, score, tuple(float(n) for n in range(step)), (evaluation(step, f1=0.5),), 1.5
     )
+
+
+def evaluation(step: int, **metrics: float) -> dict[str, Any]:
+    return {"step": step, "training_seconds": 0.5, "wall_seconds": 1.5, "metrics": metrics}
 
 
 def saved(folder: Path, *steps: int, keep: int = 9) -> Checkpoints:
@@ -96,7 +101,7 @@ def test_progress_comes_back(
     step: int, best: int, score: float, losses: list[float], shaped: dict[str, object]
 ) -> None:
     wanted = Progress(
-        step, shaped, best, score if best else float("-inf"), tuple(losses), ({"step": 1, "mcc": 0.1},), 0.1 + 0.2
+        step, shaped, best, score if best else float("-inf"), tuple(losses), (evaluation(1, mcc=0.1),), 0.1 + 0.2
     )
     with tempfile.TemporaryDirectory() as folder:
         checkpoints = Checkpoints(Path(folder))
@@ -247,3 +252,18 @@ def test_an_interrupted_write_leaves_the_one_before(
     newest = checkpoints.newest()
     assert newest is not None
     assert newest[1] == progress(1)
+
+
+def test_an_earlier_checkpoints_evaluations_have_no_times(tmp_path: Path) -> None:
+    checkpoints = saved(tmp_path, 3)
+    manifest = tmp_path / "checkpoints" / "step-00000003.json"
+    values = json.loads(manifest.read_text())
+    values["evaluations"] = [{"step": 2, "f1": 0.25, "accuracy": 0.5}]
+    del values["wall_seconds"]
+    manifest.write_text(json.dumps(values))
+    progress = checkpoints.load(3)[1]
+    metrics = {"f1": 0.25, "accuracy": 0.5}
+    assert progress.evaluations == (
+        {"step": 2, "training_seconds": None, "wall_seconds": None, "metrics": metrics},
+    )  # fmt: skip
+    assert progress.wall_seconds == 0.0

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from conftest import command_env
+from made_records import save
 
 HEAVY = "torch tensorflow transformers sklearn scipy pydantic tokenizers safetensors mpi4py huggingface_hub".split()
 PROGRAM = """
@@ -46,6 +47,7 @@ def command(folder: Path, *arguments: str) -> tuple[str, dict[str, object]]:
         (["-h"], "backends"),
         (["train", "-h"], "--batch-size"),
         (["score", "-h"], "--null-odds"),
+        (["compare", "-h"], "--parity"),
         (["config", "show", "--help"], "--resolved"),
         (["--version"], "bertkit "),
     ],
@@ -71,6 +73,14 @@ def test_looking_at_backends_imports_no_framework(arguments: list[str], tmp_path
     assert "cpu" in names
     assert {"torch", "tensorflow", "transformers"}.isdisjoint(seen["loaded"])  # type: ignore[arg-type]
     assert {"bertkit_torch", "intel_extension_for_pytorch"}.isdisjoint(seen["loaded"])  # type: ignore[arg-type]
+
+
+def test_comparing_loads_no_framework_and_no_plots_unless_asked(tmp_path: Path) -> None:
+    save(tmp_path / "a")
+    out, seen = command(tmp_path, "compare", "a", "--json")
+    assert seen["code"] == 0
+    assert json.loads(out)["systems"][0]["name"] == "a"
+    assert {"torch", "transformers", "sklearn", "scipy", "matplotlib", "jinja2"}.isdisjoint(seen["loaded"])  # type: ignore[arg-type]
 
 
 def test_config_show_and_recipes_load_no_framework(tmp_path: Path) -> None:

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bertkit.backend import Peak
-from bertkit.meter import Meter, Reading
-from bertkit.record import git_state, memory_bytes, number, percentiles, settings, throughput, times, versions
+from bertkit.energy import Energy, nothing
+from bertkit.hardware import memory_bytes
+from bertkit.meter import Reading
+from bertkit.record import energy, git_state, number, peak_memory, percentiles, settings, throughput, times, versions
 from bertkit.world import World
 
-READING = Reading(updates=9, sequences=80, tokens=2000, slots=4000, flops=6e9, seconds=4.0, waiting_for_data=0.5)
+READING = Reading(
+    updates=9, sequences=80, tokens=2000, slots=4000, flops=6e9, seconds=4.0, waiting_for_data=0.5, warmup_seconds=1.0,
+    whole_sequences=90, whole_seconds=7.5, pauses={"evaluation": 2.5, "checkpoint": 0.25},
+)  # fmt: skip
 
 
 def test_percentiles_by_nearest_rank() -> None:
@@ -67,16 +74,17 @@ def test_rates_are_totals_and_per_device() -> None:
     assert made["model_flops_per_second"] == 1.5e9
     assert made["mfu"] == 0.75
     assert (made["peak_flops_per_device"], made["peak_source"]) == (1e9, "by formula")
-    assert made["counted"] == {"updates": 9, "sequences": 80, "tokens": 2000}
+    assert made["counted"] == {"updates": 9, "sequences": 80, "tokens": 2000, "slots": 4000}
     assert made["seconds"] == 4.0
-    assert "first tenth" in made["warmup_rule"]
+    assert made["sequences_per_second_whole"] == 90 / 7.5  # with warm-up, evaluations and checkpoints
+    assert made["sequences_per_second_core"] == number(80 / 3.5)  # without waiting for data
 
 
 def test_rates_of_no_time_are_null_not_zero() -> None:
     made = throughput(Reading(0, 0, 0, 0, 0.0, 0.0, 0.0), Peak(1e9, ""), World())
     rates = [name for name in made if "per_second" in name] + ["mfu", "padding_efficiency"]
-    assert len(rates) == 7
-    assert [made[name] for name in rates] == [None] * 7
+    assert len(rates) == 9
+    assert [made[name] for name in rates] == [None] * 9
     json.dumps(made, allow_nan=False)
 
 
@@ -90,13 +98,40 @@ def test_without_a_known_peak_there_is_no_utilisation(peak: float) -> None:
 
 
 def test_times_name_the_pauses() -> None:
-    meter = Meter(0, lambda lengths: 0.0, pauses={"evaluation": 2.5, "checkpoint": 0.25}, step_seconds=[0.1, 0.3, 0.2])
-    made = times(meter, READING)
-    assert made["training_seconds"] == 4.0
+    made = times(READING, World(), [0.1, 0.3, 0.2], "an update", 9.0)
+    assert (made["training_seconds"], made["warmup_seconds"], made["whole_seconds"]) == (4.0, 1.0, 7.5)
     assert made["waiting_for_data_seconds"] == 0.5
     assert (made["evaluation_seconds"], made["checkpoint_seconds"]) == (2.5, 0.25)
-    assert made["update_seconds"]["p50"] == 0.2
-    assert made["update_seconds"]["p100"] == 0.3
+    assert made["step_seconds"]["p50"] == 0.2
+    assert made["step_seconds"]["p100"] == 0.3
+    assert made["steps_timed"] == 3
+    assert made["training_seconds_of_all_legs"] == 9.0
+
+
+def test_one_rank_exchanges_nothing_and_several_may_not_know() -> None:
+    alone = times(READING, World(), [], "an update")
+    assert (alone["communication_seconds"], alone["compute_seconds"]) == (0.0, 3.5)
+    silent = times(READING, World(size=2), [], "an update")
+    assert (silent["communication_seconds"], silent["compute_seconds"]) == (None, None)
+    told = times(dataclasses.replace(READING, communication=1.5), World(size=2), [], "an update")
+    assert (told["communication_seconds"], told["compute_seconds"]) == (1.5, 2.0)
+
+
+def test_unknown_energy_is_null_and_known_energy_says_of_what() -> None:
+    assert energy(READING, nothing("no counters")) == {
+        "joules": None, "seconds": None, "sequences": None, "scope": None, "source": "not read: no counters",
+    }  # fmt: skip
+    found = Energy(lambda: 0.0, "CPU packages", "RAPL")
+    made = energy(dataclasses.replace(READING, joules=400.0), found)
+    assert made == {
+        "joules": 400.0, "seconds": 4.0, "sequences": 80, "scope": "CPU packages", "source": "RAPL",
+    }  # fmt: skip
+
+
+def test_peak_memory_is_that_of_the_rank_that_needed_most() -> None:
+    assert peak_memory(5, lambda rows: np.array([*rows, 7.0, 3.0])) == 7
+    assert peak_memory(5, lambda rows: np.array([*rows, np.nan])) is None
+    assert peak_memory(None, lambda rows: rows) is None
 
 
 def test_a_folder_outside_a_checkout_has_no_state(tmp_path: Path) -> None:
@@ -141,4 +176,4 @@ def test_versions_and_memory() -> None:
 
 def test_settings_say_where_what_is_no_default_comes_from() -> None:
     made = settings({"a": 1, "b": 2}, {"a": "default", "b": "--set"})
-    assert made == {"a": 1, "b": 2, "sources": {"b": "--set"}}
+    assert made == {"config": {"a": 1, "b": 2}, "config_sources": {"b": "--set"}}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,10 @@ from hypothesis import strategies as st
 
 from bertkit.display import Display
 from bertkit.errors import UserError
+from bertkit.preparation import scaled_rate
+from bertkit.record_files import load, write
+from bertkit.record_types import blank
 from bertkit.resolve import resolve
-from bertkit.run import scaled_rate
 from bertkit.run_folder import open_folder
 from bertkit.sampler import sharded
 from bertkit.unsynced import _clear, best_of, publish, worker_recipe
@@ -25,14 +26,16 @@ from bertkit.world import World
 def worker(rank: int, accuracy: float) -> dict[str, Any]:
     return {
         "rank": rank, "host": "a", "folder": f"worker-{rank}", "seed": 7 + rank, "shard": None, "exit_code": 0,
-        "metrics": {"accuracy": accuracy, "f1": 0.5}, "counted": {"sequences": 100, "tokens": 900, "updates": 10},
-        "seconds": 2.0 + rank,
+        "metrics": {"accuracy": accuracy, "f1": 0.5}, "seconds": 2.0 + rank,
+        "counted": {"sequences": 100, "tokens": 900, "updates": 10, "slots": 950},
     }  # fmt: skip
 
 
 def record(rank: int) -> dict[str, Any]:
-    speed = {"sequences_per_second": 50.0, "mfu": 0.5, "counted": {}}
-    return {"metrics": {"accuracy": 0.1}, "hardware": {"processes": 1}, "throughput": speed, "losses": [rank]}
+    made = blank("train") | {"metrics": {"accuracy": 0.1}, "losses": [float(rank)]}
+    made["hardware"] |= {"processes": 1}
+    made["throughput"] |= {"sequences_per_second": 50.0, "mfu": 0.5}
+    return made
 
 
 def make_folders(folder: Path, ranks: int) -> None:
@@ -40,7 +43,7 @@ def make_folders(folder: Path, ranks: int) -> None:
         own = folder / f"worker-{rank}"
         (own / "predictions").mkdir(parents=True)
         (own / "model.safetensors").write_text(f"model {rank}")
-        (own / "record.json").write_text(json.dumps(record(rank)))
+        write(own / "record.json", record(rank))
 
 
 def test_a_worker_is_a_run_that_one_process_can_repeat() -> None:
@@ -87,19 +90,23 @@ def test_the_best_workers_files_are_the_runs_and_every_score_is_in_the_record(tm
     make_folders(tmp_path, 3)
     workers = [worker(0, 0.6), worker(1, 0.8), worker(2, 0.7)]
     made = publish(tmp_path, workers, "sample", record(0), Display(quiet=True))
-    assert made == json.loads((tmp_path / "record.json").read_text())
+    found = load(tmp_path)
+    assert (found.mapping, found.edited) == (made, False)
     assert (tmp_path / "model.safetensors").read_text() == "model 1"
     assert (tmp_path / "predictions").resolve() == (tmp_path / "worker-1" / "predictions").resolve()
     assert made["losses"] == [1]  # the best worker's own
     assert made["metrics"] == workers[1]["metrics"]
-    told = made["workers"]
-    assert [one["metrics"]["accuracy"] for one in told["all"]] == [0.6, 0.8, 0.7]
+    assert [(one["seed"], one["metrics"]["accuracy"]) for one in made["seeds"]] == [(7, 0.6), (8, 0.8), (9, 0.7)]
+    told = made["selected"]
+    assert (told["of"], told["seed"], told["metric"]) == (3, 8, "accuracy")
     assert told["mean"] == pytest.approx(0.7)
     assert told["standard_deviation"] == pytest.approx(statistics.stdev([0.6, 0.8, 0.7]))
     assert "selected on the dev set" in told["note"]
     assert made["throughput"]["sequences_per_second"] == pytest.approx(300 / 4.0)  # of all, over the slowest
     assert made["throughput"]["sequences_per_second_per_device"] == pytest.approx(25.0)
-    assert made["hardware"]["processes"] == 3
+    assert made["hardware"]["processes"] == made["hardware"]["device"]["count"] == 3
+    assert made["fairness"]["synchronised"] is False
+    assert made["throughput"]["mfu"] is None
 
 
 def test_a_run_can_be_ended_again_and_replaced(tmp_path: Path) -> None:

@@ -37,7 +37,8 @@ class FusedSDPA(torch.autograd.Function):
         if valid_seq_len is not None:
             alone = is_causal and not trained and attn_mask is None
             assert alone, "valid_seq_len is for causal inference without a mask only"
-        _sim.STATE.fused["FusedSDPA"] += 1
+        if not torch.compiler.is_compiling():  # the recorder would be traced, and each count a new graph
+            _sim.STATE.fused["FusedSDPA"] += 1
         with torch.autocast("hpu", enabled=False):
             ctx.scale = 1.0 / math.sqrt(q.size(-1)) if scale is None else scale
             p = _weights(q, k, attn_mask, is_causal, ctx.scale)
