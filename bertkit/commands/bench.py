@@ -53,6 +53,7 @@ def train(
     sets: o.Sets = None,
     output: Record = None,
     overwrite: Overwrite = False,
+    dry_run: o.DryRun = False,
     json_: o.Json = False,
     quiet: o.Quiet = False,
 ) -> int:
@@ -68,7 +69,7 @@ def train(
     """
     return _bench(
         "train", model, dtype, batch_size, lengths, seq_length, task, data_dir, steps, seconds, backend, seed, sets,
-        output, overwrite, json_, quiet,
+        output, overwrite, dry_run, json_, quiet,
     )  # fmt: skip
 
 
@@ -88,6 +89,7 @@ def infer(
     sets: o.Sets = None,
     output: Record = None,
     overwrite: Overwrite = False,
+    dry_run: o.DryRun = False,
     json_: o.Json = False,
     quiet: o.Quiet = False,
 ) -> int:
@@ -101,14 +103,15 @@ def infer(
     """
     return _bench(
         "infer", model, dtype, batch_size, lengths, seq_length, task, data_dir, steps, seconds, backend, seed, sets,
-        output, overwrite, json_, quiet,
+        output, overwrite, dry_run, json_, quiet,
     )  # fmt: skip
 
 
 def _bench(
     kind: Kind, model: str, dtype: str, batch_size: str, lengths: str | None, seq_length: int | None,
     task: str | None, data_dir: str | None, steps: int | None, seconds: float | None, backend: str | None,
-    seed: int | None, sets: list[str] | None, output: Path | None, overwrite: bool, as_json: bool, quiet: bool,
+    seed: int | None, sets: list[str] | None, output: Path | None, overwrite: bool, dry_run: bool, as_json: bool,
+    quiet: bool,
 ) -> int:  # fmt: skip
     """Plan, measure, show. Returns the exit code."""
     import sys
@@ -144,7 +147,12 @@ def _bench(
 
     target = record_file(kind, output, overwrite)
     longest = resolved.recipe.data.seq_length if given else 0
-    plan = make_plan(kind, lists, resolved.recipe, longest, tell)
+    plan = make_plan(kind, lists, resolved.recipe, longest, tell, dry_run)
+    if dry_run:
+        display.say(f"backend: {plan.backend.name} ({plan.choice.reason})")
+        for case in plan.cases:
+            display.say(f"case: {case}")
+        return 0
     made = Bench(plan, Amount(steps or 0, seconds or 20.0), world, display).run(target)
     if world.is_first:
         if as_json:
