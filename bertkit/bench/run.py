@@ -29,6 +29,7 @@ from bertkit.specimens import train as train_specimen
 from bertkit.world import World
 
 SCHEMA = 1
+OUT_OF_MEMORY = ("memoryerror", "outofmemory", "out of memory", "allocate memory", "not enough memory")
 
 
 @dataclass
@@ -213,6 +214,4 @@ def forget_peak_memory() -> None:
 def out_of_memory(error: BaseException) -> bool:
     """Whether a framework's error means that something did not fit; frameworks name it in words."""
     text = f"{type(error).__name__} {error}".lower()
-    return isinstance(error, MemoryError) or any(
-        words in text for words in ("outofmemory", "out of memory", "allocate memory", "not enough memory")
-    )
+    return isinstance(error, MemoryError) or any(words in text for words in OUT_OF_MEMORY)

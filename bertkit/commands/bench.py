@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="bench",
-    help="Measure speed on real length distributions; docs/bench.md says how to read it.",
     no_args_is_help=True,
+    invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
@@ -35,6 +35,59 @@ Record = Annotated[
     typer.Option("-o", "--output", help="The record's file.", show_default="runs/bench/KIND-TIME.json"),
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the record's file.")]
+
+
+@app.callback()
+def suite(
+    context: typer.Context,
+    suite: Annotated[
+        str | None, typer.Option("--suite", help="squad-train, squad-infer, glue, all, or a TOML file.")
+    ] = None,
+    model: Annotated[str | None, typer.Option("-m", "--model", help="Of the suite's models only these: a,b")] = None,
+    dtype: Annotated[str | None, typer.Option("-d", "--dtype", help="Of its precisions only these: a,b")] = None,
+    batch_size: Annotated[str | None, typer.Option("-b", "--batch-size", help="Of its batches only these: a,b")] = None,
+    processes: Annotated[int, typer.Option("-n", "--processes", min=1, help="Processes of a cell, by launch.")] = 1,
+    backend: o.BackendName = None,
+    steps: Steps = None,
+    seconds: Seconds = None,
+    timeout: Annotated[float, typer.Option("--timeout", min=1, help="Seconds that a cell may take in all.")] = 1800.0,
+    seed: o.Seed = None,
+    sets: o.Sets = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="The records' folder.", show_default="runs/bench/SUITE-BACKEND"),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the cells; measure nothing.")] = False,
+    json_: o.Json = False,
+    quiet: o.Quiet = False,
+) -> int | None:
+    """Measure speed on real length distributions, case by case, or a reference system's whole grid with --suite.
+
+    docs/bench.md says how to read it. Of a suite each cell has a process and a record of its own. Called again, it goes
+    on with the cells that are not done. A cell that does not fit into memory or takes too long is a result.
+
+    Examples:
+
+      bertkit bench --suite squad-train -m base -d bf16 --seconds 10
+
+      bertkit bench --suite all --dry-run
+    """
+    from bertkit.errors import UserError
+
+    if context.invoked_subcommand:
+        if suite is not None:
+            raise UserError(f"--suite and {context.invoked_subcommand}", "give one of them")
+        return None
+    if suite is None:
+        raise UserError("neither a suite nor train nor infer", "name one, as in bertkit bench --suite glue")
+    from bertkit.commands.bench_suite import Words, run_suite
+
+    return run_suite(
+        Words(
+            suite, model, dtype, batch_size, processes, backend, steps, seconds, timeout, seed, tuple(sets or ()),
+            output, dry_run, json_, quiet,
+        )
+    )  # fmt: skip
 
 
 @app.command()
