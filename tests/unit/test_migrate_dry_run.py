@@ -166,6 +166,19 @@ def test_a_dry_run_accepts_it(
         assert not (tmp_path / "out").exists(), "a dry run writes nothing"
 
 
+def test_predict_has_one_too(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BERTKIT_CACHE", str(home / "cache"))
+    file = home / "data" / "squad" / "dev-v1.1.json"
+    words = ["predict", str(home / "model"), "-t", "squad", "--file", str(file), "-o", str(tmp_path / "out")]
+    said = " ".join(run([*words, "--backend", "null", "-d", "fp32", "--dry-run"], capsys).split())
+    assert f"file: {file}, 12 examples" in said
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(SystemExit, match="2"):
+        main([*words[:5], str(tmp_path / "absent.json"), "--backend", "null", "--dry-run"])
+
+
 def test_a_dry_run_still_refuses_a_wrong_setting(
     home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
