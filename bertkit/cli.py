@@ -22,6 +22,7 @@ from bertkit.commands import (
     data,
     evaluate,
     launch,
+    migrate,
     models,
     predict,
     recipes,
@@ -65,6 +66,9 @@ app.command("ask")(ask.ask)
 app.command("score")(score.score)
 app.add_typer(bench.app, name="bench")
 app.command("compare")(compare.compare)
+app.command("migrate", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})(
+    migrate.migrate
+)
 app.command("backends")(backends.backends)
 app.command("check")(check.check)
 app.command("models")(models.models)

@@ -10,7 +10,7 @@ from bertkit.backend import Engine, Job
 from bertkit.display import Display
 from bertkit.errors import UserError
 from bertkit.model_config import ARCHITECTURES
-from bertkit.preparation import answer_rules, cache_folder, choose_target, exchange, find_model, sequence_shape
+from bertkit.preparation import Target, answer_rules, cache_folder, choose_target, exchange, find_model, sequence_shape
 from bertkit.pretrained import Source, starting_weights
 from bertkit.recipe import Recipe, Value
 from bertkit.resolve import read_toml
@@ -19,7 +19,18 @@ from bertkit.tasks.reading import own_file, read_part, read_split
 from bertkit.tasks.task import Part, SplitName
 from bertkit.trainer import answer
 from bertkit.trainer import evaluate as evaluate_parts
+from bertkit.weight_files import Fit
 from bertkit.world import World
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A trained model, read and checked, and where it will be computed."""
+
+    task: Task
+    source: Source
+    target: Target
+    fit: Fit
 
 
 @dataclass(frozen=True)
@@ -46,15 +57,15 @@ def run_settings(run: str) -> dict[str, Value]:
     return {key: kept[key] for key in KEPT if key in kept}
 
 
-def load(recipe: Recipe, world: World) -> Loaded:
-    """The model in the folder `recipe.model.name`, for the recipe's task.
+def make_ready(recipe: Recipe, dry_run: bool = False) -> Ready:
+    """The model in the folder `recipe.model.name`, for the recipe's task. `dry_run`: the backend need not be ready.
 
     Raises UserError where the folder has no head for the task: its answers would be random.
     """
     if not recipe.task:
         raise UserError(f"{recipe.model.name} does not say which task it was trained on", "name it with -t")
     task = find_task(recipe.task)
-    target = choose_target(recipe, task, training=False)
+    target = choose_target(recipe, task, training=False, dry_run=dry_run)
     if recipe.model.name in ARCHITECTURES:
         raise UserError(f"{recipe.model.name!r} is a size, not a trained model", "give the folder of a run")
     source = find_model(recipe)
@@ -65,16 +76,42 @@ def load(recipe: Recipe, world: World) -> Loaded:
             f"{source.folder} has no trained head for {task.name}: it lacks {', '.join(untrained)}",
             f"train it first: bertkit train -m {recipe.model.name} -t {task.name}",
         )
+    return Ready(task, source, target, fit)
+
+
+def load(recipe: Recipe, world: World) -> Loaded:
+    """The model in the folder `recipe.model.name` on its device, for the recipe's task."""
+    ready = make_ready(recipe)
     job = Job(
-        source.config,
-        task.head,
-        fit.weights,
-        precision=target.precision,
+        ready.source.config,
+        ready.task.head,
+        ready.fit.weights,
+        precision=ready.target.precision,
         layout=recipe.model.layout,
-        settings=target.settings,
+        settings=ready.target.settings,
         exchange=exchange(recipe),
     )
-    return Loaded(task, source, target.choice.backend.engine(job, world), target.precision)
+    return Loaded(ready.task, ready.source, ready.target.choice.backend.engine(job, world), ready.target.precision)
+
+
+def plan(recipe: Recipe, split: SplitName | None, file: Path | None, display: Display) -> None:
+    """Say what would be computed, everything read and checked. `split`, `file`: what is answered; None: neither."""
+    if file is not None:
+        own_file(str(file))
+    ready = make_ready(recipe, dry_run=True)
+    display.say(f"backend: {ready.target.choice.backend.name} ({ready.target.choice.reason})")
+    display.say(f"precision: {ready.target.precision} ({ready.target.reason})")
+    display.say(f"model: {ready.source.folder}, trained on {ready.task.name}")
+    if file is not None:
+        parts = [_file(ready, recipe, file, display)]
+    elif split is not None:
+        dev = split == "dev"
+        named = recipe.data.dev_file if dev else ""
+        parts = _split(ready, recipe, split, recipe.data.eval_rows if dev else 0, display, named)
+    else:
+        parts = []
+    for part in parts:
+        display.say(f"file: {part.file}, {part.examples:,} examples in {len(part.features):,} sequences")
 
 
 def evaluate(recipe: Recipe, world: World, display: Display) -> dict[str, Any]:
@@ -111,13 +148,15 @@ def predict(recipe: Recipe, file: Path | None, output: Path, world: World, displ
     return made
 
 
-def _split(loaded: Loaded, recipe: Recipe, split: SplitName, rows: int, display: Display, file: str = "") -> list[Part]:
+def _split(
+    loaded: Loaded | Ready, recipe: Recipe, split: SplitName, rows: int, display: Display, file: str = ""
+) -> list[Part]:
     folder, shape = Path(recipe.data.dir).expanduser(), sequence_shape(recipe.data, rows)
     cache = cache_folder(recipe.data)
     return read_split(loaded.task, folder, split, loaded.source.vocabulary, shape, cache, display.follow(), file)
 
 
-def _file(loaded: Loaded, recipe: Recipe, file: Path, display: Display) -> Part:
+def _file(loaded: Loaded | Ready, recipe: Recipe, file: Path, display: Display) -> Part:
     """A file in the format of the task's test set, or of its dev set."""
     one = loaded.task.format.fitting(loaded.task, file, "test")
     shape = sequence_shape(recipe.data, 0)

@@ -51,10 +51,13 @@ class Prepared:
     dev: tuple[Part, ...]
 
 
-def prepare(recipe: Recipe, say: Say, progress: Progress) -> Prepared:
-    """Read and check everything, cheapest first, so that a mistake is answered before any work is done."""
+def prepare(recipe: Recipe, say: Say, progress: Progress, dry_run: bool = False) -> Prepared:
+    """Read and check everything, cheapest first, so that a mistake is answered before any work is done.
+
+    `dry_run`: the backend need not be ready.
+    """
     task = _task(recipe)
-    target = choose_target(recipe, task)
+    target = choose_target(recipe, task, dry_run=dry_run)
     data_dir = Path(recipe.data.dir).expanduser()
     task_vocab = task_folder(task, data_dir) / task.vocab if task.vocab else None
     source = find_model(recipe, task_vocab)
@@ -84,9 +87,9 @@ def prepare(recipe: Recipe, say: Say, progress: Progress) -> Prepared:
     return Prepared(recipe, target.choice, target.precision, target.reason, task, source, fit, job, train, tuple(dev))
 
 
-def choose_target(recipe: Recipe, task: Task, training: bool = True) -> Target:
+def choose_target(recipe: Recipe, task: Task, training: bool = True, dry_run: bool = False) -> Target:
     """Where `task` is computed. Raises UserError where the backend is absent or cannot do what is asked."""
-    choice = choose(recipe.backend)
+    choice = choose(recipe.backend, dry_run)
     precision, reason = choose_precision(choice.backend, recipe.precision, training)
     settings = device_settings(choice.backend, recipe)
     os.environ.update(choice.backend.variables(settings))  # here, since reading weights may import a framework
@@ -121,7 +124,12 @@ def choose_precision(backend: Backend, asked: str, training: bool = True) -> tup
             has = ", ".join((*can.precisions, *(() if training else can.answers_in)))
             raise UserError(f"backend {backend.name} has no {asked}", f"it has {has}: choose with -d")
         return precision, "asked for"
-    if "bf16" in backend.probe().precisions:
+    probe = backend.probe()
+    if not probe.ready:  # a dry run
+        return (
+            "bf16" if "bf16" in can.precisions else "fp32"
+        ), "auto: as the card has it; the device is not here to ask"
+    if "bf16" in probe.precisions:
         return "bf16", "auto: this device computes it natively"
     return "fp32", "auto: this device has no native bf16"
 

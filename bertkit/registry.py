@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 
@@ -9,6 +10,7 @@ from bertkit.backend import Backend, Probe
 from bertkit.errors import UserError, nearest
 
 GROUP = "bertkit.backends"
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -51,14 +53,19 @@ def _load(point: EntryPoint) -> Backend:
     return card
 
 
-def choose(name: str) -> Choice:
-    """The backend for a run: the one named, which must be ready, or for `auto` the best that is."""
+def choose(name: str, dry_run: bool = False) -> Choice:
+    """The backend for a run: the one named, which must be ready, or for `auto` the best that is.
+
+    A dry run takes the one named without its hardware, with a warning: a command may be prepared elsewhere.
+    """
     if name != "auto":
         backend = find(name)
         probe = backend.probe()
-        if not probe.ready:
+        if not probe.ready and not dry_run:
             raise UserError(f"backend {backend.name!r} is not ready: {probe.detail}", "`bertkit backends` lists all")
-        return Choice(backend, f"asked for; {probe.detail}")
+        if not probe.ready:
+            logger.warning("backend %r is not ready here, so nothing was asked of it: %s", backend.name, probe.detail)
+        return Choice(backend, f"asked for; {'' if probe.ready else 'not ready here: '}{probe.detail}")
     looked = [(card, card.probe()) for card in installed().values() if card.preference >= 0]
     ready = sorted((pair for pair in looked if pair[1].ready), key=lambda pair: -pair[0].preference)
     if not ready:

@@ -94,7 +94,7 @@ def train(
     folder = output_folder(recipe)
     if world.is_first and not dry_run:
         refuse_taken(folder, resume, overwrite)
-    ready = prepare(recipe, display.say, display.follow())
+    ready = prepare(recipe, display.say, display.follow(), dry_run)
     sampler = make_sampler(ready, world)
     plan = make_plan(recipe, sampler, world.size)
     introduce(ready, plan, sampler, world, folder, display)

@@ -111,10 +111,15 @@ def check_sets(kind: Kind, sets: Iterable[str]) -> None:
             raise UserError(f"--set {key}: `bench {kind}` does not use it", f"it uses {used}; the rest are options")
 
 
-def make_plan(kind: Kind, lists: Lists, recipe: Recipe, longest: int, progress: Progress) -> Plan:
-    """Raises UserError for whatever cannot run. `recipe.task`, if set, gives the lengths."""
+def make_plan(
+    kind: Kind, lists: Lists, recipe: Recipe, longest: int, progress: Progress, dry_run: bool = False
+) -> Plan:
+    """Raises UserError for whatever cannot run. `recipe.task`, if set, gives the lengths.
+
+    `dry_run`: the backend need not be ready.
+    """
     names = lists.lengths or [recipe.task]
-    choice = choose(recipe.backend)
+    choice = choose(recipe.backend, dry_run)
     card = choice.backend
     precisions = [_precision(card, name, kind) for name in lists.precisions]
     settings = device_settings(card, recipe)

@@ -31,6 +31,8 @@ from bertkit.specimens import HEADS, MODEL, example_batch
 from bertkit.specimens import train as train_specimen
 from bertkit.world import World
 
+OUT_OF_MEMORY = ("memoryerror", "outofmemory", "out of memory", "allocate memory", "not enough memory")
+
 
 @dataclass
 class Bench:
@@ -249,6 +251,4 @@ def forget_peak_memory() -> None:
 def out_of_memory(error: BaseException) -> bool:
     """Whether a framework's error means that something did not fit; frameworks name it in words."""
     text = f"{type(error).__name__} {error}".lower()
-    return isinstance(error, MemoryError) or any(
-        words in text for words in ("outofmemory", "out of memory", "allocate memory", "not enough memory")
-    )
+    return isinstance(error, MemoryError) or any(words in text for words in OUT_OF_MEMORY)

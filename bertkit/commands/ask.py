@@ -29,6 +29,7 @@ def ask(
     seq_length: o.SeqLength = None,
     best: Annotated[int, typer.Option("-n", "--n-best", min=1, help="How many answers to show.")] = 1,
     sets: o.Sets = None,
+    dry_run: o.DryRun = False,
     json: o.Json = False,
 ) -> None:
     """Ask a model that was trained on SQuAD. A long context is read in windows, not cut.
@@ -44,7 +45,8 @@ def ask(
     """
     from bertkit.asking import ask as ask_model
     from bertkit.asking import check_context, check_question, has_null
-    from bertkit.inference import load, run_settings
+    from bertkit.display import Display
+    from bertkit.inference import load, plan, run_settings
     from bertkit.resolve import resolve
     from bertkit.world import World
 
@@ -59,6 +61,9 @@ def ask(
     chosen = o.recipe_options(backend, dtype, run, task, None, None, seq_length, None, None, None, None)
     chosen["task"] = task or settings.get("task") or "squad"
     recipe = resolve(chosen, sets or (), run=settings).recipe
+    if dry_run:
+        plan(recipe, None, None, Display())
+        return
     loaded = load(recipe, World())
     has_null(loaded)
     pairs = [(question, given or "")] if question is not None else _read(given)

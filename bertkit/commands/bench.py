@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="bench",
-    help="Measure speed on real length distributions; docs/bench.md says how to read it.",
     no_args_is_help=True,
+    invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
@@ -37,6 +37,59 @@ Record = Annotated[
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the record's file.")]
 
 
+@app.callback()
+def suite(
+    context: typer.Context,
+    suite: Annotated[
+        str | None, typer.Option("--suite", help="squad-train, squad-infer, glue, all, or a TOML file.")
+    ] = None,
+    model: Annotated[str | None, typer.Option("-m", "--model", help="Of the suite's models only these: a,b")] = None,
+    dtype: Annotated[str | None, typer.Option("-d", "--dtype", help="Of its precisions only these: a,b")] = None,
+    batch_size: Annotated[str | None, typer.Option("-b", "--batch-size", help="Of its batches only these: a,b")] = None,
+    processes: Annotated[int, typer.Option("-n", "--processes", min=1, help="Processes of a cell, by launch.")] = 1,
+    backend: o.BackendName = None,
+    steps: Steps = None,
+    seconds: Seconds = None,
+    timeout: Annotated[float, typer.Option("--timeout", min=1, help="Seconds that a cell may take in all.")] = 1800.0,
+    seed: o.Seed = None,
+    sets: o.Sets = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="The records' folder.", show_default="runs/bench/SUITE-BACKEND"),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the cells; measure nothing.")] = False,
+    json_: o.Json = False,
+    quiet: o.Quiet = False,
+) -> int | None:
+    """Measure speed on real length distributions, case by case, or a reference system's whole grid with --suite.
+
+    docs/bench.md says how to read it. Of a suite each cell has a process and a record of its own. Called again, it goes
+    on with the cells that are not done. A cell that does not fit into memory or takes too long is a result.
+
+    Examples:
+
+      bertkit bench --suite squad-train -m base -d bf16 --seconds 10
+
+      bertkit bench --suite all --dry-run
+    """
+    from bertkit.errors import UserError
+
+    if context.invoked_subcommand:
+        if suite is not None:
+            raise UserError(f"--suite and {context.invoked_subcommand}", "give one of them")
+        return None
+    if suite is None:
+        raise UserError("neither a suite nor train nor infer", "name one, as in bertkit bench --suite glue")
+    from bertkit.commands.bench_suite import Words, run_suite
+
+    return run_suite(
+        Words(
+            suite, model, dtype, batch_size, processes, backend, steps, seconds, timeout, seed, tuple(sets or ()),
+            output, dry_run, json_, quiet,
+        )
+    )  # fmt: skip
+
+
 @app.command()
 def train(
     model: Models = "base",
@@ -53,6 +106,7 @@ def train(
     sets: o.Sets = None,
     output: Record = None,
     overwrite: Overwrite = False,
+    dry_run: o.DryRun = False,
     json_: o.Json = False,
     quiet: o.Quiet = False,
 ) -> int:
@@ -68,7 +122,7 @@ def train(
     """
     return _bench(
         "train", model, dtype, batch_size, lengths, seq_length, task, data_dir, steps, seconds, backend, seed, sets,
-        output, overwrite, json_, quiet,
+        output, overwrite, dry_run, json_, quiet,
     )  # fmt: skip
 
 
@@ -88,6 +142,7 @@ def infer(
     sets: o.Sets = None,
     output: Record = None,
     overwrite: Overwrite = False,
+    dry_run: o.DryRun = False,
     json_: o.Json = False,
     quiet: o.Quiet = False,
 ) -> int:
@@ -101,14 +156,15 @@ def infer(
     """
     return _bench(
         "infer", model, dtype, batch_size, lengths, seq_length, task, data_dir, steps, seconds, backend, seed, sets,
-        output, overwrite, json_, quiet,
+        output, overwrite, dry_run, json_, quiet,
     )  # fmt: skip
 
 
 def _bench(
     kind: Kind, model: str, dtype: str, batch_size: str, lengths: str | None, seq_length: int | None,
     task: str | None, data_dir: str | None, steps: int | None, seconds: float | None, backend: str | None,
-    seed: int | None, sets: list[str] | None, output: Path | None, overwrite: bool, as_json: bool, quiet: bool,
+    seed: int | None, sets: list[str] | None, output: Path | None, overwrite: bool, dry_run: bool, as_json: bool,
+    quiet: bool,
 ) -> int:  # fmt: skip
     """Plan, measure, show. Returns the exit code."""
     import sys
@@ -144,7 +200,12 @@ def _bench(
 
     target = record_file(kind, output, overwrite)
     longest = resolved.recipe.data.seq_length if given else 0
-    plan = make_plan(kind, lists, resolved.recipe, longest, tell)
+    plan = make_plan(kind, lists, resolved.recipe, longest, tell, dry_run)
+    if dry_run:
+        display.say(f"backend: {plan.backend.name} ({plan.choice.reason})")
+        for case in plan.cases:
+            display.say(f"case: {case}")
+        return 0
     made = Bench(plan, Amount(steps or 0, seconds or 20.0), world, display).run(target)
     if world.is_first:
         if as_json:

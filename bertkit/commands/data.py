@@ -74,6 +74,7 @@ def get(
     url_base: Annotated[
         str, typer.Option(help="A mirror with the publishers' paths, as in URL/glue/data/CoLA.zip.")
     ] = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be brought; bring nothing.")] = False,
 ) -> None:
     """Download what is missing, verify it and put it in its folder. A broken download is resumed."""
     from bertkit.downloads import find_sources, verify
@@ -83,6 +84,10 @@ def get(
         found = verify(folder, source.files)
         _refuse_to_overwrite(folder, found)
         missing = [file for file, each in zip(source.files, found, strict=True) if each.state == "missing"]
+        if dry_run:
+            what = ", ".join(file.name for file in missing)
+            _say(f"{source.name}: {f'would bring {what} into {folder}' if missing else f'{folder} is complete'}")
+            continue
         for download in source.downloads if missing else ():
             _bring(download, folder, missing, url_base)
         if missing and not source.downloads:

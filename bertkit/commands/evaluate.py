@@ -19,6 +19,7 @@ def evaluate(
     batch_size: Annotated[int | None, typer.Option("-b", "--batch-size", help="Sequences at once.")] = None,
     seq_length: o.SeqLength = None,
     sets: o.Sets = None,
+    dry_run: o.DryRun = False,
     json: o.Json = False,
     quiet: o.Quiet = False,
 ) -> None:
@@ -32,7 +33,7 @@ def evaluate(
     """
     from bertkit.display import Display
     from bertkit.inference import evaluate as evaluate_run
-    from bertkit.inference import run_settings
+    from bertkit.inference import plan, run_settings
     from bertkit.resolve import resolve
     from bertkit.world import from_env
 
@@ -40,6 +41,9 @@ def evaluate(
     resolved = resolve(chosen | {"evaluation.batch_size": batch_size}, sets or (), run=run_settings(run))
     world = from_env()
     display = Display(quiet=quiet or not world.is_first)
+    if dry_run:
+        plan(resolved.recipe, "dev", None, display)
+        return
     found = evaluate_run(resolved.recipe, world, display)
     if not world.is_first:
         return

@@ -106,8 +106,9 @@ def _launcher_name(words: Words, network: Network) -> str:
 
 
 def _request(words: Words, network: Network) -> Request:
-    choice = _backend(words.command)
-    cards = choice.backend.probe().cards
+    choice = _backend(words.command, words.dry_run or words.slurm is not None)
+    probe = choice.backend.probe()
+    cards = probe.cards
     domain: Domain = "machine" if not words.mpi_sockets else "numa" if words.numa else "socket"
     if words.processes is None and not cards and domain == "machine" and not network.hosts:
         raise UserError("how many processes?", "say -n N, or --mpi-sockets for one for each CPU socket")
@@ -123,7 +124,8 @@ def _request(words: Words, network: Network) -> Request:
         thread_rule=cast(ThreadRule, words.threads),
         reserve_cores=words.reserve_cores,
         allocator=cast(Allocator, words.allocator),
-        oversubscribe=words.oversubscribe,
+        # the plan is for a machine with the cards, which this one is not: its cores say nothing
+        oversubscribe=words.oversubscribe or (not probe.ready and not words.slurm),
         interface=network.interface,
         ssh_port=network.ssh_port,
         ssh_config=words.ssh_config,
@@ -134,8 +136,11 @@ def _request(words: Words, network: Network) -> Request:
     )
 
 
-def _backend(command: Sequence[str]) -> Choice:
-    """The backend that the command will run on, where its words or the environment name one or `auto` finds it."""
+def _backend(command: Sequence[str], elsewhere: bool) -> Choice:
+    """The backend that the command will run on, where its words or the environment name one or `auto` finds it.
+
+    `elsewhere`: nothing is started here, so it need not be ready.
+    """
     name = os.environ.get("BERTKIT_BACKEND", "auto")
     for at, word in enumerate(command):
         if word == "--backend" and at + 1 < len(command):
@@ -144,7 +149,7 @@ def _backend(command: Sequence[str]) -> Choice:
             name = word.removeprefix("--backend=")
         elif word.startswith("backend=") and at and command[at - 1] == "--set":
             name = word.removeprefix("backend=")
-    return choose(name)
+    return choose(name, elsewhere)
 
 
 def _hand_in(plan: LaunchPlan, path: Path, submit: bool, display: Display) -> None:

@@ -9,6 +9,7 @@ import typer
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, and nothing else there.")]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Say nothing but errors.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything and say the plan; compute nothing.")]
 BackendName = Annotated[
     str | None,
     typer.Option("--backend", help="Whose chip: a backend's name or alias, or auto.", show_default=False),

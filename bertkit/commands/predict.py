@@ -27,6 +27,7 @@ def predict(
     batch_size: Annotated[int | None, typer.Option("-b", "--batch-size", help="Sequences at once.")] = None,
     seq_length: o.SeqLength = None,
     sets: o.Sets = None,
+    dry_run: o.DryRun = False,
     json: o.Json = False,
     quiet: o.Quiet = False,
 ) -> None:
@@ -41,8 +42,8 @@ def predict(
       bertkit predict runs/mnli -t ax --data-dir data/glue
     """
     from bertkit.display import Display
+    from bertkit.inference import plan, run_settings
     from bertkit.inference import predict as predict_run
-    from bertkit.inference import run_settings
     from bertkit.resolve import resolve
     from bertkit.world import from_env
 
@@ -50,6 +51,9 @@ def predict(
     resolved = resolve(chosen | {"evaluation.batch_size": batch_size}, sets or (), run=run_settings(run))
     world = from_env()
     display = Display(quiet=quiet or not world.is_first)
+    if dry_run:
+        plan(resolved.recipe, "test", file, display)
+        return
     made = predict_run(resolved.recipe, file, output or Path(run) / "predictions", world, display)
     if not world.is_first:
         return

@@ -117,7 +117,7 @@ class FakeBackend:
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> FakeBackend:
     card = FakeBackend()
-    monkeypatch.setattr("bertkit.bench.plan.choose", lambda name: Choice(card, "asked for"))
+    monkeypatch.setattr("bertkit.bench.plan.choose", lambda name, dry_run: Choice(card, "asked for"))
     return card
 
 

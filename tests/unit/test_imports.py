@@ -41,24 +41,25 @@ LAYERS = {
         world""",
     "seam": "backend",
     "material": """
-        checkpoint collectives display downloads energy features flops layouts lengths log meter parameters pretrained
-        published recipe record record_fairness record_files record_parts record_types record_upgrade registry resolve
-        run_folder sampler schedule spellings static_rows stopping tasks tasks.glue tasks.json_text tasks.metrics
-        tasks.mrpc_raw tasks.reading tasks.sample tasks.squad tasks.squad.decoding tasks.squad.metrics
+        checkpoint collectives display downloads energy features flops layouts lengths log meter migrate
+        migrate.demo_bert migrate.launch_benchmark migrate.ours migrate.pretraining migrate.pretraining_scripts
+        migrate.python_flags migrate.python_scripts migrate.shell_scripts migrate.translate migrate.words parameters
+        pretrained published recipe record record_fairness record_files record_parts record_types record_upgrade
+        registry resolve run_folder sampler schedule spellings static_rows stopping tasks tasks.glue tasks.json_text
+        tasks.metrics tasks.mrpc_raw tasks.reading tasks.sample tasks.squad tasks.squad.decoding tasks.squad.metrics
         tasks.squad.reader tasks.squad.task tasks.squad.windows tasks.table_format tasks.tables
         tasks.task tokenizer weight_files""",
     "work": "agreement checks preparation scoring specimens trainer",
     "runs": """
-        asking bench bench.measure bench.plan bench.run bench.table bench.workload compare compare.beside
-        compare.comparison compare.entries compare.fairness compare.figures compare.files compare.load compare.markdown
-        compare.page compare.parity compare.parity_report compare.plots compare.reaching compare.scaling
-        compare.systems compare.tables compare.text inference launching rank run run_fairness run_results supervise
-        training unsynced""",
+        asking bench bench.cells bench.measure bench.plan bench.run bench.suite bench.suite_table bench.table
+        bench.workload compare compare.beside compare.comparison compare.entries compare.fairness compare.figures
+        compare.files compare.load compare.markdown compare.page compare.parity compare.parity_report compare.plots
+        compare.reaching compare.scaling compare.systems compare.tables compare.text inference launching rank run
+        run_fairness run_results supervise training unsynced""",
     "commands": """
-        commands commands.ask commands.backends commands.bench commands.check commands.compare
-        commands.comparing commands.config commands.data
-        commands.evaluate commands.launch commands.launching commands.models commands.options commands.predict
-        commands.recipes commands.score
+        commands commands.ask commands.backends commands.bench commands.bench_suite commands.check commands.compare
+        commands.comparing commands.config commands.data commands.evaluate commands.launch commands.launching
+        commands.migrate commands.models commands.options commands.predict commands.recipes commands.score
         commands.train commands.training""",
     "command line": "__main__ cli",
 }
@@ -215,7 +216,7 @@ NAMES_ALLOWED = {
     ("bertkit/pretrained.py", "nvidia"),
 }
 # What others published, ran or typed is told under their names: packaged data, and what reads old command lines.
-TELL_OF_VENDORS = re.compile(r"bertkit/(.+\.toml|(.+/)?(migrate|published)\w*(/.*)?)$")
+TELL_OF_VENDORS = re.compile(r"bertkit/(.+\.toml|(.+/)?(migrate|published)\w*(\.py|/.*))$")
 
 
 def words_named(path: Path) -> Iterator[tuple[str, str, int]]:

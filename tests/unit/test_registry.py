@@ -149,3 +149,16 @@ def test_nothing_installed(install: Install) -> None:
         choose("auto")
     with pytest.raises(UserError, match="no backend 'cpu' here"):
         choose("cpu")
+
+
+def test_a_dry_run_takes_a_named_backend_without_its_hardware(
+    install: Install, caplog: pytest.LogCaptureFixture
+) -> None:
+    install(Card("far", ready=False), Card("near"))
+    with pytest.raises(UserError, match="'far' is not ready: install far's driver"):
+        choose("far")
+    choice = choose("far", dry_run=True)
+    assert choice.backend.name == "far"
+    assert "not ready here: install far's driver" in choice.reason
+    assert "backend 'far' is not ready here" in caplog.text
+    assert choose("auto", dry_run=True).backend.name == "near"

@@ -1,0 +1,198 @@
+"""A suite's cells, one process each: what is measured already is left, what hangs is ended, what does not fit is noted.
+
+A cell's file appears when the cell is done, so whatever ends the suite, the next call goes on with the cells that lack
+theirs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any, Literal
+
+from bertkit.bench.run import OUT_OF_MEMORY
+from bertkit.bench.suite import Cell
+from bertkit.disk import write_json
+from bertkit.errors import UserError
+from bertkit.process_tree import die_with_parent
+
+Status = Literal["measured", "does not fit", "timed out", "failed"]
+SCHEMA = 1
+INDEX = "suite.json"
+GRACE_S = 5.0  # to end after SIGTERM, before SIGKILL
+KEPT_LINES = 20  # of what a failed cell said
+AGAIN = ("failed",)  # what a later call tries once more: it may have been the machine's fault
+
+
+@dataclass(frozen=True)
+class How:
+    """What all cells of a suite share."""
+
+    backend: str
+    processes: int = 1
+    steps: int = 0
+    seconds: float = 20.0
+    timeout: float = 1800.0  # seconds that a cell may take in all
+    seed: int = 1
+    sets: tuple[str, ...] = ()
+
+    def compared(self) -> dict[str, Any]:
+        """What must be the same for two cells to stand in one table."""
+        amount: dict[str, Any] = {"steps": self.steps} if self.steps else {"seconds": self.seconds}
+        return {"backend": self.backend, "processes": self.processes, **amount, "seed": self.seed, "sets": [*self.sets]}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a cell ended."""
+
+    cell: Cell
+    status: Status
+    reason: str = ""  # of another status than measured
+    case: Mapping[str, Any] | None = None  # its line of bench's record
+
+
+def command(cell: Cell, how: How, record: Path) -> list[str]:
+    """The words that measure a cell and leave its record."""
+    words = [*cell.words(), "--backend", how.backend, "-o", str(record), "--overwrite", "--seed", str(how.seed)]
+    words += ["--steps", str(how.steps)] if how.steps else ["--seconds", str(how.seconds)]
+    words += [word for text in how.sets for word in ("--set", text)]
+    many = ["launch", "-n", str(how.processes), "--"] if how.processes > 1 else []
+    return [sys.executable, "-m", "bertkit", *many, *words]
+
+
+def open_suite(folder: Path, name: str, how: How) -> None:
+    """Make the folder, or take it up again. Raises UserError where it holds cells measured in another way."""
+    index = folder / INDEX
+    mine = {"schema": SCHEMA, "suite": name, "how": how.compared()}
+    if index.exists():
+        theirs, ours = _read(index).get("how") or {}, how.compared()
+        differs = [key for key in (*ours, *(theirs.keys() - ours)) if theirs.get(key) != ours.get(key)]
+        if differs:
+            both = ", ".join(f"{key} {theirs.get(key)!r}, now {ours.get(key)!r}" for key in differs)
+            raise UserError(f"{folder} holds cells measured in another way: {both}", "choose another folder with -o")
+    elif folder.exists() and any(folder.iterdir()):
+        raise UserError(f"{folder} holds other files", "choose another folder with -o")
+    write_json(index, mine)
+
+
+def read_outcome(folder: Path, cell: Cell) -> Outcome | None:
+    """What an earlier call found of the cell; None where nothing, or only that it failed for another reason."""
+    path = folder / f"{cell.name}.json"
+    if not path.exists():
+        return None
+    made = _read(path)
+    outcome = Outcome(cell, made["status"], made.get("reason", ""), next(iter(made.get("cases") or []), None))
+    return None if outcome.status in AGAIN else outcome
+
+
+def measure(folder: Path, cell: Cell, how: How) -> Outcome:
+    """Run the cell's process, keep its record, say how it ended. The record is there when this is over."""
+    part = folder / f".{cell.name}.part.json"
+    part.unlink(missing_ok=True)
+    start = time.monotonic()
+    code, said = _run(command(cell, how, part), how.timeout)
+    record = _read(part) if part.exists() else {}
+    case = next(iter(record.get("cases") or []), None)
+    status, reason = judge(code, said, case, how.timeout)
+    took = round(time.monotonic() - start, 3)
+    extra: dict[str, Any] = {"status": status, "reason": reason, "exit_code": code, "took_seconds": took}
+    if status != "measured":
+        extra["said"] = said.splitlines()[-KEPT_LINES:]
+    whole = {"schema": SCHEMA, "kind": f"bench-{cell.kind}", **record, "cell": cell.name, **extra}
+    write_json(folder / f"{cell.name}.json", whole)
+    part.unlink(missing_ok=True)
+    return Outcome(cell, status, reason, case)
+
+
+def judge(code: int | None, said: str, case: Mapping[str, Any] | None, timeout: float) -> tuple[Status, str]:
+    """(status, reason) from a cell's exit code (None: ended for its time), its words and its line of the record."""
+    if code is None:
+        return "timed out", f"not done after {timeout:g} s"
+    if code == 0 and case and case["status"] == "measured":
+        return "measured", ""
+    if case and case["status"] == "failed":  # bench names only want of memory so
+        return "does not fit", case["reason"]
+    last = next((line for line in reversed(said.splitlines()) if line.strip()), "")
+    if any(words in said.lower() for words in OUT_OF_MEMORY):
+        return "does not fit", last
+    if code in (-signal.SIGKILL, 128 + signal.SIGKILL):
+        return "does not fit", "killed by the system, as it does where memory is short"
+    return "failed", last or f"exit code {code}"
+
+
+def _run(words: Sequence[str], timeout: float) -> tuple[int | None, str]:
+    """(exit code, or None where the time was over; what it said). Whatever happens, nothing of it is left."""
+    process = subprocess.Popen(
+        words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, errors="replace",
+        start_new_session=True, preexec_fn=die_with_parent,
+    )  # fmt: skip
+    try:
+        _, said = process.communicate(timeout=timeout)
+        return process.returncode, said
+    except subprocess.TimeoutExpired:
+        return None, _end(process)
+    finally:
+        if process.poll() is None:
+            _end(process)
+
+
+def _end(process: subprocess.Popen[str]) -> str:
+    """End the process and all that it started; what it had said."""
+    for number, wait in ((signal.SIGTERM, GRACE_S), (signal.SIGKILL, None)):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return process.communicate(timeout=wait)[1] or ""
+    return ""
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        made: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read: {error}", "remove it; its cell is then measured again") from None
+    return made
+
+
+class _Terminated(UserError):
+    """SIGTERM: the cell under way is ended, those that are done stay."""
+
+    exit_code = 143
+
+
+@contextlib.contextmanager
+def _sigterm_raises() -> Iterator[None]:
+    """As Ctrl-C does by itself, so that the cell under way is ended with the suite."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise _Terminated("stopped", "the same command goes on where it was")
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def run_cells(
+    folder: Path, wanted: Sequence[Cell], how: How, tell: Callable[[int, Outcome, bool], None]
+) -> list[Outcome]:
+    """All cells' outcomes in order. `tell`: called with (number, outcome, whether it was there already)."""
+    outcomes = []
+    with _sigterm_raises():
+        for number, cell in enumerate(wanted, 1):
+            before = read_outcome(folder, cell)
+            outcome = before or measure(folder, cell, how)
+            tell(number, outcome, before is not None)
+            outcomes.append(outcome)
+    return outcomes

@@ -1,0 +1,145 @@
+"""Suites: the reference systems' grids of models, lengths, batches and precisions, as lists of cells."""
+
+from __future__ import annotations
+
+import itertools
+import tomllib
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass as checked
+
+from bertkit.backend import PRECISIONS
+from bertkit.bench.workload import Kind
+from bertkit.errors import UserError, nearest
+from bertkit.lengths import find_distribution
+
+_STRICT = ConfigDict(extra="forbid", populate_by_name=True)
+ALL = "all"
+Count = Annotated[int, Field(ge=1)]
+
+
+@checked(frozen=True, config=_STRICT)
+class Grid:
+    """Every combination of its lists is a cell."""
+
+    source: Annotated[str, Field(alias="from")]
+    models: tuple[str, ...]
+    lengths: str
+    cuts: tuple[Annotated[int, Field(ge=3)], ...]
+    batches: tuple[Count, ...]
+    precisions: tuple[str, ...]
+
+
+@checked(frozen=True, config=_STRICT)
+class Suite:
+    """Grids of one kind of work."""
+
+    title: str
+    kind: Kind
+    grids: tuple[Grid, ...]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One measurement, made by a process of its own."""
+
+    kind: Kind
+    model: str
+    precision: str
+    lengths: str
+    cut: int
+    batch: int
+
+    @property
+    def name(self) -> str:
+        """Of its file, and in the table."""
+        model = Path(self.model).name
+        return f"{self.kind}-{model}-{self.precision}-{self.lengths}-s{self.cut}-b{self.batch}"
+
+    def words(self) -> list[str]:
+        """The command that measures it, without where and how long."""
+        lists = ["-m", self.model, "-d", self.precision, "-b", str(self.batch), "--lengths", self.lengths]
+        return ["bench", self.kind, *lists, "-s", str(self.cut)]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What of a suite is asked for; an empty list means all."""
+
+    models: Collection[str] = ()
+    precisions: Collection[str] = ()
+    batches: Collection[int] = ()
+
+
+def read_suites(name: str) -> dict[str, Suite]:
+    """The packaged suite called `name`, all of them, or those of a file ending in .toml. Raises UserError for none."""
+    if name.endswith(".toml"):
+        return _read(Path(name).name, _file_text(Path(name)))
+    packaged = _read("suites.toml", resources.files("bertkit").joinpath("bench", "suites.toml").read_text("utf-8"))
+    if name == ALL:
+        return packaged
+    if name not in packaged:
+        raise UserError(f"there is no suite {name!r}", f"{nearest(name, [*packaged, ALL])} Or a file ending in .toml")
+    return {name: packaged[name]}
+
+
+def _file_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read: {error}", "check the path") from None
+
+
+def _read(where: str, text: str) -> dict[str, Suite]:
+    try:
+        found: dict[str, Suite] = TypeAdapter(dict[str, Suite]).validate_python(tomllib.loads(text))
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{where}: is not TOML: {error}", "docs/bench.md shows a suite") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise UserError(f"{where}: {place}: {first['msg'].lower()}", "docs/bench.md shows a suite") from None
+    for suite in found.values():
+        for grid in suite.grids:
+            find_distribution(grid.lengths)
+            for precision in grid.precisions:
+                if precision not in PRECISIONS:
+                    raise UserError(
+                        f"{where}: there is no precision {precision!r}", "choose from " + ", ".join(PRECISIONS)
+                    )
+    return found
+
+
+def cells(suites: Mapping[str, Suite], wanted: Wanted, can: Collection[str]) -> tuple[list[Cell], list[str]]:
+    """(cells in the order of the grids, none twice; precisions left out since the backend lacks them).
+
+    Models that are asked for and in no grid take the place of the grids' own. Raises UserError where nothing is left.
+    """
+    found: dict[Cell, None] = {}
+    lacking: dict[str, None] = {}
+    for suite in suites.values():
+        for grid in suite.grids:
+            models = [model for model in grid.models if model in wanted.models] if wanted.models else grid.models
+            models = (*models, *(model for model in wanted.models if not _known(model, suites)))
+            for model, cut, batch, precision in itertools.product(models, grid.cuts, grid.batches, grid.precisions):
+                if wanted.precisions and precision not in wanted.precisions:
+                    continue
+                if wanted.batches and batch not in wanted.batches:
+                    continue
+                if precision not in can:
+                    lacking[precision] = None
+                    continue
+                found[Cell(suite.kind, model, precision, grid.lengths, cut, batch)] = None
+    if not found:
+        lacks = f"; the backend lacks {', '.join(lacking)}" if lacking else ""
+        raise UserError(f"no cell of the suite is asked for{lacks}", "ask for more with -m, -d and -b, or leave them")
+    return list(found), list(lacking)
+
+
+def _known(model: str, suites: Mapping[str, Suite]) -> bool:
+    return any(model in grid.models for suite in suites.values() for grid in suite.grids)

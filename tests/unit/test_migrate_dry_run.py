@@ -1,0 +1,187 @@
+"""Every documented old command gives one that `--dry-run` accepts, with small files in place of the user's own.
+
+Backends that are not installed here are stood in for by cards whose hardware is not there, as on a laptop.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bertkit import registry
+from bertkit.backend import Capabilities, Probe
+from bertkit.cli import main
+from bertkit.disk import write_arrays
+from bertkit.downloads import find_sources
+from bertkit.migrate.ours import Command
+from bertkit.migrate.translate import migrate
+from bertkit.model_config import ARCHITECTURES, Head, to_mapping
+from bertkit.parameters import initial
+from bertkit.tokenizer import SPECIAL
+from conftest import ROOT
+from squad_files import reviews, write_squad
+
+GOLDEN = ROOT / "tests" / "golden"
+CASES: list[dict[str, Any]] = [
+    case
+    for path in sorted((GOLDEN / "migrate").glob("*.json"))
+    for case in json.loads(path.read_text(encoding="utf-8"))
+]
+WORDS = "the plot music cast ending hero pace is was and good dull bold flat rich so really ? .".split()
+MRPC = "Quality\t#1 ID\t#2 ID\t#1 String\t#2 String"
+OWN_FILES = ("model.vocab=", "data.train_file=", "data.dev_file=")
+
+
+class Far:
+    """A card of hardware that is somewhere else."""
+
+    aliases: tuple[str, ...] = ()
+    preference = 100
+    capabilities = Capabilities(
+        ("fp32", "tf32", "bf16", "fp16"), ("classification", "regression", "span", "pretraining"), ("padded",)
+    )
+    settings: dict[str, Any] = {}  # noqa: RUF012
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def probe(self) -> Probe:
+        return Probe(False, "no card found")
+
+
+@pytest.fixture(autouse=True)
+def far_cards(monkeypatch: pytest.MonkeyPatch) -> None:
+    """cuda, gaudi and iluvatar as this machine has them: not ready, and a stand-in where they are not installed."""
+
+    class Point(EntryPoint):
+        def load(self) -> Any:
+            return lambda: Far(self.name)
+
+    here = list(entry_points(group=registry.GROUP))
+    absent = {"cuda", "gaudi", "iluvatar"} - {point.name for point in here}
+    far = [Point(name, f"far:{name}", registry.GROUP) for name in sorted(absent)]
+    monkeypatch.setattr(registry, "entry_points", lambda group: [*here, *far])
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory, sample_dir: Path) -> Path:
+    """A tiny model with a head for answers, and a few rows of each task's data."""
+    folder = tmp_path_factory.mktemp("home")
+    pieces = [*SPECIAL, *WORDS]
+    config = dataclasses.replace(ARCHITECTURES["tiny"], vocab_size=len(pieces))
+    (folder / "model").mkdir()
+    (folder / "sample").symlink_to(sample_dir)
+    (folder / "model" / "vocab.txt").write_text("\n".join(pieces) + "\n")
+    (folder / "model" / "config.json").write_text(json.dumps(to_mapping(config, Head("span", 2), ())))
+    write_arrays(folder / "model" / "model.safetensors", initial(config, Head("span", 2), 1), {})
+    for split in ("train", "dev"):
+        write_squad(folder / "data" / "squad" / f"{split}-v1.1.json", reviews(6))
+        _write_table(folder / "data" / "MRPC" / f"{split}.tsv", MRPC, "1\t1\t2\t")
+        _write_table(folder / "data" / "SST-2" / f"{split}.tsv", "sentence\tlabel", "")
+    return folder
+
+
+def _write_table(path: Path, header: str, before: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    row = f"{before}the plot is good .\tthe cast was good ." if before else "the plot is good .\t1"
+    path.write_text("\n".join([header, *[row] * 8]) + "\n")
+
+
+def at_home(words: Sequence[str], home: Path, tmp_path: Path) -> list[str]:
+    """The command with the folder's files in place of the user's."""
+    found: list[str] = []
+    rest = list(words)
+    folders = {"-m": home / "model", "--data-dir": home / "data", "-o": tmp_path / "out"}
+    if rest[0] in ("evaluate", "ask"):
+        found, rest = [rest[0], str(home / "model")], rest[2:]
+    while rest:
+        word = rest.pop(0)
+        if word == "--set" and rest[0].startswith(OWN_FILES):
+            rest.pop(0)
+        elif (word in folders and found[:1] != ["bench"]) or (word in ("--data-dir", "-m") and "infer" in found):
+            rest.pop(0)
+            found += [word, str(folders[word])]
+        else:
+            found.append(word)
+    if found[0] == "train" and "demo" not in found:
+        found += [] if "-m" in found else ["-m", str(folders["-m"])]
+        found += [] if "--data-dir" in found else ["--data-dir", str(folders["--data-dir"])]
+    return found
+
+
+def run(words: Sequence[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """Run the command itself, in this process; what it said."""
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    said = capsys.readouterr()
+    assert ended.value.code == 0, f"{' '.join(words)}\n{said.err}"
+    return said.out + said.err
+
+
+def check(command: Command, home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    """Dry-run one command, and for a launch also what it starts."""
+    words = list(command.words)
+    if words[0] == "export":
+        assert words[1].startswith("MULTI_HLS_IPS=")  # read by launch as it is
+        return "exported"
+    assert words.pop(0) == "bertkit"
+    if words[0] == "launch":
+        start = words.index("--")
+        launch, inner = words[1:start], words[start + 1 :]
+        topology = ["--topology", str(GOLDEN / "topologies" / "8sockets.xml")]
+        run(["launch", *launch, *topology, "--dry-run", "--", *at_home(inner, home, tmp_path)], capsys)
+        words = inner
+    words = at_home(words, home, tmp_path)
+    if words[:2] == ["data", "get"]:
+        find_sources(words[2:])
+        return run([*words, "--data-dir", str(tmp_path), "--dry-run"], capsys)
+    if words[0] in ("backends",) or "-h" in words:
+        return run(words, capsys)
+    if words[:3] == ["train", "--recipe", "demo"]:
+        words += ["--data-dir", str(home / "sample")]
+    return run([*words, "--dry-run"], capsys)
+
+
+READY = [case for case in CASES if not any(note.startswith("not yet") for note in case["notes"])]
+
+
+@pytest.mark.parametrize("case", READY, ids=[case["old"][:60] for case in READY])
+def test_a_dry_run_accepts_it(
+    case: dict[str, Any],
+    home: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("BERTKIT_CACHE", str(home / "cache"))  # encoded once for all
+    for command in migrate(case["old"]).commands:
+        said = check(command, home, tmp_path, capsys)
+        assert said
+        assert not (tmp_path / "out").exists(), "a dry run writes nothing"
+
+
+def test_predict_has_one_too(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BERTKIT_CACHE", str(home / "cache"))
+    file = home / "data" / "squad" / "dev-v1.1.json"
+    words = ["predict", str(home / "model"), "-t", "squad", "--file", str(file), "-o", str(tmp_path / "out")]
+    said = " ".join(run([*words, "--backend", "null", "-d", "fp32", "--dry-run"], capsys).split())
+    assert f"file: {file}, 12 examples" in said
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(SystemExit, match="2"):
+        main([*words[:5], str(tmp_path / "absent.json"), "--backend", "null", "--dry-run"])
+
+
+def test_a_dry_run_still_refuses_a_wrong_setting(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (command,) = migrate("./demo_bert finetuning -d bf16 -m base -t mrpc -b 32 -s 600").commands
+    with pytest.raises(AssertionError, match="sequence length 600 is over"):
+        check(command, home, tmp_path, capsys)

@@ -1,0 +1,88 @@
+"""The packaged recipes: each resolves, says what it means, and holds what its source holds."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from bertkit.resolve import describe_recipe, packaged, read_recipe, resolve
+
+SYSTEMS = ("nvidia", "habana", "intel", "google")
+OF_SYSTEMS = [name for name in packaged() if name.startswith(SYSTEMS) and name != "intel-unsynced"]
+# (task, precision, batch on each process, rate, warm-up, epochs, length) as the sources' scripts and documents say
+SOURCES = {
+    "nvidia-squad-a100-8": ("squad", "fp16", 32, 4.6e-5, 0.2, 2, 384),
+    "nvidia-squad-a100-8-tf32": ("squad", "tf32", 32, 4.6e-5, 0.2, 2, 384),
+    "nvidia-squad-v100-8": ("squad", "fp16", 32, 4.6e-5, 0.2, 2, 384),
+    "nvidia-squad-v100-8-fp32": ("squad", "fp32", 16, 4.6e-5, 0.2, 2, 384),
+    "nvidia-mrpc-a100-8": ("mrpc", "fp16", 128 // 8, 1.8e-5, 0.3, 3, 128),
+    "nvidia-mrpc-a100-8-tf32": ("mrpc", "tf32", 128 // 8, 1.8e-5, 0.3, 3, 128),
+    "nvidia-mrpc-v100-8": ("mrpc", "fp16", 128 // 8, 1.8e-5, 0.3, 3, 128),
+    "nvidia-mrpc-v100-8-fp32": ("mrpc", "fp32", 128 // 8, 1.8e-5, 0.3, 3, 128),
+    "nvidia-sst2-a100-8": ("sst2", "fp16", 1024 // 8, 1e-5, 0.1, 3, 128),
+    "nvidia-sst2-a100-8-tf32": ("sst2", "tf32", 1024 // 8, 1e-5, 0.1, 3, 128),
+    "nvidia-sst2-v100-8": ("sst2", "fp16", 1024 // 8, 1e-5, 0.1, 3, 128),
+    "nvidia-sst2-v100-8-fp32": ("sst2", "fp32", 512 // 8, 1e-5, 0.1, 3, 128),
+    "habana-mrpc-base": ("mrpc", "bf16", 32, 2e-5, 0.1, 3, 128),
+    "habana-mrpc-large": ("mrpc", "bf16", 64, 2e-5, 0.1, 3, 128),
+    "habana-squad-base": ("squad", "bf16", 32, 3e-5, 0.1, 2, 384),
+    "habana-squad-large": ("squad", "bf16", 24, 3e-5, 0.1, 2, 384),
+    "intel-squad": ("squad", "bf16", 24, 3e-5, 0.1, 2, 384),
+    "intel-squad-per-socket": ("squad", "bf16", 24, 3e-5, 0.1, 2, 384),
+    "intel-classifier": ("mrpc", "bf16", 32, 2e-5, 0.1, 30, 128),
+    "intel-classifier-per-socket": ("mrpc", "bf16", 32, 2e-5, 0.1, 30, 128),
+    "google-glue": ("mrpc", "fp32", 32, 2e-5, 0.1, 3, 128),
+    "google-squad-base": ("squad", "fp32", 12, 3e-5, 0.1, 2, 384),
+    "google-squad-large": ("squad", "fp32", 24, 3e-5, 0.1, 2, 384),
+    "nvidia-squad": ("squad", "fp16", 4, 3e-5, 0.1, 2, 384),
+    "nvidia-squad-fp32": ("squad", "fp32", 4, 3e-5, 0.1, 2, 384),
+    "nvidia-glue": ("mrpc", "fp16", 16, 2.4e-5, 0.1, 3, 128),
+    "nvidia-glue-fp32": ("mrpc", "fp32", 16, 2.4e-5, 0.1, 3, 128),
+}
+
+
+@pytest.mark.parametrize("name", packaged())
+def test_each_resolves_and_sets_only_what_there_is(name: str) -> None:
+    recipe = resolve({}, recipe=name, env={}).recipe
+    assert recipe.train.epochs > 0
+    assert len(describe_recipe(packaged()[name])) < 110
+
+
+def test_none_is_without_its_source() -> None:
+    assert set(SOURCES) == set(OF_SYSTEMS)
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_each_holds_what_its_source_holds(name: str) -> None:
+    recipe = resolve({}, recipe=name, env={}).recipe
+    rate, warmup = recipe.optimizer.learning_rate, recipe.schedule.warmup
+    found = (recipe.task, recipe.precision, recipe.train.batch_size, rate, warmup, recipe.train.epochs)
+    assert (*found, recipe.data.seq_length) == SOURCES[name]
+    assert recipe.optimizer.bias_correction is False, "none of the four systems corrects Adam's bias"
+    assert recipe.optimizer.epsilon == (1e-8 if recipe.precision == "fp16" else 1e-6)
+    assert recipe.optimizer.clip_norm == 1.0
+
+
+@pytest.mark.parametrize("name", OF_SYSTEMS)
+def test_its_first_lines_say_what_the_source_means(name: str) -> None:
+    text = packaged()[name].read_text(encoding="utf-8")
+    comments = [line for line in text.splitlines() if line.startswith("#")]
+    assert text.startswith("# ")
+    said = " ".join(comments[1:])
+    assert "Batch: " in said
+    assert "bias correction" in said
+    assert "lip" in said
+
+
+def test_only_what_runs_on_several_processes_scales_the_rate() -> None:
+    scaling = {name: str(read_recipe(name).get("ranks.learning_rate_scaling", "none")) for name in OF_SYSTEMS}
+    assert Counter(scaling.values()) == {"none": len(OF_SYSTEMS) - 2, "sqrt": 2}
+    assert all(name.endswith("per-socket") for name, rule in scaling.items() if rule == "sqrt")
+
+
+def test_the_list_keeps_each_systems_recipes_together() -> None:
+    from bertkit.commands.recipes import _groups
+
+    groups = _groups(["nvidia-b", "demo", "nvidia-a", "nvidia-a-x", "bert-paper", "intel-b", "intel-a"])
+    assert groups == [["bert-paper", "demo"], ["intel-a", "intel-b"], ["nvidia-a", "nvidia-a-x", "nvidia-b"]]
