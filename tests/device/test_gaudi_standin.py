@@ -6,19 +6,14 @@ import json
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-from gaudi_standin_env import FOLDER, require_standin, standin_env
+from gaudi_standin_env import FOLDER
 
 ROWS = FOLDER / "rows"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _built() -> None:
-    require_standin()
+Env = Callable[..., dict[str, str]]
 
 
 def start(rows: str, out: Path, env: dict[str, str]) -> subprocess.Popen[str]:
@@ -35,16 +30,16 @@ def verdict(process: subprocess.Popen[str], out: Path, at_least: int) -> None:
     assert found["rows"] >= at_least
 
 
-def test_the_rows_of_the_contract(tmp_path: Path) -> None:
+def test_the_rows_of_the_contract(gaudi_env: Env, tmp_path: Path) -> None:
     # One test: the last process reads files that the first two wrote.
     for mode, lazy, rows in (("eager", False, 40), ("lazy", True, 44)):
         out = tmp_path / f"{mode}.json"
-        verdict(start(mode, out, standin_env(lazy)), out, rows)
+        verdict(start(mode, out, gaudi_env(lazy)), out, rows)
     out = tmp_path / "host.json"
-    verdict(start("host", out, standin_env(False, HPU_STANDIN_LIBRARY="/none")), out, 2)
+    verdict(start("host", out, gaudi_env(False, HPU_STANDIN_LIBRARY="/none")), out, 2)
 
 
-def test_two_ranks_that_open_mpi_describes(tmp_path: Path) -> None:
+def test_two_ranks_that_open_mpi_describes(gaudi_env: Env, tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = str(free.getsockname()[1])
@@ -62,7 +57,7 @@ def test_two_ranks_that_open_mpi_describes(tmp_path: Path) -> None:
     }
     out = tmp_path / "ranks.json"
     own = [{"OMPI_COMM_WORLD_RANK": rank, "OMPI_COMM_WORLD_LOCAL_RANK": rank} for rank in ("0", "1")]
-    ranks = [start("ranks", out, standin_env(False, **shared, **names)) for names in own]
+    ranks = [start("ranks", out, gaudi_env(False, **shared, **names)) for names in own]
     try:
         for rank, process in enumerate(ranks):
             verdict(process, Path(f"{out}.{rank}"), 9)
