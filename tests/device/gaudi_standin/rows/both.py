@@ -168,25 +168,29 @@ def _empty_group() -> None:
             kind([{"params": [p]}, {"params": []}]).step()
 
 
-def _lamb_by_hand(p: torch.Tensor, g: torch.Tensor, lr: float, decay: float, limit: float) -> torch.Tensor:
-    g = g / max(g.norm().item() / limit, 1.0)
-    update = (g * (1 - 0.9) / (1 - 0.9)) / ((g * g * (1 - 0.999) / (1 - 0.999)).sqrt() + 1e-6) + decay * p
-    ratio = p.norm() / update.norm() if decay else 1.0
-    return p - lr * ratio * update
+def _lamb_by_hand(p: torch.Tensor, grads: list[torch.Tensor], decay: float) -> torch.Tensor:
+    first, second = torch.zeros_like(p), torch.zeros_like(p)
+    for step, grad in enumerate(grads, 1):
+        g = grad / max(grad.norm().item(), 1.0)
+        first, second = 0.9 * first + 0.1 * g, 0.999 * second + 0.001 * g * g
+        update = first / (1 - 0.9**step) / ((second / (1 - 0.999**step)).sqrt() + 1e-6) + decay * p
+        p = p - 0.1 * (p.norm() / update.norm() if decay else 1.0) * update
+    return p
 
 
 @row("1.5 FusedLamb: clips by itself, its trust ratio only where there is decay, step returns None")
 def _lamb() -> None:
     for decay in (0.01, 0.0):
-        p, g = torch.randn(6), torch.randn(6) * 10
-        ours = torch.nn.Parameter(p.to("hpu"))
-        ours.grad = g.to("hpu")
-        optimizer = FusedLamb([ours], lr=0.1, weight_decay=decay)
-        assert optimizer.step() is None
-        assert torch.allclose(ours.detach().cpu(), _lamb_by_hand(p, g, 0.1, decay, 1.0), atol=1e-5)
-    assert STATE.fused["optimizer_lamb_fused_norm"] == 2
-    FusedLamb([ours], max_grad_norm=None).step()
-    assert STATE.fused["optimizer_lamb_fused_norm"] == 2
+        start, grads = torch.randn(6), [torch.randn(6) * 10, torch.randn(6) / 10]  # the first is clipped
+        p = torch.nn.Parameter(start.to("hpu"))
+        optimizer = FusedLamb([p], lr=0.1, weight_decay=decay)
+        for grad in grads:
+            p.grad = grad.to("hpu")
+            assert optimizer.step() is None
+        assert torch.allclose(p.detach().cpu(), _lamb_by_hand(start, grads, decay), atol=1e-5)
+    assert STATE.fused["optimizer_lamb_fused_norm"] == 4
+    FusedLamb([p], max_grad_norm=None).step()
+    assert STATE.fused["optimizer_lamb_fused_norm"] == 4
 
 
 @row("1.5 FusedLamb.zero_grad takes no argument")
