@@ -9,16 +9,19 @@ import torch
 ALONE = "habana_frameworks.torch" in sys.modules  # did `import torch` bring the device?
 
 import both  # noqa: E402
+import fused  # noqa: E402
 import habana_frameworks.torch.core as htcore  # noqa: E402
+import runtime  # noqa: E402
 from both import STATE, fresh, hpu  # noqa: E402
 from habana_frameworks import _sim  # noqa: E402
 from habana_frameworks.torch.dynamo.compile_backend.experimental import enable_compiled_autograd  # noqa: E402
 from habana_frameworks.torch.hpex.optimizers import FusedLamb  # noqa: E402
+from habana_frameworks.torch.hpu.metrics import metric_localcontext  # noqa: E402
 from model import Training, train  # noqa: E402
 from table import raises, row, run  # noqa: E402
 
 FOLDER = sys.argv[2]
-assert both
+assert both.row is fused.row is runtime.row  # their rows are in the table
 
 
 @row("1.1 autoload: in eager mode `import torch` is enough")
@@ -107,7 +110,7 @@ def _autocast() -> None:
 def _compile() -> None:
     torch._dynamo.reset()
     wanted, _ = train(Training("cpu", lengths=(8, 12), steps=6))
-    with both.metric_localcontext("graph_compilation") as metric:
+    with metric_localcontext("graph_compilation") as metric:
         losses, _ = train(Training("hpu", compiled=True, lengths=(8, 12), steps=6))
     assert max(abs(a - b) for a, b in zip(losses, wanted, strict=True)) < 1e-6
     kinds = [one["why"] for one in STATE.compilations]

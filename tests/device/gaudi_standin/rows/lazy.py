@@ -9,16 +9,19 @@ import torch
 ALONE = "habana_frameworks.torch" in sys.modules
 
 import both  # noqa: E402
+import fused  # noqa: E402
 import habana_frameworks.torch.core as htcore  # noqa: E402
 import habana_frameworks.torch.hpu.graphs as htgraphs  # noqa: E402
+import runtime  # noqa: E402
 from both import STATE, fresh, hpu  # noqa: E402
 from habana_frameworks.torch.hpex.optimizers import FusedAdamW, FusedLamb  # noqa: E402
+from habana_frameworks.torch.hpu.metrics import metric_localcontext  # noqa: E402
 from model import Training, train  # noqa: E402
 from table import raises, row, run  # noqa: E402
 from torch import nn  # noqa: E402
 
 FOLDER = sys.argv[2]
-assert both
+assert both.row is fused.row is runtime.row  # their rows are in the table
 
 
 @row("1.1 autoload: in lazy mode `import torch` does not bring the device")
@@ -189,9 +192,9 @@ def _training() -> None:
 @row("4.1 recompilation: none after warm-up at fixed lengths, one or more for every new length")
 def _recompilation() -> None:
     train(Training("hpu", after=htcore.mark_step, lengths=(8, 12), steps=4))
-    with both.metric_localcontext("graph_compilation") as fixed:
+    with metric_localcontext("graph_compilation") as fixed:
         train(Training("hpu", after=htcore.mark_step, lengths=(8, 12), steps=8))
-    with both.metric_localcontext("graph_compilation") as growing:
+    with metric_localcontext("graph_compilation") as growing:
         train(Training("hpu", after=htcore.mark_step, lengths=range(20, 26), steps=6))
     assert dict(fixed.stats())["TotalNumber"] == 0
     assert dict(growing.stats())["TotalNumber"] >= 6
