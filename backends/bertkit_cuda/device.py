@@ -59,7 +59,7 @@ class CudaDevice(Accelerator):
     def compile(self, layer: Callable[..., Tensor]) -> Callable[..., Tensor]:
         return torch.compile(layer, dynamic=False) if self.compiled else layer
 
-    def capture(self, run: Callable[[], Tensor]) -> Callable[[], Tensor]:
+    def capture(self, run: Callable[[], None]) -> Callable[[], None]:
         """One CUDA graph; all of them share one pool of memory, since they are replayed one after another."""
         if not self.captured:
             return run
@@ -72,12 +72,8 @@ class CudaDevice(Accelerator):
         graph = torch.cuda.CUDAGraph()
         self.graphs += 1
         with torch.cuda.graph(graph, pool=self.pool):
-            found = run()
-
-        def replay() -> Tensor:
-            graph.replay()
-            return found
-
+            run()
+        replay: Callable[[], None] = graph.replay
         return replay
 
     def programs(self) -> int | None:
