@@ -86,8 +86,7 @@ class TorchEngine:
         if training in self._warm or not isinstance(self.passes, StaticPasses):
             return
         self._warm.add(training)
-        self.passes.warm_up(weights, training, self.scaler)
-        if training:
+        if self.passes.warm_up(weights, training, self.scaler) and training:
             self._clear()
             self.device.step_boundary()
 

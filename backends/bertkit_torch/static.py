@@ -191,11 +191,11 @@ class StaticPasses:
 
     # ---- warm-up ----
 
-    def warm_up(self, weights: ComputeWeights, training: bool, scaler: LossScaler | None) -> None:
-        """Compute every planned size once on an empty batch."""
+    def warm_up(self, weights: ComputeWeights, training: bool, scaler: LossScaler | None) -> bool:
+        """Compute every planned size once on an empty batch. Returns whether any was planned."""
         plan = self.training if training else self.answering
         if plan is None:
-            return
+            return False
         start = time.perf_counter()
         for made in self._empty(plan, training):
             staged = Staged({}, made, Host.of(made, self.device.pin))
@@ -210,6 +210,7 @@ class StaticPasses:
         self.device.synchronize()
         what = "training" if training else "answers"
         logger.info("warm-up: %d sizes for %s in %.1f s", len(plan), what, time.perf_counter() - start)
+        return True
 
     def _empty(self, plan: Shapes, training: bool) -> Iterator[Static]:
         kind = self.job.head.kind

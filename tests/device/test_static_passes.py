@@ -34,7 +34,8 @@ def test_the_contract(check: str) -> None:
     try:
         CHECKS[check](StaticBackend(compiled=check == "static_shapes"))
     except Skip as reason:
-        assert check in ("host_waits", "memory"), reason  # its device is the host
+        if check not in ("host_waits", "memory"):  # its device is the host
+            pytest.fail(f"skipped: {reason}")
 
 
 @pytest.mark.parametrize("kind", HEADS)
