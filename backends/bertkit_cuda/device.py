@@ -12,6 +12,7 @@ from bertkit.backend import DeviceFacts, Job, Precision
 from bertkit.errors import UserError
 from bertkit.world import World
 from bertkit_cuda.cards import driver
+from bertkit_cuda.energy import joules
 from bertkit_cuda.kernels import FLAT, STRETCHES
 from bertkit_cuda.trial import ROWS, choose
 from bertkit_torch.accelerator import Accelerator
@@ -31,6 +32,7 @@ class CudaDevice(Accelerator):
             raise UserError("torch finds no GPU", "check nvidia-smi, CUDA_VISIBLE_DEVICES, and torch's CUDA build")
         where = super().open(job, world)
         torch.cuda.set_device(where)
+        self.where = where
         self._set_precision(job.precision)
         self.compiled = self.static and job.settings.get("compile", "auto") == "auto" and has_compiler(where)
         self.captured = self.static and job.settings.get("graphs", "auto") == "auto" and not self.recompute
@@ -79,8 +81,15 @@ class CudaDevice(Accelerator):
     def programs(self) -> int | None:
         return (super().programs() or 0) + self.graphs
 
+    def pin(self, host: Tensor) -> Tensor:
+        torch.cuda.set_device(self.where)  # a thread begins on card 0, where this would make a context of this process
+        return super().pin(host)
+
+    def energy(self) -> float | None:
+        return joules(str(torch.cuda.get_device_properties(self.where).uuid))
+
     def facts(self) -> DeviceFacts:
-        about = torch.cuda.get_device_properties(torch.cuda.current_device())
+        about = torch.cuda.get_device_properties(self.where)
         return DeviceFacts("accelerator", about.name, int(about.total_memory), driver() or None)
 
     def _describe(self, where: torch.device) -> None:
