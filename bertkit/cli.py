@@ -19,6 +19,7 @@ from bertkit.commands import (
     check,
     compare,
     config,
+    convert,
     data,
     evaluate,
     launch,
@@ -65,6 +66,7 @@ app.command("predict")(predict.predict)
 app.command("ask")(ask.ask)
 app.command("score")(score.score)
 app.add_typer(bench.app, name="bench")
+app.command("convert")(convert.convert)
 app.command("compare")(compare.compare)
 app.command("migrate", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})(
     migrate.migrate
