@@ -44,7 +44,7 @@ def read_config(path: Path) -> GaudiConfig:
         held = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}", "check device.gaudi_config") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: is not JSON: {error}", "check device.gaudi_config") from None
     if not isinstance(held, dict):
         raise UserError(f"{path}: is no gaudi_config.json: no JSON object", "check device.gaudi_config")
@@ -71,7 +71,7 @@ def _flag(path: Path, held: Mapping[str, Any], key: str, default: bool) -> bool:
 
 
 def _operators(path: Path, held: Mapping[str, Any], key: str) -> tuple[str, ...]:
-    value = held.get(key) or []
+    value = [] if held.get(key) is None else held[key]
     if not isinstance(value, list) or not all(isinstance(name, str) and name.isidentifier() for name in value):
         raise UserError(f"{path}: {key} is no list of operators' names", 'write it as ["add", "linear"]')
     return tuple(value)
