@@ -51,7 +51,9 @@ class GaudiBackend:
             here = f"{len(cards.nodes)} cards, but " if cards.nodes else ""
             return Probe(False, f"{here}habana_frameworks is not installed; {GET}")
         if not cards.nodes:
-            return Probe(False, f"habana_frameworks {version} is here, but no card; check hl-smi and the driver")
+            modules = os.environ.get(environment.MODULES)
+            card = f"card of {environment.MODULES}={modules}" if modules else "card"
+            return Probe(False, f"habana_frameworks {version} is here, but no {card}; check hl-smi and the driver")
         made = cards.generation
         if made and not supports(made, version):
             return Probe(
@@ -69,7 +71,7 @@ class GaudiBackend:
         return environment.variables(settings, os.environ, lists)
 
     def engine(self, job: Job, world: World) -> Engine:
-        ours = dict(self.variables(job.settings)) | environment.of_ranks(world)
+        ours = dict(self.variables(job.settings)) | environment.of_ranks(world, os.environ)
         os.environ.update(ours)  # before the first import of torch, which reads them
         from bertkit_gaudi.device import GaudiDevice
         from bertkit_torch.engine import TorchEngine

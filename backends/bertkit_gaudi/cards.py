@@ -6,10 +6,11 @@ import re
 import shutil
 import subprocess
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata, util
 from pathlib import Path
 
+from bertkit_gaudi.environment import MODULES
 from bertkit_gaudi.generations import Generation, by_product
 
 VENDOR = "0x1da3"  # of its PCI devices
@@ -22,7 +23,7 @@ SECONDS = 5.0  # that hl-smi may take
 
 @dataclass(frozen=True)
 class Cards:
-    """The cards of this host that this process may use."""
+    """The cards of this host that its processes may use, in the order of their local ranks."""
 
     nodes: tuple[int, ...]  # memory node of each, -1: not known
     generation: Generation | None = None
@@ -40,24 +41,36 @@ def package_version() -> str:
 
 
 def find_cards(root: Path, env: Mapping[str, str]) -> Cards:
-    """By hl-smi where it is there, else by the driver's files."""
-    found = ask_tool(env) or by_files(root)
-    modules = env.get("HABANA_VISIBLE_MODULES")
-    if modules:
-        most = len([word for word in modules.split(",") if word.strip().isdecimal()])
-        return Cards(found.nodes[:most], found.generation, found.product)
+    """How many and which by hl-smi where it answers, else by the driver's files, which also say where each one is."""
+    nodes = by_files(root)
+    found = ask_tool(env) or Cards((-1,) * (len(nodes) or count_old(root)))
+    modules = visible(env.get(MODULES, ""), len(found.nodes))
+    return replace(found, nodes=tuple(nodes.get(module, -1) for module in modules))
+
+
+def visible(modules: str, count: int) -> list[int]:
+    """The module of each local rank: those that are named, or all; a module's number is not the driver's index."""
+    if not modules:
+        return list(range(count))
+    return [int(word) for word in modules.split(",") if word.strip().isdecimal()][:count]
+
+
+def by_files(root: Path) -> dict[int, int]:
+    """Module -> memory node, -1 where it is not known, of the kernel's accelerator devices.
+
+    Drivers that do not tell the module: numbers below zero, so that nobody takes them for one.
+    """
+    found: dict[int, int] = {}
+    for device in sorted((root / "sys/class/accel").glob("accel*/device")):
+        if _text(device / "vendor") == VENDOR:
+            module = _number(device / "module_id")
+            found[module if module >= 0 else -len(found) - 1] = _number(device / "numa_node")
     return found
 
 
-def by_files(root: Path) -> Cards:
-    """The kernel's accelerator devices; /dev/hl… of older drivers."""
-    nodes = []
-    for device in sorted((root / "sys/class/accel").glob("accel*/device")):
-        if _text(device / "vendor") == VENDOR:
-            node = _text(device / "numa_node")
-            nodes.append(int(node) if re.fullmatch(r"-?\d+", node) else -1)
-    old = [path for path in (root / "dev").glob("hl*") if re.fullmatch(r"hl\d+", path.name)]
-    return Cards(tuple(nodes or [-1] * len(old)))
+def count_old(root: Path) -> int:
+    """The device files of older drivers."""
+    return len([path for path in (root / "dev").glob("hl*") if re.fullmatch(r"hl\d+", path.name)])
 
 
 def ask_tool(env: Mapping[str, str]) -> Cards | None:
@@ -69,7 +82,8 @@ def ask_tool(env: Mapping[str, str]) -> Cards | None:
         done = subprocess.run(
             [program, "-Q", "index,name", "-f", "csv,noheader"],
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
             timeout=SECONDS,
             check=True,
         )
@@ -91,3 +105,8 @@ def _text(path: Path) -> str:
         return path.read_text(encoding="utf-8", errors="replace").strip()
     except OSError:
         return ""
+
+
+def _number(path: Path) -> int:
+    text = _text(path)
+    return int(text) if re.fullmatch(r"\d+", text) else -1

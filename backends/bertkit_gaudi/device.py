@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 
@@ -143,5 +144,5 @@ class GaudiDevice(Accelerator):
             "mode": "lazy" if self.lazy else "eager, layers compiled by hpu_backend" if self.compiled else "eager",
             "graphs": "one HPU graph for each batch size" if self.captured else "none",
             "optimizer": fused if self._takes_fused(spec) else "torch's multi-tensor operators",
-            "environment": describe(dict(self.ours), self.ours),
+            "environment": describe(os.environ, self.ours),
         }

@@ -15,7 +15,11 @@ LAZY = "PT_HPU_LAZY_MODE"
 BF16_LIST = "PT_HPU_AUTOCAST_LOWER_PRECISION_OPS_LIST"
 FP32_LIST = "PT_HPU_AUTOCAST_FP32_OPS_LIST"
 INT64 = "PT_ENABLE_INT64_SUPPORT"
-PREFIXES = ("HABANA_", "HLS_", "HCCL_", "PT_HPU_", "PT_ENABLE_", "PT_RECIPE_", "GC_KERNEL_", "GRAPH_VISUALIZATION")
+MODULES = "HABANA_VISIBLE_MODULES"  # comma list: which modules this job may use; local rank r takes the r-th
+PREFIXES = (
+    "HABANA_", "HLS_", "HCCL_", "MULTI_HLS_IPS", "PT_HPU_", "PT_ENABLE_", "PT_RECIPE_", "GC_KERNEL_",
+    "GRAPH_VISUALIZATION",
+)  # fmt: skip
 FORWARDED = (*PREFIXES, "LOG_LEVEL_", "ENABLE_CONSOLE", "FI_", "RDMAV_", "TCMALLOC_")
 
 # Variables of the reference systems that nothing reads any more, and what took their place.
@@ -67,13 +71,24 @@ def variables(settings: Mapping[str, object], env: Mapping[str, str], lists: Map
     return found | {INT64: env.get(INT64, "1")}
 
 
-def of_ranks(world: World) -> dict[str, str]:
-    """What the vendor's package derives the card and the peers from; it knows torchrun's names and Open MPI's only."""
+def of_ranks(world: World, env: Mapping[str, str]) -> dict[str, str]:
+    """What the vendor's package derives the card and the peers from; it knows torchrun's names and Open MPI's only.
+
+    Raises UserError where fewer modules are visible than processes are here.
+    """
     if world.size == 1:
         return {}
+    modules = env.get(MODULES, "")
+    if modules and world.local_size > (count := len(modules.split(","))):
+        raise UserError(
+            f"{world.local_size} processes on this host, but {MODULES}={modules} names {count}",
+            "name one for each, or unset it",
+        )
     address, _, port = world.address.rpartition(":")
     named = {"MASTER_ADDR": address, "MASTER_PORT": port} if address else {}
-    return named | {"RANK": str(world.rank), "WORLD_SIZE": str(world.size), "LOCAL_RANK": str(world.local_rank)}
+    ranks = {"RANK": world.rank, "WORLD_SIZE": world.size, "LOCAL_RANK": world.local_rank}
+    whole = ranks | {"LOCAL_WORLD_SIZE": world.local_size}  # without it, whoever reads the rest sees half a world
+    return named | {name: str(value) for name, value in whole.items()}
 
 
 def describe(env: Mapping[str, str], ours: Mapping[str, str]) -> str:
