@@ -13,7 +13,7 @@ from pathlib import Path
 
 # Volta, Turing and what came before have tensor cores for fp16 alone, or none.
 NO_BF16 = re.compile(
-    r"\b(V100\w*|GV100|TITAN (V|RTX|X)|T4|T4G|T1000|T600|RTX 20\d\d|Quadro|GTX|P100|P40|P4|K\d0|M\d0)\b"
+    r"\b(V100\w*|GV100|TITAN|T4|T4G|T\d{3,4}|RTX 20[678]0|Quadro|GTX|MX\d+|P100|P40|P6|P4|K\d0\w*|M\d0|M[46])\b"
 )
 AMD_VENDOR = 4098  # 0x1002
 
@@ -24,6 +24,7 @@ class Card:
 
     name: str
     node: int = -1  # memory node; -1: not known
+    uuid: str = ""  # "" where it is not known
 
     @property
     def has_bf16(self) -> bool:
@@ -39,7 +40,12 @@ def read_cards(root: Path = Path("/")) -> list[Card]:
 def _card(root: Path, information: Path) -> Card:
     fields = dict(re.findall(r"^([^:\n]+):[ \t]*(.*)$", _text(information), re.MULTILINE))
     node = _text(root / "sys/bus/pci/devices" / information.parent.name.lower() / "numa_node").strip()
-    return Card(fields.get("Model", "NVIDIA GPU").strip(), int(node) if re.fullmatch(r"-?\d+", node) else -1)
+    uuid = fields.get("GPU UUID", "").strip()
+    return Card(
+        fields.get("Model", "NVIDIA GPU").strip(),
+        int(node) if re.fullmatch(r"-?\d+", node) else -1,
+        "" if "?" in uuid else uuid,  # question marks until the driver has first used the card
+    )
 
 
 def _amd(root: Path) -> list[Card]:
@@ -67,14 +73,24 @@ def visible(cards: list[Card], env: Mapping[str, str]) -> list[Card]:
         return cards
     chosen: list[Card] = []
     for word in text.split(","):
-        word = word.strip()
-        if word.startswith(("GPU-", "MIG-")):  # which of them it is, the files do not tell
-            chosen.append(Card(cards[0].name) if cards else Card("NVIDIA GPU"))
-        elif word.isdecimal() and int(word) < len(cards):
-            chosen.append(cards[int(word)])
-        else:
+        found = _named(cards, word.strip())
+        if found is None:
             break
+        chosen.append(found)
     return chosen
+
+
+def _named(cards: list[Card], word: str) -> Card | None:
+    """By a number, or by a UUID, of which the beginning is enough."""
+    if word.isdecimal():
+        return cards[int(word)] if int(word) < len(cards) else None
+    if word.startswith("GPU-"):
+        found = next((card for card in cards if card.uuid.startswith(word)), None)
+        if found or all(card.uuid for card in cards):
+            return found
+    elif not word.startswith("MIG-"):
+        return None
+    return Card(cards[0].name) if cards else None  # a part of some card, or some card: the files do not tell which
 
 
 def _text(path: Path) -> str:
