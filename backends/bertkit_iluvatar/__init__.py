@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import shutil
@@ -66,9 +67,13 @@ def look(root: Path, env: Mapping[str, str]) -> Probe:
 
 
 def count_cards(root: Path, env: Mapping[str, str]) -> int:
-    """The device files, of which CUDA_VISIBLE_DEVICES leaves some."""
+    """The device files, of which CUDA_VISIBLE_DEVICES leaves some; its list ends at the first that does not exist."""
     files = [path for path in (root / "dev").glob("iluvatar*") if re.fullmatch(r"iluvatar\d+", path.name)]
     shown = env.get("CUDA_VISIBLE_DEVICES")
     if shown is None:
         return len(files)
-    return len([word for word in shown.split(",") if word.strip().isdecimal() and int(word) < len(files)])
+
+    def there(word: str) -> bool:
+        return word.startswith("GPU-") or (word.isdecimal() and int(word) < len(files))
+
+    return min(len(files), len(list(itertools.takewhile(there, map(str.strip, shown.split(","))))))
