@@ -18,6 +18,10 @@ from bertkit_torch.row_attention import StretchKernel
 FLAT: tuple[str, ...] = ("flash", "efficient")  # take one row of ragged stretches
 IN_ROWS: tuple[str, ...] = ("sdpa", "plain")  # take rows with a mask
 LARGEST_HEAD = 256  # that flash attention takes
+NEEDS: Mapping[str, str] = {
+    "flash": f"bf16 or fp16, heads of at most {LARGEST_HEAD} and compute capability 8.0",
+    "efficient": "compute capability 7.0",
+}
 
 
 def flash(query: Tensor, key: Tensor, value: Tensor, bounds: Tensor, longest: int, rate: float) -> Tensor:
@@ -59,8 +63,7 @@ def candidates(wanted: Wanted) -> tuple[str, ...]:
     if wanted.asked != "auto":
         if not usable[wanted.asked]:
             raise UserError(
-                f"device.attention={wanted.asked} needs bf16 or fp16, heads of at most {LARGEST_HEAD} and compute "
-                f"capability 8.0; this card has {'.'.join(map(str, wanted.capability))}",
+                f"device.attention={wanted.asked} needs {NEEDS[wanted.asked]}; here are {_described(wanted)}",
                 "use --set device.attention=auto",
             )
         if wanted.asked not in fitting:
@@ -73,6 +76,12 @@ def candidates(wanted: Wanted) -> tuple[str, ...]:
     if not found:
         raise UserError("no kernel for unpadded batches runs on this card", "use --set model.layout=packed")
     return found
+
+
+def _described(wanted: Wanted) -> str:
+    major, minor = wanted.capability
+    card = f"capability {major}.{minor}" if major else "a card of another kind"
+    return f"{'half precision' if wanted.half else 'fp32'}, heads of {wanted.head_size}, {card}"
 
 
 def fastest(seconds: Mapping[str, float]) -> tuple[str, str]:

@@ -1,0 +1,111 @@
+"""Which attention kernel a GPU's job takes: over everything that the choice depends on, one that fits or one line."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bertkit.errors import UserError
+from bertkit_cuda import CudaBackend
+
+torch = pytest.importorskip("torch")
+from bertkit_cuda.kernels import FLAT, IN_ROWS, LARGEST_HEAD, STRETCHES, Wanted, candidates, fastest  # noqa: E402
+from bertkit_cuda.trial import ROWS  # noqa: E402
+
+ASKED = CudaBackend.settings["attention"].choices
+LAYOUTS = ("auto", "unpadded", "packed")
+CARDS = ((0, 0), (5, 2), (6, 1), (7, 0), (7, 5), (8, 0), (8, 9), (9, 0), (10, 0), (12, 0))  # (0, 0): not NVIDIA's
+HEADS = (8, 32, 64, 128, 256, 264, 512)
+EVERYTHING = [Wanted(*row) for row in itertools.product(ASKED, LAYOUTS, (False, True), CARDS, HEADS)]
+
+
+def runs(kernel: str, wanted: Wanted) -> bool:
+    """What torch's kernels take, and which batches each is for."""
+    if kernel == "flash":
+        takes = wanted.half and wanted.head_size <= 256 and wanted.capability >= (8, 0)
+    else:
+        takes = kernel != "efficient" or wanted.capability >= (7, 0)
+    return takes and wanted.layout in {"flash": LAYOUTS[:2], "efficient": LAYOUTS[:2]}.get(kernel, ("auto", "packed"))
+
+
+def choice(wanted: Wanted) -> tuple[tuple[str, ...], UserError | None]:
+    try:
+        return candidates(wanted), None
+    except UserError as error:
+        return (), error
+
+
+def test_every_kernel_that_is_taken_runs_and_every_refusal_is_right() -> None:
+    assert len(EVERYTHING) == 2100
+    for wanted in EVERYTHING:
+        asked = [wanted.asked] if wanted.asked != "auto" else [*FLAT, *IN_ROWS]
+        possible = [kernel for kernel in asked if runs(kernel, wanted)]
+        found, error = choice(wanted)
+        if error:
+            assert possible == [], wanted
+            assert error.cure.startswith("use --set "), wanted
+            assert wanted.asked == "auto" or wanted.asked in error.cause, wanted
+            continue
+        assert found, wanted
+        assert set(found) <= set(possible), wanted
+        assert len(set(found)) == len(found), wanted
+        if wanted.asked == "auto":  # the reference is taken where it is asked for, and is never worth a trial
+            assert set(found) == set(possible) - {"plain"}, wanted
+
+
+def test_what_the_cure_says_helps() -> None:
+    """One of the settings that a refusal names leads to a kernel."""
+    for wanted in EVERYTHING:
+        _, error = choice(wanted)
+        if error:
+            cured = {
+                "device.attention=auto": Wanted(
+                    "auto", wanted.layout, wanted.half, wanted.capability, wanted.head_size
+                ),
+                "model.layout=auto": Wanted(wanted.asked, "auto", wanted.half, wanted.capability, wanted.head_size),
+                "model.layout=packed": Wanted("auto", "packed", wanted.half, wanted.capability, wanted.head_size),
+            }
+            (way,) = [other for name, other in cured.items() if name in error.cure]
+            if way.layout == "unpadded" and way.capability < (7, 0):
+                continue  # that refusal names the next step
+            assert candidates(way), wanted
+
+
+@pytest.mark.parametrize(
+    ("wanted", "said"),
+    [
+        (Wanted("flash", "auto", False, (9, 0), 64), "needs bf16 or fp16"),
+        (Wanted("flash", "auto", True, (7, 5), 64), "capability 7.5"),
+        (Wanted("flash", "auto", True, (9, 0), 512), "heads of 512"),
+        (Wanted("efficient", "auto", True, (6, 1), 64), "efficient needs compute capability 7.0"),
+        (Wanted("efficient", "auto", True, (0, 0), 64), "a card of another kind"),
+        (Wanted("sdpa", "unpadded", True, (9, 0), 64), "does not take the layout unpadded"),
+        (Wanted("flash", "packed", True, (9, 0), 64), "does not take the layout packed"),
+        (Wanted("auto", "unpadded", True, (0, 0), 64), "no kernel for unpadded batches"),
+    ],
+)
+def test_a_refusal_names_what_is_in_the_way(wanted: Wanted, said: str) -> None:
+    with pytest.raises(UserError) as caught:
+        candidates(wanted)
+    assert said in caught.value.cause
+
+
+def test_every_name_has_its_kernel() -> None:
+    assert set(ASKED) - {"auto"} == {*FLAT, *IN_ROWS}
+    assert set(STRETCHES) == set(FLAT)
+    assert set(ROWS) == set(IN_ROWS)
+    assert LARGEST_HEAD == 256
+
+
+@given(st.dictionaries(st.sampled_from([*FLAT, *IN_ROWS]), st.floats(1e-6, 10), min_size=1))
+def test_the_fastest_is_taken_and_the_others_are_named(seconds: dict[str, float]) -> None:
+    name, why = fastest(seconds)
+    assert seconds[name] == min(seconds.values())
+    if len(seconds) == 1:
+        assert why == "the only one that fits"
+    else:
+        assert why.startswith(f"the fastest of {name} ")
+        assert all(f"{kernel} {1e3 * spent:.2f} ms" in why for kernel, spent in seconds.items())
