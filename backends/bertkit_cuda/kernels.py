@@ -18,9 +18,10 @@ from bertkit_torch.row_attention import StretchKernel
 FLAT: tuple[str, ...] = ("flash", "efficient")  # take one row of ragged stretches
 IN_ROWS: tuple[str, ...] = ("sdpa", "plain")  # take rows with a mask
 LARGEST_HEAD = 256  # that flash attention takes
+GRAIN = 8  # heads are multiples of it, or both kernels refuse them
 NEEDS: Mapping[str, str] = {
-    "flash": f"bf16 or fp16, heads of at most {LARGEST_HEAD} and compute capability 8.0",
-    "efficient": "compute capability 7.0",
+    "flash": f"bf16 or fp16, heads of {GRAIN}, {2 * GRAIN}, … {LARGEST_HEAD} and compute capability 8.0",
+    "efficient": f"heads of a multiple of {GRAIN} and compute capability 7.0",
 }
 
 
@@ -57,8 +58,9 @@ class Wanted:
 
 def candidates(wanted: Wanted) -> tuple[str, ...]:
     """The kernels that may be taken, best known first. Raises UserError where what was asked for cannot be."""
-    can_flash = wanted.half and wanted.head_size <= LARGEST_HEAD and wanted.capability >= (8, 0)
-    usable = {"flash": can_flash, "efficient": wanted.capability >= (7, 0), "sdpa": True, "plain": True}
+    even = wanted.head_size % GRAIN == 0
+    can_flash = even and wanted.half and wanted.head_size <= LARGEST_HEAD and wanted.capability >= (8, 0)
+    usable = {"flash": can_flash, "efficient": even and wanted.capability >= (7, 0), "sdpa": True, "plain": True}
     fitting = {"unpadded": FLAT, "packed": IN_ROWS}.get(wanted.layout, FLAT + IN_ROWS)
     if wanted.asked != "auto":
         if not usable[wanted.asked]:
@@ -74,7 +76,7 @@ def candidates(wanted: Wanted) -> tuple[str, ...]:
         return (wanted.asked,)
     found = tuple(name for name in fitting if usable[name] and name != "plain")
     if not found:
-        raise UserError("no kernel for unpadded batches runs on this card", "use --set model.layout=packed")
+        raise UserError(f"no kernel for unpadded batches takes {_described(wanted)}", "use --set model.layout=packed")
     return found
 
 
