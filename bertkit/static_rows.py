@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bertkit.backend import Batch, Limits, sequence_lengths
+from bertkit.errors import UserError
 from bertkit.layouts import in_rows, pack
 from bertkit.model_config import HeadKind
 
@@ -76,7 +77,12 @@ class Shapes:
 
 
 def shapes(limits: Limits, count: int, flat: bool = False) -> Shapes:
-    """At most `count` sizes for batches within `limits`, evenly from few rows to a row for each sequence."""
+    """At most `count` sizes for batches within `limits`, evenly from few rows to a row for each sequence.
+
+    Raises UserError where there is to be none.
+    """
+    if count < 1:
+        raise UserError(f"device.shapes = {count}: no batch has a size", "set it to 1 or more")
     longest = _up(limits.longest, EIGHT)
     most = limits.sequences * (longest if flat else 1)
     grain = FLAT if flat else 1
@@ -96,7 +102,7 @@ def _up(value: int, grain: int) -> int:
 
 
 def _rounded(value: int) -> int:
-    """Up to 1, 2, 3, 4, 6, 8, 12, 16, … : at most a third more."""
+    """Up to 1, 2, 3, 4, 6, 8, 12, 16, … : less than half more."""
     power = 1 << max(0, value.bit_length() - 2)
     return _up(value, power)
 
