@@ -1,4 +1,4 @@
-"""What each of two ranks of tests/device/test_device_sum.py runs: sums over gloo in place of an accelerator's library."""
+"""What each of two ranks of tests/device/test_device_sum.py runs: gloo in place of an accelerator's library."""
 
 from __future__ import annotations
 
