@@ -1,4 +1,4 @@
-"""Hugging Face's spellings of our options, so that a `run_glue` command line pasted here works.
+"""Other systems' spellings of our options, Hugging Face's above all: a `run_glue` command line pasted here works.
 
 Pure functions from one argument list to another; what was changed is said to the user.
 """
@@ -41,6 +41,7 @@ WITH_VALUE: Mapping[str, str] = {
     "save_steps": "checkpoint.every",
     "save_total_limit": "checkpoint.keep",
     "cache_dir": "data.cache",
+    "dist_backend": "device.dist_backend",  # a setting of the backends that have it; others say that they do not
 }
 SWITCHES: Mapping[str, tuple[str, ...]] = {
     "bf16": ("--dtype", "bf16"),

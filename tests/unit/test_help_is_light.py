@@ -76,6 +76,16 @@ def test_looking_at_backends_imports_no_framework(arguments: list[str], tmp_path
     assert "intel_extension_for_pytorch" not in seen["loaded"]  # type: ignore[operator]
 
 
+def test_looking_at_every_card_takes_under_half_a_second_of_computing(tmp_path: Path) -> None:
+    looks = [command(tmp_path, "backends") for _ in range(3)]
+    for out, seen in looks:
+        assert seen["code"] == 0
+        assert [line.partition(" ")[0] for line in out.splitlines()] == ["cpu", "cuda", "gaudi", "iluvatar", "null:"]
+        assert all(": ready: " in line or ": not ready: " in line for line in out.splitlines())
+        assert "torch" not in seen["loaded"]  # type: ignore[operator]
+    assert min(float(seen["seconds"]) for _, seen in looks) < 0.5, looks  # type: ignore[arg-type]
+
+
 def test_comparing_loads_no_framework_and_no_plots_unless_asked(tmp_path: Path) -> None:
     save(tmp_path / "a")
     out, seen = command(tmp_path, "compare", "a", "--json")

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bertkit.errors import UserError
-from bertkit.recipe import KEYS
+from bertkit.recipe import DEVICE, KEYS
+from bertkit.registry import installed
 from bertkit.resolve import parse_set, resolve
 from bertkit.spellings import ACCUMULATION, MICRO, SWITCHES, WITH_VALUE, translate
 
@@ -46,6 +47,8 @@ def test_a_run_glue_command_line_as_pasted() -> None:
         ("--weight_decay 0.1", "--set optimizer.weight_decay=0.1"),
         ("--weight-decay=0.1", "--set optimizer.weight_decay=0.1"),
         ("--max_steps -1", "--set train.steps=-1"),
+        ("--dist-backend nccl", "--set device.dist_backend=nccl"),
+        ("--dist_backend=gloo", "--set device.dist_backend=gloo"),
         ("--learning_rate=1e-5", "--learning-rate 1e-5"),
         ("--learning-rate 1e-5", "--learning-rate 1e-5"),
         ("--learning-rate=1e-5", "--learning-rate=1e-5"),
@@ -128,6 +131,8 @@ def test_every_target_is_there(target: str) -> None:
         parts = [part for option in vars(options).values() for part in getattr(option, "__metadata__", ())]
         declared = {word for part in parts for word in (part.default, *(part.param_decls or ()))}
         assert target in declared
+    elif target.startswith(DEVICE):
+        assert any(target.removeprefix(DEVICE) in card.settings for card in installed().values())
     else:
         assert target in KEYS
 
