@@ -72,6 +72,7 @@ class Entry:
     evaluations: Sequence[Evaluation]
     watts: float | None  # mean over the measured seconds
     layout: str | None
+    loss_scaling: str | None  # of fp16
     step_of: str | None  # what step times are of
     versions: Mapping[str, str]
     marks: Sequence[str]  # what must be said beside its figures
@@ -102,6 +103,7 @@ def entry(record: Record, label: str = "") -> Entry:
         evaluations=[Evaluation(one["step"], one["training_seconds"], one["metrics"]) for one in made["evaluations"]],
         watts=_watts(made["energy"]),
         layout=layout,
+        loss_scaling=_loss_scaling(place, made["config"]),
         step_of=at(made, "time.step_of"),
         versions=made["versions"],
         marks=[*_marks(record), *missing],
@@ -150,6 +152,15 @@ def _place(made: Mapping[str, Any]) -> Place:
     )
 
 
+def _loss_scaling(place: Place, config: Mapping[str, Any]) -> str | None:
+    if place.precision != "fp16" or "loss_scaling.initial" not in config:
+        return None
+    start = f"{config['loss_scaling.initial']:g}"
+    if not config["loss_scaling.dynamic"]:
+        return f"by {start} throughout"
+    return f"from {start} on, doubled after {config['loss_scaling.grow_after']} updates"
+
+
 def _what(place: Place, made: Mapping[str, Any]) -> list[Any]:
     """What is measured, apart from the facts of fairness and the number of devices."""
     of_model = None if made["fairness"]["start_weights_sha256"] else place.model
@@ -177,7 +188,7 @@ def _losses(record: Record) -> tuple[np.ndarray, list[str]]:
 def _marks(record: Record) -> list[str]:
     made, marks = record.mapping, []
     if made["status"] != "measured":
-        marks.append(f"failed: {made['reason'] or 'no reason is given'}")
+        marks.append(f"{made['status']}: {made['reason'] or 'no reason is given'}")
     if record.edited:
         marks.append("was edited after it was written: its hash does not match")
     if record.upgraded_from is not None:

@@ -60,6 +60,9 @@ def plain(sample_dir: Path) -> dict[str, Any]:
         ({"optimizer__epsilon": 1e-6}, {"epsilon"}),
         ({"optimizer__beta2": 0.98}, {"beta2"}),
         ({"optimizer__bias_correction": False}, {"bias_correction"}),
+        ({"optimizer__name": "lamb"}, {"optimizer", "trust_ratio"}),
+        ({"optimizer__trust_ratio": "all"}, set()),  # AdamW has none
+        ({"loss_scaling__initial": 1024.0}, set()),  # of fp16 alone, and divided out again
         ({"optimizer__clip_norm": 0.5}, {"clip_norm"}),
         ({"optimizer__clip_norm": 0.0}, {"clip_norm", "clip_order"}),
         ({"schedule__name": "constant"}, {"schedule", "schedule_end_rate"}),
@@ -76,6 +79,13 @@ def test_a_setting_shows_in_its_fields_alone(
 ) -> None:
     made = fairness(sample_dir, **settings)
     assert {name for name in plain if made[name] != plain[name]} == fields
+
+
+def test_whose_steps_lamb_scales(sample_dir: Path) -> None:
+    of_decayed, of_all = (
+        fairness(sample_dir, optimizer__name="lamb", optimizer__trust_ratio=whose) for whose in ("decayed", "all")
+    )
+    assert {name for name in of_all if of_all[name] != of_decayed[name]} == {"trust_ratio"}
 
 
 def test_the_batch_of_several_ranks_and_its_scaled_rate(plain: dict[str, Any], sample_dir: Path) -> None:
