@@ -141,7 +141,7 @@ def _place(made: Mapping[str, Any]) -> Place:
     return Place(
         kind=made["kind"],
         backend=at(made, "backend.name"),
-        device=at(made, "hardware.device.model") or at(made, "hardware.cpu_model"),
+        device=_device(made["hardware"]),
         devices=at(made, "hardware.device.count"),
         hosts=len(set(hosts)) if hosts else None,
         precision=at(made, "precision.name"),
@@ -150,6 +150,12 @@ def _place(made: Mapping[str, Any]) -> Place:
         batch=at(made, "fairness.global_batch"),
         length=at(made, "fairness.sequence_length"),
     )
+
+
+def _device(hardware: Mapping[str, Any]) -> str | None:
+    """Model of what computed; of an accelerator that does not tell, not that of the CPU beside it."""
+    device = hardware["device"]
+    return device["model"] or (hardware["cpu_model"] if device["kind"] != "accelerator" else None)
 
 
 def _loss_scaling(place: Place, config: Mapping[str, Any]) -> str | None:
