@@ -7,7 +7,7 @@ Legend: T tokens of the batch without padding, B sequences, M masked positions, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, SupportsFloat, runtime_checkable
 
@@ -189,6 +189,12 @@ class Sensors(Protocol):
         """Seconds that updates waited for the exchange of gradients since some moment, waiting for slower ranks
         included; None where an asynchronous device hides them."""
 
+    def programs(self) -> int | None:
+        """Programs compiled for this device since some moment; None where it compiles none or does not tell."""
+
+    def host_waits(self, run: Callable[[], None]) -> int | None:
+        """How often the host waits for the device during `run`; None where the device is the host."""
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -209,6 +215,7 @@ class Capabilities:
     multi_process: bool = True
     computes: bool = True  # False: a stand-in whose numbers mean nothing
     bitwise_resume: bool = True
+    optimizers: tuple[str, ...] = ("adamw", "lamb")
     answers_in: tuple[Precision, ...] = ()  # further precisions, for inference only
     environment: tuple[str, ...] = ()  # beginnings of the variables' names that every process must be given
 

@@ -14,8 +14,8 @@ import pytest
 from device.gaudi_standin import build
 
 FOLDER = Path(__file__).resolve().parent / "device" / "gaudi_standin"
-# What would choose another mode, card or list of ops, or pass for a rank of a launch.
-FOREIGN = ("PT_", "HPU_", "HABANA_", "HLS_", "HCCL_", "OMPI_", "LOWER_LIST", "FP32_LIST", "MASTER_")
+# What would choose another mode, card, list of ops or cache, or pass for a rank of a launch.
+FOREIGN = ("BERTKIT_", "PT_", "HPU_", "HABANA_", "HLS_", "HCCL_", "OMPI_", "LOWER_LIST", "FP32_LIST", "MASTER_")
 RANKS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "ID")
 
 

@@ -8,7 +8,7 @@ from importlib import util
 import torch
 from torch import Tensor
 
-from bertkit.backend import Job, Precision
+from bertkit.backend import DeviceFacts, Job, Precision
 from bertkit.errors import UserError
 from bertkit.world import World
 from bertkit_cuda.cards import driver
@@ -24,6 +24,7 @@ WARM = 3  # runs before a recording: compilers and libraries settle in them
 class CudaDevice(Accelerator):
     type = "cuda"
     collectives = "nccl"
+    graphs = 0  # captured so far
 
     def open(self, job: Job, world: World) -> torch.device:
         if not torch.cuda.is_available():
@@ -69,6 +70,7 @@ class CudaDevice(Accelerator):
                 run()
         torch.cuda.current_stream().wait_stream(aside)
         graph = torch.cuda.CUDAGraph()
+        self.graphs += 1
         with torch.cuda.graph(graph, pool=self.pool):
             found = run()
 
@@ -77,6 +79,13 @@ class CudaDevice(Accelerator):
             return found
 
         return replay
+
+    def programs(self) -> int | None:
+        return (super().programs() or 0) + self.graphs
+
+    def facts(self) -> DeviceFacts:
+        about = torch.cuda.get_device_properties(torch.cuda.current_device())
+        return DeviceFacts("accelerator", about.name, int(about.total_memory), driver() or None)
 
     def _describe(self, where: torch.device) -> None:
         about = torch.cuda.get_device_properties(where)

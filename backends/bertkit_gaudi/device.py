@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 import torch
 from torch import Tensor, nn
 
-from bertkit.backend import Job, OptimizerSpec, Precision
+from bertkit.backend import DeviceFacts, Job, OptimizerSpec, Precision
 from bertkit.errors import UserError
 from bertkit.world import World
 from bertkit_gaudi.environment import LAZY, describe
@@ -125,6 +125,16 @@ class GaudiDevice(Accelerator):
     def step_boundary(self) -> None:
         if self.lazy:
             self.core.mark_step()
+
+    def programs(self) -> int | None:
+        from habana_frameworks.torch.hpu.metrics import metric_global
+
+        return int(dict(metric_global("graph_compilation").stats())["TotalNumber"])
+
+    def facts(self) -> DeviceFacts:
+        name = str(self.module.get_device_name())
+        _, total = self.module.mem_get_info()
+        return DeviceFacts("accelerator", name, int(total), self.notes.get("habana_frameworks"))
 
     def pin(self, host: Tensor) -> Tensor:
         return host  # the bridge copies by itself

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bertkit.backend import Job
+from bertkit.backend import DeviceFacts, Job
 from bertkit.errors import UserError
 from bertkit.world import World
 from bertkit_torch.accelerator import Accelerator
@@ -27,6 +27,10 @@ class IluvatarDevice(Accelerator):
         torch.cuda.set_device(where)
         self.notes |= {"card": torch.cuda.get_device_name(where), "collectives of the cards": self.collectives}
         return where
+
+    def facts(self) -> DeviceFacts:
+        about = torch.cuda.get_device_properties(torch.cuda.current_device())
+        return DeviceFacts("accelerator", about.name, int(about.total_memory))
 
     def in_rows(self, allowed: Tensor, heads: int) -> Attention:
         return InRows(allowed, heads, self.row_kernel)

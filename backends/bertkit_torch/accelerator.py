@@ -60,6 +60,12 @@ class Accelerator(Device):
     def synchronize(self) -> None:
         self.module.synchronize()
 
+    def programs(self) -> int | None:
+        """Those of torch.compile, in this process; a vendor with programs of its own adds them."""
+        from torch._dynamo.utils import counters
+
+        return int(counters["stats"]["unique_graphs"])
+
     def peak_memory(self) -> int | None:
         return int(self.module.max_memory_allocated())
 

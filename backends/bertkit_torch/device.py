@@ -124,6 +124,10 @@ class Device:
             2 * size**3 / best, f"measured: best {name} product of {size} x {size} matrices in {PEAK_SECONDS} s"
         )
 
+    def programs(self) -> int | None:
+        """Programs compiled for this chip in this process; None where it compiles none or does not tell."""
+        return None
+
     def facts(self) -> DeviceFacts | None:
         """The device of this process, for the record; None: only its kind is known."""
         return None

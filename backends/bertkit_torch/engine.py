@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import SupportsFloat
 
 import numpy as np
@@ -23,6 +23,7 @@ from bertkit_torch.ragged import RaggedPasses
 from bertkit_torch.ranks import Ranks
 from bertkit_torch.scaling import LossScaler
 from bertkit_torch.static import StaticPasses
+from bertkit_torch.waits import HostWaits
 from bertkit_torch.weights import ComputeWeights
 
 
@@ -167,6 +168,17 @@ class TorchEngine:
 
     def communication(self) -> float | None:
         return self._exchanged if self.place.type == "cpu" else None  # the host's clock sees only what is synchronous
+
+    def programs(self) -> int | None:
+        return self.device.programs()
+
+    def host_waits(self, run: Callable[[], None]) -> int | None:
+        if self.place.type == "cpu":
+            return None
+        waits = HostWaits(self.place.type)
+        with waits:
+            run()
+        return waits.count
 
     def close(self) -> None:
         self.ranks.close()

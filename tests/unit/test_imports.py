@@ -49,7 +49,9 @@ LAYERS = {
         tasks.metrics tasks.mrpc_raw tasks.reading tasks.sample tasks.squad tasks.squad.decoding tasks.squad.metrics
         tasks.squad.reader tasks.squad.task tasks.squad.windows tasks.table_format tasks.tables
         tasks.task tokenizer weight_files""",
-    "work": "agreement checks preparation scoring specimens trainer",
+    "work": """
+        agreement checks checks.contract checks.device checks.numerics checks.tolerance preparation scoring specimens
+        trainer""",
     "runs": """
         asking bench bench.cells bench.measure bench.plan bench.run bench.suite bench.suite_table bench.table
         bench.workload compare compare.beside compare.comparison compare.entries compare.fairness compare.figures

@@ -41,7 +41,7 @@ def command(to: Path) -> list[str]:
     torch = Path(found.origin).parent
     includes = [torch / "include", torch / "include/torch/csrc/api/include", sysconfig.get_paths()["include"]]
     abi = "-D_GLIBCXX_USE_CXX11_ABI=1"
-    flags = ["-O0", "-std=c++20", "-shared", "-fPIC", "-w", abi, *(f"-I{path}" for path in includes)]
+    flags = ["-O1", "-std=c++20", "-shared", "-fPIC", "-w", abi, *(f"-I{path}" for path in includes)]
     libraries = [f"-L{torch / 'lib'}", *"-ltorch -ltorch_cpu -ltorch_python -lc10".split()]
     return [compiler() or "g++", *flags, str(SOURCES / "hpu_standin.cpp"), "-o", str(to), *libraries]
 

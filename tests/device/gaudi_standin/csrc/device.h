@@ -14,12 +14,15 @@ namespace standin {
 
 const c10::Device kDevice(c10::DeviceType::HPU, 0);
 
+inline void check_room(int64_t bytes) {
+  TORCH_CHECK(
+      record().in_use + bytes <= record().limit,
+      "FATAL ERROR :: MODULE:PT_DEVMEM Allocation failed for size::", bytes, " (", bytes / (1 << 20), ")MB");
+}
+
 inline void taken(int64_t bytes) {
   auto& r = record();
   std::lock_guard<std::recursive_mutex> guard(r.lock);
-  TORCH_CHECK(
-      r.in_use + bytes <= r.limit,
-      "FATAL ERROR :: MODULE:PT_DEVMEM Allocation failed for size::", bytes, " (", bytes / (1 << 20), ")MB");
   r.in_use += bytes;
   r.most = std::max(r.most, r.in_use);
   r.largest = std::max(r.largest, bytes);
@@ -52,6 +55,7 @@ inline c10::DataPtr device_ptr(void* data, Held* held) {
 
 struct Memory final : c10::Allocator {
   c10::DataPtr allocate(size_t bytes) override {
+    check_room(static_cast<int64_t>(bytes));
     auto block = c10::GetCPUAllocator()->allocate(bytes);
     void* data = block.get();
     return device_ptr(data, new Held{std::move(block), {}, static_cast<int64_t>(bytes)});
@@ -158,6 +162,7 @@ struct Guard final : c10::impl::DeviceGuardImplInterface {
   }
 };
 
+REGISTER_ALLOCATOR(c10::DeviceType::HPU, memory())
 C10_REGISTER_GUARD_IMPL(HPU, Guard)
 
 } // namespace standin

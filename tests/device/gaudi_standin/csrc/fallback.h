@@ -20,6 +20,7 @@ struct Lent {
   };
   std::vector<Pair> pairs;
   std::map<const c10::StorageImpl*, c10::Storage> cpu_of, device_of;
+  bool dense = false; // results in row order: what torch's own shape functions say of this device's pointwise ops
 
   at::Tensor on_cpu(const at::Tensor& t) {
     auto found = cpu_of.find(t.storage().unsafeGetStorageImpl());
@@ -42,7 +43,7 @@ struct Lent {
     return cpu;
   }
 
-  at::Tensor on_device(const at::Tensor& cpu) {
+  at::Tensor on_device(at::Tensor cpu) {
     if (!cpu.defined() || !cpu.is_cpu()) {
       return cpu;
     }
@@ -53,6 +54,8 @@ struct Lent {
     }
     auto found = device_of.find(cpu.storage().unsafeGetStorageImpl());
     if (found == device_of.end()) {
+      cpu = dense ? cpu.contiguous() : cpu;
+      check_room(static_cast<int64_t>(cpu.storage().nbytes()));
       auto* held = new Held{{}, cpu.storage(), static_cast<int64_t>(cpu.storage().nbytes())};
       auto data = device_ptr(const_cast<void*>(cpu.storage().data()), held);
       c10::Storage made(c10::Storage::use_byte_size_t(), cpu.storage().nbytes(), std::move(data), memory(), true);
@@ -110,7 +113,7 @@ inline void note_input(const at::Tensor& t) {
   for (auto size : t.sizes()) {
     mix(r.hash, static_cast<uint64_t>(size));
   }
-  if (r.lazy && r.made.count(t.storage().unsafeGetStorageImpl()) == 0 && r.inputs.size() < 64) {
+  if (r.lazy && on_device(t) && r.made.count(t.storage().unsafeGetStorageImpl()) == 0 && r.inputs.size() < 64) {
     auto text = shape_of(t);
     if (std::find(r.inputs.begin(), r.inputs.end(), text) == r.inputs.end()) {
       r.inputs.push_back(std::move(text));

@@ -32,7 +32,12 @@ static void register_ops(torch::Library& m) {
   m.impl("_copy_from", torch::CppFunction::makeFromBoxedFunction<&copy_boxed>());
   m.impl("_copy_from_and_resize", torch::CppFunction::makeFromBoxedFunction<&copy_and_resize_boxed>());
   m.impl("_local_scalar_dense", &item);
-  m.impl("resize_", static_cast<const at::Tensor& (*)(const at::Tensor&, at::IntArrayRef, std::optional<at::MemoryFormat>)>(&at::native::resize_));
+  using Resize = const at::Tensor& (*)(const at::Tensor&, at::IntArrayRef, std::optional<at::MemoryFormat>);
+  m.impl("resize_", static_cast<Resize>(&at::native::resize_));
+  m.impl("set_.source_Storage", static_cast<at::Tensor& (*)(at::Tensor&, at::Storage)>(&at::native::set_));
+  m.impl("set_.source_Storage_storage_offset", &at::native::set_storage_cpu_);
+  m.impl("set_.source_Tensor", &at::native::set_tensor_);
+  m.impl("set_", [](at::Tensor& t) -> at::Tensor& { return t.set_(at::empty({0}, t.options())); });
   m.impl("record_stream", [](at::Tensor&, c10::Stream) {});
 }
 

@@ -133,6 +133,7 @@ inline void fallback(const c10::OperatorHandle& op, Stack* stack) {
   }
   note_op(op, args);
   Lent lent;
+  lent.dense = op.hasTag(at::Tag::pointwise);
   Stack results;
   run(op, args, lent, results);
   lent.take_back();

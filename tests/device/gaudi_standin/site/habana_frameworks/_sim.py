@@ -16,7 +16,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
@@ -71,7 +71,7 @@ class State:
     def report(self) -> dict[str, Any]:
         names = "PT_HPU_LAZY_MODE PT_ENABLE_INT64_SUPPORT HLS_MODULE_ID RANK LOCAL_RANK WORLD_SIZE".split()
         facts = {"lazy": LAZY, "device": DEVICE, "int64": INT64, "pending": self.pending, "memory": C.memory_stats()}
-        return asdict(self) | facts | {"environment": {name: os.environ.get(name) for name in names}}
+        return vars(self) | facts | {"environment": {name: os.environ.get(name) for name in names}}
 
 
 STATE = State()
@@ -127,8 +127,9 @@ def _write_report(path: str) -> None:
         path = path.replace("%r", rank or "0")
     elif rank is not None:
         path += f".{rank}"
+    text = json.dumps(STATE.report())
     with open(path, "w") as file:
-        json.dump(STATE.report(), file)
+        file.write(text)
 
 
 if "HPU_STANDIN_REPORT" in os.environ:

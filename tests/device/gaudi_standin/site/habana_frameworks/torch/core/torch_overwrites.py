@@ -122,10 +122,22 @@ def _save() -> None:
 
 
 def _load() -> None:
-    """Lazy: a file is read to the host, then its tensors go where map_location says."""
-    load = torch.load
+    """Lazy: a file is read to the host, then its tensors go where map_location says.
 
-    @wraps(load)
+    The vendor's own reader of weights knows protocol 4 and torch's does not: for a file of that kind this one takes
+    Python's, which is as good for a file of a test's own.
+    """
+    torch_load = torch.load
+
+    def load(f: Any, map_location: Any, *rest: Any, **more: Any) -> Any:
+        try:
+            return torch_load(f, map_location, *rest, **more)
+        except pickle.UnpicklingError as error:
+            if "Unsupported operand" not in str(error):
+                raise
+            return torch_load(f, map_location, *rest, **more | {"weights_only": False})
+
+    @wraps(torch_load)
     def by_host(f: Any, map_location: Any = None, *rest: Any, **more: Any) -> Any:
         if isinstance(map_location, str | torch.device) and torch.device(map_location).type == "hpu":
             return _moved(load(f, "cpu", *rest, **more), "hpu")

@@ -1,7 +1,4 @@
-"""The contract that every backend must keep, as functions: pytest runs them, and so does `bertkit check NAME`.
-
-Each `check_*` takes a backend and returns a sentence on what it saw; it raises AssertionError where the contract is
-broken and Skip where the backend does not claim the ability. All of it goes through the neutral seam alone.
+"""The contract: layouts, splits and resumes change nothing, and every head learns.
 
 Legend: B sequences, T tokens, C outputs.
 """
@@ -9,51 +6,12 @@ Legend: B sequences, T tokens, C outputs.
 from __future__ import annotations
 
 import dataclasses
-import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 
 import numpy as np
 
-from bertkit.backend import Arrays, Backend, Engine, OptimizerSpec, Precision, Update, label_counts
-from bertkit.parameters import decays
+from bertkit.backend import Arrays, Backend, OptimizerSpec, Update, label_counts
+from bertkit.checks.tolerance import LOGITS, must_compute
 from bertkit.specimens import RATE, example_batch, first_moments, gap, job, part, train, with_settings
-
-# Largest difference from fp32 on logits of about 1: fp32 and tf32 differ by the order of sums and tf32's 10-bit
-# mantissa, bf16 keeps 8 bits and fp16 11 bits through two layers.
-LOGIT_TOLERANCE: Mapping[Precision, float] = {"fp32": 2e-5, "tf32": 5e-3, "bf16": 5e-2, "fp16": 1e-2}
-
-
-class Skip(Exception):
-    """The backend does not claim what the check is about."""
-
-
-@dataclass(frozen=True)
-class Result:
-    name: str
-    outcome: str  # passed | failed | skipped
-    detail: str
-    seconds: float
-
-
-def run_checks(backend: Backend) -> Iterator[Result]:
-    """Every check, one after another; a check that breaks down counts as failed."""
-    for name, check in CHECKS.items():
-        start = time.perf_counter()
-        try:
-            outcome, detail = "passed", check(backend)
-        except Skip as reason:
-            outcome, detail = "skipped", str(reason)
-        except AssertionError as error:
-            outcome, detail = "failed", str(error)
-        except Exception as error:  # the report must go on to the other checks
-            outcome, detail = "failed", f"{type(error).__name__}: {error}"
-        yield Result(name, outcome, detail, time.perf_counter() - start)
-
-
-def _must_compute(backend: Backend) -> None:
-    if not backend.capabilities.computes:
-        raise Skip("this backend computes nothing")
 
 
 def check_card(backend: Backend) -> str:
@@ -66,7 +24,7 @@ def check_card(backend: Backend) -> str:
 
 def check_layouts(backend: Backend) -> str:
     """Every layout gives the same logits, losses and weights, for every head."""
-    _must_compute(backend)
+    must_compute(backend)
     layouts = backend.capabilities.layouts
     worst = 0.0
     for kind in backend.capabilities.heads:
@@ -82,7 +40,7 @@ def check_layouts(backend: Backend) -> str:
             *(gap(seen[0][0], other[0]) for other in seen),
             *(gap(seen[0][1], other[1]) for other in seen),
         )
-    assert worst <= LOGIT_TOLERANCE["fp32"], f"layouts differ by {worst:.2e}"
+    assert worst <= LOGITS["fp32"], f"layouts differ by {worst:.2e}"
     return (
         f"{', '.join(layouts)} agree to {worst:.1e} in logits and gradients of {len(backend.capabilities.heads)} heads"
     )
@@ -90,7 +48,7 @@ def check_layouts(backend: Backend) -> str:
 
 def check_split(backend: Backend) -> str:
     """One batch at once equals the same batch in four micro-batches."""
-    _must_compute(backend)
+    must_compute(backend)
     worst = 0.0
     for kind in backend.capabilities.heads:
         batch = example_batch(kind)
@@ -104,7 +62,7 @@ def check_split(backend: Backend) -> str:
 
 def check_empty_micro_batch(backend: Backend) -> str:
     """A micro-batch without sequences, as the last batch of an epoch can leave on a rank, changes nothing."""
-    _must_compute(backend)
+    must_compute(backend)
     batch = example_batch("classification")
     with_empty, without = (with_settings(backend, job("classification")) for _ in range(2))
     members, nobody = np.arange(12), np.empty(0, np.int64)
@@ -118,7 +76,7 @@ def check_empty_micro_batch(backend: Backend) -> str:
 
 def check_learns(backend: Backend) -> str:
     """Every head's loss on one batch falls to less than half in 40 updates."""
-    _must_compute(backend)
+    must_compute(backend)
     said = []
     for kind in backend.capabilities.heads:
         losses = train(with_settings(backend, job(kind)), example_batch(kind), kind, 40)
@@ -127,42 +85,9 @@ def check_learns(backend: Backend) -> str:
     return ", ".join(said)
 
 
-def check_optimizer(backend: Backend) -> str:
-    """Ten updates equal AdamW in float64 from the papers, with and without bias correction, clipping included."""
-    _must_compute(backend)
-    worst = 0.0
-    for correction in (True, False):
-        spec = OptimizerSpec(bias_correction=correction, epsilon=1e-6, clip_norm=0.5)
-        engine = with_settings(backend, dataclasses.replace(job("classification"), optimizer=spec))
-        worst = max(worst, _follow_adamw(engine, spec))
-    assert worst <= 2e-6, f"weights differ from the reference by {worst:.2e}"
-    return f"10 updates follow AdamW in float64 to {worst:.1e}"
-
-
-def _follow_adamw(engine: Engine, spec: OptimizerSpec) -> float:
-    """The engine's gradients (from its first moments) through a float64 AdamW, against the engine's weights."""
-    batch = example_batch("classification")
-    weights = {name: array.astype(np.float64) for name, array in engine.weights().items()}
-    first = {name: np.zeros_like(array) for name, array in weights.items()}
-    second = {name: np.zeros_like(array) for name, array in weights.items()}
-    for step in range(1, 11):
-        train(engine, batch, "classification", 1, first=step)
-        moments = first_moments(engine)
-        for name, weight in weights.items():
-            new = moments[f"adam.first.{name}"].astype(np.float64)
-            gradient = (new - spec.beta1 * first[name]) / (1 - spec.beta1)
-            first[name] = new
-            second[name] = spec.beta2 * second[name] + (1 - spec.beta2) * gradient**2
-            scale1 = 1 - spec.beta1**step if spec.bias_correction else 1.0
-            scale2 = 1 - spec.beta2**step if spec.bias_correction else 1.0
-            change = (new / scale1) / (np.sqrt(second[name] / scale2) + spec.epsilon)
-            weight -= RATE * (change + (spec.weight_decay if decays(name) else 0.0) * weight)
-    return gap(weights, engine.weights())
-
-
 def check_clipping(backend: Backend) -> str:
     """Clipping scales all gradients to the global norm asked for, and `grad_norm` is the norm before it."""
-    _must_compute(backend)
+    must_compute(backend)
     batch = example_batch("classification")
     norms = {}
     for limit in (0.0, 0.01):
@@ -193,7 +118,7 @@ def _clips_after_accumulation(backend: Backend, spec: OptimizerSpec) -> None:
 
 def check_dropout(backend: Backend) -> str:
     """Dropout follows from seed and update alone: the same twice, different for another seed and another update."""
-    _must_compute(backend)
+    must_compute(backend)
     batch = example_batch("classification")
 
     def losses(seed: int, first: int = 1) -> list[float]:
@@ -222,29 +147,3 @@ def check_resume(backend: Backend) -> str:
         assert difference == 0.0, f"the resumed state differs by {difference:.2e}"
     assert difference <= 1e-5, f"the resumed state differs by {difference:.2e}"
     return f"largest difference {difference:.1e}"
-
-
-def check_precisions(backend: Backend) -> str:
-    """Each precision that this device does well stays near fp32, and learns with fp32 masters."""
-    _must_compute(backend)
-    batch = example_batch("classification")
-    reference = with_settings(backend, job("classification")).predict(batch)["logits"]
-    said = []
-    for precision in backend.probe().precisions:
-        engine = with_settings(backend, job("classification", precision=precision))
-        difference = float(np.abs(engine.predict(batch)["logits"] - reference).max())
-        assert difference <= LOGIT_TOLERANCE[precision], f"{precision} logits differ by {difference:.2e}"
-        losses = train(engine, batch, "classification", 40)
-        assert losses[-1] < 0.5 * losses[0], f"{precision}: loss {losses[0]:.3f} -> {losses[-1]:.3f}"
-        assert all(array.dtype == np.float32 for array in engine.weights().values()), f"{precision} masters not fp32"
-        said.append(f"{precision} {difference:.1e}")
-    return "logits from fp32: " + ", ".join(said)
-
-
-CHECKS: Mapping[str, Callable[[Backend], str]] = {
-    check.__name__.removeprefix("check_"): check
-    for check in (
-        check_card, check_layouts, check_split, check_empty_micro_batch, check_learns, check_optimizer,
-        check_clipping, check_dropout, check_resume, check_precisions,
-    )
-}  # fmt: skip
