@@ -60,7 +60,7 @@ def run_compare(words: Words) -> int:
         show(made, sys.stdout)
     unfair = refused(made.differences)
     if words.strict and (unfair or left_out):
-        why = refusal(unfair) or f"{len(left_out)} records could not be read"
+        why = refusal(unfair) or f"records that could not be read: {len(left_out)}"
         raise UserError(f"--strict: not comparable: {why}", "compare like with like, or leave --strict away")
     return 1 if left_out else 0
 

@@ -129,7 +129,7 @@ def _watts(energy: Mapping[str, Any]) -> float | None:
 def _name(record: Record) -> str:
     made, case = record.mapping, record.mapping["case"]
     path = record.path.parent if record.path.name == NAME else record.path.with_suffix("")
-    if case is None:
+    if case is None or record.place is None:  # a suite's cell: its file is named after it
         return str(path)
     model = case["model"].rstrip("/").rsplit("/", 1)[-1]
     return f"{path}: {model} {at(made, 'precision.name')} {case['lengths']} b{case['batch_size']}"
