@@ -13,12 +13,14 @@ import pytest
 from bertkit.display import Display
 from bertkit.preparation import Prepared, prepare
 from bertkit.record_fairness import Fairness, plain_names
+from bertkit.record_files import load
 from bertkit.resolve import resolve
 from bertkit.run import introduce, make_plan, make_sampler
 from bertkit.run_fairness import of_run
 from bertkit.run_results import unit
 from bertkit.tokenizer import VARIANT, encode, read_vocabulary
 from bertkit.world import World
+from conftest import ROOT
 
 SMALL = {
     "backend": "null", "task": "sample", "model.name": "tiny", "precision": "fp32", "data.cache": "off",
@@ -127,6 +129,15 @@ def test_start_weights_and_vocabulary_have_hashes(real_data: Path, plain: dict[s
 def test_every_field_is_filled_or_has_a_reason_to_be_null(plain: dict[str, Any]) -> None:
     nothing = {name for name, value in plain.items() if value is None}
     assert nothing == {"start_weights_sha256", "document_stride", "schedule_power", "answer_rules"}
+
+
+def test_a_run_of_schema_1_agrees_with_its_like_of_today(sample_dir: Path) -> None:
+    old = load(ROOT / "tests" / "golden" / "records" / "schema-1-train.json").mapping["fairness"]
+    asked = {"data__seq_length": 48, "data__train_rows": 32, "data__eval_rows": 16, "train__epochs": 1}
+    new = fairness(sample_dir, **asked)
+    assert {name for name, value in old.items() if value is not None and value != new[name]} == set()
+    assert {name for name, value in new.items() if value is None} <= {n for n, value in old.items() if value is None}
+    assert sum(value is not None for value in old.values()) > 25
 
 
 def test_every_field_has_a_plain_name() -> None:
