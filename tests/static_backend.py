@@ -25,17 +25,22 @@ class StaticDevice(Device):
     def compile(self, layer: Callable[..., Tensor]) -> Callable[..., Tensor]:
         return torch.compile(layer, backend="aot_eager", dynamic=False) if self.compiled else layer
 
-    def capture(self, run: Callable[[], Tensor]) -> Callable[[], Tensor]:
+    def capture(self, run: Callable[[], None]) -> Callable[[], None]:
         if not self.captured:
             return run
         self.captures += 1
         run()  # as a real one does, before it records
 
-        def replay() -> Tensor:
+        def replay() -> None:
             self.replays += 1
-            return run()
+            run()
 
         return replay
+
+    def programs(self) -> int | None:
+        from torch._dynamo.utils import counters
+
+        return int(counters["stats"]["unique_graphs"]) if self.compiled else None
 
     def step_boundary(self) -> None:
         self.boundaries += 1

@@ -12,6 +12,7 @@ from bertkit.backend import DeviceFacts, Job, Precision
 from bertkit.errors import UserError
 from bertkit.world import World
 from bertkit_cuda.cards import driver
+from bertkit_cuda.energy import joules
 from bertkit_cuda.kernels import FLAT, STRETCHES
 from bertkit_cuda.trial import ROWS, choose
 from bertkit_torch.accelerator import Accelerator
@@ -31,6 +32,7 @@ class CudaDevice(Accelerator):
             raise UserError("torch finds no GPU", "check nvidia-smi, CUDA_VISIBLE_DEVICES, and torch's CUDA build")
         where = super().open(job, world)
         torch.cuda.set_device(where)
+        self.where = where
         self._set_precision(job.precision)
         self.compiled = self.static and job.settings.get("compile", "auto") == "auto" and has_compiler(where)
         self.captured = self.static and job.settings.get("graphs", "auto") == "auto" and not self.recompute
@@ -59,7 +61,7 @@ class CudaDevice(Accelerator):
     def compile(self, layer: Callable[..., Tensor]) -> Callable[..., Tensor]:
         return torch.compile(layer, dynamic=False) if self.compiled else layer
 
-    def capture(self, run: Callable[[], Tensor]) -> Callable[[], Tensor]:
+    def capture(self, run: Callable[[], None]) -> Callable[[], None]:
         """One CUDA graph; all of them share one pool of memory, since they are replayed one after another."""
         if not self.captured:
             return run
@@ -72,19 +74,22 @@ class CudaDevice(Accelerator):
         graph = torch.cuda.CUDAGraph()
         self.graphs += 1
         with torch.cuda.graph(graph, pool=self.pool):
-            found = run()
-
-        def replay() -> Tensor:
-            graph.replay()
-            return found
-
+            run()
+        replay: Callable[[], None] = graph.replay
         return replay
 
     def programs(self) -> int | None:
         return (super().programs() or 0) + self.graphs
 
+    def pin(self, host: Tensor) -> Tensor:
+        torch.cuda.set_device(self.where)  # a thread begins on card 0, where this would make a context of this process
+        return super().pin(host)
+
+    def energy(self) -> float | None:
+        return joules(str(torch.cuda.get_device_properties(self.where).uuid))
+
     def facts(self) -> DeviceFacts:
-        about = torch.cuda.get_device_properties(torch.cuda.current_device())
+        about = torch.cuda.get_device_properties(self.where)
         return DeviceFacts("accelerator", about.name, int(about.total_memory), driver() or None)
 
     def _describe(self, where: torch.device) -> None:

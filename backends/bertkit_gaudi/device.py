@@ -86,7 +86,7 @@ class GaudiDevice(Accelerator):
     def compile(self, layer: Callable[..., Tensor]) -> Callable[..., Tensor]:
         return torch.compile(layer, backend="hpu_backend", dynamic=False) if self.compiled else layer
 
-    def capture(self, run: Callable[[], Tensor]) -> Callable[[], Tensor]:
+    def capture(self, run: Callable[[], None]) -> Callable[[], None]:
         if not self.captured:
             return run
         run()
@@ -94,12 +94,8 @@ class GaudiDevice(Accelerator):
         self.synchronize()
         graph = self.module.HPUGraph()
         with self.module.graph(graph):
-            found = run()
-
-        def replay() -> Tensor:
-            graph.replay()
-            return found
-
+            run()
+        replay: Callable[[], None] = graph.replay
         return replay
 
     def optimizer(self, parameters: Mapping[str, nn.Parameter], spec: OptimizerSpec) -> Optimizer:

@@ -76,7 +76,7 @@ class Device:
         """The encoder layer's function, made faster where this chip has a compiler."""
         return layer
 
-    def capture(self, run: Callable[[], Tensor]) -> Callable[[], Tensor]:
+    def capture(self, run: Callable[[], None]) -> Callable[[], None]:
         """A replay of everything that `run` gives the device to do, where this chip records such; `run` where not.
 
         `run` reads and writes the same places each time; it may be carried out some times on the way.

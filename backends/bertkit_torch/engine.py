@@ -41,6 +41,7 @@ class TorchEngine:
         self.gradients = FlatGradients(self.parameters) if device.static else Gradients(self.parameters)
         self.ranks = Ranks(world, device.collectives, self.place, self.gradients, job.exchange)
         self.scaler = LossScaler(job.loss_scaling, self.place) if job.precision == "fp16" else None
+        self.total = torch.zeros((), device=self.place)  # the loss of an update's micro-batches so far
         self._inference: ComputeWeights | None = None
         self._warm: set[bool] = set()  # whether training, whether answers
         self._exchanged = 0.0  # seconds
@@ -48,8 +49,8 @@ class TorchEngine:
     @functools.cached_property
     def passes(self) -> RaggedPasses | StaticPasses:
         if self.device.static:
-            return StaticPasses(self.device, self.job, self.place, self.parameters, self.gradients)
-        return RaggedPasses(self.device, self.job, self.place, self.model)
+            return StaticPasses(self.device, self.job, self.place, self.parameters, self.gradients, self.total)
+        return RaggedPasses(self.device, self.job, self.place, self.model, self.total)
 
     @functools.cached_property
     def optimizer(self) -> Optimizer:
@@ -66,7 +67,6 @@ class TorchEngine:
         self.ranks.begin(update.step)
         weights = self.device.compute_weights(self.parameters, self.dtype, training=True)
         self._warm_up(weights, training=True)
-        total = torch.zeros((), device=self.place)
         slots = 0
         for number, batch in enumerate(update.micro_batches):
             if len(batch["cu_seqlens"]) == 1:  # this rank has no sequence in this micro-batch
@@ -74,11 +74,9 @@ class TorchEngine:
             key = stream_key(self.job.seed, update.step, self.world.rank, number)
             if number == len(update.micro_batches) - 1:
                 self.ranks.arm()
-            value, places = self.passes.learn(weights, batch, update, key, self.scaler)
-            slots += places
-            total += value
+            slots += self.passes.learn(weights, batch, update, key, self.scaler)
             self.device.step_boundary()
-        total, norm = self._update(total, learning_rate)
+        total, norm = self._update(learning_rate)
         self.device.step_boundary()
         scalars: dict[str, SupportsFloat] = {"loss": total, "grad_norm": norm, "slots": slots}
         return scalars if self.scaler is None else scalars | {"loss_scale": self.scaler.factor}
@@ -88,15 +86,15 @@ class TorchEngine:
         if training in self._warm or not isinstance(self.passes, StaticPasses):
             return
         self._warm.add(training)
-        self.passes.warm_up(weights, training, self.scaler)
-        if training:
-            self.gradients.clear()
+        if self.passes.warm_up(weights, training, self.scaler) and training:
+            self._clear()
+            self.device.step_boundary()
 
-    def _update(self, total: Tensor, learning_rate: float) -> tuple[Tensor, Tensor]:
+    def _update(self, learning_rate: float) -> tuple[Tensor, Tensor]:
         """Sum gradients and loss over the ranks, clip, step. Returns the loss and the norm before clipping."""
         self.gradients.complete()  # a rank without a sequence still meets the others
         start = time.perf_counter()
-        total = self.ranks.sum_(total)
+        total = self.ranks.sum_(self.total.clone())
         self._exchanged += time.perf_counter() - start
         most = 0.0 if self.optimizer.clips else self.job.optimizer.clip_norm
         if self.scaler is None:
@@ -105,8 +103,12 @@ class TorchEngine:
         else:
             norm, left_out = self.scaler.settle(self.gradients, most)
             self.optimizer.step(learning_rate, left_out)
-        self.gradients.clear()
+        self._clear()
         return total, norm
+
+    def _clear(self) -> None:
+        self.gradients.clear()
+        self.total.zero_()
 
     def predict(self, batch: Batch) -> Arrays:
         with torch.no_grad():

@@ -22,8 +22,8 @@ from bertkit_torch.weights import ComputeWeights
 class RaggedPasses:
     """Forward passes, and losses to differentiate, on one device."""
 
-    def __init__(self, device: Device, job: Job, where: torch.device, model: Bert) -> None:
-        self.device, self.job, self.where, self.model = device, job, where, model
+    def __init__(self, device: Device, job: Job, where: torch.device, model: Bert, total: Tensor) -> None:
+        self.device, self.job, self.where, self.model, self.total = device, job, where, model, total
         self.dtype = device.compute_dtype(job.precision)
         self.layout: LayoutKind = device.layout if job.layout == "auto" else job.layout
 
@@ -40,13 +40,14 @@ class RaggedPasses:
         update: Update,
         key: np.random.SeedSequence,
         scaler: LossScaler | None,
-    ) -> tuple[Tensor, int]:
-        """Forward and backward; returns the loss and the slots."""
+    ) -> int:
+        """Forward and backward; the loss is added to the total. Returns the slots."""
         layout = self.lay_out(batch)
         outputs = self.model(weights, self.see(layout, batch), Dropout(self.device.masks(key, self.where)))
         value = loss(self.job.head.kind, outputs, self._labels(batch, update))
         backward(value, scaler)
-        return value.detach(), layout.slots
+        self.total += value.detach()
+        return layout.slots
 
     def predict(self, weights: ComputeWeights, batch: Batch) -> Arrays:
         outputs = self.model(weights, self.see(self.lay_out(batch), batch), Dropout())

@@ -50,7 +50,7 @@ class Program:
     """The passes of one size: the arrays are brought to where it reads them; what follows is run, or replayed."""
 
     def __init__(
-        self, device: Device, where: torch.device, compute: Callable[[Tensor, Tensor], Tensor], first: Staged
+        self, device: Device, where: torch.device, compute: Callable[[Tensor, Tensor], None], first: Staged
     ) -> None:
         self.device = device
         self.whole, self.real = (torch.zeros_like(part, device=where) for part in (first.host.whole, first.host.real))
@@ -61,8 +61,7 @@ class Program:
         self.whole.copy_(staged.host.whole, non_blocking=True)
         self.real.copy_(staged.host.real, non_blocking=True)
 
-    def __call__(self, staged: Staged, seed: int) -> Tensor:
-        """The loss, until the next call."""
+    def __call__(self, staged: Staged, seed: int) -> None:
         self._bring(staged)
         self.device.seed(seed)
-        return self.run()
+        self.run()

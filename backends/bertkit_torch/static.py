@@ -40,8 +40,10 @@ logger = logging.getLogger(__name__)
 class StaticPasses:
     """Forward passes, and losses to differentiate, on one device."""
 
-    def __init__(self, device: Device, job: Job, where: torch.device, masters: Tensors, gradients: Gradients) -> None:
-        self.device, self.job, self.where, self.gradients = device, job, where, gradients
+    def __init__(
+        self, device: Device, job: Job, where: torch.device, masters: Tensors, gradients: Gradients, total: Tensor
+    ) -> None:
+        self.device, self.job, self.where, self.gradients, self.total = device, job, where, gradients, total
         self.dtype = device.compute_dtype(job.precision)
         self.flat = device.flat
         self.training = self._plan(training=True)
@@ -104,23 +106,29 @@ class StaticPasses:
         update: Update,
         key: np.random.SeedSequence,
         scaler: LossScaler | None,
-    ) -> tuple[Tensor, int]:
-        """Forward and backward; returns the loss and the slots."""
+    ) -> int:
+        """Forward and backward; the loss is added to the total. Returns the slots."""
         staged = batch if isinstance(batch, Staged) else self._stage(batch, update.label_counts)
         self._meet(staged.made.sizes, training=True)
-        return self._program(staged, scaler)(staged, dropout_seed(key)), staged.made.sizes.slots
+        self._program(staged, scaler)(staged, dropout_seed(key))
+        return staged.made.sizes.slots
 
     def _program(self, staged: Staged, scaler: LossScaler | None) -> Program:
         """What is run for batches of these sizes; made at the first of them."""
         sizes = staged.made.sizes
         if sizes not in self.programs:
             compute = functools.partial(self._learn, staged.made, scaler)
+            before = self.total.clone()
             with self.gradients.kept():  # a capture computes some of its own first
                 self.programs[sizes] = Program(self.device, self.where, compute, staged)
+            self.total.copy_(before)
         return self.programs[sizes]
 
-    def _learn(self, made: Static, scaler: LossScaler | None, whole: Tensor, real: Tensor) -> Tensor:
-        """One micro-batch from its arrays to its gradients; `made` only tells their places."""
+    def _learn(self, made: Static, scaler: LossScaler | None, whole: Tensor, real: Tensor) -> None:
+        """One micro-batch from its arrays to its gradients; `made` only tells their places.
+
+        Whatever it reads and writes is the same in every update, and so is the graph that a device makes of it.
+        """
         weights = self.device.compute_weights(self.masters, self.dtype, training=True)
         tensors = views(made, whole, real)
         sequences, masked = tensors["counts"].unbind()
@@ -129,7 +137,7 @@ class StaticPasses:
             found = self._outputs(weights, made.sizes, tensors, DeviceDropout())
             value = loss(self.job.head.kind, found, labels)
         backward(value, scaler)
-        return value.detach()
+        self.total.add_(value.detach())
 
     def predict(self, weights: ComputeWeights, batch: Batch) -> Arrays:
         staged = self._stage(batch, None)
@@ -183,16 +191,18 @@ class StaticPasses:
 
     # ---- warm-up ----
 
-    def warm_up(self, weights: ComputeWeights, training: bool, scaler: LossScaler | None) -> None:
-        """Compute every planned size once on an empty batch."""
+    def warm_up(self, weights: ComputeWeights, training: bool, scaler: LossScaler | None) -> bool:
+        """Compute every planned size once on an empty batch. Returns whether any was planned."""
         plan = self.training if training else self.answering
         if plan is None:
-            return
+            return False
         start = time.perf_counter()
         for made in self._empty(plan, training):
             staged = Staged({}, made, Host.of(made, self.device.pin))
             if training:
-                self._program(staged, scaler)(staged, 0)
+                program = self._program(staged, scaler)
+                self.device.step_boundary()  # so that its making is in no graph of its running
+                program(staged, 0)
             else:
                 self._answers(weights, staged, {})
             self.device.step_boundary()
@@ -200,6 +210,7 @@ class StaticPasses:
         self.device.synchronize()
         what = "training" if training else "answers"
         logger.info("warm-up: %d sizes for %s in %.1f s", len(plan), what, time.perf_counter() - start)
+        return True
 
     def _empty(self, plan: Shapes, training: bool) -> Iterator[Static]:
         kind = self.job.head.kind

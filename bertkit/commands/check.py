@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json as json_format
+import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -13,29 +13,52 @@ from bertkit.commands.options import Json
 
 def check(
     backend: Annotated[str, typer.Argument(help="The backend's name or alias.", show_default=False)],
+    only: Annotated[
+        list[str] | None, typer.Option("--only", metavar="NAME", help="One check; may be repeated.", show_default=False)
+    ] = None,
+    sets: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="device.KEY=VALUE", help="A setting of the backend.", show_default=False),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Keep the report in this JSON file.", show_default=False)
+    ] = None,
     json: Json = False,
 ) -> int:
     """Run the contract that every backend must keep, on this machine. Exit code 1 where a check fails.
 
-    Example:
+    The report (-o or --json) says what ran, on what and with which versions: send it to us from hardware that we lack.
+
+    Examples:
 
       bertkit check cpu
+
+      bertkit check gaudi --set device.mode=lazy --set device.graphs=true
+
+      bertkit check cuda -o cuda-h100.json
+
+      bertkit check cpu --only resume --only dropout
     """
     from bertkit.checks import run_checks
+    from bertkit.checks.report import chosen, configured, count, make_report
+    from bertkit.disk import to_json, write_json
     from bertkit.registry import choose
 
     choice = choose(backend)
+    tried = configured(choice.backend, sets or ())
+    names = chosen(only or ())
+    out = sys.stderr if json else sys.stdout
     results = []
-    if not json:
-        print(f"{choice.backend.name}: {choice.reason}")
-    for result in run_checks(choice.backend):
+    print(f"{tried.name}: {choice.reason}", file=out)
+    for result in run_checks(tried, names):
         results.append(result)
-        if not json:
-            print(f"{result.outcome:<7} {result.seconds:6.2f} s  {result.name}: {result.detail}", flush=True)
-    failed = sum(result.outcome == "failed" for result in results)
-    if json:
-        print(json_format.dumps([dataclasses.asdict(result) for result in results]))
-    else:
-        skipped = sum(result.outcome == "skipped" for result in results)
-        print(f"{len(results) - failed - skipped} passed, {failed} failed, {skipped} skipped")
+        print(f"{result.outcome:<7} {result.seconds:6.2f} s  {result.name}: {result.detail}", file=out, flush=True)
+    passed, failed, skipped = (count(results, outcome) for outcome in ("passed", "failed", "skipped"))
+    print(f"{passed} passed, {failed} failed, {skipped} skipped", file=out)
+    if json or output:
+        report = make_report(tried, results)
+        if output:
+            write_json(output, report)
+        if json:
+            print(to_json(report))
     return 1 if failed else 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from bertkit.backend import Backend
@@ -9,15 +11,19 @@ from bertkit.checks import CHECKS, Skip
 from bertkit.registry import installed
 
 BACKENDS = installed()
+READY = [name for name, backend in BACKENDS.items() if backend.probe().ready]
+
+
+@pytest.mark.parametrize("name", [name for name in BACKENDS if name not in READY])
+def test_a_backend_that_is_not_ready_says_what_would_help(name: str) -> None:
+    detail = BACKENDS[name].probe().detail
+    assert re.search(r"install|run|check|container", detail), detail
 
 
 @pytest.mark.parametrize("check", CHECKS)
-@pytest.mark.parametrize("name", BACKENDS)
+@pytest.mark.parametrize("name", READY)
 def test_backend_keeps_the_contract(name: str, check: str) -> None:
     backend: Backend = BACKENDS[name]
-    probe = backend.probe()
-    if not probe.ready:
-        pytest.skip(f"{name} is not ready here: {probe.detail}")
     try:
         assert CHECKS[check](backend)
     except Skip as reason:

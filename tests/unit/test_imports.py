@@ -50,8 +50,8 @@ LAYERS = {
         tasks.squad.reader tasks.squad.task tasks.squad.windows tasks.table_format tasks.tables
         tasks.task tokenizer weight_files""",
     "work": """
-        agreement checks checks.contract checks.device checks.numerics checks.tolerance preparation scoring specimens
-        trainer""",
+        agreement checks checks.contract checks.device checks.numerics checks.report checks.tolerance preparation
+        scoring specimens trainer""",
     "runs": """
         asking bench bench.cells bench.measure bench.plan bench.run bench.suite bench.suite_table bench.table
         bench.workload compare compare.beside compare.comparison compare.curves compare.entries compare.fairness

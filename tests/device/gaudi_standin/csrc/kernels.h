@@ -9,18 +9,15 @@
 #include <ATen/ops/set_cpu_dispatch.h>
 #include <torch/library.h>
 
+#include <functional>
+
 namespace standin {
 
 using Stack = torch::jit::Stack;
 
-// One captured op: its arguments as given, its results, which a replay fills again.
-struct Taken {
-  c10::OperatorHandle op;
-  Stack args, results;
-};
-
+// Captured ops, each as what a replay does: the same on the same arguments, into the results that are there.
 struct Tape {
-  std::vector<Taken> ops;
+  std::vector<std::function<void()>> ops;
 };
 
 inline Tape& tape() {
@@ -120,6 +117,28 @@ inline void check_args(const c10::OperatorHandle& op, at::ArrayRef<c10::IValue> 
   }
 }
 
+inline void refill(const c10::IValue& kept, const c10::IValue& fresh, Lent& lent) {
+  if (kept.isTensor() && kept.toTensor().defined()) {
+    auto into = lent.on_cpu(kept.toTensor());
+    if (into.data_ptr() != fresh.toTensor().data_ptr()) {
+      into.copy_(fresh.toTensor());
+    }
+  } else if (kept.isTensorList()) {
+    for (size_t i = 0; i < kept.toTensorVector().size(); ++i) {
+      refill(kept.toTensorVector()[i], fresh.toTensorVector()[i], lent);
+    }
+  }
+}
+
+inline void run_again(const c10::OperatorHandle& op, Stack args, const Stack& kept) {
+  Lent lent;
+  Stack results;
+  run(op, args, lent, results);
+  for (size_t i = 0; i < results.size(); ++i) {
+    refill(kept[i], results[i], lent);
+  }
+}
+
 inline void fallback(const c10::OperatorHandle& op, Stack* stack) {
   const auto& name = op.schema().name();
   Stack args = torch::jit::pop(*stack, op.schema().arguments().size());
@@ -146,35 +165,17 @@ inline void fallback(const c10::OperatorHandle& op, Stack* stack) {
     }
   }
   if (record().capturing) {
-    tape().ops.push_back({op, args, results});
+    tape().ops.push_back([op, args, results] { run_again(op, args, results); });
   }
   for (auto& value : results) {
     stack->push_back(std::move(value));
   }
 }
 
-inline void refill(const c10::IValue& kept, const c10::IValue& fresh, Lent& lent) {
-  if (kept.isTensor() && kept.toTensor().defined()) {
-    auto into = lent.on_cpu(kept.toTensor());
-    if (into.data_ptr() != fresh.toTensor().data_ptr()) {
-      into.copy_(fresh.toTensor());
-    }
-  } else if (kept.isTensorList()) {
-    for (size_t i = 0; i < kept.toTensorVector().size(); ++i) {
-      refill(kept.toTensorVector()[i], fresh.toTensorVector()[i], lent);
-    }
-  }
-}
-
 inline void replay(const Tape& tape) {
   at::NoGradGuard no_grad;
-  for (const auto& taken : tape.ops) {
-    Lent lent;
-    Stack args = taken.args, results;
-    run(taken.op, args, lent, results);
-    for (size_t i = 0; i < results.size(); ++i) {
-      refill(taken.results[i], results[i], lent);
-    }
+  for (const auto& again : tape.ops) {
+    again();
   }
 }
 
@@ -205,11 +206,15 @@ inline void copy_boxed(const c10::OperatorHandle& op, Stack* stack) {
   } else {
     tell("upload", "copy_to_hpu", {shape_of(from)}, 0);
   }
-  {
+  auto copy = [into, from] {
     Lent lent;
     auto to_cpu = [&](const at::Tensor& t) { return on_device(t) ? lent.on_cpu(t) : t; };
     at::AutoDispatchBelowADInplaceOrView below;
     to_cpu(into).copy_(to_cpu(from));
+  };
+  copy();
+  if (record().capturing) {
+    tape().ops.push_back(copy);
   }
   if (on_device(into)) {
     narrow(into);
