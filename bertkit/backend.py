@@ -163,7 +163,8 @@ class Engine(Protocol):
         Raises UserError where the device found meanwhile that it cannot go on, as after many overflows."""
 
     def describe(self) -> Mapping[str, str]:
-        """What was chosen and why: device, kernels, dtypes, threads. For the log and the record."""
+        """What was chosen and why: device, kernels, dtypes, threads. For the log and the record. `epsilon` says where
+        it is added, where that is not `OptimizerSpec`'s."""
 
     def peak(self) -> Peak:
         """This device's dense rate at the job's precision."""

@@ -116,6 +116,12 @@ def of_case(job: Job, source: Source | None, start: str | None, known: Mapping[s
     return _whole(model(job, source, start) | {"time_basis": TIME_BASIS} | dict(known))
 
 
+def as_computed(fairness: Mapping[str, Any], engine: Mapping[str, str]) -> dict[str, Any]:
+    """With what the engine says of itself (`Engine.describe`) where it was asked to compute otherwise."""
+    told = engine.get("epsilon")
+    return {**fairness, **({"epsilon_place": told} if told and fairness["epsilon_place"] else {})}
+
+
 def together(digests: Iterable[str]) -> str | None:
     """Several files' SHA-256 as one; a single file's own."""
     found = list(digests)

@@ -26,7 +26,7 @@ from bertkit.pretrained import starting_weights
 from bertkit.recipe import to_flat
 from bertkit.record_files import collection, sealed, write_all
 from bertkit.record_types import Status, blank
-from bertkit.run_fairness import of_case, optimizer
+from bertkit.run_fairness import as_computed, of_case, optimizer
 from bertkit.specimens import HEADS, MODEL, example_batch
 from bertkit.specimens import train as train_specimen
 from bertkit.world import World
@@ -190,7 +190,8 @@ class Bench:
         return {
             "hardware": entry["hardware"] | hardware,
             "method": entry["method"] | {"warmup_updates": measured.warmup},
-            "fairness": entry["fairness"] | ({"updates": measured.steps} if self.plan.kind == "train" else {}),
+            "fairness": as_computed(entry["fairness"], engine.describe())
+            | ({"updates": measured.steps} if self.plan.kind == "train" else {}),
             "updates": measured.steps,
             "case": entry["case"] | {"loss": record.number(measured.loss)},
             "throughput": record.throughput(reading, self.peaks[case.precision], world),

@@ -16,7 +16,7 @@ from bertkit.record_fairness import Fairness, plain_names
 from bertkit.record_files import load
 from bertkit.resolve import resolve
 from bertkit.run import introduce, make_plan, make_sampler
-from bertkit.run_fairness import of_run
+from bertkit.run_fairness import as_computed, of_run
 from bertkit.run_results import unit
 from bertkit.tokenizer import VARIANT, encode, read_vocabulary
 from bertkit.world import World
@@ -138,6 +138,14 @@ def test_a_run_of_schema_1_agrees_with_its_like_of_today(sample_dir: Path) -> No
     assert {name for name, value in old.items() if value is not None and value != new[name]} == set()
     assert {name for name, value in new.items() if value is None} <= {n for n, value in old.items() if value is None}
     assert sum(value is not None for value in old.values()) > 25
+
+
+def test_an_engine_that_adds_epsilon_elsewhere_says_so(plain: dict[str, Any]) -> None:
+    made = as_computed(plain, {"epsilon": "added before the bias is corrected"})
+    assert {name: value for name, value in made.items() if value != plain[name]} == {
+        "epsilon_place": "added before the bias is corrected"
+    }
+    assert as_computed(plain, {"device": "cpu"}) == plain
 
 
 def test_every_field_has_a_plain_name() -> None:
