@@ -190,6 +190,11 @@ class Sensors(Protocol):
         """Seconds that updates waited for the exchange of gradients since some moment, waiting for slower ranks
         included; None where an asynchronous device hides them."""
 
+
+@runtime_checkable
+class Counters(Sensors, Protocol):
+    """What checks ask besides; an engine without it is not held to them."""
+
     def programs(self) -> int | None:
         """Programs compiled for this device since some moment; None where it compiles none or does not tell."""
 

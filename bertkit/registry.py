@@ -23,14 +23,14 @@ class Choice:
 
 def installed() -> dict[str, Backend]:
     """Name -> card of every installed backend, in the order of their names."""
-    return {point.name: _load(point) for point in _points()}
+    return {name: _load(points) for name, points in _points().items()}
 
 
 def find(name: str) -> Backend:
     """The installed backend called `name` or known by that alias. Raises UserError, naming those there are."""
-    for point in _points():  # a name beats another's alias, and loads no other plug-in, which may be broken
-        if point.name == name:
-            return _load(point)
+    points = _points()
+    if name in points:  # it beats another's alias, and loads no other plug-in, which may be broken
+        return _load(points[name])
     cards = installed()
     names = {alias: card for card in cards.values() for alias in (*card.aliases, card.name)}
     if name in names:
@@ -38,11 +38,21 @@ def find(name: str) -> Backend:
     raise UserError(f"there is no backend {name!r} here; installed: {', '.join(cards)}", nearest(name, names))
 
 
-def _points() -> list[EntryPoint]:
-    return sorted(entry_points(group=GROUP), key=lambda point: point.name)
+def _points() -> dict[str, list[EntryPoint]]:
+    """By name, in the order of the names; of one name there may be several, each of another package."""
+    points: dict[str, list[EntryPoint]] = {}
+    for point in sorted(entry_points(group=GROUP), key=lambda point: (point.name, point.value)):
+        points.setdefault(point.name, []).append(point)
+    return points
 
 
-def _load(point: EntryPoint) -> Backend:
+def _load(points: list[EntryPoint]) -> Backend:
+    point = points[0]
+    if any(other.value != point.value for other in points):
+        raise UserError(
+            f"several packages have a backend {point.name!r}: {', '.join(one.value for one in points)}",
+            "uninstall all but one",
+        )
     try:
         card: Backend = point.load()()
     except Exception as error:

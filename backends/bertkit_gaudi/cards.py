@@ -14,7 +14,7 @@ from bertkit_gaudi.generations import Generation, by_product
 
 VENDOR = "0x1da3"  # of its PCI devices
 GET = (
-    "run the vendor's container (vault.habana.ai/gaudi-docker/…/pytorch-installer-…, --runtime=habana), "
+    "run the vendor's container (gaudi-docker, pytorch-installer; docker run --runtime=habana), "
     "or its installer: habanalabs-installer.sh install --type pytorch"
 )
 SECONDS = 5.0  # that hl-smi may take

@@ -72,7 +72,7 @@ def test_looking_at_backends_imports_no_framework(arguments: list[str], tmp_path
     names = [entry["name"] for entry in json.loads(out)]
     assert "cpu" in names
     assert {"torch", "tensorflow", "transformers"}.isdisjoint(seen["loaded"])  # type: ignore[arg-type]
-    assert {"bertkit_torch.engine", "intel_extension_for_pytorch"}.isdisjoint(seen["loaded"])  # type: ignore[arg-type]
+    assert "intel_extension_for_pytorch" not in seen["loaded"]  # type: ignore[operator]
 
 
 def test_comparing_loads_no_framework_and_no_plots_unless_asked(tmp_path: Path) -> None:

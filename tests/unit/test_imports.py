@@ -245,6 +245,8 @@ def test_no_file_outside_the_backends_names_a_vendor() -> None:
 def test_mypy_checks_every_plug_in() -> None:
     listed = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["mypy"]["packages"]
     packages = {
-        path.parent.name for root in ("backends", "launchers") for path in (ROOT / root).glob("bertkit_*/__init__.py")
+        path.parent.name
+        for root in ("backends", "launchers", "examples/*")
+        for path in ROOT.glob(f"{root}/bertkit_*/__init__.py")
     }
     assert packages | {"bertkit"} == set(listed)
