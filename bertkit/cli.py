@@ -19,6 +19,7 @@ from bertkit.commands import (
     check,
     compare,
     config,
+    convert,
     data,
     evaluate,
     launch,
@@ -65,6 +66,7 @@ app.command("predict")(predict.predict)
 app.command("ask")(ask.ask)
 app.command("score")(score.score)
 app.add_typer(bench.app, name="bench")
+app.command("convert")(convert.convert)
 app.command("compare")(compare.compare)
 app.command("migrate", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})(
     migrate.migrate
@@ -92,7 +94,8 @@ def _main(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line. Exit codes: 0 done, 1 failed, 2 wrongly used, 130 and 143 stopped by a signal."""
-    logging.basicConfig(format="warning: %(message)s", level=logging.WARNING)
+    logging.basicConfig(level=logging.WARNING)
+    logging.getLogger().handlers[0].setFormatter(_Plain())
     try:
         words, notes = translate(sys.argv[1:] if arguments is None else arguments)
         for note in notes:
@@ -107,6 +110,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise
         code = fail(_usage(error), 2)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+class _Plain(logging.Formatter):
+    """Warnings say that they are; what the engine reports of its work (`Display` lets it) stands as it is."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        said = super().format(record)
+        return f"warning: {said}" if record.levelno >= logging.WARNING else said
 
 
 def fail(message: str, code: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -21,6 +22,9 @@ from rich.table import Column
 SECONDS_BETWEEN_LINES = 5.0
 
 
+ENGINES = "bertkit.engine"  # the logger of what takes an engine long, as a warm-up does
+
+
 class Display:
     """One for each process; silent where `quiet` (as on every rank but the first)."""
 
@@ -30,6 +34,7 @@ class Display:
         self.quiet = quiet
         self.bars = self.console.is_terminal and not quiet
         self._bar: Progress | None = None
+        logging.getLogger(ENGINES).setLevel(logging.WARNING if quiet else logging.INFO)
 
     def say(self, text: str) -> None:
         """One line that stays."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bertkit.backend import Engine, Job
+from bertkit.backend import Engine, Job, Limits
 from bertkit.display import Display
 from bertkit.errors import UserError
 from bertkit.model_config import ARCHITECTURES
@@ -90,6 +90,7 @@ def load(recipe: Recipe, world: World) -> Loaded:
         layout=recipe.model.layout,
         settings=ready.target.settings,
         exchange=exchange(recipe),
+        limits=Limits(recipe.evaluation.batch_size, recipe.data.seq_length, recipe.evaluation.batch_size),
     )
     return Loaded(ready.task, ready.source, ready.target.choice.backend.engine(job, world), ready.target.precision)
 

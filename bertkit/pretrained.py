@@ -1,4 +1,4 @@
-"""Where a model comes from: one of the six sizes by name, a folder, or a name on the model hub."""
+"""Where a model comes from: one of the six sizes by name, a folder, a checkpoint's file, or a name on the model hub."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from bertkit.disk import sha256_file
 from bertkit.errors import UserError, nearest
 from bertkit.model_config import ARCHITECTURES, Head, ModelConfig, read_config
 from bertkit.parameters import initial
+from bertkit.tf1_weights import tf1_prefix
 from bertkit.tokenizer import Casing, Vocabulary, casing_warning, read_vocabulary
 from bertkit.weight_files import PADDED_TO, Fit, fit_weights, read_weights
 
@@ -25,6 +26,7 @@ class Source:
     config: ModelConfig
     vocabulary: Vocabulary
     warnings: tuple[str, ...] = ()
+    weights: Path | None = None  # a checkpoint's prefix or file in the folder; None: the folder's weights
 
 
 def find_source(name: str, vocab: str = "", casing: Casing = "auto", task_vocab: Path | None = None) -> Source:
@@ -32,7 +34,8 @@ def find_source(name: str, vocab: str = "", casing: Casing = "auto", task_vocab:
 
     Raises UserError where nothing is found or vocabulary and model do not fit together.
     """
-    folder = None if name in ARCHITECTURES else model_folder(name)
+    weights = None if name in ARCHITECTURES else checkpoint_file(name)
+    folder = None if name in ARCHITECTURES else weights.parent if weights else model_folder(name)
     path = Path(vocab) if vocab else (folder / "vocab.txt" if folder else task_vocab)
     if path is None or (not vocab and folder is None and not path.exists()):
         raise UserError(
@@ -44,18 +47,26 @@ def find_source(name: str, vocab: str = "", casing: Casing = "auto", task_vocab:
         config = dataclasses.replace(ARCHITECTURES[name], vocab_size=len(vocabulary.pieces))
     else:
         config = read_config(_config_file(folder))
-        _check_fit(vocabulary, config, folder)
+        check_fit(vocabulary, config, folder)
     warning = casing_warning(vocabulary)
-    return Source(name, folder, config, vocabulary, (warning,) if warning else ())
+    return Source(name, folder, config, vocabulary, (warning,) if warning else (), weights)
 
 
 def starting_weights(source: Source, head: Head, seed: int) -> Fit:
     """The source's weights for this head; for a bare size, random ones that follow from the seed."""
     if source.folder is None:
         return Fit(initial(source.config, head, seed), (), (), ())
-    path, arrays = read_weights(source.folder)
+    path, arrays = read_weights(source.weights or source.folder)
     fit = fit_weights(arrays, source.config, head, seed, str(path))
     return dataclasses.replace(fit, digest=sha256_file(path))
+
+
+def checkpoint_file(name: str) -> Path | None:
+    """The prefix of a TensorFlow 1 checkpoint or the `.pt` file called `name`; None where it is neither."""
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return None
+    return path if path.suffix == ".pt" and path.is_file() else tf1_prefix(path)
 
 
 def model_folder(name: str) -> Path:
@@ -64,7 +75,7 @@ def model_folder(name: str) -> Path:
     if path.is_dir():
         return path
     if path.exists():
-        raise UserError(f"{path} is a file, not a model's folder", "give the folder with config.json")
+        raise UserError(f"{path} is a file, not a model's folder", "give the folder with config.json, or a .pt file")
     if name.count("/") > 1 or name.startswith((".", "/", "~")):
         raise UserError(f"the model folder {name} does not exist", "sizes by name: " + ", ".join(ARCHITECTURES))
     return _from_hub(name)
@@ -94,7 +105,7 @@ def _config_file(folder: Path) -> Path:
     raise UserError(f"{folder}: holds no config.json", "give the folder of a pre-trained BERT")
 
 
-def _check_fit(vocabulary: Vocabulary, config: ModelConfig, folder: Path) -> None:
+def check_fit(vocabulary: Vocabulary, config: ModelConfig, folder: Path) -> None:
     pieces, rows = len(vocabulary.pieces), config.vocab_size
     if not pieces <= rows < pieces + PADDED_TO:
         raise UserError(

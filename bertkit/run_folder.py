@@ -71,6 +71,11 @@ def write_model(
     write_arrays(folder / "model.safetensors", weights, {"format": "pt"})
     write_json(folder / "config.json", to_mapping(config, head, labels))
     write_text(folder / "vocab.txt", "\n".join(vocabulary.pieces) + "\n")
+    write_tokenizer(folder, config, vocabulary)
+
+
+def write_tokenizer(folder: Path, config: ModelConfig, vocabulary: Vocabulary) -> None:
+    """What transformers makes the same tokenizer of."""
     write_text(folder / "tokenizer.json", tokenizer(vocabulary).to_str(pretty=True))
     write_json(
         folder / "tokenizer_config.json",

@@ -1,15 +1,16 @@
 """Pre-trained weights from a folder, fitted to the model that is asked for, with everything odd named.
 
-Legend of names: Hugging Face's, with or without the leading `bert.`; apex's leading `module.`; Google's gamma, beta.
+Names: Hugging Face's, with or without the leading `bert.`, and what others made of them (`bertkit.weight_names`).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,11 +19,13 @@ from bertkit.disk import read_arrays
 from bertkit.errors import UserError
 from bertkit.model_config import Head, ModelConfig
 from bertkit.parameters import initial_value, shapes
+from bertkit.tf1_weights import read_tf1, tf1_prefix
+from bertkit.weight_names import HEADS, ours
 
 BY_VOCABULARY = ("bert.embeddings.word_embeddings.weight", "cls.predictions.bias")
 PADDED_TO = 8  # some published checkpoints pad the vocabulary's rows up to a multiple of this
 READERS = "bertkit.weight_readers"  # entry points: file ending -> function(Path) -> Arrays
-HEADS = ("classifier.", "qa_outputs.", "cls.")
+HF_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
 NOT_PARAMETERS = (
     "bert.embeddings.position_ids",
     "cls.predictions.decoder.weight",
@@ -41,22 +44,34 @@ class Fit:
     digest: str | None = None  # SHA-256 of the weight file; None: a random start
 
 
-def read_weights(folder: Path) -> tuple[Path, Arrays]:
-    """The weight file of a model folder and its tensors under Hugging Face's names.
+def read_weights(place: Path) -> tuple[Path, Arrays]:
+    """The weight file of a model and its tensors under Hugging Face's names.
 
-    Looks for model.safetensors, its sharded index, then pytorch_model.bin. Raises UserError where there is none.
+    `place`: a folder (model.safetensors, its sharded index, pytorch_model.bin, else the one TensorFlow 1 checkpoint in
+    it), the prefix of such a checkpoint, or a `.pt` file. Raises UserError where there is none.
     """
-    whole, index, pickled = (
-        folder / name for name in ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
-    )
+    path, arrays = read_raw(place)
+    return path, normalise(arrays)
+
+
+def read_raw(place: Path) -> tuple[Path, Arrays]:
+    """As `read_weights`, with names and dtypes as they are stored, save that TensorFlow's names are already ours."""
+    if place.is_file():
+        return place, _read_by_plug_in(place)
+    whole, index, pickled = (place / name for name in HF_FILES)
     if whole.exists():
-        return whole, normalise(read_arrays(whole)[0])
+        return whole, read_arrays(whole)[0]
     if index.exists():
-        return index, normalise(_sharded(index))
+        return index, _sharded(index)
     if pickled.exists():
-        return pickled, normalise(_read_by_plug_in(pickled))
+        return pickled, _read_by_plug_in(pickled)
+    prefix = tf1_prefix(place)
+    if prefix is not None:
+        found = read_tf1(prefix)
+        arrays = {name: np.array(array, order="C") for name, array in (found.weights | found.unknown).items()}
+        return prefix.with_name(prefix.name + ".index"), arrays
     raise UserError(
-        f"{folder}: holds no model.safetensors and no pytorch_model.bin",
+        f"{place}: holds no model.safetensors, no pytorch_model.bin and no TensorFlow 1 checkpoint",
         "give the folder of a pre-trained BERT",
     )
 
@@ -65,10 +80,7 @@ def normalise(arrays: Mapping[str, np.ndarray]) -> Arrays:
     """Arrays under the names of `bertkit.parameters`, float32, without what is no parameter."""
     named: Arrays = {}
     for name, array in arrays.items():
-        new = name.removeprefix("module.")
-        new = new.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
-        if not new.startswith(("bert.", *HEADS)) and new.startswith(("embeddings.", "encoder.", "pooler.")):
-            new = f"bert.{new}"
+        new = ours(name)
         if new not in NOT_PARAMETERS:
             named[new] = np.asarray(array, np.float32) if array.dtype.kind == "f" else array
     return named
@@ -126,14 +138,17 @@ def _sharded(index: Path) -> Arrays:
 
 
 def _read_by_plug_in(path: Path) -> Arrays:
+    arrays: Arrays = plug_in(READERS, path)(path)
+    return arrays
+
+
+def plug_in(group: str, path: Path) -> Callable[..., Any]:
+    """The function that an installed plug-in has for files with this ending. Raises UserError where there is none."""
     ending = path.suffix.removeprefix(".")
-    for point in entry_points(group=READERS, name=ending):
+    for point in entry_points(group=group, name=ending):
         try:
-            reader = point.load()
+            function: Callable[..., Any] = point.load()
         except ImportError as error:
-            raise UserError(
-                f"{path}: reading .{ending} files needs {error.name}", f"pip install {error.name}"
-            ) from None
-        arrays: Arrays = reader(path)
-        return arrays
+            raise UserError(f"{path}: .{ending} needs {error.name}", f"pip install {error.name}") from None
+        return function
     raise UserError(f"{path}: no installed plug-in reads .{ending} files", "convert it to safetensors")

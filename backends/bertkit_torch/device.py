@@ -22,7 +22,7 @@ from bertkit_torch.seen import Attention
 from bertkit_torch.weights import ComputeWeights
 
 PEAK_SECONDS = 0.5  # spent on measuring the dense rate at the end of a run
-PEAK_SIZE = 2048  # rows and columns of the matrices
+PEAK_SIZE = 2048  # rows and columns of the matrices, at first
 
 
 class Device:
@@ -109,8 +109,21 @@ class Device:
         return None
 
     def peak(self, precision: Precision, device: torch.device) -> Peak:
-        """The dense rate: the best of repeated products of square matrices (2048: 17.2 GFLOP each), measured now."""
-        dtype, size = self.peak_dtype(precision), self.peak_size
+        """The dense rate: the best of repeated products of square matrices (2048: 17.2 GFLOP each), measured now.
+
+        The matrices grow up to `peak_size` where a product takes under a millisecond.
+        """
+        dtype, size = self.peak_dtype(precision), PEAK_SIZE
+        best = self._best_product(size, dtype, device)
+        while size < self.peak_size and best < 1e-3:
+            size *= 2
+            best = self._best_product(size, dtype, device)
+        name = "tf32" if precision == "tf32" else str(dtype).removeprefix("torch.")
+        how = f"measured: best {name} product of {size} x {size} matrices in {PEAK_SECONDS} s"
+        return Peak(2 * size**3 / best, how)
+
+    def _best_product(self, size: int, dtype: torch.dtype, device: torch.device) -> float:
+        """Seconds of one product."""
         a, b = (torch.ones(size, size, dtype=dtype, device=device) for _ in range(2))
         best = float("inf")
         until = time.perf_counter() + PEAK_SECONDS
@@ -119,10 +132,7 @@ class Device:
             torch.matmul(a, b)
             self.synchronize()
             best = min(best, time.perf_counter() - start)
-        name = "tf32" if precision == "tf32" else str(dtype).removeprefix("torch.")
-        return Peak(
-            2 * size**3 / best, f"measured: best {name} product of {size} x {size} matrices in {PEAK_SECONDS} s"
-        )
+        return best
 
     def programs(self) -> int | None:
         """Programs compiled for this chip in this process; None where it compiles none or does not tell."""

@@ -33,8 +33,9 @@ from bertkit_torch.staged import Host, Program, Staged, views
 from bertkit_torch.weights import ComputeWeights
 
 Tensors = Mapping[str, Tensor]
+PATIENCE = 2.0  # seconds after which work is reported
 UNPLANNED = 16  # sizes that are expected where a job does not say its limits
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("bertkit.engine")
 
 
 class StaticPasses:
@@ -196,8 +197,12 @@ class StaticPasses:
         plan = self.training if training else self.answering
         if plan is None:
             return False
-        start = time.perf_counter()
-        for made in self._empty(plan, training):
+        what = f"warm-up: {len(plan)} sizes for {'training' if training else 'answers'}"
+        start = said = time.perf_counter()
+        for number, made in enumerate(self._empty(plan, training)):
+            if time.perf_counter() - said > PATIENCE:
+                said = time.perf_counter()
+                logger.info("%s, %d done after %.0f s", what, number, said - start)
             staged = Staged({}, made, Host.of(made, self.device.pin))
             if training:
                 program = self._program(staged, scaler)
@@ -208,8 +213,8 @@ class StaticPasses:
             self.device.step_boundary()
             self.met.add((training, made.sizes))
         self.device.synchronize()
-        what = "training" if training else "answers"
-        logger.info("warm-up: %d sizes for %s in %.1f s", len(plan), what, time.perf_counter() - start)
+        if time.perf_counter() - start > PATIENCE:
+            logger.info("%s in %.1f s", what, time.perf_counter() - start)
         return True
 
     def _empty(self, plan: Shapes, training: bool) -> Iterator[Static]:

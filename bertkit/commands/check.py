@@ -33,11 +33,9 @@ def check(
 
       bertkit check cpu
 
-      bertkit check gaudi --set device.mode=lazy --set device.graphs=true
+      bertkit check cpu -o report.json
 
-      bertkit check cuda -o cuda-h100.json
-
-      bertkit check cpu --only resume --only dropout
+      bertkit check cpu --only resume --only dropout --set device.threads=1
     """
     from bertkit.checks import run_checks
     from bertkit.checks.report import chosen, configured, count, make_report

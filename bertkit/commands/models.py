@@ -42,4 +42,4 @@ def models(json: Json = False) -> None:
             f"{row['name']:<8}{row['layers']:>6}{row['hidden']:>8}{row['heads']:>7}"
             f"{row['parameters'] / 1e6:>16.1f}{row['gflop_forward_128']:>12.2f}"
         )
-    print("-m also takes a folder with config.json and model.safetensors, or a name on the model hub")
+    print("-m also takes a folder with config.json and model.safetensors, a *.ckpt or .pt checkpoint, or a hub name")

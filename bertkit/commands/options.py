@@ -20,7 +20,12 @@ Dtype = Annotated[
 ]
 Model = Annotated[
     str | None,
-    typer.Option("-m", "--model", help="A size (tiny … large), a model's folder, or a hub name.", show_default=False),
+    typer.Option(
+        "-m",
+        "--model",
+        help="A size (tiny … large), a model's folder or file, or a hub name.",
+        show_default=False,
+    ),
 ]
 TaskName = Annotated[str | None, typer.Option("-t", "--task", help="What to learn.", show_default=False)]
 DataDir = Annotated[str | None, typer.Option("--data-dir", help="Folder with the tasks' folders.", show_default=False)]

@@ -176,7 +176,6 @@ def _inference(ours: Mapping[str, str], model: Mapping[str, str], precision: str
     draft.options |= {"-t": "squad", "--data-dir": where, "-b": _batch(ours, 32), "-s": "384", "-d": precision}
     draft.sets["model.vocab"] = f"{where}/vocab.txt"
     draft.do(f"copy bert_config.json from {where} into {run}: the configuration is read from the model's folder")
-    draft.do(f"the checkpoint in {run} is TensorFlow's: put model.safetensors of the same model beside it")
     if "accuracy_only" in ours:
         draft.command = ("evaluate", run)
     else:

@@ -9,7 +9,7 @@ from typing import Literal
 
 NoteKind = Literal["lost", "differs", "do", "not yet"]
 PLAIN = re.compile(r"[\w$@%+=:,./{}~-]+")  # words that a shell leaves alone; $VAR is to be filled in by it
-TENSORFLOW = re.compile(r"\.ckpt(-\d+)?$")
+CHECKPOINT = re.compile(r"\.(pt|ckpt(-\d+)?)$")  # files and prefixes that -m takes
 PLACEHOLDER = re.compile(r"<[^<>]*>")
 
 
@@ -114,30 +114,24 @@ class Draft:
 
 
 def set_model(draft: Draft, checkpoint: str, vocab: str = "", config: str = "") -> None:
-    """-m for a checkpoint of theirs, which is a file; ours is a folder with its configuration and vocabulary."""
-    folder = model_folder(draft, checkpoint)
-    draft.options["-m"] = folder
+    """-m for a checkpoint of theirs; its configuration is read from beside it."""
+    model = model_name(draft, checkpoint, told=bool(config))
+    draft.options["-m"] = model
+    folder = _folder(checkpoint) if CHECKPOINT.search(checkpoint) else model
     if vocab and _folder(vocab) != folder:
         draft.sets["model.vocab"] = vocab
-    if config and _folder(config) != folder and TENSORFLOW.search(checkpoint):
-        draft.do(f"copy {config} into {folder}: the configuration is read from the model's folder")
+    if config and _folder(config) != folder and CHECKPOINT.search(checkpoint):
+        name = "bert_config.json"
+        draft.do(f"copy {config} to {folder}/{name}: the configuration is read from beside the checkpoint")
 
 
-def model_folder(draft: Draft, checkpoint: str) -> str:
-    """The folder to give for a checkpoint of theirs; what is to be done by hand is noted."""
-    folder, _, name = checkpoint.rpartition("/")
-    if TENSORFLOW.search(name):
-        draft.do(
-            f"{checkpoint} is TensorFlow's: put model.safetensors or pytorch_model.bin of the same model into"
-            f" {folder or '.'}, or name it by the hub's name, as -m bert-large-uncased"
-        )
-        return folder or "."
-    if name.endswith((".pt", ".bin")):
-        made = checkpoint.rpartition(".")[0]
-        draft.do(
-            f"make the folder {made}: {checkpoint} as pytorch_model.bin, its configuration as config.json, vocab.txt"
-        )
-        return made
+def model_name(draft: Draft, checkpoint: str, told: bool = False) -> str:
+    """What -m or a command takes for a checkpoint of theirs. `told`: the old command names the configuration."""
+    if checkpoint.endswith(".bin"):
+        draft.do(f"give {checkpoint} the name pytorch_model.bin, in a folder with its config.json and vocab.txt")
+        return _folder(checkpoint)
+    if checkpoint.endswith(".pt") and not told:
+        draft.do(f"put bert_config.json and vocab.txt of the model beside {checkpoint}")
     return checkpoint
 
 

@@ -29,7 +29,7 @@ QUICK = ("--set", "data.eval_rows=16", "--set", "evaluation.batch_size=16", "--s
 def mistakes(env: dict[str, str], folder: Path) -> dict[str, dict[str, str]]:
     out = folder / "mistakes.json"
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", str(SCRIPT), str(out)], env=env, capture_output=True, text=True, timeout=400
+        [sys.executable, "-W", "ignore", str(SCRIPT), str(out)], env=env, capture_output=True, text=True, timeout=900
     )
     assert done.returncode == 0, done.stderr[-4000:]
     found: dict[str, dict[str, str]] = json.loads(out.read_text())
@@ -62,7 +62,7 @@ def test_the_contract(
 ) -> None:
     sets = [word for setting in settings for word in ("--set", setting)]
     names = [word for name in only for word in ("--only", name)]
-    done = bertkit("check", "gaudi", *sets, *names, "--json", **gaudi_env(lazy))
+    done = bertkit("check", "gaudi", *sets, *names, "--json", timeout=600, **gaudi_env(lazy))
     report = json.loads(done.stdout)
     assert done.returncode == 0, done.stderr
     assert report["passed"] == (len(only) or 16), done.stderr

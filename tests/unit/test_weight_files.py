@@ -166,7 +166,7 @@ def test_a_missing_shard_is_named(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_weights_says_what_it_looked_for(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"no model\.safetensors and no pytorch_model\.bin"):
+    with pytest.raises(UserError, match=r"no model\.safetensors, no pytorch_model\.bin and no TensorFlow 1"):
         read_weights(tmp_path)
 
 

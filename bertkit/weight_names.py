@@ -1,0 +1,89 @@
+"""One parameter's name in every system: ours are Hugging Face's; the others stand in weight_names.toml."""
+
+from __future__ import annotations
+
+import functools
+import re
+import tomllib
+from collections.abc import Mapping
+from importlib.resources import files
+from typing import Any
+
+HEADS = ("classifier.", "qa_outputs.", "cls.")
+LAYER = re.compile(r"(?<=layer[._])\d+")
+
+
+@functools.cache
+def _names() -> Mapping[str, Any]:
+    return tomllib.loads(files("bertkit").joinpath("weight_names.toml").read_text(encoding="utf-8"))
+
+
+@functools.cache
+def _from_tf1() -> Mapping[str, str]:
+    return {theirs: ours for ours, theirs in _names()["tf1"].items()}
+
+
+def dialects() -> tuple[str, ...]:
+    """The `.pt` dialects by name."""
+    return tuple(_names()["pt"])
+
+
+def ours(name: str) -> str:
+    """The name of a state dict's tensor as `bertkit.parameters` has it; as it is where it is none of ours."""
+    made = name.removeprefix("module.")
+    for theirs, part in _names()["parts"].items():
+        made = made.replace(theirs, part)
+    if not made.startswith(("bert.", *HEADS)) and made.startswith(("embeddings.", "encoder.", "pooler.")):
+        made = f"bert.{made}"
+    return made
+
+
+def in_dialect(name: str, dialect: str) -> str:
+    """Our name as a `.pt` of `dialect` has it."""
+    for part, theirs in _names()["pt"][dialect].items():
+        name = name.replace(part, theirs)
+    return name
+
+
+def to_tf1(name: str) -> str | None:
+    """Our name as google-research/bert has it; None where it has none."""
+    return _translated(name, _names()["tf1"])
+
+
+def from_tf1(name: str) -> str | None:
+    """The name of a TensorFlow 1 variable in ours; None where it is no parameter of a BERT."""
+    return _translated(name, _from_tf1())
+
+
+def transposed(tf1_name: str) -> bool:
+    """Whether TensorFlow keeps the matrix the other way round."""
+    return tf1_name.endswith("/kernel")
+
+
+def tf1_state(name: str) -> tuple[str, str] | None:
+    """What of a training's state a TensorFlow 1 variable is; None where it is none.
+
+    (`first` or `second`, the variable) for a moment, (`step`, "") for the number of updates, (`other`, "").
+    """
+    state = _names()["tf1_state"]
+    variable, _, slot = name.rpartition("/")
+    for kind in ("first", "second"):
+        if variable and slot in state[kind]:
+            return kind, variable
+    if name == state["step"]:
+        return "step", ""
+    return ("other", "") if slot in state["others"] else None
+
+
+def tf1_slot(variable: str, kind: str) -> str:
+    """Where a TensorFlow 1 checkpoint keeps a variable's moment; `kind` as `tf1_state` has it."""
+    state = _names()["tf1_state"]
+    return str(state["step"]) if kind == "step" else f"{variable}/{state[kind][0]}"
+
+
+def _translated(name: str, table: Mapping[str, str]) -> str | None:
+    number = LAYER.search(name)
+    found = table.get(LAYER.sub("{n}", name))
+    if found and "{n}" in found:
+        return found.replace("{n}", number[0]) if number else None
+    return found

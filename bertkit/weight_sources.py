@@ -1,0 +1,139 @@
+"""A checkpoint of any system as one thing: weights by our names, a training's moments, configuration, vocabulary.
+
+tf1: PREFIX.index and its data shards. hf: a folder with model.safetensors or pytorch_model.bin; a run's folder is one.
+pt: what a training script saved. run: a checkpoint of a run, step-….safetensors.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from bertkit.backend import Arrays
+from bertkit.disk import read_arrays
+from bertkit.errors import UserError
+from bertkit.state_files import read_state, untied
+from bertkit.tf1_weights import FIRST, SECOND, STEP, read_tf1, tf1_prefix
+from bertkit.weight_files import HF_FILES, read_raw
+
+Kind = Literal["tf1", "hf", "pt", "run"]
+MOMENTS_FILE = "moments.safetensors"  # beside a folder's model, under the names of the engines' checkpoints
+IN_RUN = "model."  # before a parameter's name in a run's checkpoint
+CONFIGS: Mapping[Kind, tuple[str, ...]] = {
+    "tf1": ("bert_config.json", "config.json"),
+    "pt": ("bert_config.json", "config.json"),
+    "hf": ("config.json", "bert_config.json"),
+    "run": ("config.json",),
+}
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a checkpoint holds."""
+
+    kind: Kind
+    path: Path  # the file or prefix that was read
+    weights: Arrays  # dtypes as stored
+    moments: Arrays = field(default_factory=dict)  # FIRST and SECOND before the names, and STEP
+    unknown: Arrays = field(default_factory=dict)  # by their own names: no parameter of a BERT
+    notes: tuple[str, ...] = ()  # what was left out or chosen
+    config: Path | None = None
+    vocabulary: Path | None = None
+
+
+def read_contents(source: Path, moments: bool = False, config: str = "", vocab: str = "") -> Contents:
+    """What SRC holds; `config` and `vocab` take the place of its own files.
+
+    Raises UserError, in one line with the file, for what is missing or damaged.
+    """
+    kind, path = find_kind(source)
+    folder = {"hf": path, "run": path.parent.parent}.get(kind, path.parent)
+    own = next((folder / name for name in CONFIGS[kind] if (folder / name).exists()), None)
+    words = folder / "vocab.txt"
+    files = (Path(config) if config else own, Path(vocab) if vocab else words if words.exists() else None)
+    if kind == "tf1":
+        read = read_tf1(path, moments)
+        notes = [f"left out: {_many(read.left_out)}"] if read.left_out else []
+        return Contents(kind, path, read.weights, read.moments, read.unknown, tuple(notes), *files)
+    if kind == "pt":
+        state = read_state(path, moments)
+        return Contents(kind, path, state.weights, state.moments, {}, state.notes, *files)
+    if kind == "run":
+        return Contents(
+            kind, path, *_read_run(path, moments), {}, () if moments else ("left out: the moments",), *files
+        )
+    file, arrays = read_raw(path)
+    beside = path / MOMENTS_FILE
+    state_of = read_arrays(beside)[0] if moments and beside.exists() else {}
+    notes = [f"left out: {MOMENTS_FILE}"] if beside.exists() and not moments else []
+    return Contents(kind, file, untied(arrays, str(file)), state_of, {}, tuple(notes), *files)
+
+
+def find_kind(source: Path) -> tuple[Kind, Path]:
+    """What SRC is, and the file, folder or prefix to read. Raises UserError where it is nothing that is known."""
+    if source.is_dir():
+        return _in_folder(source)
+    prefix = tf1_prefix(source)
+    if prefix is not None:
+        return "tf1", prefix
+    if not source.exists():
+        raise UserError(f"{source}: is no folder and no file, and there is no {source}.index", "check the path")
+    if source.suffix in (".pt", ".bin", ".pth"):
+        return "pt", source
+    if source.suffix == ".safetensors" and source.name.startswith("step-"):
+        return "run", source
+    raise UserError(f"{source}: is no checkpoint that is known", "give PREFIX of PREFIX.index, a .pt file or a folder")
+
+
+def _in_folder(folder: Path) -> tuple[Kind, Path]:
+    if any((folder / name).exists() for name in HF_FILES):
+        return "hf", folder
+    prefix = tf1_prefix(folder)
+    if prefix is not None:
+        return "tf1", prefix
+    states = sorted(folder.glob("*.pt"))
+    if len(states) == 1:
+        return "pt", states[0]
+    if states:
+        raise UserError(f"{folder}: holds {len(states)} .pt files", f"name one, as {states[-1]}")
+    raise UserError(
+        f"{folder}: holds no checkpoint that is known",
+        "known are *.index (TensorFlow 1), model.safetensors, pytorch_model.bin and *.pt",
+    )
+
+
+def _read_run(path: Path, moments: bool) -> tuple[Arrays, Arrays]:
+    """A run's checkpoint: its parameters and, if wanted, its moments."""
+    arrays, _ = read_arrays(path)
+    weights = {name.removeprefix(IN_RUN): array for name, array in arrays.items() if name.startswith(IN_RUN)}
+    if not weights:
+        raise UserError(f"{path}: holds no parameters of a run", "give a checkpoint that `bertkit train` wrote")
+    state = {name: array for name, array in arrays.items() if name.startswith((FIRST, SECOND)) or name == STEP}
+    return weights, state if moments else {}
+
+
+def _many(names: tuple[str, ...]) -> str:
+    """The names, or the first few and how many more."""
+    shown = ", ".join(names[:3])
+    return f"{shown} and {len(names) - 3} more variables of a training" if len(names) > 4 else ", ".join(names)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A configuration's keys as they stand there."""
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read as JSON: {error}", "give a BERT's config with --config") from None
+    if not isinstance(raw, dict):
+        raise UserError(f"{path}: holds no JSON object", "give a BERT's config with --config")
+    return raw
+
+
+def count(arrays: Mapping[str, np.ndarray]) -> int:
+    """Numbers in all arrays."""
+    return sum(array.size for array in arrays.values())
