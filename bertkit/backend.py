@@ -163,7 +163,8 @@ class Engine(Protocol):
         Raises UserError where the device found meanwhile that it cannot go on, as after many overflows."""
 
     def describe(self) -> Mapping[str, str]:
-        """What was chosen and why: device, kernels, dtypes, threads. For the log and the record."""
+        """What was chosen and why: device, kernels, dtypes, threads. For the log and the record. `epsilon` says where
+        it is added, where that is not `OptimizerSpec`'s."""
 
     def peak(self) -> Peak:
         """This device's dense rate at the job's precision."""
@@ -188,6 +189,11 @@ class Sensors(Protocol):
     def communication(self) -> float | None:
         """Seconds that updates waited for the exchange of gradients since some moment, waiting for slower ranks
         included; None where an asynchronous device hides them."""
+
+
+@runtime_checkable
+class Counters(Sensors, Protocol):
+    """What checks ask besides; an engine without it is not held to them."""
 
     def programs(self) -> int | None:
         """Programs compiled for this device since some moment; None where it compiles none or does not tell."""

@@ -46,6 +46,7 @@ class Fairness:
     partial_batches: Text | None = Field(description="what happens to the last, smaller batch of an epoch")
     updates: Whole | None = Field(description="number of optimizer updates")
     optimizer: Text | None = Field(description="optimizer")
+    trust_ratio: Text | None = Field(description="trust ratio: whose steps LAMB scales by it")
     learning_rate: Number | None = Field(description="peak learning rate, scaling applied")
     schedule: Text | None = Field(description="learning-rate schedule")
     schedule_warmup_updates: Whole | None = Field(description="updates in which the learning rate warms up")

@@ -37,6 +37,7 @@ from bertkit.record_upgrade import upgraded
 
 NAME = "record.json"
 LOSSES = "losses.json"
+INDEX = "suite.json"  # of a folder with a record for each cell of a suite
 MOST_LOSSES = 1_000  # in the record itself; more stand in a file beside it
 
 

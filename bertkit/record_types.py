@@ -40,6 +40,7 @@ from bertkit.record_parts import (
 SCHEMA = 2
 Scalar = Text | Whole | Number | Flag | None
 Kind = Literal["train", "bench", "published"]
+Status = Literal["measured", "does not fit", "timed out", "failed"]
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -49,8 +50,8 @@ class Run:
     schema: Literal[2]
     kind: Kind
     sha256: Sha | None = Field(description="of the record without this key, in canonical JSON")
-    status: Literal["measured", "failed"]
-    reason: Text | None = Field(description="why it failed")
+    status: Status
+    reason: Text | None = Field(description="of another status than measured")
     command: Text | None
     started: Text | None = Field(description="UTC, ISO 8601")
     git: Git | None

@@ -73,6 +73,12 @@ def _fairness(old: Mapping[str, Any], task: str, batch: int, parts: list[dict[st
     found = {name: config.get(key) for name, key in settings.items()}
     if config.get("ranks.learning_rate_scaling", "none") == "none":
         found["learning_rate"] = config["optimizer.learning_rate"]
+    if not task.startswith("squad"):
+        found["document_stride"] = None  # schema 1 kept settings that did not apply, too
+    if found["schedule"] != "polynomial":
+        found["schedule_power"] = None
+    if found["schedule"] == "constant":
+        found["schedule_end_rate"] = None
     return found | {
         "measures": "train",
         "task": task,

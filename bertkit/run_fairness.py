@@ -20,7 +20,8 @@ from bertkit.tokenizer import VARIANT
 from bertkit.world import World
 
 # The engines' contract (`bertkit check`), in words; a backend that does otherwise does not pass it.
-OPTIMIZER = "AdamW, decoupled decay, in fp32 masters"
+OPTIMIZERS = {"adamw": "AdamW, decoupled decay, in fp32 masters", "lamb": "LAMB, decoupled decay, in fp32 masters"}
+TRUST_RATIOS = {"decayed": "tensors with weight decay", "all": "all tensors"}
 EPSILON_PLACE = "added to the root of the second moment"
 DECAY_LEAVES_OUT = "biases and LayerNorm"
 CLIP_ORDER = "one global norm, after accumulation and the sum over ranks, before the moments"
@@ -88,7 +89,8 @@ def optimizer(recipe: Recipe, job: Job, world: World, updates: int, rate: float)
     return {
         "partial_batches": PARTIAL_BATCHES,
         "updates": updates,
-        "optimizer": OPTIMIZER,
+        "optimizer": OPTIMIZERS[spec.algorithm],
+        "trust_ratio": TRUST_RATIOS[spec.trust_ratio] if spec.algorithm == "lamb" else "none",
         "learning_rate": rate,
         "schedule": course.name,
         "schedule_warmup_updates": warming_updates(recipe, updates),
@@ -112,6 +114,12 @@ def optimizer(recipe: Recipe, job: Job, world: World, updates: int, rate: float)
 def of_case(job: Job, source: Source | None, start: str | None, known: Mapping[str, Any]) -> Fairness:
     """Of one cell of a measurement; `known` overrides."""
     return _whole(model(job, source, start) | {"time_basis": TIME_BASIS} | dict(known))
+
+
+def as_computed(fairness: Mapping[str, Any], engine: Mapping[str, str]) -> dict[str, Any]:
+    """With what the engine says of itself (`Engine.describe`) where it was asked to compute otherwise."""
+    told = engine.get("epsilon")
+    return {**fairness, **({"epsilon_place": told} if told and fairness["epsilon_place"] else {})}
 
 
 def together(digests: Iterable[str]) -> str | None:

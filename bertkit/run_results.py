@@ -22,7 +22,7 @@ from bertkit.preparation import Prepared, answer_rules
 from bertkit.record_files import NAME, load, write
 from bertkit.record_types import blank
 from bertkit.resolve import Resolved
-from bertkit.run_fairness import of_run
+from bertkit.run_fairness import as_computed, of_run
 from bertkit.run_folder import write_model
 from bertkit.sampler import Sampler
 from bertkit.tasks.task import Answered, Part
@@ -91,7 +91,7 @@ def make_record(results: Results) -> dict[str, Any]:
         "precision": {"name": ready.precision, "reason": ready.precision_reason},
         "model": _model(results),
         "data": _data(results),
-        "fairness": dataclasses.asdict(fairness),
+        "fairness": as_computed(dataclasses.asdict(fairness), environment["hardware"]["engine"]),
         "method": {
             "warmup_rule": WARMUP_RULE,
             "warmup_updates": results.meter.warmup if reading.updates else None,

@@ -146,3 +146,5 @@ class GaudiDevice(Accelerator):
             "optimizer": fused if self._takes_fused(spec) else "torch's multi-tensor operators",
             "environment": describe(os.environ, self.ours),
         }
+        if self._takes_fused(spec) and spec.algorithm == "adamw" and not is_exact(spec):
+            self.notes["epsilon"] = "added before the bias is corrected"

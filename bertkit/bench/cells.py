@@ -9,25 +9,27 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any, Literal
+from typing import Any
 
-from bertkit.bench.run import OUT_OF_MEMORY
+from bertkit import record
+from bertkit.bench.run import DOES_NOT_FIT, OUT_OF_MEMORY
 from bertkit.bench.suite import Cell
-from bertkit.disk import write_json
+from bertkit.disk import write_json, write_text
 from bertkit.errors import UserError
 from bertkit.process_tree import die_with_parent
+from bertkit.record_files import INDEX, load, load_all, write
+from bertkit.record_types import Status, blank
+from bertkit.world import World
 
-Status = Literal["measured", "does not fit", "timed out", "failed"]
-SCHEMA = 1
-INDEX = "suite.json"
+SCHEMA = 1  # of the index
 GRACE_S = 5.0  # to end after SIGTERM, before SIGKILL
 KEPT_LINES = 20  # of what a failed cell said
 AGAIN = ("failed",)  # what a later call tries once more: it may have been the machine's fault
@@ -58,7 +60,7 @@ class Outcome:
     cell: Cell
     status: Status
     reason: str = ""  # of another status than measured
-    case: Mapping[str, Any] | None = None  # its line of bench's record
+    record: Mapping[str, Any] | None = None  # as it stands in the cell's file
 
 
 def command(cell: Cell, how: How, record: Path) -> list[str]:
@@ -90,8 +92,11 @@ def read_outcome(folder: Path, cell: Cell) -> Outcome | None:
     path = folder / f"{cell.name}.json"
     if not path.exists():
         return None
-    made = _read(path)
-    outcome = Outcome(cell, made["status"], made.get("reason", ""), next(iter(made.get("cases") or []), None))
+    try:
+        made = load(path).mapping
+    except UserError as error:
+        raise UserError(error.cause, "remove it; its cell is then measured again") from None
+    outcome = Outcome(cell, made["status"], made["reason"] or "", made)
     return None if outcome.status in AGAIN else outcome
 
 
@@ -99,34 +104,49 @@ def measure(folder: Path, cell: Cell, how: How) -> Outcome:
     """Run the cell's process, keep its record, say how it ended. The record is there when this is over."""
     part = folder / f".{cell.name}.part.json"
     part.unlink(missing_ok=True)
-    start = time.monotonic()
-    code, said = _run(command(cell, how, part), how.timeout)
-    record = _read(part) if part.exists() else {}
-    case = next(iter(record.get("cases") or []), None)
-    status, reason = judge(code, said, case, how.timeout)
-    took = round(time.monotonic() - start, 3)
-    extra: dict[str, Any] = {"status": status, "reason": reason, "exit_code": code, "took_seconds": took}
+    log = folder / f"{cell.name}.log"
+    log.unlink(missing_ok=True)
+    words = command(cell, how, part)
+    code, said = _run(words, how.timeout)
+    found = load_all(part) if part.exists() else []
+    left = found[0].mapping if found else None
+    status, reason = judge(code, said, left, how.timeout)
     if status != "measured":
-        extra["said"] = said.splitlines()[-KEPT_LINES:]
-    whole = {"schema": SCHEMA, "kind": f"bench-{cell.kind}", **record, "cell": cell.name, **extra}
-    write_json(folder / f"{cell.name}.json", whole)
+        write_text(log, "\n".join(said.splitlines()[-KEPT_LINES:]) + "\n")
+    ended = {"status": status, "reason": reason or None}
+    made = write(folder / f"{cell.name}.json", {**(left or _bare(cell, how, words)), **ended})
     part.unlink(missing_ok=True)
-    return Outcome(cell, status, reason, case)
+    return Outcome(cell, status, reason, made)
 
 
-def judge(code: int | None, said: str, case: Mapping[str, Any] | None, timeout: float) -> tuple[Status, str]:
-    """(status, reason) from a cell's exit code (None: ended for its time), its words and its line of the record."""
+def _bare(cell: Cell, how: How, words: Sequence[str]) -> dict[str, Any]:
+    """The record of a cell whose process left none."""
+    made = blank("bench") | record.environment(World())
+    made["hardware"]["processes"] = made["hardware"]["device"]["count"] = how.processes
+    made["fairness"] |= {"measures": cell.kind, "global_batch": cell.batch * how.processes}
+    made["model"]["name"] = cell.model
+    return made | {
+        "command": shlex.join(["bertkit", *words[3:]]),
+        "config": {"cut_to": cell.cut},
+        "backend": {"name": how.backend, "reason": None},
+        "precision": {"name": cell.precision, "reason": None},
+        "case": {"model": cell.model, "lengths": cell.lengths, "batch_size": cell.batch, "loss": None},
+    }
+
+
+def judge(code: int | None, said: str, left: Mapping[str, Any] | None, timeout: float) -> tuple[Status, str]:
+    """(status, reason) from a cell's exit code (None: ended for its time), its words and the record that it left."""
     if code is None:
         return "timed out", f"not done after {timeout:g} s"
-    if code == 0 and case and case["status"] == "measured":
+    if code == 0 and left and left["status"] == "measured":
         return "measured", ""
-    if case and case["status"] == "failed":  # bench names only want of memory so
-        return "does not fit", case["reason"]
+    if left and left["status"] == DOES_NOT_FIT:
+        return DOES_NOT_FIT, left["reason"]
     last = next((line for line in reversed(said.splitlines()) if line.strip()), "")
     if any(words in said.lower() for words in OUT_OF_MEMORY):
-        return "does not fit", last
+        return DOES_NOT_FIT, last
     if code in (-signal.SIGKILL, 128 + signal.SIGKILL):
-        return "does not fit", "killed by the system, as it does where memory is short"
+        return DOES_NOT_FIT, "killed by the system, as it does where memory is short"
     return "failed", last or f"exit code {code}"
 
 
@@ -160,7 +180,7 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         made: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read: {error}", "remove it; its cell is then measured again") from None
+        raise UserError(f"{path}: cannot be read: {error}", "remove the folder, or choose another with -o") from None
     return made
 
 

@@ -25,12 +25,13 @@ from bertkit.preparation import exchange, loss_scaling, optimizer_spec, with_dro
 from bertkit.pretrained import starting_weights
 from bertkit.recipe import to_flat
 from bertkit.record_files import collection, sealed, write_all
-from bertkit.record_types import blank
-from bertkit.run_fairness import of_case, optimizer
+from bertkit.record_types import Status, blank
+from bertkit.run_fairness import as_computed, of_case, optimizer
 from bertkit.specimens import HEADS, MODEL, example_batch
 from bertkit.specimens import train as train_specimen
 from bertkit.world import World
 
+DOES_NOT_FIT: Status = "does not fit"
 OUT_OF_MEMORY = ("memoryerror", "outofmemory", "out of memory", "allocate memory", "not enough memory")
 
 
@@ -122,7 +123,7 @@ class Bench:
                 raise UserError(f"{case}: out of memory on rank {self.world.rank}", "take a smaller batch") from error
             reason = f"out of memory: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
             self.display.warn(f"{case}: {reason}")
-            return entry | {"status": "failed", "reason": reason}
+            return entry | {"status": DOES_NOT_FIT, "reason": reason}
 
     def _entry(self, case: Case, work: Workload, job: Job) -> dict[str, Any]:
         """The record before anything was measured."""
@@ -189,7 +190,8 @@ class Bench:
         return {
             "hardware": entry["hardware"] | hardware,
             "method": entry["method"] | {"warmup_updates": measured.warmup},
-            "fairness": entry["fairness"] | ({"updates": measured.steps} if self.plan.kind == "train" else {}),
+            "fairness": as_computed(entry["fairness"], engine.describe())
+            | ({"updates": measured.steps} if self.plan.kind == "train" else {}),
             "updates": measured.steps,
             "case": entry["case"] | {"loss": record.number(measured.loss)},
             "throughput": record.throughput(reading, self.peaks[case.precision], world),

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bertkit.bench.cells import Outcome
-from bertkit.bench.table import WIDTH, Cells, figure
+from bertkit.bench.table import WIDTH, Cells, figure, in_milliseconds
 
 COLUMNS = ("kind", "model", "dtype", "lengths", "cut", "batch", "seq/s", "tokens/s", "ms p50", "ms p99", "GiB")
 
@@ -45,7 +45,7 @@ def brief(outcome: Outcome) -> str:
 
 
 def summary(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
-    """The same for programs: a cell's settings, how it ended, and its line of the record."""
+    """The same for programs: a cell's settings, how it ended, and its record."""
     return [
         {
             "name": outcome.cell.name,
@@ -57,14 +57,14 @@ def summary(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
             "batch_size": outcome.cell.batch,
             "status": outcome.status,
             "reason": outcome.reason or None,
-            "case": outcome.case if outcome.status == "measured" else None,
+            "record": outcome.record,
         }
         for outcome in outcomes
     ]
 
 
 def _row(outcome: Outcome) -> Cells:
-    cell, case = outcome.cell, outcome.case
+    cell, made = outcome.cell, outcome.record
     row = {
         "kind": cell.kind,
         "model": cell.model.rstrip("/").rsplit("/", 1)[-1],
@@ -74,15 +74,14 @@ def _row(outcome: Outcome) -> Cells:
         "batch": str(cell.batch),
         "seq/s": outcome.status,
     }
-    if outcome.status != "measured" or case is None:
+    if outcome.status != "measured" or made is None:
         return row
-    rates = case["throughput"]
-    times = case["update_milliseconds" if cell.kind == "train" else "latency_milliseconds"]
-    memory = case["peak_memory_bytes"]
+    rates, steps, memory = made["throughput"], made["time"]["step_seconds"], made["memory"]["peak_bytes_per_device"]
+    mark = "<=" if made["memory"]["at_most"] else ""
     return row | {
         "seq/s": figure(rates["sequences_per_second"]),
         "tokens/s": figure(rates["tokens_per_second"]),
-        "ms p50": figure(times["p50"]),
-        "ms p99": figure(times["p99"]),
-        "GiB": "-" if memory is None else figure(memory / 2**30),
+        "ms p50": figure(in_milliseconds(steps["p50"])),
+        "ms p99": figure(in_milliseconds(steps["p99"])),
+        "GiB": "-" if memory is None else mark + figure(memory / 2**30),
     }

@@ -47,7 +47,7 @@ def _row(one: Mapping[str, Any]) -> Cells:
     }
     shown = ("p50",) if one["fairness"]["measures"] == "train" else ("p50", "p99")
     steps = times["step_seconds"]
-    row |= {f"ms {p}": figure(None if steps[p] is None else 1e3 * steps[p]) for p in shown}
+    row |= {f"ms {p}": figure(in_milliseconds(steps[p])) for p in shown}
     memory = one["memory"]["peak_bytes_per_device"]
     mark = "<=" if one["memory"]["at_most"] else ""
     row["GiB"] = "-" if memory is None else mark + figure(memory / 2**30)
@@ -64,13 +64,17 @@ def figure(value: float | None) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.3g}"
 
 
+def in_milliseconds(seconds: float | None) -> float | None:
+    return None if seconds is None else 1e3 * seconds
+
+
 def share(value: float | None) -> str:
     return "-" if value is None else f"{value:.1%}"
 
 
 def _failures(records: Iterable[Mapping[str, Any]]) -> list[str]:
     return [
-        f"failed: {one['case']['model']}, {one['precision']['name']}, {one['case']['lengths']}, "
+        f"{one['status']}: {one['case']['model']}, {one['precision']['name']}, {one['case']['lengths']}, "
         f"batch {one['case']['batch_size']}: {one['reason']}"
         for one in records
         if one["status"] != "measured"

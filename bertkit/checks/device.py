@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from bertkit.backend import Backend, Batch, Engine, Job, Limits, Sensors, Update, label_counts
+from bertkit.backend import Backend, Batch, Counters, Engine, Job, Limits, Update, label_counts
 from bertkit.checks.tolerance import WAITS, Skip, must_compute
 from bertkit.lengths import lengths
 from bertkit.model_config import HeadKind
@@ -73,11 +73,11 @@ def check_memory(backend: Backend) -> str:
     return f"peak {peaks[1] / 2**20:,.0f} MiB; the second epoch needed {(peaks[1] - peaks[0]) / 2**20:,.1f} MiB more"
 
 
-def _with_sensors(backend: Backend) -> tuple[Engine, Sensors]:
+def _with_sensors(backend: Backend) -> tuple[Engine, Counters]:
     limits = Limits(SEQUENCES, LONGEST, SEQUENCES)
     wanted: Job = dataclasses.replace(job(KIND, dropout=True), limits=limits)
     engine = with_settings(backend, wanted)
-    if not isinstance(engine, Sensors):
+    if not isinstance(engine, Counters):
         raise Skip("this backend's engine tells nothing of its device")
     return engine, engine
 

@@ -12,13 +12,13 @@ from bertkit.commands import options as o
 
 def compare(
     records: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
             metavar="RECORD…",
             help="Runs' folders, folders of runs, records' files or patterns; NAME=… calls a system so.",
             show_default=False,
         ),
-    ],
+    ] = None,
     baseline: Annotated[
         str | None,
         typer.Option("--baseline", metavar="NAME", help="What ratios are against.", show_default="the first"),
@@ -38,7 +38,12 @@ def compare(
     ] = None,
     published: Annotated[
         str | None,
-        typer.Option("--published", metavar="NAME,…", help="Others' figures beside the baseline.", show_default=False),
+        typer.Option(
+            "--published",
+            metavar="NAME,…",
+            help="Others' figures beside the baseline; `list` tells the names.",
+            show_default=False,
+        ),
     ] = None,
     markdown: Annotated[Path | None, typer.Option("--markdown", metavar="FILE", help="Write Markdown.")] = None,
     html: Annotated[
@@ -60,14 +65,21 @@ def compare(
 
       bertkit compare runs/* --strict --csv figures.csv --markdown report.md
 
+      bertkit compare --published list
+
       bertkit compare runs/squad --published a100,t4
 
       bertkit compare --parity runs/here runs/there
 
     Exit codes: 0 compared; 1 a record could not be read, or parity fails; 2 refused, or wrongly used.
     """
-    from bertkit.commands.comparing import Words, run_compare
+    from bertkit.commands.comparing import Words, list_published, run_compare
+
+    if published == "list":
+        return list_published(json_)
 
     return run_compare(
-        Words(tuple(records), baseline, strict, target, parity, steps, published, markdown, html, csv, json_, quiet)
+        Words(
+            tuple(records or ()), baseline, strict, target, parity, steps, published, markdown, html, csv, json_, quiet
+        )
     )

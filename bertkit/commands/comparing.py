@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -59,12 +60,30 @@ def run_compare(words: Words) -> int:
         show(made, sys.stdout)
     unfair = refused(made.differences)
     if words.strict and (unfair or left_out):
-        why = refusal(unfair) or f"{len(left_out)} records could not be read"
+        why = refusal(unfair) or f"records that could not be read: {len(left_out)}"
         raise UserError(f"--strict: not comparable: {why}", "compare like with like, or leave --strict away")
     return 1 if left_out else 0
 
 
+def list_published(json: bool) -> int:
+    """The names for `--published`, and what stands under each."""
+    from bertkit.published import listing
+
+    found = listing()
+    if json:
+        print(to_json([dataclasses.asdict(one) for one in found], indent=1))
+        return 0
+    rows = [("names", "figures", "tasks", "machine")]
+    rows += [(" ".join(one.names), str(one.figures), " ".join(one.tasks), one.title) for one in found]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    return 0
+
+
 def _check(words: Words) -> None:
+    if not words.records:
+        raise UserError("no record is named", "name runs' folders, as in bertkit compare runs/a runs/b")
     files = [path for path in (words.markdown, words.html, words.csv) if path is not None]
     for path in files:
         if path.is_dir():

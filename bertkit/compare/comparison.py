@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from bertkit.compare.beside import Beside, beside
@@ -68,11 +68,21 @@ def compare(
     )
 
 
+def _lacking(entry: Entry, known: Iterable[str]) -> list[str]:
+    """That a scored record lacks a metric which others of its task have."""
+    has = {name for score in entry.scores for name, value in score.items() if value is not None}
+    lacks = [name for name in known if name not in has]
+    return [f"has no {', '.join(lacks)}, which others of its task have"] if has and lacks else []
+
+
 def _marks(found: Sequence[System]) -> list[str]:
     """What must be said of records, those of which the same is said in one line."""
     said: dict[str, list[str]] = {}
+    known: dict[str | None, dict[str, None]] = {}
+    for system in found:
+        known.setdefault(system.place.task, {}).update(dict.fromkeys(system.metrics()))
     for system in found:
         for entry in system.entries:
-            for mark in entry.marks:
+            for mark in (*entry.marks, *_lacking(entry, known[system.place.task])):
                 said.setdefault(mark, []).append(entry.name)
     return [f"{names(who)}: {mark}" for mark, who in said.items()]

@@ -72,6 +72,7 @@ class Entry:
     evaluations: Sequence[Evaluation]
     watts: float | None  # mean over the measured seconds
     layout: str | None
+    loss_scaling: str | None  # of fp16
     step_of: str | None  # what step times are of
     versions: Mapping[str, str]
     marks: Sequence[str]  # what must be said beside its figures
@@ -102,6 +103,7 @@ def entry(record: Record, label: str = "") -> Entry:
         evaluations=[Evaluation(one["step"], one["training_seconds"], one["metrics"]) for one in made["evaluations"]],
         watts=_watts(made["energy"]),
         layout=layout,
+        loss_scaling=_loss_scaling(place, made["config"]),
         step_of=at(made, "time.step_of"),
         versions=made["versions"],
         marks=[*_marks(record), *missing],
@@ -127,7 +129,7 @@ def _watts(energy: Mapping[str, Any]) -> float | None:
 def _name(record: Record) -> str:
     made, case = record.mapping, record.mapping["case"]
     path = record.path.parent if record.path.name == NAME else record.path.with_suffix("")
-    if case is None:
+    if case is None or record.place is None:  # a suite's cell: its file is named after it
         return str(path)
     model = case["model"].rstrip("/").rsplit("/", 1)[-1]
     return f"{path}: {model} {at(made, 'precision.name')} {case['lengths']} b{case['batch_size']}"
@@ -139,7 +141,7 @@ def _place(made: Mapping[str, Any]) -> Place:
     return Place(
         kind=made["kind"],
         backend=at(made, "backend.name"),
-        device=at(made, "hardware.device.model") or at(made, "hardware.cpu_model"),
+        device=_device(made["hardware"]),
         devices=at(made, "hardware.device.count"),
         hosts=len(set(hosts)) if hosts else None,
         precision=at(made, "precision.name"),
@@ -148,6 +150,21 @@ def _place(made: Mapping[str, Any]) -> Place:
         batch=at(made, "fairness.global_batch"),
         length=at(made, "fairness.sequence_length"),
     )
+
+
+def _device(hardware: Mapping[str, Any]) -> str | None:
+    """Model of what computed; of an accelerator that does not tell, not that of the CPU beside it."""
+    device = hardware["device"]
+    return device["model"] or (hardware["cpu_model"] if device["kind"] != "accelerator" else None)
+
+
+def _loss_scaling(place: Place, config: Mapping[str, Any]) -> str | None:
+    if place.precision != "fp16" or "loss_scaling.initial" not in config:
+        return None
+    start = f"{config['loss_scaling.initial']:g}"
+    if not config["loss_scaling.dynamic"]:
+        return f"by {start} throughout"
+    return f"from {start} on, doubled after {config['loss_scaling.grow_after']} updates"
 
 
 def _what(place: Place, made: Mapping[str, Any]) -> list[Any]:
@@ -177,7 +194,7 @@ def _losses(record: Record) -> tuple[np.ndarray, list[str]]:
 def _marks(record: Record) -> list[str]:
     made, marks = record.mapping, []
     if made["status"] != "measured":
-        marks.append(f"failed: {made['reason'] or 'no reason is given'}")
+        marks.append(f"{made['status']}: {made['reason'] or 'no reason is given'}")
     if record.edited:
         marks.append("was edited after it was written: its hash does not match")
     if record.upgraded_from is not None:

@@ -123,6 +123,7 @@ def _notes(systems: Sequence[System]) -> list[Difference]:
         ("hosts", "number of boxes", [system.place.hosts for system in systems]),
         ("kind", "kind of record", [system.place.kind for system in systems]),
         ("seeds", "number of seeds", [system.seeds for system in systems]),
+        ("loss_scaling", "loss scaling of fp16", [system.entries[0].loss_scaling for system in systems]),
         ("step_of", "what step times are of", [system.entries[0].step_of for system in systems]),
     ]
     for package in ("bertkit", "torch"):

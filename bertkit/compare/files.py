@@ -8,7 +8,7 @@ import io
 from typing import Any
 
 from bertkit.compare.comparison import Comparison
-from bertkit.compare.figures import Figure
+from bertkit.compare.figures import METRIC, Figure
 from bertkit.compare.systems import System
 
 SCHEMA = 1
@@ -49,7 +49,7 @@ def _figure(made: Comparison, system: System, figure: Figure) -> dict[str, Any] 
     if found is None:
         return None
     return {
-        "unit": figure.unit,
+        "unit": _unit(system, figure),
         "mean": found.mean,
         "standard_deviation": found.sd,
         "n": found.n,
@@ -67,7 +67,8 @@ def to_csv(made: Comparison) -> str:
     for system in made.systems:
         for figure in made.figures:
             found = _figure(made, system, figure) or {}
-            table.writerow([_text(system.name), figure.key, figure.unit, *(found.get(name) for name in COLUMNS[3:])])
+            row = _text(system.name), figure.key, _unit(system, figure)
+            table.writerow([*row, *(found.get(name) for name in COLUMNS[3:])])
     for one in made.published:
         theirs = one.theirs
         known: dict[str, Any] = {"mean": theirs.value, "standard_deviation": theirs.deviation, "n": theirs.runs}
@@ -76,6 +77,11 @@ def to_csv(made: Comparison) -> str:
             [f"published: {theirs.machine}", theirs.metric, theirs.unit, *(known.get(name) for name in COLUMNS[3:])]
         )
     return text.getvalue()
+
+
+def _unit(system: System, figure: Figure) -> str:
+    """The figure's own, or what the record calls a metric's."""
+    return figure.unit or system.entries[0].units.get(figure.key.removeprefix(METRIC), "")
 
 
 def _text(name: str) -> str:

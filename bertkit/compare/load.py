@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bertkit.compare.entries import Entry, entry
 from bertkit.errors import UserError
-from bertkit.record_files import NAME, load, load_all
+from bertkit.record_files import INDEX, NAME, load, load_all
 
 Tell = Callable[[str, int, int], None]
 
@@ -64,7 +64,7 @@ def sources_of(word: str) -> list[Source]:
 
 
 def _records(path: Path, alone: bool) -> list[Path]:
-    """A file itself, a run's record, or the records of the runs in a folder.
+    """A file itself, a run's record, or the records of the runs or of the suite in a folder.
 
     Of what a pattern matched, files that are none of ours by their name are passed over.
     """
@@ -72,4 +72,6 @@ def _records(path: Path, alone: bool) -> list[Path]:
         return [path] if alone or path.suffix == ".json" else []
     if (path / NAME).exists():
         return [path / NAME]
+    if (path / INDEX).exists():
+        return sorted(file for file in path.glob("[!.]*.json") if file.name != INDEX)
     return sorted(path.glob(f"*/{NAME}"))

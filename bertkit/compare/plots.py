@@ -9,13 +9,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from bertkit.compare.comparison import Comparison
+from bertkit.compare.curves import POINTS, distances, mean_curve
 from bertkit.compare.figures import digits
 from bertkit.compare.reaching import course
 from bertkit.compare.systems import System
@@ -25,7 +26,6 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 DASHES = ("-", "--", "-.", ":")
 MARKERS = "osD^v<>P"
 MOST_CURVES, MOST_BARS = 12, 30
-POINTS = 300  # of a curve; more are averaged in blocks
 WIDTH = 11.0  # inches of 72 points: 1,056 CSS pixels
 STYLE = {
     "svg.fonttype": "none", "svg.hashsalt": "bertkit", "text.parse_math": False, "font.size": 10.0,
@@ -53,18 +53,26 @@ def all_plots(made: Comparison) -> dict[str, Plot]:
 
 
 def losses(made: Comparison) -> Plot | None:
-    """Training loss by update."""
+    """Training loss by update, and its distance from the baseline's: curves that agree hide one another."""
     shown = [system for system in made.systems if any(len(entry.losses) for entry in system.entries)]
     if not shown:
         return None
-    figure, (axes,) = _figure(1, 3.6)
+    apart = distances(made.baseline, shown[:MOST_CURVES])
+    figure, (axes, *beside) = _figure(2 if apart else 1, 3.6)
     for number, system in enumerate(shown[:MOST_CURVES]):
-        x, mean, sd = _mean_curve(system)
-        axes.plot(x, mean, label=_label(system), linewidth=1.4, **_look(number))
+        x, mean, sd = mean_curve(system)
+        axes.plot(x, mean, label=_label(system), linewidth=max(1.2, 3.2 - 0.5 * number), **_look(number))
         if sd is not None:
             axes.fill_between(x, mean - sd, mean + sd, color=COLOURS[number % len(COLOURS)], alpha=0.15, linewidth=0)
-    axes.set_xlabel("update")
-    axes.set_ylabel("training loss")
+    for panel, title in zip((axes, *beside), ("training loss", "distance from the baseline's loss"), strict=False):
+        panel.set_xlabel("update")
+        panel.set_title(title)
+    for number, (x, distance) in apart.items():
+        marker = {"marker": MARKERS[number % len(MARKERS)], "markersize": 2.5}
+        beside[0].semilogy(x, distance, linewidth=1.2, **marker, **_look(number))
+    for panel in beside:  # the usual numbers are formulas, which stay unset here
+        panel.yaxis.set_major_formatter(lambda value, _: f"{value:.0e}")
+        panel.yaxis.set_minor_formatter(NullFormatter())
     _legend(figure, axes)
     longest = max(len(entry.losses) for system in shown for entry in system.entries)
     block = max(1, -(-longest // POINTS))
@@ -72,18 +80,6 @@ def losses(made: Comparison) -> Plot | None:
     if any(len(system.entries) > 1 for system in shown):
         caption += "Mean of the seeds; the band is one standard deviation. "
     return Plot("Loss curves", _svg(figure, "losses"), caption + _more(shown, MOST_CURVES))
-
-
-def _mean_curve(system: System) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """(updates, mean, standard deviation or None) over the seeds, as far as all of them go."""
-    curves = [entry.losses for entry in system.entries if len(entry.losses)]
-    length = min(map(len, curves))
-    block = max(1, -(-length // POINTS))
-    starts = np.arange(0, length, block)
-    counts = np.diff([*starts, length])
-    blocks = np.array([np.add.reduceat(curve[:length], starts) / counts for curve in curves])
-    sd = blocks.std(0, ddof=1) if len(curves) > 1 else None
-    return starts + (counts + 1) / 2, blocks.mean(0), sd
 
 
 def throughput(made: Comparison) -> Plot | None:
@@ -195,7 +191,8 @@ def _figure(panels: int, height: float) -> tuple[Figure, list[Axes]]:
 
 
 def _look(number: int) -> dict[str, Any]:
-    return {"color": COLOURS[number % len(COLOURS)], "linestyle": DASHES[number // 2 % len(DASHES)]}
+    dash = number + number // len(COLOURS)  # so that a colour that comes again has another
+    return {"color": COLOURS[number % len(COLOURS)], "linestyle": DASHES[dash % len(DASHES)]}
 
 
 def _label(system: System) -> str:

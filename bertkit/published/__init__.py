@@ -50,6 +50,16 @@ class System:
 
 
 @dataclass(frozen=True)
+class Listed:
+    """What stands under a machine's names."""
+
+    names: tuple[str, ...]  # its own first; one that several machines share means all of them
+    title: str
+    figures: int
+    tasks: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Document:
     """Where figures stand."""
 
@@ -134,12 +144,23 @@ def figures(name: str, *, kind: str = "", task: str = "", metric: str = "") -> t
     )
 
 
+def listing() -> list[Listed]:
+    """All machines, in the order of their file."""
+    found = []
+    for system in systems().values():
+        own = figures(system.name)
+        tasks = tuple(dict.fromkeys(figure.task for figure in own if figure.task))
+        found.append(Listed((system.name, *system.aliases), system.title, len(own), tasks))
+    return found
+
+
 def named(name: str) -> tuple[System, ...]:
     """The machines that a name or alias means. Raises UserError where it means none."""
     word = name.strip().lower()
     found = tuple(system for system in systems().values() if word == system.name or word in system.aliases)
     if not found:
-        raise UserError(f"no figures are published under {name!r}", nearest(word, _names(systems().values())))
+        cure = f"{nearest(word, _names(systems().values()))}; bertkit compare --published list names all"
+        raise UserError(f"no figures are published under {name!r}", cure)
     return found
 
 

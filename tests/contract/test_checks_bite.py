@@ -12,6 +12,7 @@ from bertkit.backend import Batch, Engine, Job, Scalars, Update
 from bertkit.checks import CHECKS, run_checks
 from bertkit.world import World
 from bertkit_cpu import CpuBackend
+from planted import clip_each_micro_batch
 
 Fault = Callable[[Any], None]
 
@@ -62,20 +63,6 @@ def clip_nothing(engine: Any) -> None:
     import torch
 
     engine.device.clip = lambda gradients, most: torch.nn.utils.clip_grad_norm_(gradients.parameters, float("inf"))
-
-
-def clip_each_micro_batch(engine: Any) -> None:
-    """What was summed so far is clipped before the next micro-batch adds to it."""
-    import torch
-
-    learn, limit = engine.passes.learn, engine.job.optimizer.clip_norm
-
-    def clipped_before(*arguments: Any) -> Any:
-        if limit:
-            torch.nn.utils.clip_grad_norm_(list(engine.parameters.values()), limit)
-        return learn(*arguments)
-
-    engine.passes.learn = clipped_before
 
 
 def decay_everything(engine: Any) -> None:

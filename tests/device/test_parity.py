@@ -8,10 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from bertkit.backend import Engine, Job
 from bertkit.cli import main
 from bertkit.compare.load import read_one
 from bertkit.compare.parity_report import Parity, hold
+from bertkit.world import World
+from bertkit_cpu import CpuBackend
 from command import settings
+from planted import clip_each_micro_batch
 
 STEPS = 30
 COMMON = ("train", "--backend", "cpu", "-t", "sample", "-m", "tiny", "-s", "32", "-d", "fp32", "-q", "--lr", "1e-3")
@@ -77,6 +81,29 @@ def test_a_planted_difference_is_found_at_its_update(
     assert verdict.seen.step == first_trace
     assert first_trace <= verdict.parting.step <= first_trace + 3
     assert any(reason in line for line in found.reasons), found.reasons
+
+
+def test_another_clip_order_is_found_although_no_setting_tells_it(
+    runs: tuple[Path, Train], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, train = runs
+    words = settings(model__layout="unpadded", train__micro_batch_size=8, optimizer__clip_norm=0.1)
+    assert train("global-clip", *words) == 0
+    make = CpuBackend.engine
+
+    def faulty(card: CpuBackend, job: Job, world: World) -> Engine:
+        engine = make(card, job, world)
+        clip_each_micro_batch(engine)
+        return engine
+
+    monkeypatch.setattr(CpuBackend, "engine", faulty)
+    assert train("clip-order", *words) == 0
+    found = hold(read_one(folder / "global-clip"), read_one(folder / "clip-order"))
+    assert found.reasons == [], "both records say the same"
+    assert found.verdict.parting is not None
+    assert found.verdict.seen is not None
+    assert found.verdict.seen.step == 3, "the first update has a rate of 0"
+    assert found.verdict.parting.step <= 6
 
 
 def test_dropout_is_found_at_the_first_update(runs: tuple[Path, Train]) -> None:

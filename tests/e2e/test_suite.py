@@ -60,7 +60,7 @@ def test_a_killed_suite_goes_on_where_it_was(tmp_path: Path) -> None:
     assert first.stat().st_mtime_ns == done_at
     made = json.loads(done.stdout)
     assert [cell["status"] for cell in made["cells"]] == ["measured", "measured"]
-    assert json.loads(second.read_text())["cases"][0]["batch_size"] == 4
+    assert json.loads(second.read_text())["case"]["batch_size"] == 4
     assert sorted(path.name for path in first.parent.iterdir()) == sorted([FITS, second.name, "suite.json"])
 
 

@@ -256,7 +256,7 @@ def test_seconds_choose_the_amount(seconds: float) -> None:
 def test_a_case_that_does_not_fit_is_an_entry_and_the_rest_goes_on(fake: FakeBackend, tmp_path: Path) -> None:
     fake.most = 16
     made = bench("train", batch_sizes=[4, 32, 8]).run(tmp_path / "bench.json")
-    assert [one["status"] for one in made["records"]] == ["measured", "failed", "measured"]
+    assert [one["status"] for one in made["records"]] == ["measured", "does not fit", "measured"]
     assert made["records"][1]["reason"].startswith("out of memory: DefaultCPUAllocator")
     assert all(engine.closed for engine in fake.engines)
     kept = load_all(tmp_path / "bench.json")
@@ -265,7 +265,7 @@ def test_a_case_that_does_not_fit_is_an_entry_and_the_rest_goes_on(fake: FakeBac
     assert kept[1].mapping["throughput"]["sequences_per_second"] is None  # what failed has no figures
     shown = io.StringIO()
     show(made, shown)
-    assert "failed: tiny, fp32, mrpc, batch 32: out of memory" in shown.getvalue()
+    assert "does not fit: tiny, fp32, mrpc, batch 32: out of memory" in shown.getvalue()
     assert "\x1b" not in shown.getvalue()
 
 

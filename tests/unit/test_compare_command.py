@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from bertkit.cli import main
+from bertkit.published import every_figure, figures
 from bertkit.record_files import write
 from made_records import record, save
 
@@ -65,6 +66,7 @@ def test_a_name_with_an_equals_sign_may_be_a_folder(typed: Typed) -> None:
         (["a", "--csv", "x", "--markdown", "x"], "x is named twice"),
         (["a", "--published", "nobodys"], "no figures are published under 'nobodys'"),
         (["x="], "x=: names no record"),
+        ([], "no record is named; name runs' folders"),
     ],
 )
 def test_what_is_wrongly_asked_is_one_line(typed: Typed, words: list[str], told: str) -> None:
@@ -75,6 +77,17 @@ def test_what_is_wrongly_asked_is_one_line(typed: Typed, words: list[str], told:
     assert (code, out, len(errors)) == (2, "", 1)
     assert errors[0].startswith(f"bertkit: {told}")
     assert not Path("x").exists()
+
+
+def test_the_names_of_published_figures_are_listed(typed: Typed) -> None:
+    code, out, errors = typed("--published", "list")
+    assert (code, errors) == (0, [])
+    assert next(line for line in out.splitlines() if "gaudi2" in line).split()[:3] == ["habana-gaudi2", "gaudi2", "44"]
+    found = json.loads(typed("--published", "list", "--json")[1])
+    assert sum(one["figures"] for one in found) == len(every_figure())
+    assert all(figures(name) for one in found for name in one["names"])
+    save(Path("a"))
+    assert "--published list names all" in typed("a", "--published", "nobodys")[2][0]
 
 
 def spoil(path: Path, how: str) -> None:

@@ -164,6 +164,14 @@ def test_a_metric_that_one_seed_lacks_says_of_how_many_it_is() -> None:
     assert cells(made, "Results")["a"]["f1"] == "0.8500 (n = 1)"
 
 
+def test_a_record_without_a_metric_that_others_have_is_named() -> None:
+    less = record(metrics={"accuracy": 0.8}, devices=2)
+    other_task = record(metrics={"mcc": 0.5}, facts={"task": "cola"})
+    made = compared(("a", record()), ("b", less), ("c", other_task))
+    assert made.marks == ["b: has no f1, which others of its task have"]
+    assert compared(("a", record()), ("b", record(metrics={}, devices=2))).marks == [], "what is not scored is no gap"
+
+
 def test_scaling_is_the_rate_a_device_against_that_of_the_fewest() -> None:
     runs = [
         (f"n{devices}", record(devices=devices, rate=rate, facts={"global_batch": 32 * devices}))

@@ -109,6 +109,16 @@ def test_every_plot_is_xml_whose_text_is_text(whole: Comparison) -> None:
         assert "_hidden" in shown or name == "scaling"
 
 
+def test_curves_that_agree_are_told_by_their_distance() -> None:
+    near = [0.7, 0.6 + 1e-6, 0.5 + 2e-5]
+    plot = all_plots(compared(("a", record()), ("b", record(devices=2, losses=near))))["losses"]
+    assert "distance from the baseline's loss" in plot.svg
+    assert "1e-05" in plot.svg
+    assert "mathdefault" not in plot.svg
+    equal = all_plots(compared(("a", record()), ("b", record(devices=2))))["losses"]
+    assert "distance" not in equal.svg
+
+
 def test_the_same_comparison_makes_the_same_page(whole: Comparison, text: str) -> None:
     assert to_html(whole) == text
 

@@ -54,10 +54,10 @@ LAYERS = {
         preparation scoring specimens trainer""",
     "runs": """
         asking bench bench.cells bench.measure bench.plan bench.run bench.suite bench.suite_table bench.table
-        bench.workload compare compare.beside compare.comparison compare.entries compare.fairness compare.figures
-        compare.files compare.load compare.markdown compare.page compare.parity compare.parity_report compare.plots
-        compare.reaching compare.scaling compare.systems compare.tables compare.text inference launching rank run
-        run_fairness run_results supervise training unsynced""",
+        bench.workload compare compare.beside compare.comparison compare.curves compare.entries compare.fairness
+        compare.figures compare.files compare.load compare.markdown compare.page compare.parity compare.parity_report
+        compare.plots compare.reaching compare.scaling compare.systems compare.tables compare.text inference launching
+        rank run run_fairness run_results supervise training unsynced""",
     "commands": """
         commands commands.ask commands.backends commands.bench commands.bench_suite commands.check commands.compare
         commands.comparing commands.config commands.convert commands.data commands.evaluate commands.launch

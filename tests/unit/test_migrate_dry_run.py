@@ -1,21 +1,19 @@
 """Every documented old command gives one that `--dry-run` accepts, with small files in place of the user's own.
 
-Backends that are not installed here are stood in for by cards whose hardware is not there, as on a laptop.
+The backends are the installed ones; that their hardware is not here does not matter to a dry run.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
-from importlib.metadata import EntryPoint, entry_points
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bertkit import registry
-from bertkit.backend import Capabilities, Probe
 from bertkit.cli import main
 from bertkit.disk import write_arrays
 from bertkit.downloads import find_sources
@@ -38,35 +36,13 @@ MRPC = "Quality\t#1 ID\t#2 ID\t#1 String\t#2 String"
 OWN_FILES = ("model.vocab=", "data.train_file=", "data.dev_file=")
 
 
-class Far:
-    """A card of hardware that is somewhere else."""
-
-    aliases: tuple[str, ...] = ()
-    preference = 100
-    capabilities = Capabilities(
-        ("fp32", "tf32", "bf16", "fp16"), ("classification", "regression", "span", "pretraining"), ("padded",)
-    )
-    settings: dict[str, Any] = {}  # noqa: RUF012
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def probe(self) -> Probe:
-        return Probe(False, "no card found")
-
-
 @pytest.fixture(autouse=True)
-def far_cards(monkeypatch: pytest.MonkeyPatch) -> None:
-    """cuda, gaudi and iluvatar as this machine has them: not ready, and a stand-in where they are not installed."""
-
-    class Point(EntryPoint):
-        def load(self) -> Any:
-            return lambda: Far(self.name)
-
-    here = list(entry_points(group=registry.GROUP))
-    absent = {"cuda", "gaudi", "iluvatar"} - {point.name for point in here}
-    far = [Point(name, f"far:{name}", registry.GROUP) for name in sorted(absent)]
-    monkeypatch.setattr(registry, "entry_points", lambda group: [*here, *far])
+def environment_as_before() -> Iterator[None]:
+    """A backend's card sets variables for the framework, which the next test must not see."""
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
 
 
 @pytest.fixture(scope="module")

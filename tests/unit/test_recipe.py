@@ -58,6 +58,13 @@ WRONG: list[tuple[str, Value]] = [
     ("log.every", 0),
     ("ranks.gradients", "fp8"),
     ("ranks.overlap", "perhaps"),
+    ("optimizer.name", "sgd"),
+    ("optimizer.trust_ratio", "none"),
+    ("loss_scaling.initial", 0),
+    ("loss_scaling.dynamic", "perhaps"),
+    ("loss_scaling.grow_after", 0),
+    ("loss_scaling.floor", 0),
+    ("loss_scaling.patience", 0),
     ("ranks.timeout", 0),
 ]
 EDGES: list[tuple[str, Value]] = [

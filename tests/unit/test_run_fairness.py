@@ -13,12 +13,14 @@ import pytest
 from bertkit.display import Display
 from bertkit.preparation import Prepared, prepare
 from bertkit.record_fairness import Fairness, plain_names
+from bertkit.record_files import load
 from bertkit.resolve import resolve
 from bertkit.run import introduce, make_plan, make_sampler
-from bertkit.run_fairness import of_run
+from bertkit.run_fairness import as_computed, of_run
 from bertkit.run_results import unit
 from bertkit.tokenizer import VARIANT, encode, read_vocabulary
 from bertkit.world import World
+from conftest import ROOT
 
 SMALL = {
     "backend": "null", "task": "sample", "model.name": "tiny", "precision": "fp32", "data.cache": "off",
@@ -60,6 +62,9 @@ def plain(sample_dir: Path) -> dict[str, Any]:
         ({"optimizer__epsilon": 1e-6}, {"epsilon"}),
         ({"optimizer__beta2": 0.98}, {"beta2"}),
         ({"optimizer__bias_correction": False}, {"bias_correction"}),
+        ({"optimizer__name": "lamb"}, {"optimizer", "trust_ratio"}),
+        ({"optimizer__trust_ratio": "all"}, set()),  # AdamW has none
+        ({"loss_scaling__initial": 1024.0}, set()),  # of fp16 alone, and divided out again
         ({"optimizer__clip_norm": 0.5}, {"clip_norm"}),
         ({"optimizer__clip_norm": 0.0}, {"clip_norm", "clip_order"}),
         ({"schedule__name": "constant"}, {"schedule", "schedule_end_rate"}),
@@ -76,6 +81,13 @@ def test_a_setting_shows_in_its_fields_alone(
 ) -> None:
     made = fairness(sample_dir, **settings)
     assert {name for name in plain if made[name] != plain[name]} == fields
+
+
+def test_whose_steps_lamb_scales(sample_dir: Path) -> None:
+    of_decayed, of_all = (
+        fairness(sample_dir, optimizer__name="lamb", optimizer__trust_ratio=whose) for whose in ("decayed", "all")
+    )
+    assert {name for name in of_all if of_all[name] != of_decayed[name]} == {"trust_ratio"}
 
 
 def test_the_batch_of_several_ranks_and_its_scaled_rate(plain: dict[str, Any], sample_dir: Path) -> None:
@@ -117,6 +129,23 @@ def test_start_weights_and_vocabulary_have_hashes(real_data: Path, plain: dict[s
 def test_every_field_is_filled_or_has_a_reason_to_be_null(plain: dict[str, Any]) -> None:
     nothing = {name for name, value in plain.items() if value is None}
     assert nothing == {"start_weights_sha256", "document_stride", "schedule_power", "answer_rules"}
+
+
+def test_a_run_of_schema_1_agrees_with_its_like_of_today(sample_dir: Path) -> None:
+    old = load(ROOT / "tests" / "golden" / "records" / "schema-1-train.json").mapping["fairness"]
+    asked = {"data__seq_length": 48, "data__train_rows": 32, "data__eval_rows": 16, "train__epochs": 1}
+    new = fairness(sample_dir, **asked)
+    assert {name for name, value in old.items() if value is not None and value != new[name]} == set()
+    assert {name for name, value in new.items() if value is None} <= {n for n, value in old.items() if value is None}
+    assert sum(value is not None for value in old.values()) > 25
+
+
+def test_an_engine_that_adds_epsilon_elsewhere_says_so(plain: dict[str, Any]) -> None:
+    made = as_computed(plain, {"epsilon": "added before the bias is corrected"})
+    assert {name: value for name, value in made.items() if value != plain[name]} == {
+        "epsilon_place": "added before the bias is corrected"
+    }
+    assert as_computed(plain, {"device": "cpu"}) == plain
 
 
 def test_every_field_has_a_plain_name() -> None:

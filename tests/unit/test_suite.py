@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
@@ -16,20 +15,31 @@ from bertkit.bench import cells as cells_module
 from bertkit.bench.cells import How, Outcome, command, judge, measure, open_suite, read_outcome, run_cells
 from bertkit.bench.suite import Cell, Wanted, cells, read_suites
 from bertkit.bench.suite_table import show_outcomes, summary, total
+from bertkit.compare.load import read
 from bertkit.errors import UserError
+from bertkit.record_files import load, sealed, write_all
+from bertkit.record_types import Status, blank
 
 CELL = Cell("infer", "tiny", "fp32", "mrpc", 128, 4)
 HOW = How("null", steps=5, timeout=20.0)
-CASE = {
-    "status": "measured",
-    "throughput": {"sequences_per_second": 12.5, "tokens_per_second": 900.0},
-    "latency_milliseconds": {"p50": 1.0, "p99": 2.0},
-    "peak_memory_bytes": None,
-}
-LEAVES_A_RECORD = f"""
-import json, sys
-json.dump({{"schema": 1, "kind": "bench-infer", "cases": [{CASE!r}]}}, open(sys.argv[1], "w"))
-"""
+COPIES = "import shutil, sys; shutil.copy({!r}, sys.argv[1])"
+
+
+def left(status: Status = "measured", reason: str | None = None) -> dict[str, Any]:
+    """The record that a cell's process leaves; its figures are made up."""
+    made = blank("bench") | {"status": status, "reason": reason}
+    made["case"] = {"model": "tiny", "lengths": "mrpc", "batch_size": 4, "loss": None}
+    made["throughput"] |= {"sequences_per_second": 12.5, "tokens_per_second": 900.0}
+    made["time"]["step_seconds"] = {"p50": 0.001, "p99": 0.002}
+    return sealed(made)
+
+
+@pytest.fixture
+def leaves_a_record(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A program that leaves it where its first argument says."""
+    path = tmp_path_factory.mktemp("left") / "bench.json"
+    write_all(path, [left()])
+    return COPIES.format(str(path))
 
 
 def test_the_packaged_grids_are_the_reference_systems() -> None:
@@ -94,22 +104,22 @@ def test_a_cells_words() -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "said", "case", "status", "reason"),
+    ("code", "said", "made", "status", "reason"),
     [
-        (0, "", CASE, "measured", ""),
+        (0, "", left(), "measured", ""),
         (None, "", None, "timed out", "not done after 9 s"),
-        (1, "", {"status": "failed", "reason": "out of memory: 3 GiB"}, "does not fit", "out of memory: 3 GiB"),
+        (1, "", left("does not fit", "out of memory: 3 GiB"), "does not fit", "out of memory: 3 GiB"),
         (1, "boom\nRuntimeError: can't allocate memory\n", None, "does not fit", "RuntimeError: can't allocate memory"),
         (-9, "", None, "does not fit", "killed by the system"),
         (137, "", None, "does not fit", "killed by the system"),
         (2, "bertkit: no bf16 here\n\n", None, "failed", "bertkit: no bf16 here"),
         (3, "", None, "failed", "exit code 3"),
         (0, "", None, "failed", "exit code 0"),
-        (-11, "", CASE, "failed", "exit code -11"),
+        (-11, "", left(), "failed", "exit code -11"),
     ],
 )
-def test_how_an_end_is_judged(code: int | None, said: str, case: Any, status: str, reason: str) -> None:
-    found = judge(code, said, case, 9)
+def test_how_an_end_is_judged(code: int | None, said: str, made: Any, status: str, reason: str) -> None:
+    found = judge(code, said, made, 9)
     assert found[0] == status
     assert found[1].startswith(reason)
 
@@ -121,11 +131,12 @@ def program(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
 
 
 def test_a_measured_cell_leaves_its_record_and_is_not_run_again(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, leaves_a_record: str
 ) -> None:
-    program(monkeypatch, LEAVES_A_RECORD)
+    program(monkeypatch, leaves_a_record)
     first = run_cells(tmp_path, [CELL], HOW, lambda *_: None)
-    assert first == [Outcome(CELL, "measured", "", CASE)]
+    assert first == [Outcome(CELL, "measured", "", left())]
+    assert not load(tmp_path / f"{CELL.name}.json").edited
     assert [path.name for path in tmp_path.iterdir()] == [f"{CELL.name}.json"]
     program(monkeypatch, "raise SystemExit('run again')")
     told: list[bool] = []
@@ -167,19 +178,40 @@ def test_a_cell_beyond_its_memory_does_not_fit(monkeypatch: pytest.MonkeyPatch, 
     outcome = measure(tmp_path, CELL, HOW)
     assert outcome.status == "does not fit"
     assert "allocate" in outcome.reason
-    assert "Traceback" in json.loads((tmp_path / f"{CELL.name}.json").read_text())["said"][0]
+    made = load(tmp_path / f"{CELL.name}.json").mapping
+    assert (made["status"], made["case"]["batch_size"], made["precision"]["name"]) == ("does not fit", 4, "fp32")
+    assert made["throughput"]["sequences_per_second"] is None
+    assert "Traceback" in (tmp_path / f"{CELL.name}.log").read_text()
 
 
-def test_a_cell_that_failed_is_tried_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_cell_that_failed_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, leaves_a_record: str
+) -> None:
     program(monkeypatch, "raise SystemExit('bertkit: the disk is on fire')")
     assert run_cells(tmp_path, [CELL], HOW, lambda *_: None)[0].reason == "bertkit: the disk is on fire"
     assert read_outcome(tmp_path, CELL) is None
-    program(monkeypatch, LEAVES_A_RECORD)
+    program(monkeypatch, leaves_a_record)
     assert run_cells(tmp_path, [CELL], HOW, lambda *_: None)[0].status == "measured"
+    assert [path.name for path in tmp_path.iterdir()] == [f"{CELL.name}.json"], "what it said is gone"
 
 
-def test_sigterm_ends_the_cell_under_way_and_keeps_the_others(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    program(monkeypatch, LEAVES_A_RECORD)
+def test_a_suites_folder_is_compared(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, leaves_a_record: str) -> None:
+    open_suite(tmp_path / "suite", "mine", HOW)
+    program(monkeypatch, leaves_a_record)
+    run_cells(tmp_path / "suite", [CELL], HOW, lambda *_: None)
+    program(monkeypatch, "import time; time.sleep(60)")
+    hung = Cell("infer", "tiny", "fp32", "mrpc", 128, 8)
+    run_cells(tmp_path / "suite", [hung], How("null", steps=5, timeout=0.3), lambda *_: None)
+    entries, left_out = read([str(tmp_path / "suite")], lambda *_: None)
+    assert left_out == []
+    assert [one.figures["sequences_per_second"] for one in entries] == [12.5, None]
+    assert entries[1].marks == ["timed out: not done after 0.3 s"]
+
+
+def test_sigterm_ends_the_cell_under_way_and_keeps_the_others(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, leaves_a_record: str
+) -> None:
+    program(monkeypatch, leaves_a_record)
     second = Cell("infer", "tiny", "fp32", "mrpc", 128, 8)
 
     def tell(number: int, outcome: Outcome, before: bool) -> None:
@@ -213,7 +245,7 @@ def test_the_table_shows_every_end() -> None:
     import io
 
     hung = Outcome(Cell("train", "large", "bf16", "squad384", 384, 32), "timed out", "not done after 9 s")
-    outcomes = [Outcome(CELL, "measured", "", CASE), hung]
+    outcomes = [Outcome(CELL, "measured", "", left()), hung]
     stream = io.StringIO()
     show_outcomes(outcomes, stream)
     lines = stream.getvalue().splitlines()
@@ -222,4 +254,4 @@ def test_the_table_shows_every_end() -> None:
     assert lines[3] == "train-large-bf16-squad384-s384-b32: timed out: not done after 9 s"
     assert lines[4] == total(outcomes) == "2 cells: 1 measured, 1 timed out"
     assert [entry["status"] for entry in summary(outcomes)] == ["measured", "timed out"]
-    assert summary(outcomes)[0]["case"] == CASE
+    assert summary(outcomes)[0]["record"] == left()
