@@ -231,7 +231,7 @@ def test_without_the_package_one_line_says_how_to_get_it(machine: Path) -> None:
     probe = GaudiBackend().probe()
     assert not probe.ready
     assert probe.detail.startswith("habana_frameworks is not installed; ")
-    for way in ("vault.habana.ai", "--runtime=habana", "habanalabs-installer.sh install"):
+    for way in ("gaudi-docker", "--runtime=habana", "habanalabs-installer.sh install"):
         assert way in probe.detail
     assert "\n" not in probe.detail
     assert probe.cards == ()
