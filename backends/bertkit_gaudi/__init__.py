@@ -71,7 +71,7 @@ class GaudiBackend:
         return environment.variables(settings, os.environ, lists)
 
     def engine(self, job: Job, world: World) -> Engine:
-        ours = dict(self.variables(job.settings)) | environment.of_ranks(world, os.environ)
+        ours = dict(self.variables(job.settings)) | environment.of_ranks(world)
         os.environ.update(ours)  # before the first import of torch, which reads them
         from bertkit_gaudi.device import GaudiDevice
         from bertkit_torch.engine import TorchEngine

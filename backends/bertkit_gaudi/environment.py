@@ -5,6 +5,7 @@ They are read once, when torch or the vendor's package is first imported, so the
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -71,7 +72,7 @@ def variables(settings: Mapping[str, object], env: Mapping[str, str], lists: Map
     return found | {INT64: env.get(INT64, "1")}
 
 
-def of_ranks(world: World, env: Mapping[str, str]) -> dict[str, str]:
+def of_ranks(world: World, env: Mapping[str, str] = os.environ) -> dict[str, str]:
     """What the vendor's package derives the card and the peers from; it knows torchrun's names and Open MPI's only.
 
     Raises UserError where fewer modules are visible than processes are here.
