@@ -6,6 +6,7 @@ import importlib
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 import bertkit_cuda
 from bertkit_cuda import CudaBackend
 from bertkit_cuda.cards import Card, driver, read_cards, visible
+from bertkit_cuda.energy import joules
 from bertkit_torch.build import Build, read_build, torch_build
 
 VERSION = """\
@@ -176,6 +178,37 @@ def test_the_list_ends_at_the_first_that_does_not_exist(numbers: list[int]) -> N
 @given(st.text(alphabet="0123,- GPUMIG²x", max_size=12))
 def test_any_text_leaves_cards_that_are_there(text: str) -> None:
     assert {card.name for card in visible(FOUR, {"CUDA_VISIBLE_DEVICES": text})} <= {card.name for card in FOUR}
+
+
+# ---- energy ----
+
+
+class Refused(Exception):
+    """What the management library raises."""
+
+
+def test_energy_where_the_management_library_tells_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def by_uuid(uuid: str) -> str:
+        asked.append(uuid)
+        return uuid
+
+    def millijoules(handle: str) -> int:
+        if handle == "GPU-old":
+            raise Refused
+        return 1_500
+
+    library = SimpleNamespace(
+        nvmlInit=lambda: None, nvmlDeviceGetHandleByUUID=by_uuid, nvmlDeviceGetTotalEnergyConsumption=millijoules,
+        NVMLError=Refused,
+    )  # fmt: skip
+    monkeypatch.setitem(sys.modules, "pynvml", library)
+    assert joules("12-34") == 1.5
+    assert asked == ["GPU-12-34"]
+    assert joules("old") is None
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    assert joules("12-34") is None
 
 
 # ---- what torch was built for ----
