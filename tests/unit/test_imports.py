@@ -20,8 +20,8 @@ BACKENDS = ROOT / "backends"
 SHARED = {"bertkit_torch", "bertkit_tensorflow"}  # engines that belong to no vendor
 VENDORS = sorted({path.name for path in BACKENDS.glob("bertkit_*") if path.is_dir()} - SHARED)
 FRAMEWORK_FREE = set(
-    """huggingface_hub jinja2 markupsafe matplotlib numpy pydantic rich safetensors scipy sklearn tokenizers
-    typer""".split()
+    """google_crc32c h5py huggingface_hub jinja2 markupsafe matplotlib numpy pyarrow pydantic rich safetensors scipy
+    sklearn tokenizers typer""".split()
 )
 FRAMEWORKS = {"torch", "tensorflow", "transformers", "jax"}
 # packages of others that one vendor alone may import
@@ -44,7 +44,10 @@ LAYERS = {
         checkpoint collectives display downloads energy features flops layouts lengths log meter migrate
         migrate.demo_bert migrate.launch_benchmark migrate.ours migrate.pretraining migrate.pretraining_scripts
         migrate.python_flags migrate.python_scripts migrate.shell_scripts migrate.translate migrate.words parameters
-        pretrained published recipe record record_fairness record_files record_parts record_types record_upgrade
+        pretrained pretraining pretraining.binned pretraining.data pretraining.decoded pretraining.hdf5
+        pretraining.manifest pretraining.masking pretraining.parquet pretraining.rows pretraining.shards
+        pretraining.tf_example pretraining.tfrecord published recipe record record_fairness record_files
+        record_parts record_types record_upgrade
         registry resolve run_folder sampler schedule spellings static_rows stopping tasks tasks.glue tasks.json_text
         tasks.metrics tasks.mrpc_raw tasks.reading tasks.sample tasks.squad tasks.squad.decoding tasks.squad.metrics
         tasks.squad.reader tasks.squad.task tasks.squad.windows tasks.table_format tasks.tables
