@@ -79,6 +79,19 @@ class BinnedSampler:
             turn = int((order[:place] == bin).sum())
             yield step, walks[bin].read(turn * self.batch_size, (turn + 1) * self.batch_size)
 
+    def amount(self, first_step: int, last_step: int) -> int:
+        """Sequences of the updates `first_step` to `last_step`, all of one epoch, without making them."""
+        if last_step < first_step:
+            return 0
+        place = (first_step - 1) % self.steps_per_epoch
+        order = self._order_of_bins(self.epoch(first_step))
+        total = 0
+        for bin, size in self.bins.items():
+            before = int((order[:place] == bin).sum()) * self.batch_size
+            after = int((order[: place + last_step - first_step + 1] == bin).sum()) * self.batch_size
+            total += min(size, after) - min(size, before)
+        return total
+
     def _order_of_bins(self, epoch: int) -> np.ndarray:
         """(steps,) the bin of each update of an epoch."""
         turns = [np.full(math.ceil(size / self.batch_size), bin) for bin, size in self.bins.items()]

@@ -49,17 +49,19 @@ LAYERS = {
         pretraining.tf_example pretraining.tfrecord published recipe record record_fairness record_files
         record_parts record_types record_upgrade
         registry resolve run_folder sampler schedule spellings static_rows stopping tasks tasks.glue tasks.json_text
-        tasks.metrics tasks.mrpc_raw tasks.reading tasks.sample tasks.squad tasks.squad.decoding tasks.squad.metrics
-        tasks.squad.reader tasks.squad.task tasks.squad.windows tasks.table_format tasks.tables
+        tasks.metrics tasks.mrpc_raw tasks.pretrain tasks.reading tasks.sample tasks.squad tasks.squad.decoding
+        tasks.squad.metrics tasks.squad.reader tasks.squad.task tasks.squad.windows tasks.table_format tasks.tables
         tasks.task tokenizer weight_files""",
     "work": """
-        agreement checks checks.contract checks.device checks.numerics checks.report checks.tolerance preparation
+        agreement checks checks.contract checks.device checks.numerics checks.report checks.tolerance course preparation
+        pretraining.evaluation pretraining.held_out pretraining.phases
         scoring specimens trainer""",
     "runs": """
         asking bench bench.cells bench.measure bench.plan bench.run bench.suite bench.suite_table bench.table
         bench.workload compare compare.beside compare.comparison compare.entries compare.fairness compare.figures
         compare.files compare.load compare.markdown compare.page compare.parity compare.parity_report compare.plots
-        compare.reaching compare.scaling compare.systems compare.tables compare.text inference launching rank run
+        compare.reaching compare.scaling compare.systems compare.tables compare.text finetuning inference launching
+        pretraining.course pretraining.told rank run
         run_fairness run_results supervise training unsynced""",
     "commands": """
         commands commands.ask commands.backends commands.bench commands.bench_suite commands.check commands.compare
