@@ -72,8 +72,9 @@ class DataSection:
     held_out: Share = Field(
         default=0.01, description="share of pre-training data set apart where there is no evaluation set; 0: none"
     )
-    masking: Literal["auto", "static", "dynamic"] = Field(
-        default="auto", description="as the shards were made, anew in each epoch, or as the shards are"
+    masking: Literal["auto", "static", "dynamic", "once"] = Field(
+        default="auto",
+        description="static: as the shards were made; dynamic: anew in each epoch; once: by the seed, always the same",
     )
     masked_share: Share = Field(default=0.15, description="dynamic masking: share of a sequence that is predicted")
     most_masked: Whole = Field(

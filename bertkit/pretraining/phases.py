@@ -57,6 +57,13 @@ class Phase:
         return epochs * self.sampler.examples + self.sampler.amount(first, first + rest - 1)
 
 
+class MaskedOnce(PretrainingData):
+    """Dynamic masks that every epoch has alike, as for learning by heart."""
+
+    def at(self, epoch: int) -> PretrainingData:
+        return self
+
+
 def of_phase(recipe: Recipe, number: int) -> Recipe:
     """The recipe as it is for one phase."""
     if number == 1:
@@ -87,7 +94,7 @@ def _open(recipe: Recipe, number: int, source: Source, processes: int, before: i
     data = open_shards(place, recipe, source)
     check_data(data, place, recipe, source)
     sampler = data.sampler(recipe.train.batch_size * processes, recipe.seed)
-    parts = sampler.parts
+    parts = first_rows(sampler.parts, recipe.data.train_rows)
     if own := evaluation_place(recipe, place, root):
         found = open_shards(own, recipe, source)
         check_data(found, own, recipe, source)
@@ -95,7 +102,7 @@ def _open(recipe: Recipe, number: int, source: Source, processes: int, before: i
         scored_on = EvaluationSet(found, numbers, "training" if own == place else "own", own)
     else:
         parts, scored_on = set_apart(data, parts, place, recipe.data.held_out, recipe.seed)
-    sampler = dataclasses.replace(sampler, parts=first_rows(parts, recipe.data.train_rows))
+    sampler = dataclasses.replace(sampler, parts=parts)
     steps = recipe.train.steps or math.ceil(recipe.train.epochs * sampler.steps_per_epoch)
     rate = make_schedule(recipe, steps, processes)
     return Phase(number, recipe, place, data, sampler, scored_on, before, steps, rate)
@@ -123,7 +130,10 @@ def evaluation_place(recipe: Recipe, place: Path, root: Path) -> Path | None:
 def open_shards(place: Path, recipe: Recipe, source: Source) -> PretrainingData:
     section = recipe.data
     rule = MaskingRule(section.masked_share, section.most_masked, section.whole_words)
-    return open_data(place, source.vocabulary, section.masking, rule, recipe.seed)
+    if section.masking != "once":
+        return open_data(place, source.vocabulary, section.masking, rule, recipe.seed)
+    found = open_data(place, source.vocabulary, "dynamic", rule, recipe.seed)
+    return MaskedOnce(**{each.name: getattr(found, each.name) for each in dataclasses.fields(found)})
 
 
 def check_data(data: PretrainingData, place: Path, recipe: Recipe, source: Source) -> None:
