@@ -26,7 +26,7 @@ from bertkit.preparation import (
 from bertkit.pretrained import starting_weights
 from bertkit.pretraining.binned import updates
 from bertkit.pretraining.evaluation import score_set
-from bertkit.pretraining.phases import Phase, open_phases
+from bertkit.pretraining.phases import Phase, open_phases, training_place
 from bertkit.pretraining.told import of_phases
 from bertkit.recipe import Recipe
 from bertkit.tasks.task import Answered
@@ -107,8 +107,9 @@ def pretraining(recipe: Recipe, world: World, display: Display, dry_run: bool) -
     _refuse(recipe)
     task = task_of(recipe)
     target = choose_target(recipe, task, dry_run=dry_run)
-    vocab = Path(recipe.data.dir).expanduser() / "vocab.txt"
-    source = find_model(recipe, vocab if vocab.exists() else None)
+    root = Path(recipe.data.dir).expanduser()
+    beside = (top / "vocab.txt" for top in (root, training_place(root, int(recipe.train.phases[0]))))
+    source = find_model(recipe, next((path for path in beside if path.exists()), None))
     phases = open_phases(recipe, source, world.size)
     fit = starting_weights(source, task.head, recipe.seed)
     say_fit(fit, source, display.say)
