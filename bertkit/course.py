@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from bertkit.backend import Engine, Update
 from bertkit.display import Display
 from bertkit.preparation import Basis
+from bertkit.recipe import Recipe
 from bertkit.tasks.task import Answered
 from bertkit.trainer import Plan
 
@@ -18,6 +19,10 @@ class Course(Protocol):
     @property
     def ready(self) -> Basis:
         """The model, the task and where it is computed."""
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe as it is in the last phase."""
 
     @property
     def plan(self) -> Plan:
@@ -41,6 +46,9 @@ class Course(Protocol):
 
     def samples(self, step: int) -> int:
         """Sequences that all ranks have learnt from after update `step`."""
+
+    def amounts(self) -> Mapping[str, int]:
+        """Of the last phase: global_batch, updates, training_sequences, evaluation_sequences."""
 
     def target(self, step: int) -> float:
         """The `mlm_accuracy` that ends the run where it is reached after update `step`; 0: none does."""

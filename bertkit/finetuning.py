@@ -59,6 +59,18 @@ class FineTuning:
         epochs, rest = divmod(step, self.sampler.steps_per_epoch)
         return epochs * self.sampler.examples + rest * self.sampler.batch_size
 
+    @property
+    def recipe(self) -> Recipe:
+        return self.ready.recipe
+
+    def amounts(self) -> dict[str, int]:
+        return {
+            "global_batch": self.sampler.batch_size,
+            "updates": self.plan.steps,
+            "training_sequences": self.sampler.examples,
+            "evaluation_sequences": sum(len(part.features) for part in self.ready.dev),
+        }
+
     def target(self, step: int) -> float:
         return 0.0
 

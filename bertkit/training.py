@@ -22,8 +22,10 @@ from bertkit.display import Counter, Display
 from bertkit.energy import energy_of
 from bertkit.errors import UserError
 from bertkit.flops import of_batch, training_flops
+from bertkit.followers import followers
 from bertkit.log import RunLog
 from bertkit.meter import Meter, over_ranks, unknown, warmup_updates
+from bertkit.profiling import TRACE, profiled
 from bertkit.recipe import KEYS
 from bertkit.resolve import Resolved
 from bertkit.run_folder import write_recipe
@@ -53,7 +55,10 @@ class Training:
         self.ready, self.plan = course.ready, course.plan
         ready = self.ready
         self.checkpoints = Checkpoints(folder / "checkpoints", ready.recipe.checkpoint.keep, course.saves_best)
-        self.log = RunLog(folder if world.is_first else None)
+        self.log = RunLog(folder if world.is_first else None, followers(course, folder, world))
+        trace = folder / TRACE if world.is_first else None
+        self.profiled = profiled(engine, ready.recipe.log.profile, trace, display.say)
+        self.log.tell("init")
         self.energy = energy_of(engine, world)
         self.meter = Meter(
             0,
@@ -84,14 +89,15 @@ class Training:
             write_recipe(self.folder, self.resolved.flat())
         for name, value in self.engine.describe().items():
             self.display.say(f"  {name}: {value}")
-        self.log.write("start", step=self.progress.step, **environment)
+        samples = self.course.samples(self.progress.step)
+        self.log.write("start", step=self.progress.step, samples=samples, **environment)
         if not self._fit():
             self._stopped()
             if self._job_is_done:
                 return None, 0
             return None, self.stop.exit_code or EXIT_CODES[signal.SIGTERM]  # 0: another rank was asked
         made = self._finish(environment)
-        self.log.write("end", step=self.progress.step, metrics=made["metrics"])
+        self.log.write("end", step=self.progress.step, metrics=made["metrics"], **self._figures(made))
         return made, 0
 
     def _fit(self) -> bool:
@@ -102,7 +108,17 @@ class Training:
         self.meter.warmup = warmup_updates(last - first + 1)
         shares = self.course.updates(first, last)
         with stop_on_signals() as self.stop, self.display.progress("training", last, first - 1) as self.bar:
-            return fit(self.engine, shares, self.plan, self.meter, self)
+            return fit(self.engine, shares, self.plan, self.meter, self, self.profiled)
+
+    def _figures(self, made: Mapping[str, Any]) -> dict[str, Any]:
+        """What the log's last line tells besides the metrics."""
+        target = self.course.target(self.progress.step)
+        return {
+            "reached": self.reached() if target else True,
+            "final_loss": self.progress.losses[-1] if self.progress.losses else None,
+            "sequences_per_second": made["throughput"]["sequences_per_second"],
+            "training_seconds": made["time"]["training_seconds_of_all_legs"],
+        }
 
     def _take_over(self, run: Path) -> None:
         """Begin with another run's weights and moments."""
@@ -157,6 +173,7 @@ class Training:
             self.bar.to(done[-1].step, shown | ({"seq/s": f"{speed:.0f}"} if math.isfinite(speed) else {}))
 
     def evaluate(self, step: int) -> bool:
+        self.log.tell("evaluating", step=step, samples=self.course.samples(step))
         metrics = self.score(step)
         score, best = metrics[self.ready.task.primary], self.progress.best_step
         better = best == 0 or score > self.progress.best_score

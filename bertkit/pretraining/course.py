@@ -85,6 +85,19 @@ class Pretraining:
     def samples(self, step: int) -> int:
         return sum(phase.samples(min(max(0, step - phase.before), phase.steps)) for phase in self.phases)
 
+    @property
+    def recipe(self) -> Recipe:
+        return self.phases[-1].recipe
+
+    def amounts(self) -> dict[str, int]:
+        last = self.phases[-1]
+        return {
+            "global_batch": last.sampler.batch_size,
+            "updates": last.steps,
+            "training_sequences": last.sampler.examples,
+            "evaluation_sequences": len(last.scored_on.examples),
+        }
+
     def target(self, step: int) -> float:
         return self.ready.recipe.evaluation.target_mlm_accuracy if self.phase(step) is self.phases[-1] else 0.0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -116,3 +117,12 @@ def test_fixed_sizes_are_known_before_the_first_update_of_either_phase(
     assert made is not None
     assert ragged is not None
     assert np.abs(np.array(made["losses"]) - np.array(ragged["losses"])).max() < 1e-4
+
+
+def test_a_profile_is_a_chrome_trace_of_the_updates_asked_for(data: Path, tmp_path: Path) -> None:
+    run(data, tmp_path / "run", **CPU | TWO | {"train.phases": "1", "train.steps": 5, "log.profile": "2-3"})
+    trace = json.loads((tmp_path / "run" / "trace.json").read_text())
+    named = [event["name"] for event in trace["traceEvents"] if "name" in event]
+    assert any(name.startswith("aten::") for name in named)
+    layers, micro_batches = 2, 1  # of tiny, and of each of the two updates
+    assert named.count("aten::native_layer_norm") == 2 * micro_batches * (2 * layers + 2)

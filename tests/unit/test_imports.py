@@ -21,7 +21,7 @@ SHARED = {"bertkit_torch", "bertkit_tensorflow"}  # engines that belong to no ve
 VENDORS = sorted({path.name for path in BACKENDS.glob("bertkit_*") if path.is_dir()} - SHARED)
 FRAMEWORK_FREE = set(
     """google_crc32c h5py huggingface_hub jinja2 markupsafe matplotlib numpy pyarrow pydantic rich safetensors scipy
-    sklearn tokenizers typer""".split()
+    sklearn tensorboard tokenizers typer""".split()
 )
 FRAMEWORKS = {"torch", "tensorflow", "transformers", "jax"}
 # packages of others that one vendor alone may import
@@ -41,10 +41,10 @@ LAYERS = {
         world""",
     "seam": "backend",
     "material": """
-        checkpoint collectives display downloads energy features flops layouts lengths log meter migrate
+        checkpoint collectives display downloads energy features flops layouts lengths log log_lines meter migrate
         migrate.demo_bert migrate.launch_benchmark migrate.ours migrate.pretraining migrate.pretraining_scripts
         migrate.python_flags migrate.python_scripts migrate.shell_scripts migrate.translate migrate.words parameters
-        pretrained pretraining pretraining.binned pretraining.data pretraining.decoded pretraining.hdf5
+        pretrained profiling pretraining pretraining.binned pretraining.data pretraining.decoded pretraining.hdf5
         pretraining.manifest pretraining.masking pretraining.parquet pretraining.rows pretraining.shards
         pretraining.tf_example pretraining.tfrecord published recipe record record_fairness record_files
         record_parts record_types record_upgrade
@@ -61,7 +61,7 @@ LAYERS = {
         bench.workload compare compare.beside compare.comparison compare.entries compare.fairness compare.figures
         compare.files compare.load compare.markdown compare.page compare.parity compare.parity_report compare.plots
         compare.reaching compare.scaling compare.systems compare.tables compare.text finetuning inference launching
-        pretraining.course pretraining.told rank run
+        followers pretraining.course pretraining.told rank run
         run_fairness run_results supervise training unsynced""",
     "commands": """
         commands commands.ask commands.backends commands.bench commands.bench_suite commands.check commands.compare
