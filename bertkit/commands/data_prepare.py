@@ -16,7 +16,7 @@ from bertkit.errors import UserError
 if TYPE_CHECKING:
     from bertkit.display import Display
     from bertkit.pretraining.manifest import Manifest
-    from bertkit.pretraining.prepare import Settings, Work
+    from bertkit.pretraining.work import Settings, Work
     from bertkit.tokenizer import Vocabulary
 
 FORMATS = ("parquet", "hdf5", "tfrecord")
@@ -74,9 +74,10 @@ def prepare(
     quiet: o.Quiet = False,
 ) -> None:
     """Make pre-training data of text. A run that was ended goes on with the same command."""
-    from bertkit.pretraining.prepare import Settings, plan_work
     from bertkit.pretraining.prepare import prepare as make
     from bertkit.pretraining.sources import find_sources
+    from bertkit.pretraining.work import Settings, plan_work
+    from bertkit.world import from_env
 
     _demand(input_format, INPUTS, "--input-format")
     made_for = Settings(
@@ -97,12 +98,15 @@ def prepare(
     vocabulary = _vocabulary(vocab, casing)
     found = find_sources(sources, None if input_format == "auto" else input_format)  # type: ignore[arg-type]
     work = plan_work(made_for, vocabulary, found, output)
-    show = _display(quiet)
+    world = from_env()
+    show = _display(quiet or not world.is_first)
     show.say(_plan(work, made_for))
     if dry_run:
         return
     started = time.monotonic()
-    manifest = make(work, workers or _cores(), show, overwrite)
+    manifest = make(work, workers or max(1, _cores() // world.local_size), show, overwrite, world)
+    if manifest is None:
+        return
     seconds = time.monotonic() - started
     if as_json:
         summary = {name: value for name, value in asdict(manifest).items() if name not in ("sources", "shards")}

@@ -45,14 +45,15 @@ LAYERS = {
         migrate.demo_bert migrate.launch_benchmark migrate.ours migrate.pretraining migrate.pretraining_scripts
         migrate.python_flags migrate.python_scripts migrate.shell_scripts migrate.translate migrate.words parameters
         pretrained pretraining pretraining.binned pretraining.blocks pretraining.data pretraining.decoded
-        pretraining.hdf5 pretraining.inspection pretraining.manifest pretraining.masking pretraining.measures
-        pretraining.pairs pretraining.parquet pretraining.prepare pretraining.rows pretraining.sentences
-        pretraining.shards pretraining.sources pretraining.spill pretraining.texts pretraining.tf_example
-        pretraining.tfrecord pretraining.words pretraining.workers pretraining.writers published recipe record
-        record_fairness record_files record_parts record_types record_upgrade registry resolve run_folder sampler
-        schedule spellings static_rows stopping tasks tasks.glue tasks.json_text tasks.metrics tasks.mrpc_raw
-        tasks.reading tasks.sample tasks.squad tasks.squad.decoding tasks.squad.metrics tasks.squad.reader
-        tasks.squad.task tasks.squad.windows tasks.table_format tasks.tables tasks.task tokenizer weight_files""",
+        pretraining.desk pretraining.hdf5 pretraining.inspection pretraining.manifest pretraining.masking
+        pretraining.measures pretraining.pairs pretraining.parquet pretraining.prepare pretraining.rows
+        pretraining.sentences pretraining.shards pretraining.sources pretraining.spill pretraining.tasks
+        pretraining.texts pretraining.tf_example pretraining.tfrecord pretraining.words pretraining.work
+        pretraining.workers pretraining.writers published recipe record record_fairness record_files record_parts
+        record_types record_upgrade registry resolve run_folder sampler schedule spellings static_rows stopping
+        tasks tasks.glue tasks.json_text tasks.metrics tasks.mrpc_raw tasks.reading tasks.sample tasks.squad
+        tasks.squad.decoding tasks.squad.metrics tasks.squad.reader tasks.squad.task tasks.squad.windows
+        tasks.table_format tasks.tables tasks.task tokenizer weight_files""",
     "work": "agreement checks preparation scoring specimens trainer",
     "runs": """
         asking bench bench.cells bench.measure bench.plan bench.run bench.suite bench.suite_table bench.table

@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import random
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import h5py
@@ -22,10 +23,12 @@ from bertkit.pretraining import open_data
 from bertkit.pretraining import prepare as prepare_module
 from bertkit.pretraining import sources as sources_module
 from bertkit.pretraining.manifest import Manifest, load_manifest
-from bertkit.pretraining.prepare import Settings, plan_work, prepare
+from bertkit.pretraining.prepare import prepare
 from bertkit.pretraining.rows import NO_LABEL
 from bertkit.pretraining.sources import find_sources
+from bertkit.pretraining.work import Settings, plan_work
 from bertkit.tokenizer import Vocabulary, read_vocabulary
+from bertkit.world import World
 from conftest import Run, assert_one_line_error
 from pretraining_files import MASK, SEP, write_vocabulary
 from tfrecord_reader import read_tfrecord
@@ -66,7 +69,9 @@ STATIC = Settings("hdf5", 32, "static", most_masked=5, seed=3, shards=3)
 
 
 def make(settings: Settings, corpus: Path, vocabulary: Vocabulary, out: Path, workers: int = 1) -> Manifest:
-    return prepare(plan_work(settings, vocabulary, find_sources([corpus], "sentences"), out), workers, QUIET)
+    made = prepare(plan_work(settings, vocabulary, find_sources([corpus], "sentences"), out), workers, QUIET)
+    assert made is not None
+    return made
 
 
 def bytes_of(folder: Path) -> dict[str, str]:
@@ -229,6 +234,16 @@ def test_a_run_that_was_ended_goes_on(
     tasks = [each for each in done if each != "ended"]
     assert len(tasks) == len(set(tasks))  # nothing is done twice
     assert done.count("ended") > 3
+
+
+def test_ranks_share_the_work(corpus: Path, vocabulary: Vocabulary, tmp_path: Path) -> None:
+    """As processes of several boxes do, which meet in the folder."""
+    make(STATIC, corpus, vocabulary, tmp_path / "alone")
+    work = plan_work(STATIC, vocabulary, find_sources([corpus], "sentences"), tmp_path / "shared")
+    with ThreadPoolExecutor() as ranks:
+        found = list(ranks.map(lambda rank: prepare(work, 1, QUIET, world=World(rank, 3)), (2, 1, 0)))
+    assert [manifest is not None for manifest in found] == [False, False, True]
+    assert bytes_of(tmp_path / "alone") == bytes_of(tmp_path / "shared")
 
 
 def test_other_settings_do_not_mix_with_what_is_there(corpus: Path, vocabulary: Vocabulary, tmp_path: Path) -> None:
