@@ -44,27 +44,33 @@ class Making:
 Document = list[bytes]  # the ids of its sentences
 
 
-def blocks(piece: Piece, sources: Sequence[Source], words: Words, counts: Counts, notes: Notes) -> Iterator[Block]:
-    """The piece's documents in blocks of about PIECE characters."""
+def blocks(
+    piece: Piece, sources: Sequence[Source], words: Words, room: int, counts: Counts, notes: Notes
+) -> Iterator[Block]:
+    """The piece's documents in blocks of about PIECE characters, no sentence of over `room` tokens."""
     kept: list[Document] = []
     lent: list[Document] = []
     size = 0
-    for document in _encoded(piece, sources, words, counts, notes):
+    for document in _encoded(piece, sources, words, room, counts, notes):
         kept.append(document)
         size += sum(map(len, document))
-        if size >= PIECE // 2:  # two bytes a token, of about four characters
+        if size >= PIECE // 2 and len(kept) > 1:  # two bytes a token, of about four characters
             yield _block(kept, lent, words)
             kept, lent, size = [], kept[-LENT:], 0
+    if len(kept) == 1 and not lent:
+        notes.add("documents without another to draw next sentences from")
     if kept:
         yield _block(kept, lent, words)
 
 
-def _encoded(piece: Piece, sources: Sequence[Source], words: Words, counts: Counts, notes: Notes) -> Iterator[Document]:
+def _encoded(
+    piece: Piece, sources: Sequence[Source], words: Words, room: int, counts: Counts, notes: Notes
+) -> Iterator[Document]:
     width = words.dtype.itemsize
     for part in piece:
         source = sources[part.source]
         for sentences in documents(source.path, source.format, part.start, part.stop, notes):
-            encoded = [ids for ids in words.encode(sentences) if ids]
+            encoded = [part for ids in words.encode(sentences) for part in _divided(ids, room * width, notes)]
             if not encoded:
                 notes.add("documents without text")
                 continue
@@ -72,6 +78,13 @@ def _encoded(piece: Piece, sources: Sequence[Source], words: Words, counts: Coun
             counts.sentences += len(encoded)
             counts.tokens += sum(map(len, encoded)) // width
             yield encoded
+
+
+def _divided(ids: bytes, most: int, notes: Notes) -> list[bytes]:
+    """A sentence's ids in parts that fit into a sequence, so that what is cut off elsewhere stays small."""
+    if len(ids) > most:
+        notes.add("sentences divided")
+    return [ids[start : start + most] for start in range(0, len(ids), most)]
 
 
 def _block(kept: list[Document], lent: list[Document], words: Words) -> Block:

@@ -38,7 +38,7 @@ def spill_piece(work: Work, number: int) -> Done:
     rule = MaskingRule(settings.share, settings.most_masked, settings.whole_words)
     making = Making(shape, rule if settings.masking == "static" else None, settings.duplicates, settings.seed)
     spills, sequences = [], 0
-    for turn, block in enumerate(blocks(work.pieces[number], work.sources, words, counts, notes)):
+    for turn, block in enumerate(blocks(work.pieces[number], work.sources, words, shape.room, counts, notes)):
         made = list(make(block, making, pieces, number, turn))
         if not sum(map(len, made)):
             continue
