@@ -16,13 +16,14 @@ from typing import Any
 from bertkit.disk import write_json, write_text
 from bertkit.display import Display
 from bertkit.errors import PeersLost, UserError
-from bertkit.pretraining.manifest import NAME, UNFINISHED
+from bertkit.pretraining.manifest import NAME, UNFINISHED, Manifest
 from bertkit.pretraining.shards import shard_file
 from bertkit.pretraining.work import Work, key_of
 from bertkit.pretraining.workers import GO_ON, Done, run_all
 from bertkit.world import World
 
 KEY = "key"
+SWEPT = ".swept"  # what OUT/.unfinished is called while it is removed
 LONGEST_WAIT = 3600  # seconds; a packed file of many gigabytes is one task
 
 
@@ -63,9 +64,21 @@ def wait_for(work: Work, there: Callable[[], bool]) -> None:
         time.sleep(0.1)
 
 
+def clear_desk(work: Work, manifest: Manifest) -> None:
+    """Remove OUT/.unfinished, at once whole, and what killed writers left of shards."""
+    swept = work.out / SWEPT
+    shutil.rmtree(swept, ignore_errors=True)
+    work.desk.rename(swept)  # a kill in the middle of the removal must not look like work to go on with
+    shutil.rmtree(swept, ignore_errors=True)
+    for entry in manifest.shards:
+        for left in work.out.glob(f".{entry.name}.*.part"):
+            left.unlink(missing_ok=True)
+
+
 def _clear(out: Path) -> None:
     """Remove what we made there: shards, manifest, desk."""
-    shutil.rmtree(out / UNFINISHED, ignore_errors=True)
+    for folder in (UNFINISHED, SWEPT):
+        shutil.rmtree(out / folder, ignore_errors=True)
     for path in [out / NAME, *(path for path in out.iterdir() if shard_file(path))]:
         path.unlink(missing_ok=True)
 

@@ -7,7 +7,6 @@ manifest comes last.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,7 +15,7 @@ import numpy as np
 from bertkit.disk import write_json
 from bertkit.display import Display
 from bertkit.errors import UserError
-from bertkit.pretraining.desk import Crew, is_ours, open_desk, stage, wait_for
+from bertkit.pretraining.desk import Crew, clear_desk, is_ours, open_desk, stage, wait_for
 from bertkit.pretraining.manifest import Manifest, ShardEntry, SourceEntry, write_manifest
 from bertkit.pretraining.spill import group_sizes
 from bertkit.pretraining.tasks import SIZES, SPILLS, hash_source, spill_piece, write_shard
@@ -49,7 +48,7 @@ def prepare(
         return None
     manifest = _manifest(work, made, shards, hashes)
     write_manifest(work.out, manifest)
-    shutil.rmtree(work.desk)
+    clear_desk(work, manifest)
     return manifest
 
 
