@@ -212,7 +212,9 @@ def _decode(data: PretrainingData, number: int, vocabulary: Vocabulary) -> Sampl
     batch = data.batch(np.array([number]))
     pieces = [vocabulary.pieces[id] for id in batch["input_ids"]]
     for place, label in zip(batch["masked_positions"], batch["masked_labels"], strict=True):
-        pieces[place] = f"[{pieces[place].strip('[]')}|{vocabulary.pieces[label]}]"
+        goes_on = "##" if vocabulary.pieces[label].startswith("##") else ""
+        shown, stood = pieces[place].strip("[]").removeprefix("##"), vocabulary.pieces[label].removeprefix("##")
+        pieces[place] = f"{goes_on}[{shown}|{stood}]"
     label = {0: "next", 1: "random"}.get(int(batch["labels"][0]), "none")
     return Sample(" ".join(pieces).replace(" ##", ""), label)
 
