@@ -212,6 +212,12 @@ def open_data(
     if vocabulary is None and (dynamic or first.file.format == "parquet"):
         raise UserError(f"{place}: its {first.file.format} data needs the vocabulary it was made with", "name it")
     manifest = read_manifest(place, files)
+    made_with = manifest.settings.get("vocabulary") if manifest else None
+    if vocabulary and made_with and made_with != vocabulary.digest:
+        raise UserError(
+            f"{place}: was made with another vocabulary than {vocabulary.path}",
+            "give the vocabulary that the data was made with",
+        )
     pieces = pieces_of(vocabulary) if vocabulary else None
     decoded = Decoded(shards, vocabulary, 2 * WINDOW)
     return PretrainingData(shards, dynamic, rule or MaskingRule(), seed, pieces, manifest, decoded)

@@ -16,6 +16,7 @@ from bertkit.errors import UserError
 from bertkit.pretraining.shards import ShardFile
 
 NAME = "manifest.json"
+UNFINISHED = ".unfinished"  # a folder beside the shards while they are made
 VERSION = 1
 AGAIN = "copy the folder again, or make the data again"
 
@@ -34,6 +35,7 @@ class ShardEntry:
 class SourceEntry:
     name: str
     bytes: int
+    format: str
     sha256: str
 
 
@@ -77,6 +79,10 @@ def read_manifest(place: Path, files: Sequence[ShardFile]) -> Manifest | None:
 
     Raises UserError where a shard that it names is missing or has another size, or one is there that it does not name.
     """
+    if (place / UNFINISHED).is_dir():
+        raise UserError(
+            f"{place}: its making was not finished", "run the same `bertkit data prepare` again: it goes on"
+        )
     path = place / NAME
     if not path.is_file():
         return None

@@ -142,7 +142,7 @@ def unpad(padded: Padded, path: Path, first: int = 0) -> Rows:
         smallest(padded.input_ids[real]),
         offsets(lengths),
         second.astype(np.int32),
-        padded.labels.astype(np.int8),
+        np.where(padded.labels < 0, NO_LABEL, padded.labels).astype(np.int8),
         padded.positions[hidden].astype(np.int32),
         smallest(padded.masked_ids[hidden]),
         offsets(hidden.sum(1)),

@@ -45,7 +45,7 @@ def find_shards(place: Path) -> tuple[ShardFile, ...]:
     if not place.exists():
         raise UserError(f"{place}: there is no such file or folder", "`bertkit data prepare` makes pre-training data")
     paths = [place] if place.is_file() else sorted(place.iterdir(), key=_by_numbers)
-    found = tuple(file for path in paths if (file := _shard_file(path)))
+    found = tuple(file for path in paths if (file := shard_file(path)))
     if not found:
         raise UserError(f"{place}: holds no shards (.parquet, .hdf5, .tfrecord)", _where_else(place))
     for file in found[1:]:
@@ -62,7 +62,8 @@ def find_shards(place: Path) -> tuple[ShardFile, ...]:
     return found
 
 
-def _shard_file(path: Path) -> ShardFile | None:
+def shard_file(path: Path) -> ShardFile | None:
+    """The shard that a file is by its name; None for other files."""
     if path.name.startswith((".", "_")) or not path.is_file():  # _metadata is Dask's
         return None
     for format, name in NAMES.items():
@@ -78,5 +79,5 @@ def _by_numbers(path: Path) -> list[tuple[int, str]]:
 def _where_else(place: Path) -> str:
     if place.is_file():
         return "name a shard or a folder of shards"
-    inside = [each.name for each in sorted(place.iterdir()) if each.is_dir() and any(map(_shard_file, each.iterdir()))]
+    inside = [each.name for each in sorted(place.iterdir()) if each.is_dir() and any(map(shard_file, each.iterdir()))]
     return f"its folders {', '.join(inside[:4])} do: name one" if inside else "name the folder that holds them"

@@ -44,18 +44,19 @@ LAYERS = {
         checkpoint collectives display downloads energy features flops layouts lengths log log_lines meter migrate
         migrate.demo_bert migrate.launch_benchmark migrate.ours migrate.pretraining migrate.pretraining_scripts
         migrate.python_flags migrate.python_scripts migrate.shell_scripts migrate.translate migrate.words parameters
-        pretrained profiling pretraining pretraining.binned pretraining.data pretraining.decoded pretraining.hdf5
-        pretraining.manifest pretraining.masking pretraining.parquet pretraining.rows pretraining.shards
-        pretraining.tf_example pretraining.tfrecord published recipe record record_fairness record_files
-        record_parts record_types record_upgrade
-        registry resolve run_folder sampler schedule spellings static_rows stopping tasks tasks.glue tasks.json_text
-        tasks.metrics tasks.mrpc_raw tasks.pretrain tasks.reading tasks.sample tasks.squad tasks.squad.decoding
-        tasks.squad.metrics tasks.squad.reader tasks.squad.task tasks.squad.windows tasks.table_format tasks.tables
-        tasks.task tokenizer weight_files""",
+        pretrained pretraining pretraining.binned pretraining.blocks pretraining.data pretraining.decoded
+        pretraining.desk pretraining.hdf5 pretraining.inspection pretraining.manifest pretraining.masking
+        pretraining.measures pretraining.pairs pretraining.parquet pretraining.prepare pretraining.rows
+        pretraining.sentences pretraining.shards pretraining.sources pretraining.spill pretraining.tasks
+        pretraining.texts pretraining.tf_example pretraining.tfrecord pretraining.words pretraining.work
+        pretraining.workers pretraining.writers profiling published recipe record record_fairness record_files
+        record_parts record_types record_upgrade registry resolve run_folder sampler schedule spellings static_rows
+        stopping tasks tasks.glue tasks.json_text tasks.metrics tasks.mrpc_raw tasks.pretrain tasks.reading
+        tasks.sample tasks.squad tasks.squad.decoding tasks.squad.metrics tasks.squad.reader tasks.squad.task
+        tasks.squad.windows tasks.table_format tasks.tables tasks.task tokenizer weight_files""",
     "work": """
         agreement checks checks.contract checks.device checks.numerics checks.report checks.tolerance course preparation
-        pretraining.evaluation pretraining.held_out pretraining.phases
-        scoring specimens trainer""",
+        pretraining.evaluation pretraining.held_out pretraining.phases scoring specimens trainer""",
     "runs": """
         asking bench bench.cells bench.measure bench.plan bench.run bench.suite bench.suite_table bench.table
         bench.workload compare compare.beside compare.comparison compare.entries compare.fairness compare.figures
@@ -65,9 +66,9 @@ LAYERS = {
         run_fairness run_results supervise training unsynced""",
     "commands": """
         commands commands.ask commands.backends commands.bench commands.bench_suite commands.check commands.compare
-        commands.comparing commands.config commands.data commands.evaluate commands.launch commands.launching
-        commands.migrate commands.models commands.options commands.predict commands.recipes commands.score
-        commands.train commands.training""",
+        commands.comparing commands.config commands.data commands.data_inspect commands.data_prepare
+        commands.evaluate commands.launch commands.launching commands.migrate commands.models commands.options
+        commands.predict commands.recipes commands.score commands.train commands.training""",
     "command line": "__main__ cli",
 }
 LAYER = {
