@@ -8,7 +8,9 @@ Legend: T tokens of the batch without padding, B sequences, M masked positions, 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal, Protocol, SupportsFloat, runtime_checkable
 
 import numpy as np
@@ -200,6 +202,14 @@ class Counters(Sensors, Protocol):
 
     def host_waits(self, run: Callable[[], None]) -> int | None:
         """How often the host waits for the device during `run`; None where the device is the host."""
+
+
+@runtime_checkable
+class Profiler(Protocol):
+    """What an engine may have besides."""
+
+    def profile(self, trace: Path) -> AbstractContextManager[object]:
+        """What the host and this rank's device do meanwhile goes to `trace` at its end, in Chrome's trace format."""
 
 
 @dataclass(frozen=True)

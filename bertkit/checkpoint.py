@@ -45,9 +45,10 @@ class Checkpoints:
 
     folder: Path
     keep: int = 3
+    keep_best: bool = True
 
     def save(self, arrays: Mapping[str, np.ndarray], progress: Progress) -> Path:
-        """Write a checkpoint, then remove those beyond the newest `keep` and the best.
+        """Write a checkpoint, then remove those beyond the newest `keep` and, with `keep_best`, the best.
 
         Raises UserError where the disk is full; earlier checkpoints are then untouched.
         """
@@ -105,7 +106,7 @@ class Checkpoints:
     def _prune(self, progress: Progress) -> None:
         steps = self.steps()
         ours = [step for step in steps if step <= progress.step]  # later ones: damaged, of a leg that is done again
-        kept = {*ours[-self.keep :], progress.best_step}
+        kept = {*ours[-self.keep :], *((progress.best_step,) if self.keep_best else ())}
         for step in set(steps) - kept:
             self._manifest(step).unlink(missing_ok=True)  # first: a checkpoint without it does not count
             self._tensors(step).unlink(missing_ok=True)

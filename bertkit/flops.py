@@ -11,9 +11,14 @@ Source: Narayanan et al. 2021, arXiv:2104.04473, appendix, without its padding.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
+from bertkit.backend import Batch, sequence_lengths
 from bertkit.model_config import Head, ModelConfig
+
+Formula = Callable[[ModelConfig, Head, np.ndarray, int], float]
 
 
 def forward_flops(config: ModelConfig, head: Head, lengths: np.ndarray, masked: int = 0) -> float:
@@ -32,3 +37,8 @@ def forward_flops(config: ModelConfig, head: Head, lengths: np.ndarray, masked: 
 def training_flops(config: ModelConfig, head: Head, lengths: np.ndarray, masked: int = 0) -> float:
     """FLOPs of forward and backward pass: the backward pass is counted as two forward ones."""
     return 3 * forward_flops(config, head, lengths, masked)
+
+
+def of_batch(formula: Formula, config: ModelConfig, head: Head, batch: Batch) -> float:
+    """FLOPs by one of the formulas over a batch; only a pre-training batch has masked positions."""
+    return formula(config, head, sequence_lengths(batch), len(batch.get("masked_positions", ())))

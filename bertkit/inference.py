@@ -15,6 +15,7 @@ from bertkit.pretrained import Source, starting_weights
 from bertkit.recipe import Recipe, Value
 from bertkit.resolve import read_toml
 from bertkit.tasks import Task, find_task
+from bertkit.tasks.pretrain import refuse
 from bertkit.tasks.reading import own_file, read_part, read_split
 from bertkit.tasks.task import Part, SplitName
 from bertkit.trainer import answer
@@ -65,6 +66,8 @@ def make_ready(recipe: Recipe, dry_run: bool = False) -> Ready:
     if not recipe.task:
         raise UserError(f"{recipe.model.name} does not say which task it was trained on", "name it with -t")
     task = find_task(recipe.task)
+    if task.head.kind == "pretraining":
+        refuse(task)
     target = choose_target(recipe, task, training=False, dry_run=dry_run)
     if recipe.model.name in ARCHITECTURES:
         raise UserError(f"{recipe.model.name!r} is a size, not a trained model", "give the folder of a run")

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from bertkit.disk import to_json, write_text
 from bertkit.errors import UserError
+from bertkit.log_lines import Follower
 
 FILE = "log.jsonl"
 
@@ -18,12 +19,19 @@ FILE = "log.jsonl"
 class RunLog:
     """Appends events to `log.jsonl`. Each line is whole on disk once `write` returns, save for a power cut."""
 
-    def __init__(self, folder: Path | None) -> None:
+    def __init__(self, folder: Path | None, followers: Sequence[Follower] = ()) -> None:
         self.path = folder / FILE if folder else None
+        self.followers = followers
+
+    def tell(self, event: str, **values: Any) -> None:
+        """An event for those who follow, which has no line of its own."""
+        for follower in self.followers:
+            follower.write(event, time.time(), values)
 
     def write(self, event: str, **values: Any) -> None:
         if self.path is None:
             return
+        self.tell(event, **values)
         line = to_json({"event": event, "time": round(time.time(), 3), **values})
         try:
             with self.path.open("a", encoding="utf-8") as file:

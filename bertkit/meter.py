@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from bertkit.backend import Update, sequence_lengths
+from bertkit.backend import Batch, Update, sequence_lengths
 
 WARMUP_RULE = "the first tenth of the updates, at least 1 and at most 10, is not counted"
 TIME_BASIS = "host's wall clock, the slowest rank's; the device is waited for before each reading"
@@ -84,7 +84,7 @@ class Meter:
     """Counts as a run goes. `clock` in seconds; tests give one of their own."""
 
     warmup: int
-    flops: Callable[[np.ndarray], float]  # lengths of a micro-batch's sequences -> FLOPs
+    flops: Callable[[Batch], float]  # of a micro-batch
     clock: Callable[[], float] = time.perf_counter
     energy: Callable[[], float | None] = unknown  # joules since some moment
     communication: Callable[[], float | None] = unknown  # seconds since some moment
@@ -147,10 +147,10 @@ class Meter:
             return
         self._active += elapsed
         self._totals["slots"] += slots
-        for one in lengths:
+        for one, batch in zip(lengths, update.micro_batches, strict=True):
             self._totals["sequences"] += len(one)
             self._totals["tokens"] += int(one.sum())
-            self._totals["flops"] += self.flops(one)
+            self._totals["flops"] += self.flops(batch)
         if now - self._sampled > SAMPLED:
             self._sample()
 

@@ -16,6 +16,7 @@ from bertkit.model_config import ModelConfig
 from bertkit.pretrained import Source, find_source, starting_weights
 from bertkit.recipe import DataSection, ModelSection, Recipe
 from bertkit.registry import Choice, choose
+from bertkit.schedule import Schedule, schedule
 from bertkit.tasks import Task, find_task
 from bertkit.tasks.reading import Progress, read_split
 from bertkit.tasks.task import AnswerRules, Part, Shape, SplitName, task_folder
@@ -36,8 +37,8 @@ class Target:
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """A run that is ready to start."""
+class Basis:
+    """What every training run is made of, whatever it learns from."""
 
     recipe: Recipe
     choice: Choice
@@ -47,6 +48,12 @@ class Prepared:
     source: Source
     fit: Fit
     job: Job
+
+
+@dataclass(frozen=True)
+class Prepared(Basis):
+    """A fine-tuning run that is ready to start."""
+
     train: Part
     dev: tuple[Part, ...]
 
@@ -56,7 +63,7 @@ def prepare(recipe: Recipe, say: Say, progress: Progress, dry_run: bool = False)
 
     `dry_run`: the backend need not be ready.
     """
-    task = _task(recipe)
+    task = task_of(recipe)
     target = choose_target(recipe, task, dry_run=dry_run)
     data_dir = Path(recipe.data.dir).expanduser()
     task_vocab = task_folder(task, data_dir) / task.vocab if task.vocab else None
@@ -71,7 +78,12 @@ def prepare(recipe: Recipe, say: Say, progress: Progress, dry_run: bool = False)
     dev = read("dev", recipe.data.eval_rows, recipe.data.dev_file)
     fit = starting_weights(source, task.head, recipe.seed)
     say_fit(fit, source, say)
-    job = Job(
+    job = make_job(recipe, task, target, source, fit, limits(recipe, [train, *dev]))
+    return Prepared(recipe, target.choice, target.precision, target.reason, task, source, fit, job, train, tuple(dev))
+
+
+def make_job(recipe: Recipe, task: Task, target: Target, source: Source, fit: Fit, most: Limits) -> Job:
+    return Job(
         with_dropout(source.config, recipe),
         task.head,
         fit.weights,
@@ -82,9 +94,8 @@ def prepare(recipe: Recipe, say: Say, progress: Progress, dry_run: bool = False)
         target.settings,
         exchange(recipe),
         loss_scaling(recipe),
-        limits(recipe, [train, *dev]),
+        most,
     )
-    return Prepared(recipe, target.choice, target.precision, target.reason, task, source, fit, job, train, tuple(dev))
 
 
 def choose_target(recipe: Recipe, task: Task, training: bool = True, dry_run: bool = False) -> Target:
@@ -107,7 +118,7 @@ def find_model(recipe: Recipe, task_vocab: Path | None = None) -> Source:
     return source
 
 
-def _task(recipe: Recipe) -> Task:
+def task_of(recipe: Recipe) -> Task:
     if not recipe.task:
         raise UserError("no task was named", "name one with -t, as in -t mrpc; `bertkit data list` names them all")
     return find_task(recipe.task)
@@ -227,6 +238,35 @@ def limit_sequences(share: int, micro: int) -> int:
     """Most sequences that a rank computes at once of its share of the batch; `micro` 0: all."""
     micro_batches = -(-share // micro) if micro else 1
     return -(-share // micro_batches)
+
+
+def with_global_batch(recipe: Recipe, processes: int) -> Recipe:
+    """The recipe with each process's share of the global batch, where it names one."""
+    whole = recipe.train.global_batch
+    if not whole:
+        return recipe
+    if whole % processes:
+        raise UserError(
+            f"a global batch of {whole} sequences does not divide among {processes} processes",
+            "change train.global_batch or the number of processes",
+        )
+    return dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, batch_size=whole // processes))
+
+
+def make_schedule(recipe: Recipe, steps: int, processes: int) -> Schedule:
+    """The learning rate of each of so many updates."""
+    section = recipe.schedule
+    return schedule(
+        section.name,
+        scaled_rate(recipe, processes),
+        warming_updates(recipe, steps),
+        steps,
+        section.power,
+        section.end_rate,
+        section.decay_from,
+        section.start,
+        section.warmup_start,
+    )
 
 
 def scaled_rate(recipe: Recipe, processes: int) -> float:

@@ -65,6 +65,22 @@ class DataSection:
         default="", description="k/n: train on every n-th sequence from number k (from 0) on; empty: on all"
     )
     strict: bool = Field(default=False, description="true: an answer that is not in its context is an error")
+    eval_dir: Text = Field(
+        default="",
+        description="pre-training's evaluation set; empty: `eval` beside or in the data, or a part set apart",
+    )
+    held_out: Share = Field(
+        default=0.01, description="share of pre-training data set apart where there is no evaluation set; 0: none"
+    )
+    masking: Literal["auto", "static", "dynamic", "once"] = Field(
+        default="auto",
+        description="static: as the shards were made; dynamic: anew in each epoch; once: by the seed, always the same",
+    )
+    masked_share: Share = Field(default=0.15, description="dynamic masking: share of a sequence that is predicted")
+    most_masked: Whole = Field(
+        default=0, description="dynamic masking: positions of a sequence at the most; 0: no bound"
+    )
+    whole_words: bool = Field(default=False, description="dynamic masking: all pieces of a word or none")
     cache: Text = Field(
         default="auto", description="folder for encoded features; 'auto': the user's cache folder; 'off': none"
     )
@@ -76,8 +92,21 @@ class TrainSection:
     micro_batch_size: Whole = Field(
         default=0, description="sequences computed at once; less than batch_size accumulates; 0: all"
     )
+    global_batch: Whole = Field(
+        default=0,
+        description="sequences of one update over all processes, in place of batch_size; 0: batch_size on each",
+    )
     epochs: Annotated[float, Field(ge=0)] = Field(default=3.0, description="passes over the data")
     steps: Whole = Field(default=0, description="updates; 0: as many as `epochs` makes")
+    steps_this_run: Whole = Field(
+        default=0, description="updates after which this job ends, to be gone on with by --resume; 0: no such end"
+    )
+    phases: Annotated[str, Field(coerce_numbers_to_str=True, pattern="^(1|2|1,2)$")] = Field(
+        default="1", description="of pre-training: 1, 2 (with the settings of [phase2]), or 1,2 one after the other"
+    )
+    moments_from: Text = Field(
+        default="", description="a run whose last checkpoint gives weights and moments; the schedule begins anew"
+    )
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -115,12 +144,43 @@ class ScheduleSection:
     warmup_steps: Whole = Field(default=0, description="updates that warm up; 0: as `warmup` says")
     power: Annotated[float, Field(gt=0)] = Field(default=1.0, description="of the polynomial")
     end_rate: Annotated[float, Field(ge=0)] = Field(default=0.0, description="learning rate at the last update")
+    decay_from: Literal["warmup", "start"] = Field(
+        default="warmup", description="where decay counts from: the end of warm-up, or the first update"
+    )
+    start: Whole = Field(default=0, description="updates counted as done before the first; 1: no update has rate 0")
+    warmup_start: int = Field(default=0, description="update at which warm-up begins; negative: before the first")
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Phase2Section:
+    """What differs in pre-training's second phase; what is unset is as in the first."""
+
+    data_dir: Text = Field(default="", description="its data; empty: `phase2` in the data folder, or the same data")
+    eval_dir: Text = Field(default="", description="its evaluation set; empty: found as the first phase's is")
+    seq_length: Annotated[int, Field(ge=3)] | None = Field(default=None, description="most tokens of its sequences")
+    batch_size: Positive | None = Field(default=None, description="sequences of one update on each process")
+    micro_batch_size: Whole | None = Field(default=None, description="sequences computed at once")
+    global_batch: Whole | None = Field(default=None, description="sequences of one update over all processes")
+    steps: Whole | None = Field(default=None, description="updates; 0: as many as `epochs` makes")
+    learning_rate: Annotated[float, Field(ge=0)] | None = Field(default=None, description="peak learning rate")
+    warmup: Share | None = Field(default=None, description="share of its updates that warm up")
+    warmup_steps: Whole | None = Field(default=None, description="updates that warm up")
+    power: Annotated[float, Field(gt=0)] | None = Field(default=None, description="of the polynomial")
+    start: Whole | None = Field(default=None, description="updates its schedule counts as done before its first")
+    most_masked: Whole | None = Field(default=None, description="dynamic masking: positions of a sequence at the most")
 
 
 @dataclass(frozen=True, config=_STRICT)
 class EvaluationSection:
     every: Whole = Field(default=0, description="updates between evaluations; 0: each epoch")
+    every_samples: Whole = Field(
+        default=0, description="sequences learnt from between evaluations, in place of `every`; 0: as `every` says"
+    )
+    start_samples: Whole = Field(default=0, description="with every_samples: no evaluation before so many sequences")
     batch_size: Positive = Field(default=64, description="sequences at once")
+    target_mlm_accuracy: Share = Field(
+        default=0.0, description="pre-training ends where an evaluation reaches this; 0: it goes to its last update"
+    )
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -168,6 +228,12 @@ class RanksSection:
 @dataclass(frozen=True, config=_STRICT)
 class LogSection:
     every: Positive = Field(default=10, description="updates between two lines of the log")
+    mllog: bool = Field(default=False, description="true: also MLPerf's :::MLLOG lines, in mllog.txt")
+    dllogger: bool = Field(default=False, description="true: also DLLL lines, in dllogger.json")
+    tensorboard: bool = Field(default=False, description="true: also curves for TensorBoard, in tensorboard/")
+    profile: Annotated[str, Field(coerce_numbers_to_str=True, pattern=r"^(\d+(-\d+)?)?$")] = Field(
+        default="", description="updates to profile, as 20-22, counted in this job; writes trace.json; empty: none"
+    )
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -190,6 +256,7 @@ class Recipe:
     optimizer: OptimizerSection = OptimizerSection()
     loss_scaling: LossScalingSection = LossScalingSection()
     schedule: ScheduleSection = ScheduleSection()
+    phase2: Phase2Section = Phase2Section()
     evaluation: EvaluationSection = EvaluationSection()
     answers: AnswersSection = AnswersSection()
     checkpoint: CheckpointSection = CheckpointSection()

@@ -68,7 +68,7 @@ class Run:
     case: Case | None
     published: Mapping[Text, Scalar | list[Text]] | None = Field(description="of a published figure: its source")
     metrics: Mapping[Text, Number | None] = Field(description="of the weights that are the result")
-    units: Mapping[Text, Text] = Field(description="of the metrics: fraction, percent, correlation")
+    units: Mapping[Text, Text] = Field(description="of the metrics: fraction, percent, correlation, nats")
     seeds: list[Seed] = Field(description="every seed's scores, the result's among them")
     selected: Selected | None
     majority_class: Mapping[Text, Number | None] | None = Field(

@@ -34,7 +34,7 @@ def of_run(ready: Prepared, sampler: Sampler, updates: int, world: World) -> Fai
     recipe, task, train = ready.recipe, ready.task, ready.train
     of_model = model(ready.job, ready.source, ready.fit.digest)
     of_optimizer = optimizer(recipe, ready.job, world, updates, scaled_rate(recipe, world.size))
-    return _whole(
+    return whole(
         of_model
         | of_optimizer
         | {
@@ -92,7 +92,7 @@ def optimizer(recipe: Recipe, job: Job, world: World, updates: int, rate: float)
         "optimizer": OPTIMIZERS[spec.algorithm],
         "trust_ratio": TRUST_RATIOS[spec.trust_ratio] if spec.algorithm == "lamb" else "none",
         "learning_rate": rate,
-        "schedule": course.name,
+        "schedule": course.name if course.decay_from == "warmup" else f"{course.name}, from the first update",
         "schedule_warmup_updates": warming_updates(recipe, updates),
         "schedule_power": course.power if course.name == "polynomial" else None,
         "schedule_end_rate": None if course.name == "constant" else course.end_rate,
@@ -113,7 +113,7 @@ def optimizer(recipe: Recipe, job: Job, world: World, updates: int, rate: float)
 
 def of_case(job: Job, source: Source | None, start: str | None, known: Mapping[str, Any]) -> Fairness:
     """Of one cell of a measurement; `known` overrides."""
-    return _whole(model(job, source, start) | {"time_basis": TIME_BASIS} | dict(known))
+    return whole(model(job, source, start) | {"time_basis": TIME_BASIS} | dict(known))
 
 
 def as_computed(fairness: Mapping[str, Any], engine: Mapping[str, str]) -> dict[str, Any]:
@@ -128,6 +128,7 @@ def together(digests: Iterable[str]) -> str | None:
     return found[0] if len(found) == 1 else hashlib.sha256("\n".join(found).encode()).hexdigest() if found else None
 
 
-def _whole(known: Mapping[str, Any]) -> Fairness:
+def whole(known: Mapping[str, Any]) -> Fairness:
+    """What is known as a Fairness; the rest is null."""
     fields = [field.name for field in dataclasses.fields(Fairness)]
     return Fairness(**dict.fromkeys(fields) | dict(known))

@@ -5,6 +5,8 @@ record.json    what ran, on what, on which data, and what came out
 losses.json    every update's loss, where they are too many for the record
 recipe.toml    every setting, ready for --config
 log.jsonl      one JSON object a line, as the run went
+mllog.txt dllogger.json tensorboard/   the same for other programs, where the recipe asks for it
+trace.json     what --profile recorded
 predictions/   the dev set's answers in GLUE's submission format
 checkpoints/   for --resume
 """
@@ -19,13 +21,15 @@ from pathlib import Path
 from bertkit.backend import Arrays
 from bertkit.disk import write_arrays, write_json, write_text
 from bertkit.errors import UserError
+from bertkit.log_lines import CURVES, DLLOGGER, MLLOG
 from bertkit.model_config import Head, ModelConfig, to_mapping
+from bertkit.profiling import TRACE
 from bertkit.recipe import Value
 from bertkit.tokenizer import Vocabulary, tokenizer
 
 OURS = (
     "config.json", "model.safetensors", "vocab.txt", "tokenizer.json", "tokenizer_config.json", "record.json",
-    "losses.json", "recipe.toml", "log.jsonl", "predictions", "checkpoints",
+    "losses.json", "recipe.toml", "log.jsonl", "predictions", "checkpoints", MLLOG, DLLOGGER, CURVES, TRACE,
 )  # fmt: skip
 
 

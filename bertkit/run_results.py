@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from bertkit import record
 from bertkit.backend import Arrays, Peak
 from bertkit.checkpoint import Progress
+from bertkit.course import Course
 from bertkit.energy import Energy
 from bertkit.errors import UserError
 from bertkit.hardware import cpu_mhz
 from bertkit.meter import WARMUP_RULE, Meter, Reading
-from bertkit.preparation import Prepared, answer_rules
 from bertkit.record_files import NAME, load, write
 from bertkit.record_types import blank
 from bertkit.resolve import Resolved
-from bertkit.run_fairness import as_computed, of_run
+from bertkit.run_fairness import as_computed
 from bertkit.run_folder import write_model
-from bertkit.sampler import Sampler
-from bertkit.tasks.task import Answered, Part
+from bertkit.tasks.task import Answered
 from bertkit.world import World
 
 RULES = {
@@ -44,7 +40,7 @@ class Results:
     """All that the record is made from."""
 
     resolved: Resolved
-    ready: Prepared
+    course: Course
     world: World
     environment: Mapping[str, Any]
     progress: Progress
@@ -55,8 +51,6 @@ class Results:
     peak: Peak
     peak_memory: int | None
     energy: Energy
-    sampler: Sampler
-    steps: int
 
 
 def write_results(folder: Path | None, results: Results, weights: Arrays) -> dict[str, Any]:
@@ -68,7 +62,7 @@ def write_results(folder: Path | None, results: Results, weights: Arrays) -> dic
         with contextlib.suppress(UserError):
             before = load(folder).mapping
             made |= {name: before[name] for name in ("method", "throughput", "time", "memory", "energy")}
-    ready = results.ready
+    ready = results.course.ready
     source = ready.source
     write_model(folder, source.config, ready.task.head, ready.task.labels, source.vocabulary, weights)
     for answered in results.answered:
@@ -78,10 +72,9 @@ def write_results(folder: Path | None, results: Results, weights: Arrays) -> dic
 
 def make_record(results: Results) -> dict[str, Any]:
     """The whole record; losses stand in it however many they are."""
-    ready, progress, reading = results.ready, results.progress, results.reading
+    ready, progress, reading = results.course.ready, results.progress, results.reading
     metrics = {name: float(value) for name, value in results.metrics.items()}
     percent = ready.task.head.kind == "span"
-    fairness = of_run(ready, results.sampler, results.steps, results.world)
     environment = dict(results.environment)
     environment["hardware"] = environment["hardware"] | {"cpu_mhz": cpu_mhz()}
     return blank("train") | {
@@ -90,28 +83,31 @@ def make_record(results: Results) -> dict[str, Any]:
         "backend": {"name": ready.choice.backend.name, "reason": ready.choice.reason},
         "precision": {"name": ready.precision, "reason": ready.precision_reason},
         "model": _model(results),
-        "data": _data(results),
-        "fairness": as_computed(dataclasses.asdict(fairness), environment["hardware"]["engine"]),
+        **_of_course(results, environment),
         "method": {
             "warmup_rule": WARMUP_RULE,
             "warmup_updates": results.meter.warmup if reading.updates else None,
-            "rules": RULES,
+            "rules": RULES | _reached(results),
         },
         "metrics": metrics,
         "units": {name: unit(name, percent) for name in metrics},
         "seeds": [
             {"seed": ready.recipe.seed, "metrics": metrics, "folder": None, "shard": ready.recipe.data.shard or None}
         ],
-        "majority_class": _majority(ready),
         "evaluations": [dict(entry) for entry in progress.evaluations],
         "best": {"step": progress.best_step, "metric": ready.task.primary, "value": progress.best_score}
         if progress.best_step
         else None,
         # nine digits give every fp32 number back exactly
         "losses": [float(f"{value:.9g}") for value in progress.losses],
-        "updates": results.steps,
+        "updates": progress.step,
         **_measured(results),
     }
+
+
+def _of_course(results: Results, environment: Mapping[str, Any]) -> dict[str, Any]:
+    told = dict(results.course.of_record())
+    return told | {"fairness": as_computed(told["fairness"], environment["hardware"]["engine"])}
 
 
 def _measured(results: Results) -> dict[str, Any]:
@@ -126,54 +122,35 @@ def _measured(results: Results) -> dict[str, Any]:
     }
 
 
+def _reached(results: Results) -> dict[str, str]:
+    """When the accuracy that was aimed at was first reached, in words."""
+    target = results.course.ready.recipe.evaluation.target_mlm_accuracy
+    for entry in results.progress.evaluations if target else ():
+        wanted = results.course.target(entry["step"])
+        if wanted and entry["metrics"].get("mlm_accuracy", 0.0) >= wanted:
+            samples = results.course.samples(entry["step"])
+            seconds = f"{entry['training_seconds']:g} s of training, {entry['wall_seconds']:g} s with pauses"
+            return {f"mlm_accuracy {target:g}": f"reached after {samples:,} samples, {seconds}"}
+    return {f"mlm_accuracy {target:g}": "not reached"} if target else {}
+
+
 def unit(metric: str, percent: bool) -> str:
     """What a metric is counted in: SQuAD's are per cent, GLUE's fractions or correlations."""
     words = metric.split("_")
     if words[0] in ("mcc", "pearson", "spearman"):
         return "correlation"
+    if words[-1] == "loss":
+        return "nats"
     if words[-1] in ("total", "thresh"):
         return "count" if words[-1] == "total" else "difference of logits"
     return "percent" if percent else "fraction"
 
 
-def _majority(ready: Prepared) -> dict[str, float] | None:
-    """What always answering the first dev set's most frequent class scores on it; None for regression."""
-    if ready.task.head.kind != "classification":
-        return None
-    labels = ready.dev[0].features.labels["labels"]
-    counts = np.bincount(labels, minlength=ready.task.head.outputs)
-    guess = {"logits": np.tile(counts.astype(np.float32), (len(labels), 1))}
-    return ready.task.format.answer(ready.task, ready.dev[0], guess, answer_rules(ready.recipe)).metrics
-
-
 def _model(results: Results) -> dict[str, Any]:
-    source, fit = results.ready.source, results.ready.fit
+    source, fit = results.course.ready.source, results.course.ready.fit
     return {
         "name": source.name,
         "parameters": sum(int(array.size) for array in fit.weights.values()),
         "missing_at_start": list(fit.missing),
         "unexpected_at_start": list(fit.unexpected),
-    }
-
-
-def _data(results: Results) -> dict[str, Any]:
-    ready = results.ready
-    return {
-        "task": ready.task.name,
-        "train": _part("train", ready.train),
-        "evaluation": [_part(f"dev_{part.name}" if part.name else "dev", part) for part in ready.dev],
-    }
-
-
-def _part(name: str, part: Part) -> dict[str, Any]:
-    return {
-        "name": name,
-        "file": part.file.name,
-        "sha256": part.sha256,
-        "features_sha256": part.features.digest(),
-        "examples": part.examples,
-        "sequences": len(part.features),
-        **record.lengths(part.features.lengths),
-        "mean_masked": None,
-        "faults": list(part.faults),
     }

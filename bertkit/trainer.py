@@ -5,7 +5,7 @@ Legend: N sequences, T tokens of them, C outputs of the head.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -24,16 +24,22 @@ from bertkit.tasks import Task
 from bertkit.tasks.task import Answered, AnswerRules, Part
 from bertkit.world import World
 
+When = Callable[[int], bool]  # number of the update -> whether it is time
+
+
+def every(updates: int) -> When:
+    return lambda step: step % updates == 0
+
 
 @dataclass(frozen=True)
 class Plan:
-    """What happens when, in updates."""
+    """What happens when, in updates. The last one is evaluated and saved in any case."""
 
     steps: int  # the run's last update
     learning_rate: Schedule
     log_every: int
-    evaluate_every: int
-    save_every: int
+    evaluates: When
+    saves: When
 
 
 @dataclass(frozen=True)
@@ -62,11 +68,24 @@ class Watch(Protocol):
     def stop_requested(self) -> bool:
         """Whether to end after this update, as on SIGTERM; the last `save` is still called."""
 
+    def reached(self) -> bool:
+        """Whether the last evaluation reached what was aimed at, so that the run is done; it is saved first."""
 
-def fit(engine: Engine, updates: Iterable[Update], plan: Plan, meter: Meter, watch: Watch) -> bool:
-    """Drive `engine` over `updates`. Returns whether the plan was carried out; False: a stop was asked for."""
+
+def fit(
+    engine: Engine,
+    updates: Iterable[Update],
+    plan: Plan,
+    meter: Meter,
+    watch: Watch,
+    profiled: Callable[[Iterator[Update]], Iterator[Update]] = iter,
+) -> bool:
+    """Drive `engine` over `updates`. Returns whether the plan was carried out; False: a stop was asked for.
+
+    `profiled`: passes the updates through, and watches the device while some of them are computed.
+    """
     pending: list[tuple[int, float, Scalars]] = []
-    for update in meter.timed(ahead(map(engine.stage, updates))):
+    for update in profiled(meter.timed(ahead(map(engine.stage, updates)))):
         learning_rate = plan.learning_rate(update.step)
         scalars = engine.train_step(update, learning_rate)
         meter.count(update, float(scalars["slots"]))
@@ -74,8 +93,8 @@ def fit(engine: Engine, updates: Iterable[Update], plan: Plan, meter: Meter, wat
             meter.wait(engine.synchronize)  # what the warm-up still computes is not counted
         pending.append((update.step, learning_rate, scalars))
         stop, last = watch.stop_requested(), update.step == plan.steps
-        evaluating = last or update.step % plan.evaluate_every == 0
-        keep = last or stop or update.step % plan.save_every == 0
+        evaluating = last or plan.evaluates(update.step)
+        keep = last or stop or plan.saves(update.step)
         if keep or evaluating or update.step % plan.log_every == 0:
             meter.wait(engine.synchronize)
             watch.logged([_on_host(*entry) for entry in pending])  # the only place that waits for the device
@@ -83,9 +102,12 @@ def fit(engine: Engine, updates: Iterable[Update], plan: Plan, meter: Meter, wat
         if evaluating:
             with meter.pause("evaluation"):
                 keep = watch.evaluate(update.step) or keep
-        if keep:
+        reached = evaluating and watch.reached()
+        if keep or reached:
             with meter.pause("checkpoint"):
                 watch.save(update.step)
+        if reached:
+            return True
         if stop and not last:
             return False
     return True

@@ -17,21 +17,22 @@ from bertkit import record
 from bertkit.agreement import agree, anybody, gather_json
 from bertkit.backend import Engine, Sensors
 from bertkit.checkpoint import Checkpoints, Progress
+from bertkit.course import Course
 from bertkit.display import Counter, Display
 from bertkit.energy import energy_of
 from bertkit.errors import UserError
-from bertkit.flops import training_flops
+from bertkit.flops import of_batch, training_flops
+from bertkit.followers import followers
 from bertkit.log import RunLog
 from bertkit.meter import Meter, over_ranks, unknown, warmup_updates
-from bertkit.preparation import Prepared, answer_rules
+from bertkit.profiling import TRACE, profiled
 from bertkit.recipe import KEYS
 from bertkit.resolve import Resolved
 from bertkit.run_folder import write_recipe
 from bertkit.run_results import Results, write_results
-from bertkit.sampler import Sampler, updates
 from bertkit.stopping import EXIT_CODES, StopRequest, stop_on_signals
 from bertkit.tasks.task import Answered
-from bertkit.trainer import Logged, Plan, evaluate, fit
+from bertkit.trainer import Logged, fit
 from bertkit.world import World
 
 RECENT = 20  # updates whose mean loss is shown beside the dev set's scores
@@ -43,27 +44,31 @@ class Training:
     def __init__(
         self,
         resolved: Resolved,
-        ready: Prepared,
+        course: Course,
         engine: Engine,
         world: World,
         display: Display,
         folder: Path,
-        sampler: Sampler,
-        plan: Plan,
     ) -> None:
-        self.resolved, self.ready, self.engine, self.world = resolved, ready, engine, world
-        self.display, self.folder, self.sampler, self.plan = display, folder, sampler, plan
-        self.checkpoints = Checkpoints(folder / "checkpoints", ready.recipe.checkpoint.keep)
-        self.log = RunLog(folder if world.is_first else None)
+        self.resolved, self.course, self.engine, self.world = resolved, course, engine, world
+        self.display, self.folder = display, folder
+        self.ready, self.plan = course.ready, course.plan
+        ready = self.ready
+        self.checkpoints = Checkpoints(folder / "checkpoints", ready.recipe.checkpoint.keep, course.saves_best)
+        self.log = RunLog(folder if world.is_first else None, followers(course, folder, world))
+        trace = folder / TRACE if world.is_first else None
+        self.profiled = profiled(engine, ready.recipe.log.profile, trace, display.say)
+        self.log.tell("init")
         self.energy = energy_of(engine, world)
         self.meter = Meter(
             0,
-            functools.partial(training_flops, ready.job.model, ready.job.head),
+            functools.partial(of_batch, training_flops, ready.job.model, ready.job.head),
             energy=self.energy.joules,
             communication=engine.communication if isinstance(engine, Sensors) else unknown,
         )
         self.progress = Progress(0, {})
-        self.answered: list[Answered] = []  # to each dev part, at the last evaluation
+        self.answered: list[Answered] | None = None  # at the last evaluation of this leg
+        self.updates = 0  # of this leg
         self.stop = StopRequest()
         self.bar: Counter | None = None
         self.before = (0.0, 0.0)  # seconds of training in earlier legs of a resumed run: without and with pauses
@@ -75,36 +80,53 @@ class Training:
         self.progress = Progress(0, shaped_by)
         if resume:
             self._take_up(shaped_by)
+        if self.progress.step == 0 and self.ready.recipe.train.moments_from:
+            self._take_over(Path(self.ready.recipe.train.moments_from).expanduser())
+        if resume:
             agree(self.engine.gather, {"its last checkpoint's update": self.progress.step}, "share the run's folder")
         self.before = (self.progress.train_seconds, self.progress.wall_seconds)
         if self.world.is_first:
             write_recipe(self.folder, self.resolved.flat())
         for name, value in self.engine.describe().items():
             self.display.say(f"  {name}: {value}")
-        self.log.write("start", step=self.progress.step, **environment)
+        samples = self.course.samples(self.progress.step)
+        self.log.write("start", step=self.progress.step, samples=samples, **environment)
         if not self._fit():
             self._stopped()
+            if self._job_is_done:
+                return None, 0
             return None, self.stop.exit_code or EXIT_CODES[signal.SIGTERM]  # 0: another rank was asked
         made = self._finish(environment)
-        self.log.write("end", step=self.plan.steps, metrics=made["metrics"])
+        self.log.write("end", step=self.progress.step, metrics=made["metrics"], **self._figures(made))
         return made, 0
 
     def _fit(self) -> bool:
         """Train to the end of the plan; False where a signal asked to stop."""
         first, last = self.progress.step + 1, self.plan.steps
+        if self.reached():
+            return True
         self.meter.warmup = warmup_updates(last - first + 1)
-        shares = updates(
-            self.ready.train.features,
-            self.sampler,
-            self.ready.task.head.kind,
-            first,
-            last,
-            self.world.rank,
-            self.world.size,
-            self.ready.recipe.train.micro_batch_size,
-        )
+        shares = self.course.updates(first, last)
         with stop_on_signals() as self.stop, self.display.progress("training", last, first - 1) as self.bar:
-            return fit(self.engine, shares, self.plan, self.meter, self)
+            return fit(self.engine, shares, self.plan, self.meter, self, self.profiled)
+
+    def _figures(self, made: Mapping[str, Any]) -> dict[str, Any]:
+        """What the log's last line tells besides the metrics."""
+        target = self.course.target(self.progress.step)
+        return {
+            "reached": self.reached() if target else True,
+            "final_loss": self.progress.losses[-1] if self.progress.losses else None,
+            "sequences_per_second": made["throughput"]["sequences_per_second"],
+            "training_seconds": made["time"]["training_seconds_of_all_legs"],
+        }
+
+    def _take_over(self, run: Path) -> None:
+        """Begin with another run's weights and moments."""
+        found = Checkpoints(run / "checkpoints").newest()
+        if found is None:
+            raise UserError(f"{run}: has no checkpoint to take moments from", "name a run's folder")
+        self.engine.load_state_dict(found[0])
+        self.display.say(f"weights and moments: those of {run} after update {found[1].step}")
 
     def _take_up(self, shaped_by: Mapping[str, Any]) -> None:
         """Go on from the newest whole checkpoint, if there is one."""
@@ -151,7 +173,8 @@ class Training:
             self.bar.to(done[-1].step, shown | ({"seq/s": f"{speed:.0f}"} if math.isfinite(speed) else {}))
 
     def evaluate(self, step: int) -> bool:
-        metrics = self.score()
+        self.log.tell("evaluating", step=step, samples=self.course.samples(step))
+        metrics = self.score(step)
         score, best = metrics[self.ready.task.primary], self.progress.best_step
         better = best == 0 or score > self.progress.best_score
         self.progress = dataclasses.replace(
@@ -162,11 +185,18 @@ class Training:
             best_score=score if better else self.progress.best_score,
         )
         shown = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
-        epoch = step / self.sampler.steps_per_epoch
         loss = f"loss {np.mean(self.progress.losses[-RECENT:]):.4f}, " if self.progress.losses else ""
-        self.display.say(f"update {step} (epoch {epoch:.2f}): {loss}dev {shown}")
-        self.log.write("evaluation", step=step, **metrics)
-        return better
+        self.display.say(f"update {step} ({self.course.place(step)}): {loss}dev {shown}")
+        self.log.write("evaluation", step=step, samples=self.course.samples(step), **metrics)
+        return better and self.course.saves_best
+
+    def reached(self) -> bool:
+        """Whether the last evaluation reached the accuracy that is aimed at."""
+        if not self.progress.evaluations:
+            return False
+        last = self.progress.evaluations[-1]
+        target = self.course.target(last["step"])
+        return bool(target) and last["metrics"].get("mlm_accuracy", 0.0) >= target
 
     def _evaluation(self, step: int, metrics: Mapping[str, float]) -> dict[str, Any]:
         """The update, this rank's seconds until this evaluation began, and the scores."""
@@ -190,18 +220,30 @@ class Training:
 
     def stop_requested(self) -> bool:
         """On any rank: a signal may reach them at different updates, and all must end after the same one."""
-        return anybody(self.engine.gather, bool(self.stop))
+        self.updates += 1
+        return self._job_is_done or anybody(self.engine.gather, bool(self.stop))
 
     # ---- the end ----
 
-    def score(self) -> dict[str, float]:
-        """Metrics of every dev part, now."""
-        ready = self.ready
-        size, rules = ready.recipe.evaluation.batch_size, answer_rules(ready.recipe)
-        metrics, self.answered = evaluate(self.engine, ready.task, ready.dev, rules, size, self.world, self.display)
+    def score(self, step: int) -> dict[str, float]:
+        """Metrics now, after update `step`."""
+        metrics, self.answered = self.course.score(self.engine, self.display, step)
         return metrics
 
+    @property
+    def _job_is_done(self) -> bool:
+        """Whether this leg has made as many updates as it was to make."""
+        most = self.ready.recipe.train.steps_this_run
+        return 0 < most <= self.updates
+
     def _stopped(self) -> None:
+        if self._job_is_done:
+            self.log.write("stopped", step=self.progress.step, signal=None)
+            self.display.say(
+                f"this job ends after its {self.updates:,} updates, with {self.progress.step:,} of "
+                f"{self.plan.steps:,} done and saved; the same command with --resume goes on"
+            )
+            return
         name = self.stop.signal.name if self.stop.signal else "a signal to another rank"
         self.log.write("stopped", step=self.progress.step, signal=name)
         self.display.say(
@@ -214,14 +256,17 @@ class Training:
         best = self.ready.recipe.checkpoint.result == "best" and self.progress.best_step
         if best:
             self.engine.load_state_dict(self.checkpoints.load(self.progress.best_step)[0])
-        metrics = self.score() if best or not self.answered else dict(self.progress.evaluations[-1]["metrics"])
+        if best or self.answered is None:
+            metrics = self.score(self.progress.best_step if best else self.progress.step)
+        else:
+            metrics = dict(self.progress.evaluations[-1]["metrics"])
         reading = over_ranks(self.meter.reading(), self.engine.gather)
         hardware = environment["hardware"] | {"device": record.device(self.engine, self.world)}  # its clock now
         environment = {**environment, "hardware": hardware}
         peak = self.engine.peak()
         results = Results(
-            self.resolved, self.ready, self.world, environment, self.progress, metrics, self.answered,
+            self.resolved, self.course, self.world, environment, self.progress, metrics, self.answered or [],
             reading, self.meter, peak, record.peak_memory(self.engine.peak_memory(), self.engine.gather),
-            self.energy, self.sampler, self.plan.steps,
+            self.energy,
         )  # fmt: skip
         return write_results(self.folder if self.world.is_first else None, results, self.engine.weights())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -137,6 +138,12 @@ class Device:
     def programs(self) -> int | None:
         """Programs compiled for this chip in this process; None where it compiles none or does not tell."""
         return None
+
+    def profile(self, trace: Path) -> AbstractContextManager[object]:
+        """Records what this process and its chip do meanwhile as a Chrome trace: torch's profiler, or the vendor's."""
+        from bertkit_torch.profiling import recorded  # torch.profiler takes a while to import
+
+        return recorded(trace)
 
     def facts(self) -> DeviceFacts | None:
         """The device of this process, for the record; None: only its kind is known."""

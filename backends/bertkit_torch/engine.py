@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import SupportsFloat
 
 import numpy as np
@@ -181,6 +183,9 @@ class TorchEngine:
         with waits:
             run()
         return waits.count
+
+    def profile(self, trace: Path) -> AbstractContextManager[object]:
+        return self.device.profile(trace)
 
     def close(self) -> None:
         self.ranks.close()

@@ -21,11 +21,11 @@ from bertkit.bench.workload import Workload
 from bertkit.display import Counter, Display
 from bertkit.energy import Energy
 from bertkit.features import Features
-from bertkit.flops import forward_flops, training_flops
+from bertkit.flops import forward_flops, of_batch, training_flops
 from bertkit.meter import WARMUP_RULE, Meter, Reading, over_ranks, unknown, warmup_updates
 from bertkit.model_config import ModelConfig
 from bertkit.sampler import Sampler, by_length, updates
-from bertkit.trainer import Logged, Plan, fit
+from bertkit.trainer import Logged, Plan, every, fit
 from bertkit.world import World
 
 FEWEST, MOST = 4, 10_000  # updates or calls of a case that --seconds may choose; of 4, 3 are counted
@@ -84,6 +84,9 @@ class _Watch:
     def stop_requested(self) -> bool:
         return False
 
+    def reached(self) -> bool:
+        return False
+
 
 def train_case(
     engine: Engine, model: ModelConfig, work: Workload, batch_size: int, micro: int, rate: float, seed: int,
@@ -103,11 +106,13 @@ def train_case(
     told = engine.communication if isinstance(engine, Sensors) else unknown
     meter = Meter(
         warmup,
-        lambda lengths: training_flops(model, work.head, lengths, work.masked(lengths)),
+        functools.partial(of_batch, training_flops, model, work.head),
         energy=energy.joules,
         communication=told,
     )
-    plan = Plan(steps, lambda step: rate, max(1, warmup), steps, steps)  # a wait falls on the end of the warm-up
+    plan = Plan(
+        steps, lambda step: rate, max(1, warmup), every(steps), every(steps)
+    )  # a wait falls on the end of the warm-up
     _meet(engine)
     with display.progress("training", steps) as bar:
         watch = _Watch(bar)
@@ -125,7 +130,7 @@ def infer_case(
     steps = amount.steps or _steps(engine, lambda u: engine.predict(u.micro_batches[0]), stream, amount.seconds)
     meter = Meter(
         warmup_updates(steps),
-        lambda lengths: forward_flops(model, work.head, lengths, work.masked(lengths)),
+        functools.partial(of_batch, forward_flops, model, work.head),
         energy=energy.joules,
         communication=lambda: 0.0,  # calls exchange nothing
     )

@@ -1,4 +1,4 @@
-"""``bertkit data``: list, get and verify data sets and checkpoints, where tasks look for them."""
+"""``bertkit data``: list, get and verify data sets and checkpoints; prepare and inspect pre-training data."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from urllib.parse import urlsplit
 
 import typer
 
+from bertkit.commands.data_inspect import inspect
+from bertkit.commands.data_prepare import prepare
 from bertkit.errors import UserError
 
 if TYPE_CHECKING:
@@ -23,10 +25,14 @@ EVERY_S = 5.0  # between lines of progress where no bar can be drawn
 
 app = typer.Typer(
     name="data",
-    help="Get data sets and pretrained checkpoints, and check that they are the published files.",
+    help="Get data sets and checkpoints and check them; make and inspect pre-training data.",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.command(
+    epilog="Example: bertkit data prepare corpus/ -o data/phase1 --vocab vocab.txt -s 128 --bin-size 64",
+)(prepare)
+app.command(epilog="Example: bertkit data inspect data/phase1 --vocab vocab.txt --eval data/eval")(inspect)
 
 DataDir = Annotated[Path, typer.Option("--data-dir", help="Folder that holds all data.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]

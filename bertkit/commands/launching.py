@@ -20,7 +20,7 @@ from bertkit.launching import Way, carry_out, hand_in, introduce, planner, show,
 from bertkit.machine import read_machine
 from bertkit.registry import Choice, choose
 
-STARTED = ("train", "evaluate", "predict", "bench")  # what several processes can do together
+STARTED = ("train", "evaluate", "predict", "bench", "data prepare")  # what several processes can do together
 
 
 @dataclass(frozen=True)
@@ -84,8 +84,9 @@ def run_launch(words: Words) -> int:
 
 def _check(words: Words) -> None:
     """Raises UserError for words that do not go together."""
-    if words.command[0] not in STARTED:
-        raise UserError(f"{words.command[0]!r} is no command for several processes", nearest(words.command[0], STARTED))
+    named = " ".join(words.command[: 2 if words.command[0] == "data" else 1])
+    if named not in STARTED:
+        raise UserError(f"{named!r} is no command for several processes", nearest(named, STARTED))
     for value, known in ((words.threads, ThreadRule), (words.allocator, Allocator)):
         if value not in get_args(known):
             raise UserError(f"{value!r} is not known", "choose " + ", ".join(get_args(known)))

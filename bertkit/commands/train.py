@@ -49,6 +49,29 @@ def train(
             show_default=False,
         ),
     ] = None,
+    phases: Annotated[
+        str | None,
+        typer.Option("--phases", help="Of pre-training: 1, 2, or 1,2 one after the other.", show_default=False),
+    ] = None,
+    eval_dir: Annotated[
+        str | None, typer.Option("--eval-dir", help="Pre-training's evaluation set.", show_default=False)
+    ] = None,
+    target_mlm_accuracy: Annotated[
+        float | None,
+        typer.Option("--target-mlm-accuracy", help="Pre-training ends where it is reached.", show_default=False),
+    ] = None,
+    steps_this_run: Annotated[
+        int | None,
+        typer.Option(
+            "--steps-this-run", help="End this job after so many updates; --resume goes on.", show_default=False
+        ),
+    ] = None,
+    profile: Annotated[
+        str | None,
+        typer.Option(
+            "--profile", metavar="STEPS", help="Updates of this job to profile, as 20-22.", show_default=False
+        ),
+    ] = None,
     parity_with: Annotated[
         Path | None,
         typer.Option(
@@ -61,7 +84,7 @@ def train(
     json_: o.Json = False,
     quiet: o.Quiet = False,
 ) -> int:
-    """Fine-tune a BERT and evaluate it.
+    """Fine-tune or pre-train a BERT and evaluate it.
 
     Examples:
 
@@ -72,6 +95,8 @@ def train(
       bertkit train --recipe demo --set optimizer.learning_rate=1e-3
 
       bertkit train -m base -t cola --resume -o runs/cola
+
+      bertkit train --recipe pretrain-tiny --data-dir prepared --set model.vocab=vocab.txt -o runs/tiny
 
       bertkit launch -n 2 -- train -m base -t mrpc --no-sync-gradients -o runs/best
 
@@ -86,5 +111,10 @@ def train(
         "data.strict": True if strict else None,
         "ranks.synchronise": sync_gradients,
         "ranks.shard_data": shard_data,
+        "train.phases": phases,
+        "train.steps_this_run": steps_this_run,
+        "data.eval_dir": eval_dir,
+        "evaluation.target_mlm_accuracy": target_mlm_accuracy,
+        "log.profile": profile,
     }
     return run_training(chosen, sets, config, recipe, resume, overwrite, dry_run, parity_with, json_, quiet)

@@ -61,7 +61,11 @@ def show(outcome: Outcome, display: Display) -> None:
     speed = record["throughput"]
     shown = {name: float("nan") if value is None else value for name, value in record["metrics"].items()}
     metrics = "  ".join(f"{name} {value:.4f}" for name, value in shown.items())
-    display.say(f"result on the dev set: {metrics}{_baseline(record)}")
+    pretraining = "mlm_accuracy" in shown
+    display.say(f"result on the {'evaluation' if pretraining else 'dev'} set: {metrics}{_baseline(record)}")
+    for what, said in record["method"]["rules"].items():
+        if what.startswith("mlm_accuracy"):
+            display.say(f"{what}: {said}")
     if speed["tokens_per_second"] is not None:
         mfu = (
             f", {speed['mfu']:.0%} of the peak {speed['peak_flops_per_device'] / 1e9:.0f} GFLOP/s"
@@ -72,6 +76,10 @@ def show(outcome: Outcome, display: Display) -> None:
             f"speed: {speed['sequences_per_second']:.1f} sequences/s, {speed['tokens_per_second']:.0f} tokens/s "
             f"without padding (padding efficiency {speed['padding_efficiency']:.3f}){mfu}"
         )
+    if pretraining:
+        display.say(f"files: {outcome.folder} (record.json, log.jsonl, model.safetensors, checkpoints/)")
+        display.say(f"next: bertkit train -m {outcome.folder} -t mrpc, or another task to fine-tune it on")
+        return
     display.say(f"files: {outcome.folder} (record.json, log.jsonl, model.safetensors, predictions/)")
     display.say(f"next: bertkit predict {outcome.folder}, bertkit evaluate {outcome.folder}, or bertkit train -h")
 
@@ -80,4 +88,5 @@ def _baseline(record: Mapping[str, Any]) -> str:
     """What the first metric would be without learning anything."""
     name = next(iter(record["metrics"]))
     found = (record["majority_class"] or {}).get(name)
-    return "" if found is None else f"   (always the most frequent class: {name} {found:.4f})"
+    what = "the set's own frequencies" if name == "mlm_accuracy" else "always the most frequent class"
+    return "" if found is None else f"   ({what}: {name} {found:.4f})"

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from bertkit.errors import UserError, nearest
 from bertkit.migrate.ours import Draft
-from bertkit.migrate.pretraining import Phase, pretrain
+from bertkit.migrate.pretraining import Phase, pretrain_phases
 from bertkit.migrate.python_flags import read_flags
 from bertkit.migrate.words import CARDS, WHOLE, Old, whole
 
@@ -103,7 +103,7 @@ def _pretraining(flags: Mapping[str, str], size: str, draft: Draft) -> list[Draf
             )
         )
     draft.differs("their rate is multiplied by the workers inside; ranks.learning_rate_scaling=linear does that")
-    return [pretrain(draft, phase, "tensorflow", size) for phase in phases]
+    return pretrain_phases(draft, phases, "tensorflow", size)
 
 
 def _two(text: str, usual: tuple[str, str]) -> tuple[str, str]:

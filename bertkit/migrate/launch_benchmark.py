@@ -158,7 +158,7 @@ def _pretraining(ours: Mapping[str, str], model: Mapping[str, str], precision: s
     _data(model, draft)
     _numerics(model, draft)
     if "input_file" in model:
-        draft.sets["data.train_file"] = model["input_file"]
+        draft.options["--data-dir"] = model["input_file"]
     if is_on(model, "do_eval"):
         draft.differs("theirs evaluates on the training files; here a dev set is its own")
     if "max_predictions" in model:

@@ -1,18 +1,20 @@
-"""Pre-training commands: said in the words that bertkit will have for them, and marked as not yet to be had."""
+"""Pre-training commands in bertkit's words."""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bertkit.migrate.ours import Draft, spell_batch
+from bertkit.model_config import ARCHITECTURES
 
-SOON = "pre-training is not in this version: `train -t pretrain` and LAMB are shown as they are planned"
 RULES = {  # whose LAMB has a trust ratio for which parameters, and the power of its polynomial
     "nvidia": ("decayed", "0.5"),
     "tensorflow": ("all", "0.5"),
     "iluvatar": ("decayed", "1.0"),
 }
+COUNTS_FROM_ONE = ("nvidia",)  # update n has the rate at n, not at n - 1
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,21 @@ def pretrain(draft: Draft, phase: Phase, rules: str, model: str = "large") -> Dr
     if rules in RULES:
         trust, power = RULES[rules]
         made.sets |= {"optimizer.name": "lamb", "optimizer.trust_ratio": trust}
-        made.sets |= {"schedule.name": "polynomial", "schedule.power": power}
-    made.not_yet(SOON)
+        made.sets |= {"optimizer.epsilon": "1e-6"}
+        made.sets |= {"schedule.name": "polynomial", "schedule.power": power, "schedule.decay_from": "start"}
+    if rules in COUNTS_FROM_ONE:
+        made.sets["schedule.start"] = "1"
+    if model in ARCHITECTURES and "model.vocab" not in made.sets:
+        made.do("put vocab.txt of the data into its folder, or name it with --set model.vocab=FILE")
+    return made
+
+
+def pretrain_phases(draft: Draft, phases: Sequence[Phase], rules: str, model: str = "large") -> list[Draft]:
+    """Phases that go on from one another, each a command of its own: the moments are taken along."""
+    folder = draft.options.get("-o", "runs")
+    made = [pretrain(draft, phase, rules, model) for phase in phases]
+    for number, one in enumerate(made, 1):
+        one.options["-o"] = f"{folder}/phase{number}"
+        if number > 1:
+            one.sets["train.moments_from"] = f"{folder}/phase{number - 1}"
     return made

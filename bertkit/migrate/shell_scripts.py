@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from bertkit.errors import UserError, nearest
 from bertkit.migrate.ours import Draft, set_model, spell_batch
-from bertkit.migrate.pretraining import Phase, pretrain
+from bertkit.migrate.pretraining import Phase, pretrain, pretrain_phases
 from bertkit.migrate.python_flags import table
 from bertkit.migrate.words import CARDS, WHOLE, Old, number
 
@@ -57,7 +57,7 @@ def run_pretraining(old: Old, draft: Draft) -> list[Draft]:
     given, _ = _arguments("pretrain", "run_pretraining", old, draft)
     _place(given, draft)
     many = [_phase(given, draft, 128, ""), _phase(given, draft, 512, "2")]
-    return [pretrain(draft, phase, "nvidia") for phase in many]
+    return pretrain_phases(draft, many, "nvidia")
 
 
 def run_sub(old: Old, draft: Draft) -> list[Draft]:

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 
 from bertkit.errors import UserError, nearest
 from bertkit.tasks.glue import GLUE
+from bertkit.tasks.pretrain import PRETRAIN
 from bertkit.tasks.sample import SAMPLE
 from bertkit.tasks.squad.task import SQUAD
 from bertkit.tasks.task import Split, Task
 
-TASKS: Mapping[str, Task] = {task.name: task for task in (*GLUE, *SQUAD, SAMPLE)}
+TASKS: Mapping[str, Task] = {task.name: task for task in (*GLUE, *SQUAD, SAMPLE, PRETRAIN)}
 ALIASES = {
     "sst-2": "sst2",
     "sts-b": "stsb",

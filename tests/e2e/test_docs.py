@@ -48,6 +48,8 @@ def test_every_command_is_in_some_document_or_help() -> None:
         "training",
         "launching",
         "bench_suite",
+        "data_inspect",
+        "data_prepare",
     }
     assert not [name for name in names if f"bertkit {name}" not in text]
 

@@ -20,8 +20,8 @@ BACKENDS = ROOT / "backends"
 SHARED = {"bertkit_torch", "bertkit_tensorflow"}  # engines that belong to no vendor
 VENDORS = sorted({path.name for path in BACKENDS.glob("bertkit_*") if path.is_dir()} - SHARED)
 FRAMEWORK_FREE = set(
-    """google_crc32c huggingface_hub jinja2 markupsafe matplotlib numpy pydantic rich safetensors scipy sklearn
-    tokenizers typer""".split()
+    """google_crc32c h5py huggingface_hub jinja2 markupsafe matplotlib numpy pyarrow pydantic rich safetensors scipy
+    sklearn tensorboard tokenizers typer""".split()
 )
 FRAMEWORKS = {"torch", "tensorflow", "transformers", "jax"}
 # packages of others that one vendor alone may import
@@ -41,28 +41,35 @@ LAYERS = {
         tensor_bundle watchdog world""",
     "seam": "backend",
     "material": """
-        checkpoint collectives display downloads energy features flops layouts lengths log meter migrate
+        checkpoint collectives display downloads energy features flops layouts lengths log log_lines meter migrate
         migrate.demo_bert migrate.launch_benchmark migrate.ours migrate.pretraining migrate.pretraining_scripts
         migrate.python_flags migrate.python_scripts migrate.shell_scripts migrate.translate migrate.words parameters
-        pretrained published recipe record record_fairness record_files record_parts record_types record_upgrade
-        registry resolve run_folder sampler schedule spellings state_files static_rows stopping tasks tasks.glue
-        tasks.json_text tasks.metrics tasks.mrpc_raw tasks.reading tasks.sample tasks.squad tasks.squad.decoding
-        tasks.squad.metrics tasks.squad.reader tasks.squad.task tasks.squad.windows tasks.table_format tasks.tables
-        tasks.task tf1_weights tokenizer weight_files weight_names weight_shapes weight_sources weight_targets""",
+        pretrained pretraining pretraining.binned pretraining.blocks pretraining.data pretraining.decoded
+        pretraining.desk pretraining.hdf5 pretraining.inspection pretraining.manifest pretraining.masking
+        pretraining.measures pretraining.pairs pretraining.parquet pretraining.prepare pretraining.rows
+        pretraining.sentences pretraining.shards pretraining.sources pretraining.spill pretraining.tasks
+        pretraining.texts pretraining.tf_example pretraining.tfrecord pretraining.words pretraining.work
+        pretraining.workers pretraining.writers profiling published recipe record record_fairness record_files
+        record_parts record_types record_upgrade registry resolve run_folder sampler schedule spellings state_files
+        static_rows stopping tasks tasks.glue tasks.json_text tasks.metrics tasks.mrpc_raw tasks.pretrain tasks.reading
+        tasks.sample tasks.squad tasks.squad.decoding tasks.squad.metrics tasks.squad.reader tasks.squad.task
+        tasks.squad.windows tasks.table_format tasks.tables tasks.task tf1_weights tokenizer weight_files weight_names
+        weight_shapes weight_sources weight_targets""",
     "work": """
-        agreement checks checks.contract checks.device checks.numerics checks.report checks.tolerance converting
-        preparation scoring specimens trainer""",
+        agreement checks checks.contract checks.device checks.numerics checks.report checks.tolerance converting course
+        preparation pretraining.evaluation pretraining.held_out pretraining.phases scoring specimens trainer""",
     "runs": """
         asking bench bench.cells bench.measure bench.plan bench.run bench.suite bench.suite_table bench.table
         bench.workload compare compare.beside compare.comparison compare.curves compare.entries compare.fairness
-        compare.figures compare.files compare.load compare.markdown compare.page compare.parity compare.parity_report
-        compare.plots compare.reaching compare.scaling compare.systems compare.tables compare.text inference launching
-        rank run run_fairness run_results supervise training unsynced""",
+        compare.figures compare.files compare.load compare.markdown compare.page compare.parity compare.parity_report compare.plots
+        compare.reaching compare.scaling compare.systems compare.tables compare.text finetuning inference launching
+        followers pretraining.course pretraining.told rank run
+        run_fairness run_results supervise training unsynced""",
     "commands": """
         commands commands.ask commands.backends commands.bench commands.bench_suite commands.check commands.compare
-        commands.comparing commands.config commands.convert commands.data commands.evaluate commands.launch
-        commands.launching commands.migrate commands.models commands.options commands.predict commands.recipes
-        commands.score commands.train commands.training""",
+        commands.comparing commands.config commands.convert commands.data commands.data_inspect commands.data_prepare
+        commands.evaluate commands.launch commands.launching commands.migrate commands.models commands.options
+        commands.predict commands.recipes commands.score commands.train commands.training""",
     "command line": "__main__ cli",
 }
 LAYER = {

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pytest
 
-from bertkit.backend import LayoutKind, Update
+from bertkit.backend import Batch, LayoutKind, Update, sequence_lengths
 from bertkit.layouts import lay_out
 from bertkit.meter import Meter, Reading, over_ranks, warmup_updates
 from ragged import batch_of
@@ -27,8 +27,8 @@ class Clock:
         self.now += seconds
 
 
-def squares(lengths: np.ndarray) -> float:
-    return float((lengths**2).sum())
+def squares(batch: Batch) -> float:
+    return float((sequence_lengths(batch) ** 2).sum())
 
 
 def update(step: int, *micro_batches: Sequence[int]) -> Update:

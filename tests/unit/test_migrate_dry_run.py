@@ -12,6 +12,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import h5py
+import numpy as np
 import pytest
 
 from bertkit.cli import main
@@ -23,6 +25,7 @@ from bertkit.model_config import ARCHITECTURES, Head, to_mapping
 from bertkit.parameters import initial
 from bertkit.tokenizer import SPECIAL
 from conftest import ROOT
+from pretraining_files import known_sequences, padded
 from squad_files import reviews, write_squad
 
 GOLDEN = ROOT / "tests" / "golden"
@@ -60,6 +63,11 @@ def home(tmp_path_factory: pytest.TempPathFactory, sample_dir: Path) -> Path:
         write_squad(folder / "data" / "squad" / f"{split}-v1.1.json", reviews(6))
         _write_table(folder / "data" / "MRPC" / f"{split}.tsv", MRPC, "1\t1\t2\t")
         _write_table(folder / "data" / "SST-2" / f"{split}.tsv", "sentence\tlabel", "")
+    arrays = {name: np.minimum(array, len(pieces) - 1) for name, array in padded(known_sequences(200)).items()}
+    (folder / "shards").mkdir()
+    with h5py.File(folder / "shards" / "part_0_of_1.hdf5", "w") as file:
+        for name, array in arrays.items():
+            file.create_dataset(name, data=array)
     return folder
 
 
@@ -74,6 +82,8 @@ def at_home(words: Sequence[str], home: Path, tmp_path: Path) -> list[str]:
     found: list[str] = []
     rest = list(words)
     folders = {"-m": home / "model", "--data-dir": home / "data", "-o": tmp_path / "out"}
+    if "pretrain" in words:
+        folders |= {"--data-dir": home / "shards", "--eval-dir": home / "shards"}
     if rest[0] in ("evaluate", "ask"):
         found, rest = [rest[0], str(home / "model")], rest[2:]
     while rest:

@@ -66,6 +66,42 @@ WRONG: list[tuple[str, Value]] = [
     ("loss_scaling.floor", 0),
     ("loss_scaling.patience", 0),
     ("ranks.timeout", 0),
+    ("optimizer.name", "sgd"),
+    ("optimizer.trust_ratio", "some"),
+    ("loss_scaling.initial", 0.0),
+    ("loss_scaling.dynamic", "perhaps"),
+    ("loss_scaling.grow_after", 0),
+    ("loss_scaling.floor", 0.0),
+    ("loss_scaling.patience", 0),
+    ("data.held_out", 1.5),
+    ("data.masking", "random"),
+    ("data.masked_share", -0.1),
+    ("data.most_masked", -1),
+    ("data.whole_words", "perhaps"),
+    ("train.global_batch", -1),
+    ("train.steps_this_run", -1),
+    ("train.phases", "2,1"),
+    ("schedule.decay_from", "middle"),
+    ("schedule.start", -1),
+    ("schedule.warmup_start", 0.5),
+    ("phase2.seq_length", 2),
+    ("phase2.batch_size", 0),
+    ("phase2.micro_batch_size", -1),
+    ("phase2.global_batch", -1),
+    ("phase2.steps", -1),
+    ("phase2.learning_rate", -1.0),
+    ("phase2.warmup", 1.1),
+    ("phase2.warmup_steps", -1),
+    ("phase2.power", 0.0),
+    ("phase2.start", -1),
+    ("phase2.most_masked", -1),
+    ("evaluation.every_samples", -1),
+    ("evaluation.start_samples", -1),
+    ("evaluation.target_mlm_accuracy", 72.0),
+    ("log.mllog", "perhaps"),
+    ("log.dllogger", "perhaps"),
+    ("log.tensorboard", "perhaps"),
+    ("log.profile", "last"),
 ]
 EDGES: list[tuple[str, Value]] = [
     ("model.hidden_dropout", 0.0),
@@ -78,6 +114,9 @@ EDGES: list[tuple[str, Value]] = [
     ("optimizer.clip_norm", 0.0),
     ("checkpoint.keep", 1),
     ("seed", 0),
+    ("train.phases", "1,2"),
+    ("log.profile", "3-5"),
+    ("phase2.steps", None),
 ]
 
 
@@ -106,7 +145,7 @@ def test_a_value_out_of_range_is_refused_by_name(name: str, value: Value) -> Non
 
 def test_a_range_is_tried_of_every_number_and_choice() -> None:
     texts = "backend task output model.name model.vocab data.dir data.cache data.train_file data.dev_file"
-    texts += " ranks.collectives"
+    texts += " ranks.collectives data.eval_dir phase2.data_dir phase2.eval_dir train.moments_from"
     free = set(texts.split())  # any text
     assert {name for name, _ in WRONG} == set(KEYS) - free
 

@@ -6,6 +6,7 @@ from collections import Counter
 
 import pytest
 
+from bertkit.pretraining.phases import of_phase
 from bertkit.resolve import describe_recipe, packaged, read_recipe, resolve
 
 SYSTEMS = ("nvidia", "habana", "intel", "google")
@@ -40,6 +41,26 @@ SOURCES = {
     "nvidia-glue": ("mrpc", "fp16", 16, 2.4e-5, 0.1, 3, 128),
     "nvidia-glue-fp32": ("mrpc", "fp32", 16, 2.4e-5, 0.1, 3, 128),
 }
+
+
+# (length, global batch, updates, rate, warm-up, power, trust ratio) of both phases of the sources' pre-training
+PRETRAINING = {
+    ("pretrain-phase1", 1): (128, 65536, 7038, 6e-3, 0.2843, 0.5, "decayed"),
+    ("pretrain-phase1", 2): (512, 32768, 1563, 4e-3, 0.128, 0.5, "decayed"),
+    ("pretrain-phase2", 1): (512, 32768, 1563, 4e-3, 0.128, 0.5, "decayed"),
+    ("pretrain-mlperf", 1): (512, 648, 7400, 3.6e-4, 0.0, 1.0, "decayed"),
+}
+
+
+@pytest.mark.parametrize(("name", "phase"), PRETRAINING)
+def test_pretraining_holds_what_its_source_holds(name: str, phase: int) -> None:
+    recipe = of_phase(resolve({}, recipe=name, env={}).recipe, phase)
+    course = recipe.schedule
+    assert (
+        recipe.data.seq_length, recipe.train.global_batch, recipe.train.steps, recipe.optimizer.learning_rate,
+        course.warmup, course.power, recipe.optimizer.trust_ratio,
+    ) == PRETRAINING[name, phase]  # fmt: skip
+    assert (recipe.optimizer.name, recipe.optimizer.epsilon, course.decay_from) == ("lamb", 1e-6, "start")
 
 
 @pytest.mark.parametrize("name", packaged())

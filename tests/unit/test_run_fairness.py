@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from bertkit.display import Display
+from bertkit.finetuning import introduce, make_plan, make_sampler
 from bertkit.preparation import Prepared, prepare
 from bertkit.record_fairness import Fairness, plain_names
 from bertkit.record_files import load
 from bertkit.resolve import resolve
-from bertkit.run import introduce, make_plan, make_sampler
 from bertkit.run_fairness import as_computed, of_run
 from bertkit.run_results import unit
 from bertkit.tokenizer import VARIANT, encode, read_vocabulary
@@ -111,7 +111,7 @@ def test_a_dev_set_that_was_learnt_from_is_warned_of(
     for settings, warned in (({}, False), ({"data__dev_file": str(copy)}, True)):
         ready = prepared(sample_dir, **settings)
         sampler = make_sampler(ready, World())
-        introduce(ready, make_plan(ready.recipe, sampler, 1), sampler, World(), tmp_path, Display())
+        introduce(ready, make_plan(ready.recipe, sampler, 1), sampler, World(), Display())
         assert ("is the training file too" in capsys.readouterr().err) == warned
 
 

@@ -97,3 +97,43 @@ def test_the_last_update_still_learns(plan: tuple[int, int], name: str) -> None:
     rates = [rate(step) for step in range(1, steps + 1)]
     assert rates[: warmup + 1] == sorted(rates[: warmup + 1])
     assert rates[warmup:] == sorted(rates[warmup:], reverse=True)
+
+
+def poly_warm_up(n: int, peak: float, warmup: float, steps: int, degree: float) -> float:
+    """NVIDIA's PolyWarmUpScheduler at its n-th update."""
+    progress = n / steps
+    return peak * progress / warmup if progress < warmup else peak * (1.0 - progress) ** degree
+
+
+@pytest.mark.parametrize(("warmup", "steps"), [(0.2843, 7038), (0.128, 1563), (0.25, 80)])
+def test_decay_from_the_start_is_nvidias(warmup: float, steps: int) -> None:
+    # ours warms up in whole updates, theirs in a share
+    rate = schedule("polynomial", 6e-3, round(warmup * steps), steps, 0.5, decay_from="start", start=1)
+    for n in range(1, steps + 1):
+        if abs(n - warmup * steps) > 1:
+            assert rate(n) == pytest.approx(poly_warm_up(n, 6e-3, warmup, steps, 0.5), rel=1e-3), n
+    assert rate(1) > 0
+    assert rate(steps) == 0.0
+    last, first = rate(round(warmup * steps) - 1), rate(round(warmup * steps) + 1)
+    assert first < last  # their jump
+
+
+def mlperf(n: int, peak: float, start: int, warmup: int, steps: int) -> float:
+    """LinearWarmupPolyDecayScheduler of MLPerf's BERT, degree 1."""
+    offset = int(start == 0)
+    warm = n - offset - start
+    return peak * warm / (warmup + 1e-6) if warm < warmup else peak * (1.0 - min(1.0, (n - offset) / steps))
+
+
+@pytest.mark.parametrize(("start", "warmup"), [(0, 0), (0, 5), (-25, 100)])
+def test_a_warm_up_that_begins_before_the_run_is_mlperfs(start: int, warmup: int) -> None:
+    ours = schedule(
+        "polynomial", 1.5e-3, warmup, 200, 1.0, decay_from="start", start=int(start != 0), warmup_start=start
+    )
+    for n in range(1, 201):
+        assert ours(n) == pytest.approx(mlperf(n, 1.5e-3, start, warmup, 200), rel=1e-6, abs=1e-12), n
+
+
+def test_a_warm_up_that_begins_later_has_no_rate_below_zero() -> None:
+    rate = schedule("linear", 1.0, 4, 20, warmup_start=3)
+    assert [rate(step) for step in range(1, 9)] == [0, 0, 0, 0, 0.25, 0.5, 0.75, 1.0]

@@ -1,0 +1,119 @@
+"""OUT/.unfinished: what is done of the work, for whoever goes on with it, and for the other ranks.
+
+A task's note is written when the task is done, so a note that is there is true; ranks meet by waiting for notes.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bertkit.disk import write_json, write_text
+from bertkit.display import Display
+from bertkit.errors import PeersLost, UserError
+from bertkit.pretraining.manifest import NAME, UNFINISHED, Manifest
+from bertkit.pretraining.shards import shard_file
+from bertkit.pretraining.work import Work, key_of
+from bertkit.pretraining.workers import GO_ON, Done, run_all
+from bertkit.world import World
+
+KEY = "key"
+SWEPT = ".swept"  # what OUT/.unfinished is called while it is removed
+LONGEST_WAIT = 3600  # seconds; a packed file of many gigabytes is one task
+
+
+def is_ours(work: Work) -> bool:
+    """Whether OUT/.unfinished is there, for this work."""
+    note = work.desk / KEY
+    return note.is_file() and note.read_text() == key_of(work)
+
+
+def open_desk(work: Work, overwrite: bool, display: Display) -> None:
+    """Make OUT/.unfinished, or take up the one that is there."""
+    if is_ours(work):
+        display.say("going on with what an earlier run has finished")
+        return
+    if work.desk.is_dir() or (work.out.is_dir() and any(work.out.iterdir())):
+        ours = work.desk.is_dir() or (work.out / NAME).is_file()
+        if not (overwrite and ours):
+            what = "unfinished data of other sources or settings" if work.desk.is_dir() else "something already"
+            cure = "remove it with --overwrite, or choose another -o" if ours else "choose another -o"
+            raise UserError(f"{work.out}: holds {what}", cure)
+        display.say(f"{work.out}: what was there is removed")
+        _clear(work.out)
+    try:
+        work.desk.mkdir(parents=True)
+        write_text(work.desk / KEY, key_of(work))
+    except OSError as error:
+        raise UserError(f"{work.out}: cannot be made: {error.strerror}", "choose another -o") from None
+
+
+def wait_for(work: Work, there: Callable[[], bool]) -> None:
+    """Wait for other ranks. Raises PeersLost where none has finished anything for LONGEST_WAIT seconds."""
+    seen, since = -1, time.monotonic()
+    while not there():
+        now = sum(1 for _ in work.desk.glob("*.json"))
+        seen, since = (now, time.monotonic()) if now != seen else (seen, since)
+        if time.monotonic() - since > LONGEST_WAIT:
+            raise PeersLost(f"{work.desk}: no process has finished anything for {LONGEST_WAIT} s", GO_ON)
+        time.sleep(0.1)
+
+
+def clear_desk(work: Work, manifest: Manifest) -> None:
+    """Remove OUT/.unfinished, at once whole, and what killed writers left of shards."""
+    swept = work.out / SWEPT
+    shutil.rmtree(swept, ignore_errors=True)
+    work.desk.rename(swept)  # a kill in the middle of the removal must not look like work to go on with
+    shutil.rmtree(swept, ignore_errors=True)
+    for entry in manifest.shards:
+        for left in work.out.glob(f".{entry.name}.*.part"):
+            left.unlink(missing_ok=True)
+
+
+def _clear(out: Path) -> None:
+    """Remove what we made there: shards, manifest, desk."""
+    for folder in (UNFINISHED, SWEPT):
+        shutil.rmtree(out / folder, ignore_errors=True)
+    for path in [out / NAME, *(path for path in out.iterdir() if shard_file(path))]:
+        path.unlink(missing_ok=True)
+
+
+Task = Callable[[Work, int], Done]
+
+
+@dataclass(frozen=True)
+class Crew:
+    """Who does the work: this rank's processes, and as many on every other rank."""
+
+    work: Work
+    workers: int
+    display: Display
+    world: World
+
+
+def stage(crew: Crew, what: str, task: Task, weights: Sequence[int]) -> list[Mapping[str, Any]]:
+    """Do what is left of this rank's tasks of a stage. On the first rank: what every task noted, in their order."""
+    work, count = crew.work, len(weights)
+
+    def note(number: int) -> Path:
+        return work.desk / f"{what}-{number:06d}.json"
+
+    mine = range(crew.world.rank, count, crew.world.size)
+    left = [number for number in mine if not note(number).is_file()]
+    total = max(1, sum(weights[number] for number in mine))
+    done = total - sum(weights[number] for number in left)
+    units = len(mine) if what == "write" else -(-total // 1_000_000)  # shards or MB
+    with crew.display.progress(what if what == "write" else f"{what} (MB)", units, done * units // total) as bar:
+        for number, found in run_all(work, task, left, crew.workers):
+            write_json(note(number), found)
+            done += weights[number]
+            bar.to(done * units // total)
+    if not crew.world.is_first:
+        return []
+    wait_for(work, lambda: all(note(number).is_file() for number in range(count)))
+    return [json.loads(note(number).read_text(encoding="utf-8")) for number in range(count)]

@@ -1,0 +1,80 @@
+"""Scores of pre-training: sums over all ranks divided once, so that neither batches nor ranks weigh anything.
+
+Legend: M masked positions of a batch, V pieces of the vocabulary, B sequences, R ranks.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bertkit.backend import Arrays, Batch, Engine
+from bertkit.display import Display
+from bertkit.pretraining.held_out import EvaluationSet
+from bertkit.world import World
+
+ROWS = 512  # masked positions whose softmax is taken at a time: V of them as float64 are 125 MB
+
+
+def score_set(
+    engine: Engine, found: EvaluationSet, size: int, world: World, display: Display
+) -> tuple[dict[str, float], dict[str, float]]:
+    """(the model's metrics, those of the unigram baseline) on every rank. A collective."""
+    sums = np.zeros(6)
+    pieces, classes = np.zeros(0, np.int64), np.zeros(2, np.int64)
+    with display.progress("evaluating", len(found.examples)) as bar:
+        for batch in found.batches(size, world.rank, world.size):
+            outputs = engine.predict(batch)
+            sums += _sums(batch, outputs)
+            pieces = _add(pieces, np.bincount(batch["masked_labels"]))
+            classes += np.bincount(_known(batch["labels"]), minlength=2)
+            bar.add(len(batch["labels"]))
+    total = engine.gather(sums[None]).sum(0)
+    if round(total[0]) != len(found.examples):
+        raise RuntimeError(f"{total[0]} scores for {len(found.examples)} sequences")  # a fault of bertkit's
+    widest = int(engine.gather(np.array([len(pieces)])).max())
+    pieces = engine.gather(_add(pieces, np.zeros(widest, np.int64))[None]).sum(0)
+    return metrics(total), baseline(pieces, engine.gather(classes[None]).sum(0))
+
+
+def _sums(batch: Batch, outputs: Arrays) -> np.ndarray:
+    """(6,) sequences, masked positions, how many of them are right, their loss, labelled sequences, right ones."""
+    labels, logits = batch["masked_labels"], outputs["masked_logits"]
+    loss = 0.0
+    for start in range(0, len(labels), ROWS):
+        part = logits[start : start + ROWS].astype(np.float64)
+        top = part.max(1, keepdims=True)
+        at_label = np.take_along_axis(part, labels[start : start + ROWS, None], 1)
+        loss += float((np.log(np.exp(part - top).sum(1)) + top[:, 0] - at_label[:, 0]).sum())
+    right = int((logits.argmax(1) == labels).sum()) if len(labels) else 0
+    next_sentence = batch["labels"]
+    told = next_sentence >= 0
+    right_next = int((outputs["logits"].argmax(1) == next_sentence)[told].sum())
+    return np.array([len(next_sentence), len(labels), right, loss, told.sum(), right_next], np.float64)
+
+
+def metrics(sums: np.ndarray) -> dict[str, float]:
+    """Accuracy and mean loss (nats) over masked positions; of next sentences where the data has them."""
+    _, masked, right, loss, told, right_next = sums.tolist()
+    found = {"mlm_accuracy": right / max(1.0, masked), "mlm_loss": loss / max(1.0, masked)}
+    return found | ({"nsp_accuracy": right_next / told} if told else {})
+
+
+def baseline(pieces: np.ndarray, classes: np.ndarray) -> dict[str, float]:
+    """What the set's own frequencies score on it, whatever stands around: no unigram guess is better."""
+    shares = pieces[pieces > 0] / max(1, pieces.sum())
+    entropy = float(-(shares * np.log(shares)).sum())
+    found = {"mlm_accuracy": float(shares.max(initial=0.0)), "mlm_loss": entropy}
+    return found | ({"nsp_accuracy": float(classes.max() / classes.sum())} if classes.any() else {})
+
+
+def _known(labels: np.ndarray) -> np.ndarray:
+    known: np.ndarray = labels[labels >= 0]
+    return known
+
+
+def _add(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Counts of different widths, added up."""
+    total = np.zeros(max(len(one), len(other)), np.int64)
+    total[: len(one)] += one
+    total[: len(other)] += other
+    return total

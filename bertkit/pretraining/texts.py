@@ -1,0 +1,202 @@
+"""Documents out of text files, streamed: whatever a file's size, little of it is in memory.
+
+Formats: raw (a file is a document, blank lines part paragraphs), wiki (WikiExtractor's <doc> elements; the first line
+of each is its title and left out), jsonl (a JSON object with "text" a line), sentences (one a line, blank lines between
+documents). Packed as .gz, .bz2 or .zst, or not.
+"""
+
+from __future__ import annotations
+
+import bz2
+import contextlib
+import gzip
+import json
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, Literal, cast
+
+from bertkit.errors import UserError
+from bertkit.pretraining.sentences import split_sentences
+from bertkit.pretraining.shards import INSTALL
+
+InputFormat = Literal["raw", "wiki", "jsonl", "sentences"]
+PACKED = (".gz", ".bz2", ".zst")
+BLOCK = 1 << 20  # bytes read at a time; a longer line of text goes on as another one
+LONGEST_JSON = 64 << 20  # bytes of a line of JSON, which cannot be cut
+LONGEST_DOCUMENT = 4 << 20  # characters; what is longer goes on as another document
+SHOWN = "make it UTF-8 text, or leave it out"
+
+
+@dataclass
+class Notes:
+    """What was cut or left out on the way."""
+
+    counts: dict[str, int] = field(default_factory=dict)
+
+    def add(self, what: str) -> None:
+        self.counts[what] = self.counts.get(what, 0) + 1
+
+
+def documents(path: Path, format: InputFormat, start: int, stop: int, notes: Notes) -> Iterator[list[str]]:
+    """The sentences of each document between two byte offsets of a file (`stop` -1: to its end).
+
+    Raises UserError naming file and offset or line where the text is not UTF-8 or not of this format.
+    """
+    lines = _lines(path, start, stop, format == "jsonl", notes)
+    parts: Iterator[Iterator[str]] = {"raw": _raw, "wiki": _wiki, "jsonl": _jsonl, "sentences": _by_line}[format](
+        path, lines
+    )
+    for part in parts:
+        sentences: list[str] = []
+        size = 0
+        for sentence in part:
+            sentences.append(sentence)
+            size += len(sentence)
+            if size > LONGEST_DOCUMENT:
+                notes.add("documents cut")
+                yield sentences
+                sentences, size = [], 0
+        if sentences:
+            yield sentences
+        elif not size:
+            notes.add("documents without text")
+
+
+def _raw(path: Path, lines: Iterator[str]) -> Iterator[Iterator[str]]:
+    def sentences() -> Iterator[str]:
+        paragraph: list[str] = []
+        size = 0
+        for line in lines:
+            if line.strip() and size < BLOCK:
+                paragraph.append(line)
+                size += len(line)
+            else:
+                yield from split_sentences(" ".join([*paragraph, line]))
+                paragraph, size = [], 0
+        yield from split_sentences(" ".join(paragraph))
+
+    yield sentences()
+
+
+def _wiki(path: Path, lines: Iterator[str]) -> Iterator[Iterator[str]]:
+    for line in lines:
+        if line.startswith("<doc "):
+            yield _article(path, lines, line)
+        elif line.strip():
+            raise UserError(f"{path}: {line.strip()[:40]!r} stands outside <doc …>", "name the format: --input-format")
+
+
+def _article(path: Path, lines: Iterator[str], head: str) -> Iterator[str]:
+    next(lines, None)  # its title
+    for line in lines:
+        if line.startswith("</doc>"):
+            return
+        yield from split_sentences(line)
+    raise UserError(f"{path}: ends within {head.strip()[:80]}", "copy or make the file again")
+
+
+def _jsonl(path: Path, lines: Iterator[str]) -> Iterator[Iterator[str]]:
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            text = json.loads(line)["text"]
+        except (ValueError, KeyError, TypeError, RecursionError):
+            text = None
+        if not isinstance(text, str):
+            raise UserError(
+                f'{path}: line {number} of its part is no JSON object with a string "text": {line.strip()[:40]!r}',
+                "mend it, or name the format: --input-format",
+            )
+        yield (sentence for paragraph in text.split("\n") for sentence in split_sentences(paragraph))
+
+
+def _by_line(path: Path, lines: Iterator[str]) -> Iterator[Iterator[str]]:
+    for line in lines:
+        if line.strip():
+            yield _until_blank(line, lines)
+
+
+def _until_blank(first: str, lines: Iterator[str]) -> Iterator[str]:
+    yield " ".join(first.split())
+    for line in lines:
+        if not (words := line.split()):
+            return
+        yield " ".join(words)
+
+
+def _lines(path: Path, start: int, stop: int, whole: bool, notes: Notes) -> Iterator[str]:
+    """Lines without their ends. One over BLOCK bytes goes on as another, cut at a space; where `whole` it is refused
+    over LONGEST_JSON."""
+    rest, place = b"", start
+    with open_text(path) as file:
+        if start:
+            file.seek(start)
+        while True:
+            block = _read(file, path, BLOCK if stop < 0 else min(BLOCK, stop - place - len(rest)))
+            buffer = rest + block
+            cut = buffer.rfind(b"\n") + 1 if block else len(buffer)
+            if not cut and len(buffer) > (LONGEST_JSON if whole else BLOCK):
+                if whole:
+                    raise UserError(
+                        f"{path}: the line at byte {place:,} has over {LONGEST_JSON >> 20} MB",
+                        "a document of JSON must be shorter; give its text as a file",
+                    )
+                notes.add("lines cut")
+                cut = _cut(buffer)
+                yield _decoded(buffer[:cut], path, place)
+            elif cut:
+                yield from _decoded(buffer[:cut], path, place).removesuffix("\n").split("\n")
+            rest, place = buffer[cut:], place + cut
+            if not block:
+                return
+
+
+def _cut(buffer: bytes) -> int:
+    """Behind the last space, or where there is none before the last character's first byte."""
+    if space := buffer.rfind(b" ") + 1:
+        return space
+    cut = len(buffer) - 1
+    while cut > len(buffer) - 4 and buffer[cut] & 0xC0 == 0x80:
+        cut -= 1
+    return cut
+
+
+def _decoded(data: bytes, path: Path, place: int) -> str:
+    if (nul := data.find(b"\0")) >= 0:
+        raise UserError(f"{path}: is not text: a zero byte at {place + nul:,}", SHOWN)
+    try:
+        return data.decode("utf-8").removeprefix("\ufeff")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: is not UTF-8 at byte {place + error.start:,}", SHOWN) from None
+
+
+def _read(file: IO[bytes], path: Path, size: int) -> bytes:
+    try:
+        return bytes(file.read(size))  # the unpacked sizes are what offsets count
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"{path}: cannot be read or unpacked: {error}", "copy or make the file again") from None
+
+
+def _open_zst(path: Path, mode: str) -> Any:
+    try:
+        import pyarrow as pa
+    except ImportError:
+        raise UserError(f"{path}: .zst needs pyarrow", INSTALL) from None
+    return pa.CompressedInputStream(pa.OSFile(str(path), mode), "zstd")
+
+
+OPENERS: dict[str, Callable[[Path, str], Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".zst": _open_zst}
+
+
+@contextlib.contextmanager
+def open_text(path: Path) -> Iterator[IO[bytes]]:
+    """The file's bytes, unpacked."""
+    try:
+        file: Any = OPENERS.get(path.suffix, open)(path, "rb")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror or error}", "check the path") from None
+    with file as opened:
+        yield cast("IO[bytes]", opened)

@@ -1,0 +1,63 @@
+"""WordPiece with a memory: the ids of `bertkit/tokenizer.py`, each word looked up once and then remembered.
+
+A space ends a word whatever stands around it, so text may be encoded word by word and the ids be joined. Of plain
+ASCII words the pieces are found here, longest match first; all others go through the `tokenizers` library.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+import numpy as np
+
+from bertkit.tokenizer import LONGEST_WORD, Vocabulary, tokenizer
+
+REMEMBERED = 400_000  # words, about 80 MB
+PARTS = re.compile(r"[A-Za-z0-9]+|[^A-Za-z0-9]")  # what the tokenizer splits ASCII at
+
+
+class Words(dict[str, bytes]):
+    """word -> its ids as bytes, for joining."""
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        super().__init__()
+        self.lower = vocabulary.lower_case
+        self.dtype = np.dtype(np.uint16 if len(vocabulary.pieces) <= 1 << 16 else np.int32)
+        self.ids = {piece: np.array(number, self.dtype).tobytes() for number, piece in enumerate(vocabulary.pieces)}
+        self.longest = max(map(len, vocabulary.pieces))
+        self.library = tokenizer(vocabulary)
+        self.parts: dict[str, bytes] = {}
+
+    def __missing__(self, word: str) -> bytes:
+        if word.isascii() and word.isprintable() and "[" not in word:  # [SEP] in a text is a special token
+            text = word.lower() if self.lower else word
+            found = b"".join([self.parts.get(part) or self._pieces(part) for part in PARTS.findall(text)])
+        else:
+            found = np.array(self.library.encode(word, add_special_tokens=False).ids, self.dtype).tobytes()
+        if len(self) < REMEMBERED and len(word) <= LONGEST_WORD:
+            self[word] = found
+        return found
+
+    def _pieces(self, part: str) -> bytes:
+        """Greedy longest match of a word without punctuation; [UNK] where it fails."""
+        found, start, before = [], 0, ""
+        if len(part) > LONGEST_WORD:
+            return self.ids["[UNK]"]
+        while start < len(part):
+            for end in range(min(len(part), start + self.longest), start, -1):
+                if piece := self.ids.get(before + part[start:end]):
+                    break
+            else:
+                return self.ids["[UNK]"]
+            found.append(piece)
+            start, before = end, "##"
+        ids = b"".join(found)
+        if len(self.parts) < REMEMBERED:
+            self.parts[part] = ids
+        return ids
+
+    def encode(self, sentences: Iterable[str]) -> list[bytes]:
+        """Each sentence's ids; words stand one space apart."""
+        look_up = self.__getitem__
+        return [b"".join(map(look_up, sentence.split(" "))) for sentence in sentences]
