@@ -75,10 +75,35 @@ ILUVATAR: Mapping[str, str] = {
 
 
 def prepare_corpus(old: Old, draft: Draft) -> list[Draft]:
-    """LDDL's programs, which make pre-training data."""
-    draft.command = ("data", "list")
+    """LDDL's preprocess_bert_pretrain."""
+    flags = read_flags(old.arguments)
+    if "elided" in flags or not flags:
+        draft.do("put the text, the folder and the vocabulary that the document leaves out where it says so")
+    source = next((flags[name] for name in CORPORA if flags.get(name)), "TEXT")
+    draft.command = ("data", "prepare", source)
     draft.place = replace(draft.place, processes=1, sockets=False, nodes=0, hosts="")
-    draft.not_yet(f"{old.program}: making pre-training data is not in this version; `bertkit data list` says what is")
+    draft.options |= {"-o": flags.get("sink", "SHARDS"), "--vocab": flags.get("vocab_file", "VOCABULARY")}
+    for theirs, ours in (("target_seq_length", "-s"), ("bin_size", "--bin-size"), ("seed", "--seed")):
+        if flags.get(theirs, "").isdecimal():
+            draft.options[ours] = flags[theirs]
+        elif theirs in flags:
+            draft.do(f"{ours} with your number for {flags[theirs]}")
+    if "masking" in flags:
+        draft.options["--masking"] = "static"
+    if flags.get("sample_ratio", "1") not in ("1", "1.0"):
+        draft.lost("--sample_ratio", "all of the text is taken")
+    draft.differs("one process for each core of this machine; `bertkit launch` starts several that share a folder")
+    return [draft]
+
+
+CORPORA = ("wikipedia", "books", "common_crawl", "open_webtext")
+
+
+def balance_shards(old: Old, draft: Draft) -> list[Draft]:
+    """LDDL's balance_dask_output: shards of the same size."""
+    draft.command = ("data", "inspect", read_flags(old.arguments).get("indir", "SHARDS"))
+    draft.place = replace(draft.place, processes=1, sockets=False, nodes=0, hosts="")
+    draft.differs("`bertkit data prepare` makes shards of like size itself; the command says what is in them")
     return [draft]
 
 
@@ -90,5 +115,5 @@ PROGRAMS: Mapping[str, Callable[[Old, Draft], list[Draft]]] = {
     "train_bert_pretraining_amp_dist.sh": train_bert_pretraining,
     "train_bert_pretraining.sh": train_bert_pretraining,
     "preprocess_bert_pretrain": prepare_corpus,
-    "balance_dask_output": prepare_corpus,
+    "balance_dask_output": balance_shards,
 }

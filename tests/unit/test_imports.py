@@ -61,10 +61,10 @@ LAYERS = {
     "runs": """
         asking bench bench.cells bench.measure bench.plan bench.run bench.suite bench.suite_table bench.table
         bench.workload compare compare.beside compare.comparison compare.curves compare.entries compare.fairness
-        compare.figures compare.files compare.load compare.markdown compare.page compare.parity compare.parity_report compare.plots
-        compare.reaching compare.scaling compare.systems compare.tables compare.text finetuning inference launching
-        followers pretraining.course pretraining.told rank run
-        run_fairness run_results supervise training unsynced""",
+        compare.figures compare.files compare.load compare.markdown compare.page compare.parity compare.parity_report
+        compare.plots compare.reaching compare.scaling compare.systems compare.tables compare.text finetuning followers
+        inference launching pretraining.course pretraining.told rank run run_fairness run_results supervise training
+        unsynced""",
     "commands": """
         commands commands.ask commands.backends commands.bench commands.bench_suite commands.check commands.compare
         commands.comparing commands.config commands.convert commands.data commands.data_inspect commands.data_prepare
