@@ -6,6 +6,7 @@ and a JSON object). Each follows the events of `log.jsonl`.
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 from collections.abc import Callable, Mapping
@@ -133,11 +134,15 @@ class Curves:
     """Scalars by update for TensorBoard, through its own writer."""
 
     def __init__(self, folder: Path) -> None:
-        self.add, self.flush = _event_file(folder)
+        self.open = functools.partial(_event_file(), folder)
+        self.add: Callable[[float, int, Values | None], None]
+        self.flush: Callable[[], None]
 
     def write(self, event: str, time: float, values: Values) -> None:
-        if event == "start" and values.get("step"):
-            self.add(time, int(values["step"]) + 1, None)  # what was drawn after it is forgotten
+        if event == "start":
+            self.add, self.flush = self.open()
+            if values.get("step"):
+                self.add(time, int(values["step"]) + 1, None)  # what was drawn after it is forgotten
         elif event == "update":
             numbers = {f"train/{name}": values[name] for name in values if name not in ("step", "updates")}
             self.add(time, values["step"], numbers)
@@ -149,25 +154,35 @@ class Curves:
             self.flush()
 
 
-def _event_file(folder: Path) -> tuple[Callable[[float, int, Values | None], None], Callable[[], None]]:
-    """(what adds numbers of an update, None: forget from this update on; what brings all to disk)."""
+Writer = tuple[Callable[[float, int, Values | None], None], Callable[[], None]]
+
+
+def _event_file() -> Callable[[Path], Writer]:
+    """What opens a file in a folder: (what adds numbers of an update, None: forget from it on; what flushes).
+
+    Raises UserError where the library is missing, before anything is written.
+    """
     try:
         from tensorboard.compat.proto.event_pb2 import Event, SessionLog
         from tensorboard.compat.proto.summary_pb2 import Summary
         from tensorboard.summary.writer.event_file_writer import EventFileWriter
     except ImportError:
         raise UserError("log.tensorboard needs tensorboard", "pip install 'bertkit[tensorboard]'") from None
-    writer = EventFileWriter(str(folder))
 
-    def add(time: float, step: int, numbers: Values | None) -> None:
-        if numbers is None:
-            log = SessionLog(status=SessionLog.START)
-            writer.add_event(Event(wall_time=time, step=step, session_log=log))
-            return
-        values = [Summary.Value(tag=tag, simple_value=float(value)) for tag, value in numbers.items()]
-        writer.add_event(Event(wall_time=time, step=step, summary=Summary(value=values)))
+    def start(folder: Path) -> Writer:
+        writer = EventFileWriter(str(folder))
 
-    return add, writer.flush
+        def add(time: float, step: int, numbers: Values | None) -> None:
+            if numbers is None:
+                log = SessionLog(status=SessionLog.START)
+                writer.add_event(Event(wall_time=time, step=step, session_log=log))
+                return
+            values = [Summary.Value(tag=tag, simple_value=float(value)) for tag, value in numbers.items()]
+            writer.add_event(Event(wall_time=time, step=step, summary=Summary(value=values)))
+
+        return add, writer.flush
+
+    return start
 
 
 def _finite(data: Values) -> dict[str, Any]:

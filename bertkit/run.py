@@ -76,9 +76,9 @@ def train(
     try:
         shape = course.shape()
         (compare or functools.partial(agree, engine.gather, cure=SAME))({**record.versions(), **shape})
+        training = Training(resolved, course, engine, world, display, folder)
         if world.is_first:
             open_folder(folder, overwrite)
-        training = Training(resolved, course, engine, world, display, folder)
         made, exit_code = training.run(shape, resume)
     finally:
         engine.close()

@@ -13,7 +13,7 @@ from bertkit.meter import TIME_BASIS, WARMUP_RULE
 from bertkit.model_config import ModelConfig
 from bertkit.preparation import Prepared, answer_rules, scaled_rate, warming_updates
 from bertkit.pretrained import Source
-from bertkit.recipe import Recipe
+from bertkit.recipe import Recipe, ScheduleSection
 from bertkit.record_fairness import Fairness
 from bertkit.sampler import PARTIAL_BATCHES, Sampler
 from bertkit.tokenizer import VARIANT
@@ -92,7 +92,7 @@ def optimizer(recipe: Recipe, job: Job, world: World, updates: int, rate: float)
         "optimizer": OPTIMIZERS[spec.algorithm],
         "trust_ratio": TRUST_RATIOS[spec.trust_ratio] if spec.algorithm == "lamb" else "none",
         "learning_rate": rate,
-        "schedule": course.name if course.decay_from == "warmup" else f"{course.name}, from the first update",
+        "schedule": _schedule(course),
         "schedule_warmup_updates": warming_updates(recipe, updates),
         "schedule_power": course.power if course.name == "polynomial" else None,
         "schedule_end_rate": None if course.name == "constant" else course.end_rate,
@@ -109,6 +109,15 @@ def optimizer(recipe: Recipe, job: Job, world: World, updates: int, rate: float)
         "gradients_sent_in": job.exchange.gradients if world.size > 1 else "fp32",
         "synchronised": True,
     }
+
+
+def _schedule(course: ScheduleSection) -> str:
+    """The course's name, and how it counts where that is not Hugging Face's way."""
+    said: list[str] = [course.name]
+    said += ["decay from the first update"] if course.decay_from == "start" else []
+    said += [f"{course.start} updates counted as done"] if course.start else []
+    said += [f"warm-up from update {course.warmup_start}"] if course.warmup_start else []
+    return ", ".join(said)
 
 
 def of_case(job: Job, source: Source | None, start: str | None, known: Mapping[str, Any]) -> Fairness:

@@ -125,3 +125,9 @@ def test_a_pretrained_run_is_fine_tuned_and_not_asked(data: Path, tmp_path: Path
     command = (*BASE, *MORE, *NULL, "--data-dir", data)
     assert run(tmp_path, *command, "-o", "run").returncode == 0
     assert_one_line_error(run(tmp_path, "predict", "run", "--backend", "null"), "pretrain answers no examples")
+    rows = settings(data__train_rows=16, data__eval_rows=8)
+    task = ("train", "-m", "run", "-t", "sample", "--backend", "null", "-d", "fp32", "-s", "32", "-e", "1")
+    done = run(tmp_path, *task, *rows, "--data-dir", sample_dir, "-o", "tuned")
+    assert done.returncode == 0, done.stderr
+    assert record(tmp_path / "tuned")["fairness"]["start"] == "checkpoint"
+    assert "cls.predictions" in done.stderr  # the heads that fine-tuning has no use for are named

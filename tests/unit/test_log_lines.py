@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -127,3 +128,13 @@ def test_updates_to_profile_are_some(steps: str) -> None:
 def test_a_backend_without_a_profiler_says_so(data: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="has no profiler"):
         run(data, tmp_path / "run", **TWO | {"log.profile": "2"})
+    assert not (tmp_path / "run").exists()
+
+
+def test_tensorboard_is_asked_for_before_anything_is_written(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "tensorboard.compat.proto.event_pb2", None)
+    with pytest.raises(UserError, match="needs tensorboard"):
+        run(data, tmp_path / "run", **TWO | {"log.tensorboard": True})
+    assert not (tmp_path / "run").exists()
