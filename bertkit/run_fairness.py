@@ -20,7 +20,11 @@ from bertkit.tokenizer import VARIANT
 from bertkit.world import World
 
 # The engines' contract (`bertkit check`), in words; a backend that does otherwise does not pass it.
-OPTIMIZER = "AdamW, decoupled decay, in fp32 masters"
+OPTIMIZERS = {
+    "adamw": "AdamW, decoupled decay, in fp32 masters",
+    "lamb": "LAMB, decoupled decay, in fp32 masters, trust ratio ",  # where it scales follows
+}
+TRUST_RATIO = {"decayed": "where there is decay", "all": "everywhere"}
 EPSILON_PLACE = "added to the root of the second moment"
 DECAY_LEAVES_OUT = "biases and LayerNorm"
 CLIP_ORDER = "one global norm, after accumulation and the sum over ranks, before the moments"
@@ -88,7 +92,7 @@ def optimizer(recipe: Recipe, job: Job, world: World, updates: int, rate: float)
     return {
         "partial_batches": PARTIAL_BATCHES,
         "updates": updates,
-        "optimizer": OPTIMIZER,
+        "optimizer": OPTIMIZERS[spec.algorithm] + (TRUST_RATIO[spec.trust_ratio] if spec.algorithm == "lamb" else ""),
         "learning_rate": rate,
         "schedule": course.name,
         "schedule_warmup_updates": warming_updates(recipe, updates),

@@ -60,6 +60,8 @@ def plain(sample_dir: Path) -> dict[str, Any]:
         ({"optimizer__epsilon": 1e-6}, {"epsilon"}),
         ({"optimizer__beta2": 0.98}, {"beta2"}),
         ({"optimizer__bias_correction": False}, {"bias_correction"}),
+        ({"optimizer__name": "lamb"}, {"optimizer"}),
+        ({"optimizer__trust_ratio": "all"}, set()),  # AdamW has none
         ({"optimizer__clip_norm": 0.5}, {"clip_norm"}),
         ({"optimizer__clip_norm": 0.0}, {"clip_norm", "clip_order"}),
         ({"schedule__name": "constant"}, {"schedule", "schedule_end_rate"}),
@@ -76,6 +78,11 @@ def test_a_setting_shows_in_its_fields_alone(
 ) -> None:
     made = fairness(sample_dir, **settings)
     assert {name for name in plain if made[name] != plain[name]} == fields
+
+
+def test_the_two_lambs_differ(sample_dir: Path) -> None:
+    both = [fairness(sample_dir, optimizer__name="lamb", optimizer__trust_ratio=one) for one in ("decayed", "all")]
+    assert {name for name in both[0] if both[0][name] != both[1][name]} == {"optimizer"}
 
 
 def test_the_batch_of_several_ranks_and_its_scaled_rate(plain: dict[str, Any], sample_dir: Path) -> None:
