@@ -97,6 +97,9 @@ class OptimizerSection:
     clip_norm: Annotated[float, Field(ge=0)] = Field(
         default=1.0, description="global gradient norm at the most; 0: no clipping"
     )
+    shard: bool = Field(
+        default=False, description="true: each process keeps the moments of its share of the parameters only"
+    )
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -115,6 +118,10 @@ class ScheduleSection:
     warmup_steps: Whole = Field(default=0, description="updates that warm up; 0: as `warmup` says")
     power: Annotated[float, Field(gt=0)] = Field(default=1.0, description="of the polynomial")
     end_rate: Annotated[float, Field(ge=0)] = Field(default=0.0, description="learning rate at the last update")
+    start: Whole = Field(default=0, description="updates of the warm-up that count as done before the first")
+    decay: Literal["after_warmup", "from_start"] = Field(
+        default="after_warmup", description="where the fall is counted from; from_start jumps down after warm-up"
+    )
 
 
 @dataclass(frozen=True, config=_STRICT)

@@ -27,7 +27,7 @@ FREE = (
     "backend", "output", "train.batch_size", "train.micro_batch_size", "data.dir", "data.cache", "data.train_file",
     "data.dev_file", "data.strict", "model.layout", "log.", "checkpoint.", "evaluation.", "answers.", "device.",
     "ranks.collectives", "ranks.overlap", "ranks.timeout", "ranks.synchronise", "ranks.shard_data",
-    "ranks.learning_rate_scaling",
+    "ranks.learning_rate_scaling", "optimizer.shard",
 )  # fmt: skip
 
 
@@ -61,7 +61,8 @@ def make_plan(recipe: Recipe, sampler: Sampler, processes: int) -> Plan:
     epoch = sampler.steps_per_epoch
     steps = recipe.train.steps or math.ceil(recipe.train.epochs * epoch)
     course, warmup = recipe.schedule, warming_updates(recipe, steps)
-    rate = schedule(course.name, scaled_rate(recipe, processes), warmup, steps, course.power, course.end_rate)
+    peak = scaled_rate(recipe, processes)
+    rate = schedule(course.name, peak, warmup, steps, course.power, course.end_rate, course.start, course.decay)
     return Plan(steps, rate, recipe.log.every, recipe.evaluation.every or epoch, recipe.checkpoint.every or epoch)
 
 

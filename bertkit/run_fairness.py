@@ -13,7 +13,7 @@ from bertkit.meter import TIME_BASIS, WARMUP_RULE
 from bertkit.model_config import ModelConfig
 from bertkit.preparation import Prepared, answer_rules, scaled_rate, warming_updates
 from bertkit.pretrained import Source
-from bertkit.recipe import Recipe
+from bertkit.recipe import Recipe, ScheduleSection
 from bertkit.record_fairness import Fairness
 from bertkit.sampler import PARTIAL_BATCHES, Sampler
 from bertkit.tokenizer import VARIANT
@@ -94,7 +94,7 @@ def optimizer(recipe: Recipe, job: Job, world: World, updates: int, rate: float)
         "updates": updates,
         "optimizer": OPTIMIZERS[spec.algorithm] + (TRUST_RATIO[spec.trust_ratio] if spec.algorithm == "lamb" else ""),
         "learning_rate": rate,
-        "schedule": course.name,
+        "schedule": schedule_in_words(course),
         "schedule_warmup_updates": warming_updates(recipe, updates),
         "schedule_power": course.power if course.name == "polynomial" else None,
         "schedule_end_rate": None if course.name == "constant" else course.end_rate,
@@ -111,6 +111,14 @@ def optimizer(recipe: Recipe, job: Job, world: World, updates: int, rate: float)
         "gradients_sent_in": job.exchange.gradients if world.size > 1 else "fp32",
         "synchronised": True,
     }
+
+
+def schedule_in_words(course: ScheduleSection) -> str:
+    """Its name, and what of it is not as in Hugging Face's."""
+    from_start = course.decay == "from_start" and course.name != "constant"
+    words = [course.name, "counted from the first update" if from_start else ""]
+    words.append(f"{course.start} updates of the warm-up ahead" if course.start else "")
+    return ", ".join(filter(None, words))
 
 
 def of_case(job: Job, source: Source | None, start: str | None, known: Mapping[str, Any]) -> Fairness:

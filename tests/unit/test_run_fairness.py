@@ -61,11 +61,14 @@ def plain(sample_dir: Path) -> dict[str, Any]:
         ({"optimizer__beta2": 0.98}, {"beta2"}),
         ({"optimizer__bias_correction": False}, {"bias_correction"}),
         ({"optimizer__name": "lamb"}, {"optimizer"}),
+        ({"optimizer__shard": True}, set()),  # the same numbers
         ({"optimizer__trust_ratio": "all"}, set()),  # AdamW has none
         ({"optimizer__clip_norm": 0.5}, {"clip_norm"}),
         ({"optimizer__clip_norm": 0.0}, {"clip_norm", "clip_order"}),
         ({"schedule__name": "constant"}, {"schedule", "schedule_end_rate"}),
         ({"schedule__warmup_steps": 3}, {"schedule_warmup_updates"}),
+        ({"schedule__start": 1}, {"schedule"}),
+        ({"schedule__decay": "from_start"}, {"schedule"}),
         ({"model__hidden_dropout": 0.0}, {"hidden_dropout"}),
         ({"model__attention_dropout": 0.0}, {"attention_dropout"}),
         ({"model__gelu": "tanh"}, {"model_sha256"}),

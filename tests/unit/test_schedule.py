@@ -29,6 +29,20 @@ def hugging_face_polynomial(done: int, peak: float, warmup: int, steps: int, pow
     return (peak - end) * float(remaining**power) + end
 
 
+def mlperf(update: int, peak: float, warmup: int, steps: int, power: float, end: float, start: int) -> float:
+    """`LinearWarmupPolyDecayScheduler` of MLPerf Training's BERT; `start` is its `start_warmup_step`, at most 0."""
+    offset = int(start == 0)
+    if update - offset - start < warmup:
+        return peak * (update - offset - start) / (warmup + 1e-6)
+    return (peak - end) * float((1 - min((update - offset) / steps, 1)) ** power) + end
+
+
+def nvidia(update: int, peak: float, warmup: float, steps: int, power: float) -> float:
+    """`PolyWarmUpScheduler` of NVIDIA's DeepLearningExamples; `warmup` is a share."""
+    progress = update / steps
+    return peak * progress / warmup if progress < warmup else peak * float((1.0 - progress) ** power)
+
+
 def test_linear_by_hand() -> None:
     rate = schedule("linear", peak=8.0, warmup=4, steps=12)
     wanted = [0, 2, 4, 6, 8, 7, 6, 5, 4, 3, 2, 1]
@@ -55,6 +69,37 @@ def test_polynomial_by_hand() -> None:
 def test_polynomial_with_an_end_rate() -> None:
     rate = schedule("polynomial", peak=5.0, warmup=0, steps=4, power=2.0, end=1.0)
     assert [rate(step) for step in (1, 3, 5)] == [5.0, 2.0, 1.0]
+
+
+def test_a_start_shortens_the_warmup() -> None:
+    rate = schedule("linear", peak=8.0, warmup=4, steps=10, start=2)
+    assert [rate(step) for step in range(1, 11)] == [4, 6, 8, 7, 6, 5, 4, 3, 2, 1]
+    assert schedule("linear", 8.0, warmup=4, steps=8, start=9)(1) == 8.0  # all of it is done
+    assert [schedule("constant", 8.0, 4, 8, start=2)(step) for step in (1, 2, 3, 8)] == [4.0, 6.0, 8.0, 8.0]
+
+
+def test_a_fall_from_the_start_jumps_after_the_warmup() -> None:
+    rate = schedule("polynomial", peak=8.0, warmup=2, steps=8, decay="from_start")
+    assert [rate(step) for step in range(1, 10)] == [0, 4, 6, 5, 4, 3, 2, 1, 0]
+
+
+@quick
+@given(plans, st.integers(-9, 0), st.floats(0.25, 3.0), st.floats(0.0, 1e-6))
+def test_from_the_start_it_is_mlperfs(plan: tuple[int, int], start: int, power: float, end: float) -> None:
+    """Its negative start warm-up step s is a start of 1 - s: with one, its update n has the value at n."""
+    steps, warmup = plan
+    ahead = 1 - start if start else 0
+    rate = schedule("polynomial", 1e-3, warmup, steps, power, end, ahead, "from_start")
+    wanted = [mlperf(update, 1e-3, warmup, steps, power, end, start) for update in range(1, steps + 1)]
+    assert [rate(update) for update in range(1, steps + 1)] == pytest.approx(wanted, rel=2e-6, abs=1e-15)
+
+
+def test_with_a_start_of_one_it_is_nvidias() -> None:
+    """Phase 1 of its BERT: 7,038 updates, 2,000 of warm-up, power 0.5; the jump is from 6e-3 to 5.08e-3."""
+    rate = schedule("polynomial", 6e-3, 2000, 7038, 0.5, start=1, decay="from_start")
+    wanted = [nvidia(update, 6e-3, 2000 / 7038, 7038, 0.5) for update in range(1, 7039)]
+    assert [rate(update) for update in range(1, 7039)] == pytest.approx(wanted, rel=1e-9, abs=1e-12)
+    assert rate(2000) == pytest.approx(5.076e-3, abs=1e-6)
 
 
 def test_constant_stays_at_its_peak() -> None:
