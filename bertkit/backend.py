@@ -56,6 +56,7 @@ class OptimizerSpec:
     clip_norm: float = 1.0  # global L2 norm over all parameters, after accumulation; 0: no clipping
     algorithm: Literal["adamw", "lamb"] = "adamw"
     trust_ratio: Literal["decayed", "all"] = "decayed"  # LAMB: only where there is weight decay, or everywhere (NVLAMB)
+    shard: bool = False  # each rank keeps the moments of some parameters; the same numbers in less memory
 
 
 @dataclass(frozen=True)

@@ -219,6 +219,7 @@ def optimizer_spec(recipe: Recipe) -> OptimizerSpec:
         section.clip_norm,
         section.name,
         section.trust_ratio,
+        section.shard,
     )
 
 

@@ -126,6 +126,9 @@ class OptimizerSection:
     clip_norm: Annotated[float, Field(ge=0)] = Field(
         default=1.0, description="global gradient norm at the most; 0: no clipping"
     )
+    shard: bool = Field(
+        default=False, description="true: each process keeps the moments of its share of the parameters only"
+    )
 
 
 @dataclass(frozen=True, config=_STRICT)

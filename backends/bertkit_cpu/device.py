@@ -12,19 +12,22 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bertkit.backend import DeviceFacts, Job, Precision
+from bertkit.backend import DeviceFacts, Job, OptimizerSpec, Precision
 from bertkit.errors import UserError
 from bertkit.layouts import Grain
 from bertkit.world import World
 from bertkit_cpu.dense import InferenceWeights, TrainingWeights, fast_products
 from bertkit_cpu.extension import load_extension
 from bertkit_cpu.int8 import Int8Weights, int8_works
+from bertkit_cpu.lamb import BlockedLamb
 from bertkit_cpu.memory import keep_freed_memory
+from bertkit_cpu.norms import norm
 from bertkit_cpu.topology import is_bound, read_cpu, threads
 from bertkit_cpu.words import LANES, Masks
 from bertkit_torch.device import Device
 from bertkit_torch.dropout import Mask
 from bertkit_torch.gradients import Gradients
+from bertkit_torch.optimizer import Optimizer
 from bertkit_torch.weights import ComputeWeights
 
 
@@ -66,12 +69,15 @@ class CpuDevice(Device):
             return TrainingWeights(masters, dtype)
         return Int8Weights(masters, dtype) if self.int8 else InferenceWeights(masters, dtype)
 
+    def optimizer(self, parameters: Mapping[str, nn.Parameter], spec: OptimizerSpec) -> Optimizer:
+        return BlockedLamb(parameters, spec) if spec.algorithm == "lamb" else super().optimizer(parameters, spec)
+
     def clip(self, gradients: Gradients, most: float) -> Tensor:
-        """As torch's, but gradients that are short enough are not multiplied by 1."""
-        norm = nn.utils.get_total_norm(gradients.complete())
-        if 0 < most < float(norm):
-            nn.utils.clip_grads_with_norm_(gradients.parameters, most, norm)
-        return norm
+        """As torch's, but with an exact norm, and gradients that are short enough are not multiplied by 1."""
+        found = torch.tensor(norm(gradients.complete()))
+        if 0 < most < float(found):
+            nn.utils.clip_grads_with_norm_(gradients.parameters, most, found)
+        return found
 
     def masks(self, key: np.random.SeedSequence, device: torch.device) -> Mask:
         return Masks(key, self.pool)

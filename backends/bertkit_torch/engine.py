@@ -24,6 +24,7 @@ from bertkit_torch.optimizer import Optimizer, read
 from bertkit_torch.ragged import RaggedPasses
 from bertkit_torch.ranks import Ranks
 from bertkit_torch.scaling import LossScaler
+from bertkit_torch.sharded import Sharded
 from bertkit_torch.static import StaticPasses
 from bertkit_torch.waits import HostWaits
 from bertkit_torch.weights import ComputeWeights
@@ -57,7 +58,10 @@ class TorchEngine:
     @functools.cached_property
     def optimizer(self) -> Optimizer:
         """Made when it is first needed: torch's optimizers take two seconds to import, which no answer waits for."""
-        return self.device.optimizer(self.parameters, self.job.optimizer)
+        spec = self.job.optimizer
+        if spec.shard and self.world.size > 1:
+            return Sharded(self.parameters, spec, self.device.optimizer, self.world, self.ranks.gather)
+        return self.device.optimizer(self.parameters, spec)
 
     def stage(self, update: Update) -> Update:
         return self.passes.stage(update)
@@ -105,6 +109,10 @@ class TorchEngine:
         else:
             norm, left_out = self.scaler.settle(self.gradients, most)
             self.optimizer.step(learning_rate, left_out)
+        if isinstance(self.optimizer, Sharded):
+            start = time.perf_counter()
+            self.optimizer.spread()
+            self._exchanged += time.perf_counter() - start
         self._clear()
         return total, norm
 
@@ -152,7 +160,8 @@ class TorchEngine:
             "device": str(self.place),
             "torch": torch.__version__,
             "compute dtype": str(self.dtype).removeprefix("torch."),
-            "optimizer": {"adamw": "fused AdamW", "lamb": "LAMB"}[self.job.optimizer.algorithm],
+            "optimizer": {"adamw": "fused AdamW", "lamb": "LAMB"}[self.job.optimizer.algorithm]
+            + (f", shared by {self.world.size} ranks" if self.job.optimizer.shard and self.world.size > 1 else ""),
             **self.passes.describe(),
             **self.ranks.describe(),
             **self.device.describe(),

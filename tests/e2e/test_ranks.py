@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from bertkit.disk import read_arrays
-from command import start_ranks
+from command import checkpoints, remove_checkpoint, start_ranks
 from conftest import Run, command_env
 
 COMMON = (
@@ -74,6 +74,29 @@ def test_ways_to_exchange_gradients(
     assert apart < weight
     if "ranks.gradients=bf16" in more:
         assert apart > 2e-6  # it was rounded
+
+
+@pytest.mark.slow
+def test_a_shared_optimizer_resumes_on_another_number_of_ranks(bertkit: Run, tmp_path: Path, sample_dir: Path) -> None:
+    """The second epoch of a run of two ranks is done by one, and by three that share too."""
+    words = [*COMMON, "--data-dir", str(sample_dir), "-e", "2", "--set", "optimizer.name=lamb"]
+    words += ["--set", "checkpoint.keep=9"]
+    alone = bertkit(*words, "-b", "30", "-o", "alone")
+    assert alone.returncode == 0, alone.stderr
+    shared = [*words, "--set", "optimizer.shard=true"]
+    done = start_ranks(tmp_path, 2, [*shared, "-b", "15", "-o", "ranks"])
+    assert [one.returncode for one in done] == [0, 0], "\n".join(one.stderr for one in done)
+    kept = checkpoints(tmp_path / "ranks")
+    assert len(kept) == 2
+    for size in (1, 3):
+        folder = f"again{size}"
+        shutil.copytree(tmp_path / "ranks", tmp_path / folder)
+        remove_checkpoint(tmp_path / folder, kept[-1])
+        done = start_ranks(tmp_path, size, [*shared, "-b", str(30 // size), "-o", folder, "--resume"])
+        assert [one.returncode for one in done] == [0] * size, "\n".join(one.stderr for one in done)
+    for name in ("ranks", "again1", "again3"):
+        left, right = (read_arrays(tmp_path / one / "model.safetensors")[0] for one in ("alone", name))
+        assert max(float(np.abs(left[n] - right[n]).max()) for n in left) < 5e-6, name
 
 
 def test_the_null_backend_runs_on_several_ranks(tmp_path: Path, sample_dir: Path) -> None:
