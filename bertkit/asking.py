@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from bertkit.errors import UserError
 from bertkit.inference import Loaded
-from bertkit.preparation import answer_rules, sequence_shape
 from bertkit.recipe import Recipe
+from bertkit.recipe_parts import answer_rules, sequence_shape
 from bertkit.tasks.squad.decoding import Found, decode
 from bertkit.tasks.squad.reader import Paragraph, Question
 from bertkit.tasks.squad.task import SquadFormat

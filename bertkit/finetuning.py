@@ -13,8 +13,9 @@ import numpy as np
 from bertkit import record
 from bertkit.backend import Engine, Update
 from bertkit.display import Display
-from bertkit.preparation import Prepared, answer_rules, make_schedule, prepare, scaled_rate, with_global_batch
+from bertkit.preparation import Prepared, prepare
 from bertkit.recipe import Recipe, to_flat
+from bertkit.recipe_parts import answer_rules, make_schedule, scaled_rate, with_global_batch
 from bertkit.run_fairness import of_run
 from bertkit.sampler import Sampler, sharded, updates
 from bertkit.tasks.task import Answered, Part

@@ -8,7 +8,7 @@ from typing import Any
 
 from bertkit.course import Course
 from bertkit.log_lines import CURVES, DLLOGGER, MLLOG, Curves, DlLogger, Follower, MlLog
-from bertkit.preparation import scaled_rate, warming_updates
+from bertkit.recipe_parts import scaled_rate, warming_updates
 from bertkit.world import World
 
 

@@ -10,9 +10,10 @@ from bertkit.backend import Engine, Job, Limits
 from bertkit.display import Display
 from bertkit.errors import UserError
 from bertkit.model_config import ARCHITECTURES
-from bertkit.preparation import Target, answer_rules, cache_folder, choose_target, exchange, find_model, sequence_shape
+from bertkit.preparation import Target, choose_target, find_model
 from bertkit.pretrained import Source, starting_weights
 from bertkit.recipe import Recipe, Value
+from bertkit.recipe_parts import answer_rules, cache_folder, exchange, sequence_shape
 from bertkit.resolve import read_toml
 from bertkit.tasks import Task, find_task
 from bertkit.tasks.pretrain import refuse

@@ -11,9 +11,10 @@ from typing import Any
 from bertkit.backend import Job
 from bertkit.meter import TIME_BASIS, WARMUP_RULE
 from bertkit.model_config import ModelConfig
-from bertkit.preparation import Prepared, answer_rules, scaled_rate, warming_updates
+from bertkit.preparation import Prepared
 from bertkit.pretrained import Source
 from bertkit.recipe import Recipe, ScheduleSection
+from bertkit.recipe_parts import answer_rules, scaled_rate, warming_updates
 from bertkit.record_fairness import Fairness
 from bertkit.sampler import PARTIAL_BATCHES, Sampler
 from bertkit.tokenizer import VARIANT

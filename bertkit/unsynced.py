@@ -20,8 +20,8 @@ from bertkit.agreement import agree, gather_json
 from bertkit.collectives import join
 from bertkit.display import Display
 from bertkit.errors import UserError
-from bertkit.preparation import scaled_rate
 from bertkit.recipe import Recipe
+from bertkit.recipe_parts import scaled_rate
 from bertkit.record_files import NAME, load, write
 from bertkit.record_types import blank
 from bertkit.resolve import Resolved

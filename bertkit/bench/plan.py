@@ -13,9 +13,10 @@ from bertkit.bench.workload import Kind, Workload, built_in, from_data
 from bertkit.errors import UserError
 from bertkit.lengths import find_distribution
 from bertkit.model_config import ARCHITECTURES, Head, ModelConfig
-from bertkit.preparation import choose_precision, device_settings, find_model, with_numerics
+from bertkit.preparation import choose_precision, device_settings, find_model
 from bertkit.pretrained import Source, find_source
 from bertkit.recipe import Recipe
+from bertkit.recipe_parts import with_numerics
 from bertkit.registry import Choice, choose
 from bertkit.tasks import find_task
 from bertkit.tasks.reading import Progress

@@ -21,9 +21,9 @@ from bertkit.energy import Energy, energy_of
 from bertkit.errors import UserError
 from bertkit.hardware import cpu_mhz
 from bertkit.parameters import initial
-from bertkit.preparation import exchange, loss_scaling, optimizer_spec, with_dropout
 from bertkit.pretrained import starting_weights
 from bertkit.recipe import to_flat
+from bertkit.recipe_parts import exchange, loss_scaling, optimizer_spec, with_dropout
 from bertkit.record_files import collection, sealed, write_all
 from bertkit.record_types import Status, blank
 from bertkit.run_fairness import as_computed, of_case, optimizer

@@ -18,9 +18,9 @@ from bertkit.backend import Batch, Limits, sequence_lengths
 from bertkit.features import Features
 from bertkit.lengths import find_distribution, lengths, masked_counts
 from bertkit.model_config import Head, ModelConfig
-from bertkit.preparation import cache_folder, limit_sequences, sequence_shape
 from bertkit.pretrained import Source
 from bertkit.recipe import Recipe
+from bertkit.recipe_parts import cache_folder, limit_sequences, sequence_shape
 from bertkit.record import lengths as lengths_of
 from bertkit.record import number
 from bertkit.tasks import Task

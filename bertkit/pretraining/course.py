@@ -12,23 +12,14 @@ from bertkit.backend import Engine, Limits, Update
 from bertkit.display import Display
 from bertkit.errors import UserError
 from bertkit.finetuning import kept_settings, words_of
-from bertkit.preparation import (
-    Basis,
-    choose_target,
-    find_model,
-    limit_sequences,
-    make_job,
-    say_fit,
-    scaled_rate,
-    task_of,
-    warming_updates,
-)
+from bertkit.preparation import Basis, choose_target, find_model, make_job, say_fit, task_of
 from bertkit.pretrained import starting_weights
 from bertkit.pretraining.binned import updates
 from bertkit.pretraining.evaluation import score_set
 from bertkit.pretraining.phases import Phase, open_phases, training_place
 from bertkit.pretraining.told import of_phases
 from bertkit.recipe import Recipe
+from bertkit.recipe_parts import limit_sequences, scaled_rate, warming_updates
 from bertkit.tasks.task import Answered
 from bertkit.trainer import Plan, When
 from bertkit.world import World

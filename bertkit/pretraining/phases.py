@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 
 from bertkit.errors import UserError
-from bertkit.preparation import check_length, make_schedule, with_global_batch
+from bertkit.preparation import check_length
 from bertkit.pretrained import Source
 from bertkit.pretraining.binned import BinnedSampler
 from bertkit.pretraining.data import PretrainingData, open_data
 from bertkit.pretraining.held_out import EvaluationSet, first_rows, set_apart
 from bertkit.pretraining.masking import MaskingRule
 from bertkit.recipe import Recipe
+from bertkit.recipe_parts import make_schedule, with_global_batch
 from bertkit.schedule import Schedule
 
 TRAINING = ("phase{number}", "train", "2048_shards_uncompressed")  # folders that may hold the shards; MLPerf's last

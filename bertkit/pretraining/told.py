@@ -8,10 +8,11 @@ from typing import Any
 
 from bertkit import record
 from bertkit.meter import TIME_BASIS, WARMUP_RULE
-from bertkit.preparation import Basis, scaled_rate, warming_updates
+from bertkit.preparation import Basis
 from bertkit.pretraining.data import PretrainingData
 from bertkit.pretraining.held_out import EvaluationSet
 from bertkit.pretraining.phases import Phase
+from bertkit.recipe_parts import scaled_rate, warming_updates
 from bertkit.run_fairness import model, optimizer, together, whole
 from bertkit.world import World
 

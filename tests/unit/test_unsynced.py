@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from bertkit.display import Display
 from bertkit.errors import UserError
-from bertkit.preparation import scaled_rate
+from bertkit.recipe_parts import scaled_rate
 from bertkit.record_files import load, write
 from bertkit.record_types import blank
 from bertkit.resolve import resolve
