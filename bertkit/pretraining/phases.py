@@ -140,7 +140,7 @@ def open_shards(place: Path, recipe: Recipe, source: Source) -> PretrainingData:
 
 
 def check_data(data: PretrainingData, place: Path, recipe: Recipe, source: Source) -> Rows:
-    """Its smallest shard. Raises UserError where the data is too long, or another vocabulary than the model's made it."""
+    """Its smallest shard. Raises UserError where the data is too long, or was made with another vocabulary."""
     most = recipe.data.seq_length
     if data.longest > most:
         raise UserError(
