@@ -15,6 +15,7 @@ from bertkit.display import Display
 from bertkit.finetuning import fine_tuning
 from bertkit.preparation import task_of
 from bertkit.pretraining.course import pretraining
+from bertkit.profiling import wanted
 from bertkit.recipe import Recipe
 from bertkit.resolve import Resolved
 from bertkit.run_folder import open_folder, refuse_taken
@@ -64,6 +65,8 @@ def train(
     folder = output_folder(recipe)
     if world.is_first and not dry_run:
         refuse_taken(folder, resume, overwrite)
+    if recipe.log.profile:
+        wanted(recipe.log.profile)
     course = open_course(recipe, world, display, dry_run)
     ready = course.ready
     display.say(f"backend: {ready.choice.backend.name} ({ready.choice.reason})")

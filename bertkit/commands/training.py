@@ -88,5 +88,5 @@ def _baseline(record: Mapping[str, Any]) -> str:
     """What the first metric would be without learning anything."""
     name = next(iter(record["metrics"]))
     found = (record["majority_class"] or {}).get(name)
-    what = "the set's own frequencies" if name == "mlm_accuracy" else "always the most frequent class"
+    what = "the training text's frequencies" if name == "mlm_accuracy" else "always the most frequent class"
     return "" if found is None else f"   ({what}: {name} {found:.4f})"

@@ -94,11 +94,11 @@ class Pretraining:
 
     def score(self, engine: Engine, display: Display, step: int) -> tuple[dict[str, float], list[Answered]]:
         phase, size = self.phase(step), self.ready.recipe.evaluation.batch_size
-        found, self.baseline = score_set(engine, phase.scored_on, size, self.world, display)
+        found, self.baseline = score_set(engine, phase.scored_on, size, phase.unigram, self.world, display)
         if phase.number not in self._said:
             self._said.add(phase.number)
             shown = "  ".join(f"{name} {value:.4f}" for name, value in self.baseline.items())
-            display.say(f"the evaluation set's own frequencies score on it (unigram baseline): {shown}")
+            display.say(f"unigram baseline, what the training text's frequencies score: {shown}")
         return found, []
 
     def of_record(self) -> dict[str, Any]:
@@ -179,6 +179,7 @@ def _limits(phases: tuple[Phase, ...]) -> Limits:
 def _introduce(phase: Phase, world: World, display: Display) -> None:
     data, scored_on, name = phase.data, phase.scored_on, f"phase {phase.number}"
     how = "masked anew in each epoch" if data.dynamic else "masked when they were made"
+    how = "masked once, by the seed" if phase.recipe.data.masking == "once" else how
     bins = f" in {len(data.bins)} bins" if len(data.bins) > 1 else ""
     display.say(
         f"{name}: {phase.sampler.examples:,} sequences to learn from{bins}, of up to {data.longest} tokens, {how}: "

@@ -5,6 +5,7 @@ A task's note is written when the task is done, so a note that is there is true;
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
 import time
@@ -18,7 +19,7 @@ from bertkit.display import Display
 from bertkit.errors import PeersLost, UserError
 from bertkit.pretraining.manifest import NAME, UNFINISHED, Manifest
 from bertkit.pretraining.shards import shard_file
-from bertkit.pretraining.work import Work, key_of
+from bertkit.pretraining.work import Work, key_of, load_work, write_work
 from bertkit.pretraining.workers import GO_ON, Done, run_all
 from bertkit.world import World
 
@@ -48,6 +49,7 @@ def open_desk(work: Work, overwrite: bool, display: Display) -> None:
         _clear(work.out)
     try:
         work.desk.mkdir(parents=True)
+        write_work(work)
         write_text(work.desk / KEY, key_of(work))
     except OSError as error:
         raise UserError(f"{work.out}: cannot be made: {error.strerror}", "choose another -o") from None
@@ -109,7 +111,7 @@ def stage(crew: Crew, what: str, task: Task, weights: Sequence[int]) -> list[Map
     done = total - sum(weights[number] for number in left)
     units = len(mine) if what == "write" else -(-total // 1_000_000)  # shards or MB
     with crew.display.progress(what if what == "write" else f"{what} (MB)", units, done * units // total) as bar:
-        for number, found in run_all(work, task, left, crew.workers):
+        for number, found in run_all(work, functools.partial(load_work, work.out), task, left, crew.workers):
             write_json(note(number), found)
             done += weights[number]
             bar.to(done * units // total)

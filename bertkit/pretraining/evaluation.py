@@ -16,9 +16,12 @@ ROWS = 512  # masked positions whose softmax is taken at a time: V of them as fl
 
 
 def score_set(
-    engine: Engine, found: EvaluationSet, size: int, world: World, display: Display
+    engine: Engine, found: EvaluationSet, size: int, unigram: np.ndarray, world: World, display: Display
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """(the model's metrics, those of the unigram baseline) on every rank. A collective."""
+    """(the model's metrics, those of the unigram baseline) on every rank. A collective.
+
+    `unigram` (V,): how often each piece stands in text to learn from.
+    """
     sums = np.zeros(6)
     pieces, classes = np.zeros(0, np.int64), np.zeros(2, np.int64)
     with display.progress("evaluating", len(found.examples)) as bar:
@@ -33,7 +36,7 @@ def score_set(
         raise RuntimeError(f"{total[0]} scores for {len(found.examples)} sequences")  # a fault of bertkit's
     widest = int(engine.gather(np.array([len(pieces)])).max())
     pieces = engine.gather(_add(pieces, np.zeros(widest, np.int64))[None]).sum(0)
-    return metrics(total), baseline(pieces, engine.gather(classes[None]).sum(0))
+    return metrics(total), baseline(unigram, pieces, engine.gather(classes[None]).sum(0))
 
 
 def _sums(batch: Batch, outputs: Arrays) -> np.ndarray:
@@ -59,11 +62,17 @@ def metrics(sums: np.ndarray) -> dict[str, float]:
     return found | ({"nsp_accuracy": right_next / told} if told else {})
 
 
-def baseline(pieces: np.ndarray, classes: np.ndarray) -> dict[str, float]:
-    """What the set's own frequencies score on it, whatever stands around: no unigram guess is better."""
-    shares = pieces[pieces > 0] / max(1, pieces.sum())
-    entropy = float(-(shares * np.log(shares)).sum())
-    found = {"mlm_accuracy": float(shares.max(initial=0.0)), "mlm_loss": entropy}
+def baseline(unigram: np.ndarray, pieces: np.ndarray, classes: np.ndarray) -> dict[str, float]:
+    """What the frequencies of the training text, each piece counted once more, score on the set's masked pieces.
+
+    Of next sentences: what the set's own more frequent answer scores.
+    """
+    shares = (unigram + 1) / (unigram.sum() + len(unigram))
+    masked = max(1, int(pieces.sum()))
+    guess = int(unigram.argmax())
+    right = int(pieces[guess]) if guess < len(pieces) else 0
+    loss = -float((pieces * np.log(shares[: len(pieces)])).sum()) / masked
+    found = {"mlm_accuracy": right / masked, "mlm_loss": loss}
     return found | ({"nsp_accuracy": float(classes.max() / classes.sum())} if classes.any() else {})
 
 

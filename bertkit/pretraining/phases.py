@@ -17,9 +17,11 @@ from bertkit.pretraining.binned import BinnedSampler
 from bertkit.pretraining.data import PretrainingData, open_data
 from bertkit.pretraining.held_out import EvaluationSet, first_rows, set_apart
 from bertkit.pretraining.masking import MaskingRule
+from bertkit.pretraining.rows import Rows, bare
 from bertkit.recipe import Recipe
 from bertkit.recipe_parts import make_schedule, with_global_batch
 from bertkit.schedule import Schedule
+from bertkit.tokenizer import SPECIAL, Vocabulary
 
 TRAINING = ("phase{number}", "train", "2048_shards_uncompressed")  # folders that may hold the shards; MLPerf's last
 EVALUATION = ("eval", "eval_set_uncompressed")
@@ -45,6 +47,7 @@ class Phase:
     before: int  # updates of the phases before it
     steps: int
     rate: Schedule  # by the update within the phase
+    unigram: np.ndarray  # (V,) how often each piece stands in its smallest shard; special ones do not count
 
     @property
     def end(self) -> int:
@@ -93,7 +96,7 @@ def _open(recipe: Recipe, number: int, source: Source, processes: int, before: i
     root = Path(recipe.data.dir).expanduser()
     place = training_place(root, number)
     data = open_shards(place, recipe, source)
-    check_data(data, place, recipe, source)
+    unigram = frequencies(check_data(data, place, recipe, source), source.vocabulary)
     sampler = data.sampler(recipe.train.batch_size * processes, recipe.seed)
     parts = first_rows(sampler.parts, recipe.data.train_rows)
     if own := evaluation_place(recipe, place, root):
@@ -106,7 +109,7 @@ def _open(recipe: Recipe, number: int, source: Source, processes: int, before: i
     sampler = dataclasses.replace(sampler, parts=parts)
     steps = recipe.train.steps or math.ceil(recipe.train.epochs * sampler.steps_per_epoch)
     rate = make_schedule(recipe, steps, processes)
-    return Phase(number, recipe, place, data, sampler, scored_on, before, steps, rate)
+    return Phase(number, recipe, place, data, sampler, scored_on, before, steps, rate, unigram)
 
 
 def training_place(root: Path, number: int) -> Path:
@@ -137,8 +140,8 @@ def open_shards(place: Path, recipe: Recipe, source: Source) -> PretrainingData:
     return MaskedOnce(**{each.name: getattr(found, each.name) for each in dataclasses.fields(found)})
 
 
-def check_data(data: PretrainingData, place: Path, recipe: Recipe, source: Source) -> None:
-    """Raises UserError where the data is too long, or was made with another vocabulary than the model's."""
+def check_data(data: PretrainingData, place: Path, recipe: Recipe, source: Source) -> Rows:
+    """Its smallest shard. Raises UserError where the data is too long, or was made with another vocabulary."""
     most = recipe.data.seq_length
     if data.longest > most:
         raise UserError(
@@ -152,4 +155,11 @@ def check_data(data: PretrainingData, place: Path, recipe: Recipe, source: Sourc
             "give the vocabulary that the data was made with: --set model.vocab=FILE",
         )
     sizes = [shard.sequences or len(data) for shard in data.shards]
-    data.decoded.get(int(np.argmin(sizes)))  # the smallest: its ids are held against the vocabulary
+    return data.decoded.get(int(np.argmin(sizes)))  # its ids were held against the vocabulary
+
+
+def frequencies(rows: Rows, vocabulary: Vocabulary) -> np.ndarray:
+    """(V,) how often each piece stands in the text, masks taken off; special pieces 0 times."""
+    counts = np.bincount(bare(rows).input_ids, minlength=len(vocabulary.pieces))
+    counts[[vocabulary.pieces.index(token) for token in SPECIAL]] = 0
+    return counts

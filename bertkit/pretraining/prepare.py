@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from bertkit.disk import write_json
 from bertkit.display import Display
 from bertkit.errors import UserError
@@ -66,7 +64,8 @@ def _plan_shards(work: Work, made: Sequence[Mapping[str, Any]]) -> None:
     if not sequences:
         raise UserError(f"{names}: too little text to make a sequence of", "name more text")
     spills = [name for done in made for name in done["spills"]]
-    np.save(work.desk / SIZES, group_sizes([work.desk / name for name in spills], work.settings.bins))
+    sizes = group_sizes([work.desk / name for name in spills], work.settings.bins)
+    write_json(work.desk / SIZES, sizes.tolist())
     write_json(work.desk / SPILLS, spills)
 
 

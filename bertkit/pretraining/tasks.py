@@ -27,7 +27,7 @@ from bertkit.pretraining.writers import write_hdf5, write_parquet, write_tfrecor
 from bertkit.tokenizer import Vocabulary
 
 GROUPS, ORDER = 1, 2  # what a random order is of
-SPILLS, SIZES = "spills.json", "sizes.npy"  # in OUT/.unfinished
+SPILLS, SIZES = "spills.json", "sizes.json"  # in OUT/.unfinished
 
 
 def spill_piece(work: Work, number: int) -> Done:
@@ -55,7 +55,9 @@ def write_shard(work: Work, number: int) -> Done:
     settings = work.settings
     spills = [work.desk / name for name in json.loads((work.desk / SPILLS).read_text())]
     entries, most = [], 0
-    for bin, rows in enumerate(gather(spills, np.load(work.desk / SIZES), number, work.shards)):
+    for bin, rows in enumerate(
+        gather(spills, np.array(json.loads((work.desk / SIZES).read_text()), np.int64), number, work.shards)
+    ):
         stream = np.random.Generator(np.random.PCG64(np.random.SeedSequence([settings.seed, ORDER, number, bin])))
         rows = take(rows, stream.permutation(len(rows)))
         path = work.out / shard_name(settings, number, work.shards, bin)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from typing import Literal
 
+from bertkit.disk import write_json
 from bertkit.errors import UserError
 from bertkit.pretraining.manifest import UNFINISHED
 from bertkit.pretraining.shards import Format
-from bertkit.pretraining.sources import Piece, Source, plan
-from bertkit.tokenizer import Vocabulary
+from bertkit.pretraining.sources import Part, Piece, Source, plan
+from bertkit.tokenizer import Vocabulary, read_vocabulary
 
+NOTE = "work.json"  # in OUT/.unfinished
 VERSION = 1  # of what a seed gives; part of the key that unfinished work is taken up by
 SHARD_TEXT = 32 << 20  # bytes of text, repeated text counted, that make a shard where no number was asked for
 
@@ -98,3 +100,32 @@ def weights_of(work: Work) -> list[int]:
         return sum(part.stop - part.start if part.stop >= 0 else work.sources[part.source].text_bytes for part in piece)
 
     return [size(piece) for piece in work.pieces]
+
+
+def write_work(work: Work) -> None:
+    """Note the work in its folder. Worker processes read it there: what is sent to a process that dies while it starts
+    may block the sender."""
+    write_json(
+        work.desk / NOTE,
+        {
+            "settings": asdict(work.settings),
+            "vocabulary": [str(work.vocabulary.path), "uncased" if work.vocabulary.lower_case else "cased"],
+            "sources": [[str(each.path), each.name, each.bytes, each.format] for each in work.sources],
+            "pieces": [[astuple(part) for part in piece] for piece in work.pieces],
+            "shards": work.shards,
+        },
+    )
+
+
+def load_work(out: Path) -> Work:
+    """The work that `write_work` noted."""
+    found = json.loads((out / UNFINISHED / NOTE).read_text(encoding="utf-8"))
+    path, casing = found["vocabulary"]
+    return Work(
+        Settings(**found["settings"]),
+        read_vocabulary(Path(path), casing),
+        tuple(Source(Path(path), name, size, format) for path, name, size, format in found["sources"]),
+        tuple(tuple(Part(*part) for part in piece) for piece in found["pieces"]),
+        found["shards"],
+        out,
+    )

@@ -20,18 +20,19 @@ GO_ON = "what is finished is kept: the same command goes on"
 
 
 def run_all(
-    work: Work, task: Callable[[Work, int], Done], numbers: Sequence[int], workers: int
+    work: Work, load: Callable[[], Work], task: Callable[[Work, int], Done], numbers: Sequence[int], workers: int
 ) -> Iterator[tuple[int, Done]]:
     """(number, `task(work, number)`) for all numbers, in the order in which they are done.
 
-    Raises UserError where a worker ended by itself, Stopped where Ctrl-C ended all; what a task raises is passed on.
+    `load` gives a worker process the work; little may be sent to it. Raises UserError where a worker ended by itself,
+    Stopped where Ctrl-C ended all; what a task raises is passed on.
     """
     workers = min(workers, len(numbers))
     try:
         if workers <= 1:
             yield from ((number, task(work, number)) for number in numbers)
         else:
-            yield from _in_processes(work, task, numbers, workers)
+            yield from _in_processes(load, task, numbers, workers)
     except BrokenProcessPool:
         raise UserError("a worker process was ended from outside, as for want of memory", GO_ON) from None
     except KeyboardInterrupt:
@@ -39,10 +40,10 @@ def run_all(
 
 
 def _in_processes(
-    work: Work, task: Callable[[Work, int], Done], numbers: Sequence[int], workers: int
+    load: Callable[[], Work], task: Callable[[Work, int], Done], numbers: Sequence[int], workers: int
 ) -> Iterator[tuple[int, Done]]:
     fresh = multiprocessing.get_context("spawn")  # a fork would copy the progress bar's thread half
-    pool = ProcessPoolExecutor(workers, mp_context=fresh, initializer=_start, initargs=(os.getpid(), work))
+    pool = ProcessPoolExecutor(workers, mp_context=fresh, initializer=_start, initargs=(os.getpid(), load))
     try:
         left = iter(numbers)
         running: dict[Future[Done], int] = {}
@@ -59,14 +60,14 @@ def _in_processes(
         pool.shutdown(cancel_futures=True)
 
 
-_work: Any = None  # this worker's, given once instead of with every task
+_work: Any = None  # this worker process's, loaded once instead of with every task
 
 
-def _start(parent: int, work: object) -> None:
+def _start(parent: int, load: Callable[[], object]) -> None:
     global _work
-    _work = work
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent says what is to be done
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    _work = load()
 
 
 def _do(task: Callable[[Any, int], Done], number: int) -> Done:

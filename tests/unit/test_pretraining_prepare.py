@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import io
 import json
+import os
 import random
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -27,6 +29,7 @@ from bertkit.pretraining.prepare import prepare
 from bertkit.pretraining.rows import NO_LABEL
 from bertkit.pretraining.sources import find_sources
 from bertkit.pretraining.work import Settings, plan_work
+from bertkit.pretraining.workers import run_all
 from bertkit.tokenizer import Vocabulary, read_vocabulary
 from bertkit.world import World
 from conftest import Run, assert_one_line_error
@@ -269,6 +272,12 @@ def test_a_run_that_was_ended_goes_on(
     tasks = [each for each in done if each != "ended"]
     assert len(tasks) == len(set(tasks))  # nothing is done twice
     assert done.count("ended") > 3
+
+
+def test_workers_that_die_are_told_of() -> None:
+    """As they start, too: nothing waits for a process that is gone."""
+    with pytest.raises(UserError, match="a worker process was ended from outside"):
+        list(run_all(0, functools.partial(os._exit, 3), max, [1, 2, 3], 2))
 
 
 def test_ranks_share_the_work(corpus: Path, vocabulary: Vocabulary, tmp_path: Path) -> None:
