@@ -70,7 +70,7 @@ def test_cut_off_weights(spoilt: Path, sample_dir: Path, tmp_path: Path) -> None
 
 def test_no_weights(spoilt: Path, sample_dir: Path, tmp_path: Path) -> None:
     (spoilt / "model.safetensors").unlink()
-    refused(tmp_path, sample_dir, "holds no model.safetensors and no pytorch_model.bin")
+    refused(tmp_path, sample_dir, "holds no model.safetensors, no pytorch_model.bin and no TensorFlow 1 checkpoint")
 
 
 def test_a_vocabulary_of_another_model(spoilt: Path, sample_dir: Path, tmp_path: Path) -> None:
