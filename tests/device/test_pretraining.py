@@ -94,6 +94,7 @@ def test_micro_batches_and_layouts_change_nothing(data: Path, tmp_path: Path) ->
     assert np.abs(np.array(seen) - np.array(seen[0])).max() < 1e-5
 
 
+@pytest.mark.slow
 def test_the_overfit_recipe_learns_its_few_sequences_by_heart(data: Path, tmp_path: Path) -> None:
     small = read_recipe("pretrain-overfit") | {"data.train_rows": 12, "train.batch_size": 12, "train.steps": 200}
     vocabulary: dict[str, Value] = {"model.vocab": str(data / "vocab.txt")}

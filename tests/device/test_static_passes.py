@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,10 +27,18 @@ WAYS: Mapping[str, tuple[str, Mapping[str, bool]]] = {
     "recomputed": ("packed", {"recompute": True}),
     "captured": ("unpadded", {"captured": True}),
 }
+
+
+def slow_where(values: Any, slow: bool) -> Any:
+    """A case, or one that only the slow tests run: compiling takes its time."""
+    given = values if isinstance(values, tuple) else (values,)
+    return pytest.param(*given, marks=[pytest.mark.slow] if slow else [], id="-".join(given))
+
+
 LIMITS = Limits(sequences=12, longest=40, answers=12, masked=48)
 
 
-@pytest.mark.parametrize("check", CHECKS)
+@pytest.mark.parametrize("check", [slow_where(name, name == "static_shapes") for name in CHECKS])
 def test_the_contract(check: str) -> None:
     """Compiled where programs are counted."""
     try:
@@ -50,8 +59,10 @@ def test_an_accelerator_that_compiles_nothing_counts_no_programs() -> None:
     assert isinstance(Compiles().programs(), int)
 
 
-@pytest.mark.parametrize("kind", HEADS)
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    ("way", "kind"),
+    [slow_where((way, kind), way == "compiled" and kind != "classification") for way in WAYS for kind in HEADS],
+)
 def test_logits_and_gradients_are_those_of_the_ragged_way(way: str, kind: HeadKind) -> None:
     batch = example_batch(kind)
     layout, device = WAYS[way]
