@@ -12,6 +12,7 @@ from bertkit.backend import Exchange, Limits, LossScaling, OptimizerSpec
 from bertkit.errors import UserError
 from bertkit.model_config import ModelConfig
 from bertkit.recipe import DataSection, ModelSection, Recipe
+from bertkit.sampler import micro_batch_count
 from bertkit.schedule import Schedule, schedule
 from bertkit.tasks.task import AnswerRules, Part, Shape
 
@@ -74,8 +75,7 @@ def limits(recipe: Recipe, parts: Sequence[Part]) -> Limits:
 
 def limit_sequences(share: int, micro: int) -> int:
     """Most sequences that a rank computes at once of its share of the batch; `micro` 0: all."""
-    micro_batches = -(-share // micro) if micro else 1
-    return -(-share // micro_batches)
+    return -(-share // micro_batch_count(share, micro))
 
 
 def with_global_batch(recipe: Recipe, processes: int) -> Recipe:

@@ -84,6 +84,11 @@ def deal(lengths: np.ndarray, ranks: int, micro_batches: int) -> list[list[np.nd
     return [np.array_split(order[owner == rank], micro_batches) for rank in range(ranks)]
 
 
+def micro_batch_count(share: int, micro_batch_size: int) -> int:
+    """Into how many micro-batches a rank's share of the batch is cut; `micro_batch_size` 0: one."""
+    return math.ceil(share / micro_batch_size) if micro_batch_size else 1
+
+
 def updates(
     features: Features,
     sampler: Sampler,
@@ -96,7 +101,7 @@ def updates(
 ) -> Iterator[Update]:
     """This rank's share of each update. `micro_batch_size`: sequences at once on one rank; 0: all of its share."""
     share = math.ceil(sampler.batch_size / ranks)
-    micro_batches = math.ceil(share / micro_batch_size) if micro_batch_size else 1
+    micro_batches = micro_batch_count(share, micro_batch_size)
     for step, examples in sampler.batches(first_step, last_step):
         hands = deal(features.lengths[examples], ranks, micro_batches)
         counts = (

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bertkit.backend import Update
-from bertkit.sampler import deal
+from bertkit.sampler import deal, micro_batch_count
 
 if TYPE_CHECKING:
     from bertkit.pretraining.data import PretrainingData
@@ -146,7 +146,7 @@ def updates(
     over the global batch without making it.
     """
     share = math.ceil(sampler.batch_size / ranks)
-    micro_batches = math.ceil(share / micro_batch_size) if micro_batch_size else 1
+    micro_batches = micro_batch_count(share, micro_batch_size)
     for step, examples in sampler.batches(first_step, last_step):
         now = data.at(sampler.epoch(step))
         hands = deal(now.lengths_of(examples), ranks, micro_batches)
