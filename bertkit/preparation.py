@@ -115,9 +115,9 @@ def choose_target(recipe: Recipe, task: Task, training: bool = True, dry_run: bo
     return Target(choice, precision, reason, settings)
 
 
-def find_model(recipe: Recipe, task_vocab: Path | None = None) -> Source:
+def find_model(recipe: Recipe, task_vocab: Path | None = None, ids_only: bool = False) -> Source:
     """The recipe's model, its vocabulary and length checked; what is odd but allowed is warned about."""
-    source = find_source(recipe.model.name, recipe.model.vocab, recipe.model.casing, task_vocab)
+    source = find_source(recipe.model.name, recipe.model.vocab, recipe.model.casing, task_vocab, ids_only)
     source = dataclasses.replace(source, config=with_numerics(source.config, recipe.model))
     check_length(recipe.data, source)
     for warning in source.warnings:

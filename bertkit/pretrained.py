@@ -11,7 +11,7 @@ from bertkit.errors import UserError, nearest
 from bertkit.model_config import ARCHITECTURES, Head, ModelConfig, read_config
 from bertkit.parameters import initial
 from bertkit.tf1_weights import tf1_prefix
-from bertkit.tokenizer import Casing, Vocabulary, casing_warning, read_vocabulary
+from bertkit.tokenizer import GOOGLES_SPECIAL, Casing, Vocabulary, casing_warning, read_vocabulary, without_words
 from bertkit.weight_files import PADDED_TO, Fit, fit_weights, read_weights
 
 HUB_FILES = ("*.json", "vocab.txt", "model*.safetensors", "pytorch_model.bin")
@@ -29,24 +29,33 @@ class Source:
     weights: Path | None = None  # a checkpoint's prefix or file in the folder; None: the folder's weights
 
 
-def find_source(name: str, vocab: str = "", casing: Casing = "auto", task_vocab: Path | None = None) -> Source:
+def find_source(
+    name: str, vocab: str = "", casing: Casing = "auto", task_vocab: Path | None = None, ids_only: bool = False
+) -> Source:
     """The model called `name`. A vocabulary: `vocab` if given, the model's own, or for a bare size the task's.
 
+    `ids_only`: a folder's model may come without one, since the data may be ids already.
     Raises UserError where nothing is found or vocabulary and model do not fit together.
     """
     weights = None if name in ARCHITECTURES else checkpoint_file(name)
     folder = None if name in ARCHITECTURES else weights.parent if weights else model_folder(name)
     path = Path(vocab) if vocab else (folder / "vocab.txt" if folder else task_vocab)
+    if ids_only and task_vocab and path and not path.exists():
+        path = path if vocab else task_vocab
     if path is None or (not vocab and folder is None and not path.exists()):
         raise UserError(
             f"model {name!r} is a size without weights, so it has no vocabulary",
             "give one with --set model.vocab=vocab.txt, or give -m the folder of a pre-trained BERT",
         )
-    vocabulary = read_vocabulary(path, casing)
     if folder is None:
+        vocabulary = read_vocabulary(path, casing)
         config = dataclasses.replace(ARCHITECTURES[name], vocab_size=len(vocabulary.pieces))
     else:
         config = read_config(_config_file(folder))
+        if ids_only and not vocab and not path.exists() and config.vocab_size > max(GOOGLES_SPECIAL.values()):
+            vocabulary = without_words(config.vocab_size, _config_file(folder))
+        else:
+            vocabulary = read_vocabulary(path, casing)
         check_fit(vocabulary, config, folder)
     warning = casing_warning(vocabulary)
     return Source(name, folder, config, vocabulary, (warning,) if warning else (), weights)

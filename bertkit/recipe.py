@@ -26,7 +26,8 @@ Value = str | int | float | bool | None
 @dataclass(frozen=True, config=_STRICT)
 class ModelSection:
     name: Text = Field(
-        default="base", description="a size (tiny mini small medium base large), a model's folder, or a hub name"
+        default="base",
+        description="a size (tiny … large), a folder or file, a hub name, or from-data: the data folder's own",
     )
     vocab: Text = Field(default="", description="vocab.txt; empty: the model's own")
     casing: Literal["auto", "cased", "uncased"] = Field(

@@ -63,7 +63,7 @@ def of_run(ready: Prepared, sampler: Sampler, updates: int, world: World) -> Fai
 
 def model(job: Job, source: Source | None, start: str | None) -> dict[str, Any]:
     """`source`: None for a bare size without a vocabulary. `start`: SHA-256 of the weight file; None: random."""
-    vocabulary = source.vocabulary if source else None
+    vocabulary = source.vocabulary if source and source.vocabulary.has_words else None
     return {
         "start": "checkpoint" if start else "random",
         "start_weights_sha256": start,

@@ -71,11 +71,15 @@ def write_model(
     vocabulary: Vocabulary,
     weights: Arrays,
 ) -> None:
-    """Write the model in Hugging Face's layout; `transformers` loads it and computes the same logits."""
+    """Write the model in Hugging Face's layout; `transformers` loads it and computes the same logits.
+
+    Without words there is neither vocabulary nor tokenizer to write.
+    """
     write_arrays(folder / "model.safetensors", weights, {"format": "pt"})
     write_json(folder / "config.json", to_mapping(config, head, labels))
-    write_text(folder / "vocab.txt", "\n".join(vocabulary.pieces) + "\n")
-    write_tokenizer(folder, config, vocabulary)
+    if vocabulary.has_words:
+        write_text(folder / "vocab.txt", "\n".join(vocabulary.pieces) + "\n")
+        write_tokenizer(folder, config, vocabulary)
 
 
 def write_tokenizer(folder: Path, config: ModelConfig, vocabulary: Vocabulary) -> None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 Casing = Literal["auto", "cased", "uncased"]
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+GOOGLES_SPECIAL: Mapping[str, int] = dict(zip(SPECIAL, (0, 100, 101, 102, 103), strict=True))
 LONGEST_WORD = 100  # characters; a longer word becomes [UNK], as in Hugging Face's and NVIDIA's tokenizers
 VARIANT = f"WordPiece: drops characters of categories Cc, Cf and Co, words over {LONGEST_WORD} characters become [UNK]"
 
@@ -33,6 +34,7 @@ class Vocabulary:
     path: Path
     pieces: tuple[str, ...]
     lower_case: bool
+    has_words: bool = True  # False: only how many pieces there are is known, and where the special ones stand
 
     @property
     def digest(self) -> str:
@@ -60,6 +62,13 @@ def read_vocabulary(path: Path, casing: Casing = "auto") -> Vocabulary:
         raise UserError(f"{path}:{line}: {piece!r} stands there twice", "each word piece needs a line of its own")
     lower = guess_lower_case(path, pieces) if casing == "auto" else casing == "uncased"
     return Vocabulary(path, pieces, lower)
+
+
+def without_words(rows: int, path: Path) -> Vocabulary:
+    """For data that is ids already: `rows` pieces, the special ones where Google's English vocabularies have them."""
+    special = {number: token for token, number in GOOGLES_SPECIAL.items()}
+    pieces = tuple(special.get(number, f"[{number}]") for number in range(rows))
+    return Vocabulary(path, pieces, lower_case=True, has_words=False)
 
 
 def guess_lower_case(path: Path, pieces: Sequence[str]) -> bool:

@@ -103,7 +103,7 @@ def _in_folder(folder: Path) -> tuple[Kind, Path]:
         raise UserError(f"{folder}: holds {len(states)} .pt files", f"name one, as {states[-1]}")
     raise UserError(
         f"{folder}: holds no checkpoint that is known",
-        "known are *.index (TensorFlow 1), model.safetensors, pytorch_model.bin and *.pt",
+        "known are *.index (TensorFlow 1), model.safetensors, pytorch_model.bin and *.pt; to train, -m names a model",
     )
 
 

@@ -20,6 +20,7 @@ from bertkit_cpu.dense import InferenceWeights, TrainingWeights, fast_products
 from bertkit_cpu.extension import load_extension
 from bertkit_cpu.int8 import Int8Weights, int8_works
 from bertkit_cpu.lamb import BlockedLamb
+from bertkit_cpu.masked_words import in_place
 from bertkit_cpu.memory import keep_freed_memory
 from bertkit_cpu.norms import norm
 from bertkit_cpu.topology import is_bound, read_cpu, threads
@@ -71,6 +72,9 @@ class CpuDevice(Device):
 
     def optimizer(self, parameters: Mapping[str, nn.Parameter], spec: OptimizerSpec) -> Optimizer:
         return BlockedLamb(parameters, spec) if spec.algorithm == "lamb" else super().optimizer(parameters, spec)
+
+    def masked_words(self, logits: Tensor, labels: Tensor, count: int | Tensor) -> Tensor:
+        return in_place(logits, labels, int(count))
 
     def clip(self, gradients: Gradients, most: float) -> Tensor:
         """As torch's, but with an exact norm, and gradients that are short enough are not multiplied by 1."""

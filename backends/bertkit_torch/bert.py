@@ -134,7 +134,7 @@ def span_head(w: ComputeWeights, config: ModelConfig, hidden: Tensor, seen: Seen
 
 
 def pretraining_head(w: ComputeWeights, config: ModelConfig, hidden: Tensor, seen: Seen, drop: Dropout) -> Outputs:
-    """Masked-word logits (M, V), on the masked positions only, and next-sentence logits (B, 2)."""
+    """Masked-word logits (M, V) in the compute dtype, on the masked positions only, and next-sentence logits (B, 2)."""
     masked = hidden.index_select(0, seen.masked)  # (M, H)
     name = "cls.predictions.transform"
     masked = w.dense_active(masked, f"{name}.dense", config.hidden_act)
@@ -142,7 +142,7 @@ def pretraining_head(w: ComputeWeights, config: ModelConfig, hidden: Tensor, see
     decoder = w.cast("bert.embeddings.word_embeddings.weight")  # tied
     logits = functional.linear(masked, decoder, w.cast("cls.predictions.bias"))
     pooled = pool(w, hidden, seen)
-    return {"masked_logits": logits.float(), "logits": w.dense_fp32(pooled, "cls.seq_relationship")}
+    return {"masked_logits": logits, "logits": w.dense_fp32(pooled, "cls.seq_relationship")}
 
 
 HEADS = {

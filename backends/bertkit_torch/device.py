@@ -17,6 +17,7 @@ from bertkit.world import World
 from bertkit_torch.dropout import Mask, torch_masks
 from bertkit_torch.gradients import Gradients
 from bertkit_torch.lamb import Lamb
+from bertkit_torch.losses import masked_words
 from bertkit_torch.optimizer import AdamW, Optimizer
 from bertkit_torch.row_attention import InRows, InStretches, sdpa, stretches_by_mask
 from bertkit_torch.seen import Attention
@@ -57,6 +58,13 @@ class Device:
     def masks(self, key: np.random.SeedSequence, device: torch.device) -> Mask:
         """Dropout masks of one forward pass."""
         return torch_masks(key, device)
+
+    def masked_words(self, logits: Tensor, labels: Tensor, count: int | Tensor) -> Tensor:
+        """Cross-entropy (a scalar) of logits (M, V) by labels (M,), summed and divided by `count`; -100 is no label.
+
+        Of batches of their own shape, without loss scaling; nothing reads the logits after it.
+        """
+        return masked_words(logits, labels, count)
 
     def optimizer(self, parameters: Mapping[str, nn.Parameter], spec: OptimizerSpec) -> Optimizer:
         return Lamb(parameters, spec) if spec.algorithm == "lamb" else AdamW(parameters, spec)

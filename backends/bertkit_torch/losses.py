@@ -7,8 +7,9 @@ Legend: T tokens, B sequences, M masked positions, C outputs, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,8 +28,14 @@ class Labels:
     longest: int  # tokens of a sequence, at the most
 
 
-def loss(kind: HeadKind, outputs: Outputs, labels: Labels) -> Tensor:
-    """The scalar to differentiate."""
+def masked_words(logits: Tensor, labels: Tensor, count: int | Tensor) -> Tensor:
+    return _cross_entropy(logits.float(), labels) / count
+
+
+def loss(
+    kind: HeadKind, outputs: Outputs, labels: Labels, words: Callable[[Tensor, Tensor, Any], Tensor] = masked_words
+) -> Tensor:
+    """The scalar to differentiate. `words`: the masked words' part of pre-training's."""
     batch, sequences = labels.tensors, labels.counts["sequences"]
     if kind == "classification":
         return _cross_entropy(outputs["logits"], batch["labels"]) / sequences
@@ -41,7 +48,7 @@ def loss(kind: HeadKind, outputs: Outputs, labels: Labels) -> Tensor:
         start = _cross_entropy(_by_sequence(outputs["start_logits"], labels), batch["start_positions"])
         end = _cross_entropy(_by_sequence(outputs["end_logits"], labels), batch["end_positions"])
         return (start + end) / (2 * sequences)
-    masked = _cross_entropy(outputs["masked_logits"], batch["masked_labels"]) / labels.counts["masked"]
+    masked = words(outputs["masked_logits"], batch["masked_labels"], labels.counts["masked"])
     return masked + _cross_entropy(outputs["logits"], batch["labels"]) / sequences
 
 

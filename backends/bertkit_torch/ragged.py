@@ -44,7 +44,7 @@ class RaggedPasses:
         """Forward and backward; the loss is added to the total. Returns the slots."""
         layout = self.lay_out(batch)
         outputs = self.model(weights, self.see(layout, batch), Dropout(self.device.masks(key, self.where)))
-        value = loss(self.job.head.kind, outputs, self._labels(batch, update))
+        value = loss(self.job.head.kind, outputs, self._labels(batch, update), self.device.masked_words)
         backward(value, scaler)
         self.total += value.detach()
         return layout.slots

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +14,7 @@ from bertkit.display import Display
 from bertkit.errors import UserError
 from bertkit.finetuning import kept_settings, words_of
 from bertkit.preparation import Basis, choose_target, find_model, make_job, say_fit, task_of
-from bertkit.pretrained import starting_weights
+from bertkit.pretrained import Source, starting_weights
 from bertkit.pretraining.binned import updates
 from bertkit.pretraining.evaluation import score_set
 from bertkit.pretraining.phases import Phase, open_phases, training_place
@@ -22,7 +23,11 @@ from bertkit.recipe import Recipe
 from bertkit.recipe_parts import limit_sequences, scaled_rate, warming_updates
 from bertkit.tasks.task import Answered
 from bertkit.trainer import Plan, When
+from bertkit.weight_sources import find_kind
 from bertkit.world import World
+
+logger = logging.getLogger(__name__)
+FROM_DATA = "from-data"  # the model's name that stands for the checkpoint in the data's folder
 
 
 @dataclass
@@ -112,14 +117,28 @@ def pretraining(recipe: Recipe, world: World, display: Display, dry_run: bool) -
     task = task_of(recipe)
     target = choose_target(recipe, task, dry_run=dry_run)
     root = Path(recipe.data.dir).expanduser()
-    beside = (top / "vocab.txt" for top in (root, training_place(root, int(recipe.train.phases[0]))))
-    source = find_model(recipe, next((path for path in beside if path.exists()), None))
+    source = _source(recipe, root)
     phases = open_phases(recipe, source, world.size)
     fit = starting_weights(source, task.head, recipe.seed)
     say_fit(fit, source, display.say)
     job = make_job(recipe, task, target, source, fit, _limits(phases))
     ready = Basis(recipe, target.choice, target.precision, target.reason, task, source, fit, job)
     return Pretraining(ready, phases, world, make_plan(recipe, phases), recipe.checkpoint.result == "best")
+
+
+def _source(recipe: Recipe, root: Path) -> Source:
+    """The model to begin with: the recipe's, or the checkpoint in the data's folder."""
+    if recipe.model.name == FROM_DATA:
+        _, path = find_kind(root)
+        recipe = dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, name=str(path)))
+    beside = (top / "vocab.txt" for top in (root, training_place(root, int(recipe.train.phases[0]))))
+    source = find_model(recipe, next((path for path in beside if path.exists()), None), ids_only=True)
+    if not source.vocabulary.has_words:
+        logger.warning(
+            "%s has no vocab.txt, nor will this run's model have one; to fine-tune it, --set model.vocab=FILE",
+            source.folder,
+        )
+    return source
 
 
 def _refuse(recipe: Recipe) -> None:

@@ -209,8 +209,11 @@ def open_data(
     if masking == "static" and not first.static:
         raise UserError(f"{place}: was made without masks", "use dynamic masking, or make it with --masking static")
     dynamic = masking == "dynamic" or not first.static
-    if vocabulary is None and (dynamic or first.file.format == "parquet"):
-        raise UserError(f"{place}: its {first.file.format} data needs the vocabulary it was made with", "name it")
+    if not (vocabulary and vocabulary.has_words) and (dynamic or first.file.format == "parquet"):
+        raise UserError(
+            f"{place}: its {first.file.format} data needs the vocabulary it was made with",
+            "name its vocab.txt: --set model.vocab=FILE, or --vocab FILE to inspect the data",
+        )
     manifest = read_manifest(place, files)
     made_with = manifest.settings.get("vocabulary") if manifest else None
     if vocabulary and made_with and made_with != vocabulary.digest:
