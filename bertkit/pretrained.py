@@ -47,18 +47,22 @@ def find_source(
             f"model {name!r} is a size without weights, so it has no vocabulary",
             "give one with --set model.vocab=vocab.txt, or give -m the folder of a pre-trained BERT",
         )
+    numbered = _without_words(folder) if folder and ids_only and not vocab and not path.exists() else None
+    vocabulary = numbered or read_vocabulary(path, casing)
     if folder is None:
-        vocabulary = read_vocabulary(path, casing)
         config = dataclasses.replace(ARCHITECTURES[name], vocab_size=len(vocabulary.pieces))
     else:
         config = read_config(_config_file(folder))
-        if ids_only and not vocab and not path.exists() and config.vocab_size > max(GOOGLES_SPECIAL.values()):
-            vocabulary = without_words(config.vocab_size, _config_file(folder))
-        else:
-            vocabulary = read_vocabulary(path, casing)
         check_fit(vocabulary, config, folder)
     warning = casing_warning(vocabulary)
     return Source(name, folder, config, vocabulary, (warning,) if warning else (), weights)
+
+
+def _without_words(folder: Path) -> Vocabulary | None:
+    """None: the model has too few rows for Google's special pieces."""
+    file = _config_file(folder)
+    rows = read_config(file).vocab_size
+    return without_words(rows, file) if rows > max(GOOGLES_SPECIAL.values()) else None
 
 
 def starting_weights(source: Source, head: Head, seed: int) -> Fit:
