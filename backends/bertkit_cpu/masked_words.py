@@ -17,7 +17,10 @@ ROWS = 32  # of logits at a time: 4 MB of float32 for V = 30,522
 
 
 class _InPlace(torch.autograd.Function):
-    """logits (M, V), labels (M,) int64 -> the sum of -log softmax at the labels, times `scale`. Spoils the logits."""
+    """logits (M or more, V), labels (M,) int64 -> the sum of -log softmax at the labels, times `scale`.
+
+    Spoils the logits.
+    """
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, labels: Tensor, scale: float) -> Tensor:
@@ -33,6 +36,7 @@ class _InPlace(torch.autograd.Function):
                 total -= right.log_().sum()
             shares.scatter_add_(1, at, shares.new_full(at.shape, -1.0))
             rows.copy_(shares.mul_(scale))
+        gradient[len(labels) :] = 0
         ctx.gradient = gradient
         return (total * scale).float()
 

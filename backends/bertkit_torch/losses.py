@@ -29,7 +29,8 @@ class Labels:
 
 
 def masked_words(logits: Tensor, labels: Tensor, count: int | Tensor) -> Tensor:
-    return _cross_entropy(logits.float(), labels) / count
+    """Logits of spare positions may stand behind those that have labels."""
+    return _cross_entropy(logits[: len(labels)].float(), labels) / count
 
 
 def loss(

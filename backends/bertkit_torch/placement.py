@@ -19,7 +19,7 @@ from bertkit.backend import Batch
 from bertkit.layouts import Group, Layout
 from bertkit.model_config import HeadKind
 
-TAIL = 32  # slots that ask are rounded up to a multiple, so that few shapes occur
+TAIL = 32  # slots that ask and masked positions are rounded up to a multiple, so that few shapes occur
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Placed:
     asking: Tensor | None  # (W,) those slots
     # Where the last layer's output holds what a head reads:
     first: Tensor  # (B,) each sequence's first token
-    masked: Tensor  # (M,) the masked positions
+    masked: Tensor  # (M,) the masked positions, and spare ones behind them
     tokens: Tensor  # (T,) all tokens; none where the last layer is computed for a part
 
 
@@ -100,8 +100,9 @@ def place(layout: Layout, batch: Batch, kind: HeadKind, heads: int, device: torc
     asking = np.concatenate([first, masked, tail]).astype(np.int64)
     some_ask = [_asked(group, asking[:count], layout.slots) for group in layout.groups]
     last = _heads(layout, some_ask, len(asking), heads, target, joined=False)
-    found = np.split(np.arange(count), [len(first)])
-    first_found, masked_found = (target.tensor(places) for places in found)
+    spare = np.zeros(-len(masked) % TAIL)
+    first_found = target.tensor(np.arange(len(first)))
+    masked_found = target.tensor(np.concatenate([np.arange(len(first), count), spare]))
     return Placed(words, types, positions, full, last, target.tensor(asking), first_found, masked_found, nothing)
 
 

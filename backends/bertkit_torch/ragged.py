@@ -51,7 +51,8 @@ class RaggedPasses:
 
     def predict(self, weights: ComputeWeights, batch: Batch) -> Arrays:
         outputs = self.model(weights, self.see(self.lay_out(batch), batch), Dropout())
-        return {name: tensor.float().cpu().numpy() for name, tensor in outputs.items()}
+        held = {"masked_logits": len(batch.get("masked_positions", ()))}
+        return {name: tensor[: held.get(name)].float().cpu().numpy() for name, tensor in outputs.items()}
 
     def slots(self, lengths: np.ndarray) -> int:
         nothing = np.zeros(int(lengths.sum()), np.int32)

@@ -41,5 +41,5 @@ class Seen:
     asking: Tensor | None  # (W,) the slots that the last layer is computed for; None: all
     # Where the last layer's output holds what a head reads:
     first: Tensor  # (B,) each sequence's first token
-    masked: Tensor  # (M,) the masked positions
+    masked: Tensor  # (M,) the masked positions; behind them may stand spare ones
     tokens: Tensor | None  # (T,) all tokens, for a head that reads them; None: all slots

@@ -14,7 +14,7 @@ from bertkit_torch.losses import masked_words  # noqa: E402
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.bfloat16, 2**-7)])
 def test_loss_and_gradient_are_torchs(rows: int, dtype: torch.dtype, tolerance: float) -> None:
     stream = torch.Generator().manual_seed(rows)
-    logits = (3 * torch.randn(rows, 50, generator=stream)).to(dtype)
+    logits = (3 * torch.randn(rows + 3, 50, generator=stream)).to(dtype)  # spare ones behind
     labels = torch.randint(50, (rows,), generator=stream)
     asked, spoilt = logits.clone().requires_grad_(), logits.clone().requires_grad_()
     wanted = masked_words(asked, labels, 2 * rows + 1)
@@ -23,8 +23,8 @@ def test_loss_and_gradient_are_torchs(rows: int, dtype: torch.dtype, tolerance: 
     assert float(found.detach()) == pytest.approx(float(wanted.detach()), rel=1e-6)
     (3 * wanted).backward()
     (3 * found).backward()
-    if rows:
-        assert float((asked.grad - spoilt.grad).abs().max()) <= tolerance * float(asked.grad.abs().max())
+    assert not spoilt.grad[rows:].any()
+    assert float((asked.grad - spoilt.grad).abs().max()) <= tolerance * float(asked.grad.abs().max())
 
 
 def test_a_word_that_float32_gives_no_chance_is_counted_in_full() -> None:
