@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from bertkit.disk import read_arrays
 from bertkit.record_files import load
 from conftest import command_env
 
+COMMAND = ("-m", "bertkit")  # what the interpreter is to run
 NULL = ("train", "--backend", "null", "-t", "sample", "-m", "tiny", "-s", "32", "-d", "fp32")
 CPU = ("train", "--backend", "cpu", "-t", "sample", "-m", "tiny", "-s", "48", "-d", "fp32")
 
@@ -27,10 +28,15 @@ def settings(**values: object) -> list[str]:
     return [word for key, value in values.items() for word in ("--set", f"{key.replace('__', '.')}={value}")]
 
 
-def start(folder: Path, *arguments: str | Path, limit: Callable[[], None] | None = None) -> subprocess.Popen[str]:
-    """Start the command in `folder` and go on; `limit` is called in the child first."""
+def start(
+    folder: Path,
+    *arguments: str | Path,
+    limit: Callable[[], None] | None = None,
+    program: Sequence[str | Path] = COMMAND,
+) -> subprocess.Popen[str]:
+    """Start the command in `folder` and go on; `limit` is called in the child first. `program`: what stands for it."""
     return subprocess.Popen(
-        [sys.executable, "-m", "bertkit", *map(str, arguments)],
+        [sys.executable, *map(str, (*program, *arguments))],
         cwd=folder,
         env=command_env(folder),
         stdout=subprocess.PIPE,
@@ -75,7 +81,9 @@ def free_port() -> int:
     raise AssertionError("never ends")
 
 
-def start_ranks(folder: Path, size: int, arguments: list[str]) -> list[subprocess.CompletedProcess[str]]:
+def start_ranks(
+    folder: Path, size: int, arguments: list[str], program: Sequence[str | Path] = COMMAND
+) -> list[subprocess.CompletedProcess[str]]:
     port = str(free_port())
     processes = []
     for rank in range(size):
@@ -83,7 +91,7 @@ def start_ranks(folder: Path, size: int, arguments: list[str]) -> list[subproces
             "RANK": str(rank), "WORLD_SIZE": str(size), "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": str(size),
             "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port,
         }  # fmt: skip
-        command = [sys.executable, "-m", "bertkit", *arguments]
+        command = [sys.executable, *map(str, program), *arguments]
         processes.append(
             subprocess.Popen(command, cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         )

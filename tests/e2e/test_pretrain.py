@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import signal
 import time
@@ -17,7 +18,7 @@ from bertkit.run import train
 from bertkit.world import World
 from command import events, record, run, settings, start, start_ranks, tensors, updates, wait_for
 from conftest import assert_one_line_error
-from pretraining_runs import write_phases
+from pretraining_runs import course, write_phases
 
 BASE = ("train", "-t", "pretrain", "-m", "tiny", "-s", "32", "-d", "fp32", "--phases", "1,2")
 MORE = settings(
@@ -59,10 +60,47 @@ def test_a_kill_in_each_phase_and_a_signal_at_the_switch(data: Path, tmp_path: P
     same(tmp_path / "whole", tmp_path / "run")
 
 
+def test_other_numbers_of_ranks_go_on_without_a_sequence_lost_or_doubled(data: Path, tmp_path: Path) -> None:
+    """One process is killed within an epoch, two go on and end within another, three go on into the second phase."""
+    notes = tmp_path / "notes"
+    batches = settings(train__global_batch=18, phase2__global_batch=6, train__steps=20, phase2__steps=12)
+    command = [*map(str, (*BASE, *MORE, *NULL, "--data-dir", data)), *batches, "-o", "run", "--resume"]
+    program = (Path(__file__).parents[1] / "counting_ranks.py", notes)
+    notes.mkdir()
+    process = start(tmp_path, *command, program=program)
+    wait_for(lambda: 5 in updates(tmp_path / "run"), process)
+    process.kill()
+    process.communicate()
+    learnt = noted(notes)
+    for ranks, more in ((2, ["--steps-this-run", "7"]), (3, [])):
+        for done in start_ranks(tmp_path, ranks, [*command, *more], program):
+            assert done.returncode == 0, done.stderr
+        learnt |= noted(notes)  # what was learnt after the last checkpoint before the kill is learnt again
+    assert sorted(learnt) == list(range(1, 33))
+    first = course(data, **{"train.global_batch": 18}).phases[0].sampler.steps_per_epoch
+    assert 1 < first < 20
+    for start_of, steps, sequences in ((1, first, 110), (1 + first, first, 110), (21, 10, 59)):
+        epoch = [number for step in range(start_of, start_of + steps) for number in learnt[step]]
+        assert sorted(epoch) == sorted(set(epoch)), "a sequence was doubled"
+        assert len(epoch) == sequences
+
+
+def noted(folder: Path) -> dict[int, list[int]]:
+    """The sequences of each update, over all ranks; the notes are taken away."""
+    found: dict[int, list[int]] = {}
+    for path in folder.glob("*.jsonl"):
+        for line in path.read_text().splitlines():
+            entry = json.loads(line)
+            found.setdefault(entry["step"], []).extend(entry["ids"])
+        path.unlink()
+    return found
+
+
 @pytest.mark.slow
 def test_twenty_kills_at_random_moments(data: Path, tmp_path: Path) -> None:
     """On the CPU engine with LAMB and dropout: the end is that of a run that was never killed, bit for bit."""
-    command = (*BASE, *MORE, *CPU, "--data-dir", data)
+    longer = settings(train__steps=60, phase2__steps=40)
+    command = (*BASE, *MORE, *longer, *CPU, "--data-dir", data)
     begun = time.monotonic()
     done = run(tmp_path, *command, "-o", "whole")
     assert done.returncode == 0, done.stderr
@@ -81,10 +119,10 @@ def test_twenty_kills_at_random_moments(data: Path, tmp_path: Path) -> None:
         if process.returncode == 0:
             break  # it was done before
         killed += 1
-    assert killed >= 8
+    assert killed == 20
     done = run(tmp_path, *command, "-o", "run", "--resume")
     assert done.returncode == 0, done.stderr
-    same(tmp_path / "whole", tmp_path / "run")
+    same(tmp_path / "whole", tmp_path / "run", 100)
 
 
 def test_two_processes_with_two_micro_batches_are_one_with_four(data: Path, tmp_path: Path) -> None:
