@@ -10,6 +10,7 @@ Source: You et al. 2019, arXiv:1904.00962, algorithm 2; "all" is NVLAMB's use of
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -71,10 +72,10 @@ class Lamb(Moments):
             torch._foreach_add_(roots, spec.epsilon)
             return list(torch._foreach_div(first, roots))
         count = self.count.clamp(min=1.0)  # 0 where the first updates were left out
-        torch._foreach_div_(roots, torch.sqrt(1 - spec.beta2**count))
+        torch._foreach_div_(roots, torch.sqrt(_correction(spec.beta2, count)))
         torch._foreach_add_(roots, spec.epsilon)
         updates = torch._foreach_div(first, roots)
-        torch._foreach_div_(updates, 1 - spec.beta1**count)
+        torch._foreach_div_(updates, _correction(spec.beta1, count))
         return list(updates)
 
     def moments(self) -> Mapping[str, Mapping[str, Tensor]]:
@@ -85,6 +86,11 @@ class Lamb(Moments):
 
     def load_state_dict(self, arrays: Mapping[str, np.ndarray]) -> None:
         self.count.fill_(self.load_moments(arrays))
+
+
+def _correction(beta: float, count: Tensor) -> Tensor:
+    """1 - beta ** count; by subtraction float32 would lose 1e-5 of it at the first updates."""
+    return -torch.expm1(count * math.log(beta)) if beta else torch.ones_like(count)
 
 
 def trust_ratios(weights: list[Tensor], updates: list[Tensor]) -> Tensor:
