@@ -12,7 +12,7 @@ from pathlib import Path
 from bertkit.backend import PRECISIONS, Backend, Job, Limits, Precision
 from bertkit.errors import UserError, nearest
 from bertkit.pretrained import Source, find_source, starting_weights
-from bertkit.recipe import DataSection, Recipe
+from bertkit.recipe import Recipe
 from bertkit.recipe_parts import (
     cache_folder,
     exchange,
@@ -23,6 +23,7 @@ from bertkit.recipe_parts import (
     with_dropout,
     with_numerics,
 )
+from bertkit.recipe_sections import DataSection
 from bertkit.registry import Choice, choose
 from bertkit.tasks import Task, find_task
 from bertkit.tasks.reading import Progress, read_split

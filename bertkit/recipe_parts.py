@@ -11,7 +11,8 @@ from pathlib import Path
 from bertkit.backend import Exchange, Limits, LossScaling, OptimizerSpec
 from bertkit.errors import UserError
 from bertkit.model_config import ModelConfig
-from bertkit.recipe import DataSection, ModelSection, Recipe
+from bertkit.recipe import Recipe
+from bertkit.recipe_sections import DataSection, ModelSection
 from bertkit.sampler import micro_batch_count
 from bertkit.schedule import Schedule, schedule
 from bertkit.tasks.task import AnswerRules, Part, Shape

@@ -13,8 +13,9 @@ from bertkit.meter import TIME_BASIS, WARMUP_RULE
 from bertkit.model_config import ModelConfig
 from bertkit.preparation import Prepared
 from bertkit.pretrained import Source
-from bertkit.recipe import Recipe, ScheduleSection
+from bertkit.recipe import Recipe
 from bertkit.recipe_parts import answer_rules, scaled_rate, warming_updates
+from bertkit.recipe_sections import ScheduleSection
 from bertkit.record_fairness import Fairness
 from bertkit.sampler import PARTIAL_BATCHES, Sampler
 from bertkit.tokenizer import VARIANT

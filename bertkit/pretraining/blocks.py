@@ -83,7 +83,7 @@ def _encoded(
 def _divided(ids: bytes, most: int, notes: Notes) -> list[bytes]:
     """A sentence's ids in parts that fit into a sequence, so that what is cut off elsewhere stays small."""
     if len(ids) > most:
-        notes.add("sentences divided")
+        notes.add("sentences longer than a sequence divided")
     return [ids[start : start + most] for start in range(0, len(ids), most)]
 
 

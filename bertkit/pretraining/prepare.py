@@ -91,5 +91,11 @@ def _manifest(
 
 
 def _notes(made: Sequence[Mapping[str, Any]]) -> dict[str, int]:
-    names = sorted({name for done in made for name in done["notes"]})
-    return {name: sum(done["notes"].get(name, 0) for done in made) for name in names}
+    """How often each thing was done to the text, by its name and the file in which it came first."""
+    first: dict[str, str] = {}
+    for done in made:
+        first = done["first"] | first
+    return {
+        f"{name}, first in {file}": sum(done["notes"].get(name, 0) for done in made)
+        for name, file in sorted(first.items())
+    }

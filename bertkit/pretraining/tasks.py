@@ -47,7 +47,7 @@ def spill_piece(work: Work, number: int) -> Done:
         sequences += len(rows)
         seed = (settings.seed, GROUPS, number, turn)
         write_spill(work.desk / spills[-1], rows, settings.bin_size, settings.bins, work.shards, seed)
-    return {"spills": spills, "sequences": sequences, "notes": notes.counts, **asdict(counts)}
+    return {"spills": spills, "sequences": sequences, "notes": notes.counts, "first": notes.first, **asdict(counts)}
 
 
 def write_shard(work: Work, number: int) -> Done:

@@ -26,17 +26,22 @@ PACKED = (".gz", ".bz2", ".zst")
 BLOCK = 1 << 20  # bytes read at a time; a longer line of text goes on as another one
 LONGEST_JSON = 64 << 20  # bytes of a line of JSON, which cannot be cut
 LONGEST_DOCUMENT = 4 << 20  # characters; what is longer goes on as another document
+DIVIDED_LINES = f"lines over {BLOCK >> 20} MB divided (line breaks would keep their sentences whole)"
+DIVIDED_DOCUMENTS = f"documents over {LONGEST_DOCUMENT >> 20} million characters divided"
 SHOWN = "make it UTF-8 text, or leave it out"
 
 
 @dataclass
 class Notes:
-    """What was cut or left out on the way."""
+    """What was divided or left out on the way."""
 
     counts: dict[str, int] = field(default_factory=dict)
+    first: dict[str, str] = field(default_factory=dict)  # the file it was first met in
+    reading: str = ""  # the file that is read now
 
     def add(self, what: str) -> None:
         self.counts[what] = self.counts.get(what, 0) + 1
+        self.first.setdefault(what, self.reading)
 
 
 def documents(path: Path, format: InputFormat, start: int, stop: int, notes: Notes) -> Iterator[list[str]]:
@@ -44,6 +49,7 @@ def documents(path: Path, format: InputFormat, start: int, stop: int, notes: Not
 
     Raises UserError naming file and offset or line where the text is not UTF-8 or not of this format.
     """
+    notes.reading = path.name
     lines = _lines(path, start, stop, format == "jsonl", notes)
     parts: Iterator[Iterator[str]] = {"raw": _raw, "wiki": _wiki, "jsonl": _jsonl, "sentences": _by_line}[format](
         path, lines
@@ -55,7 +61,7 @@ def documents(path: Path, format: InputFormat, start: int, stop: int, notes: Not
             sentences.append(sentence)
             size += len(sentence)
             if size > LONGEST_DOCUMENT:
-                notes.add("documents cut")
+                notes.add(DIVIDED_DOCUMENTS)
                 yield sentences
                 sentences, size = [], 0
         if sentences:
@@ -144,7 +150,7 @@ def _lines(path: Path, start: int, stop: int, whole: bool, notes: Notes) -> Iter
                         f"{path}: the line at byte {place:,} has over {LONGEST_JSON >> 20} MB",
                         "a document of JSON must be shorter; give its text as a file",
                     )
-                notes.add("lines cut")
+                notes.add(DIVIDED_LINES)
                 cut = _cut(buffer)
                 yield _decoded(buffer[:cut], path, place)
             elif cut:

@@ -12,8 +12,8 @@ from bertkit.backend import Job, Precision
 from bertkit.features import Features
 from bertkit.model_config import Head, ModelConfig
 from bertkit.pretrained import find_source, starting_weights
-from bertkit.recipe import ModelSection
 from bertkit.recipe_parts import with_numerics
+from bertkit.recipe_sections import ModelSection
 from bertkit.registry import choose
 from bertkit.specimens import example_batch, job, train, with_settings
 from bertkit.tasks import find_task

@@ -50,8 +50,8 @@ LAYERS = {
         pretraining.prepare pretraining.rows pretraining.sentences pretraining.shards pretraining.sources
         pretraining.spill pretraining.tasks pretraining.texts pretraining.tf_example pretraining.tfrecord
         pretraining.words pretraining.work pretraining.workers pretraining.writers profiling published recipe
-        recipe_parts record record_fairness record_files record_parts record_types record_upgrade registry
-        resolve run_folder sampler schedule spellings state_files static_rows stopping tasks tasks.glue
+        recipe_parts recipe_sections record record_fairness record_files record_parts record_types record_upgrade
+        registry resolve run_folder sampler schedule spellings state_files static_rows stopping tasks tasks.glue
         tasks.json_text tasks.metrics tasks.mrpc_raw tasks.pretrain tasks.reading tasks.sample tasks.squad
         tasks.squad.decoding tasks.squad.metrics tasks.squad.reader tasks.squad.task tasks.squad.windows
         tasks.table_format tasks.tables tasks.task tf1_weights tokenizer weight_files weight_names weight_shapes

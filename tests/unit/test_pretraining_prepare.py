@@ -237,7 +237,7 @@ def test_a_sentence_without_end_loses_nothing(vocabulary: Vocabulary, tmp_path: 
     (tmp_path / "in").write_text("word1 " * 5000 + "\n\nword2 " + "word3 " * 300 + "\n")
     settings = dataclasses.replace(STATIC, format="parquet", masking="dynamic", duplicates=1, short=0.0, shards=1)
     manifest = make(settings, tmp_path / "in", vocabulary, tmp_path / "o")
-    assert manifest.notes["sentences divided"] == 2
+    assert manifest.notes == {"sentences longer than a sequence divided, first in in": 2}
     first = sum(row["A"].split().count("word1") for row in pq.read_table(tmp_path / "o/part.0.parquet").to_pylist())
     assert first > 2000
 

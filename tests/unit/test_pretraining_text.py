@@ -121,8 +121,9 @@ def test_a_line_without_end_is_cut(gap: bytes, tmp_path: Path, monkeypatch: pyte
     (tmp_path / "long").write_bytes(text * 900)
     found, notes = read(tmp_path / "long", "raw")
     assert "".join("".join(sentences) for sentences in found).replace(" ", "") == "é" * 6300
-    assert notes.counts["lines cut"] > 5
-    assert notes.counts["documents cut"] >= 1
+    assert notes.counts[texts.DIVIDED_LINES] > 5
+    assert notes.counts[texts.DIVIDED_DOCUMENTS] >= 1
+    assert set(notes.first.values()) == {"long"}
     assert max(len(sentence) for sentences in found for sentence in sentences) <= 2100
 
 

@@ -1,0 +1,232 @@
+"""The sections of a recipe: each setting's type, its default and what it means."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
+Share = Annotated[float, Field(ge=0, le=1)]
+Rate = Annotated[float, Field(ge=0, lt=1)]
+Whole = Annotated[int, Field(ge=0)]
+Positive = Annotated[int, Field(ge=1)]
+Text = Annotated[str, Field(coerce_numbers_to_str=True)]  # a folder may be called 2024
+
+
+@dataclass(frozen=True, config=STRICT)
+class ModelSection:
+    name: Text = Field(
+        default="base",
+        description="a size (tiny … large), a folder or file, a hub name, or from-data: the data folder's own",
+    )
+    vocab: Text = Field(default="", description="vocab.txt; empty: the model's own")
+    casing: Literal["auto", "cased", "uncased"] = Field(
+        default="auto", description="whether words are lower-cased first"
+    )
+    hidden_dropout: Rate | None = Field(
+        default=None, description="dropout of the dense layers; unset: as the model's config says"
+    )
+    attention_dropout: Rate | None = Field(
+        default=None, description="dropout of the attention weights; unset: as the config says"
+    )
+    gelu: Literal["config", "exact", "tanh"] = Field(
+        default="config", description="the GELU's form: as the model's config says, by erf, or by tanh"
+    )
+    softmax: Literal["config", "compute", "fp32"] = Field(
+        default="config", description="attention's softmax: as the config says, in the compute dtype, or in fp32"
+    )
+    layout: Literal["auto", "padded", "unpadded", "packed"] = Field(
+        default="auto", description="how batches are laid out"
+    )
+
+
+@dataclass(frozen=True, config=STRICT)
+class DataSection:
+    dir: Text = Field(default="data", description="folder with the tasks' folders, or the task's own")
+    seq_length: Annotated[int, Field(ge=3)] = Field(
+        default=128, description="most tokens of an example, [CLS] and [SEP] included"
+    )
+    doc_stride: Positive = Field(default=128, description="tokens from one window over a long context to the next")
+    query_length: Positive = Field(default=64, description="most tokens of a question; the rest is cut off")
+    train_rows: Whole = Field(default=0, description="train on the first so many examples only; 0: all")
+    eval_rows: Whole = Field(default=0, description="evaluate on the first so many examples only; 0: all")
+    train_file: Text = Field(default="", description="a training file in place of the task's own")
+    dev_file: Text = Field(default="", description="a dev file in place of the task's own")
+    shard: Annotated[str, Field(pattern=r"^(\d+/[1-9]\d*)?$")] = Field(
+        default="", description="k/n: train on every n-th sequence from number k (from 0) on; empty: on all"
+    )
+    strict: bool = Field(default=False, description="true: an answer that is not in its context is an error")
+    eval_dir: Text = Field(
+        default="",
+        description="pre-training's evaluation set; empty: `eval` beside or in the data, or a part set apart",
+    )
+    held_out: Share = Field(
+        default=0.01, description="share of pre-training data set apart where there is no evaluation set; 0: none"
+    )
+    masking: Literal["auto", "static", "dynamic", "once"] = Field(
+        default="auto",
+        description="static: as the shards were made; dynamic: anew in each epoch; once: by the seed, always the same",
+    )
+    masked_share: Share = Field(default=0.15, description="dynamic masking: share of a sequence that is predicted")
+    most_masked: Whole = Field(
+        default=0, description="dynamic masking: positions of a sequence at the most; 0: no bound"
+    )
+    whole_words: bool = Field(default=False, description="dynamic masking: all pieces of a word or none")
+    cache: Text = Field(
+        default="auto", description="folder for encoded features; 'auto': the user's cache folder; 'off': none"
+    )
+
+
+@dataclass(frozen=True, config=STRICT)
+class TrainSection:
+    batch_size: Positive = Field(default=32, description="sequences of one update on each process")
+    micro_batch_size: Whole = Field(
+        default=0, description="sequences computed at once; less than batch_size accumulates; 0: all"
+    )
+    global_batch: Whole = Field(
+        default=0,
+        description="sequences of one update over all processes, in place of batch_size; 0: batch_size on each",
+    )
+    epochs: Annotated[float, Field(ge=0)] = Field(default=3.0, description="passes over the data")
+    steps: Whole = Field(default=0, description="updates; 0: as many as `epochs` makes")
+    steps_this_run: Whole = Field(
+        default=0, description="updates after which this job ends, to be gone on with by --resume; 0: no such end"
+    )
+    phases: Annotated[str, Field(coerce_numbers_to_str=True, pattern="^(1|2|1,2)$")] = Field(
+        default="1", description="of pre-training: 1, 2 (with the settings of [phase2]), or 1,2 one after the other"
+    )
+    moments_from: Text = Field(
+        default="", description="a run whose last checkpoint gives weights and moments; the schedule begins anew"
+    )
+
+
+@dataclass(frozen=True, config=STRICT)
+class OptimizerSection:
+    name: Literal["adamw", "lamb"] = Field(default="adamw", description="the algorithm; lamb is for large batches")
+    trust_ratio: Literal["decayed", "all"] = Field(
+        default="decayed", description="lamb: scale the step of tensors with weight decay, or of all (NVLAMB)"
+    )
+    learning_rate: Annotated[float, Field(ge=0)] = Field(default=5e-5, description="peak learning rate")
+    weight_decay: Annotated[float, Field(ge=0)] = Field(
+        default=0.01, description="decoupled; not on biases and LayerNorm"
+    )
+    beta1: Rate = Field(default=0.9, description="decay of the first moment")
+    beta2: Rate = Field(default=0.999, description="decay of the second moment")
+    epsilon: Annotated[float, Field(gt=0)] = Field(default=1e-8, description="added to the root of the second moment")
+    bias_correction: bool = Field(default=True, description="false: the Adam of the BERT paper")
+    clip_norm: Annotated[float, Field(ge=0)] = Field(
+        default=1.0, description="global gradient norm at the most; 0: no clipping"
+    )
+    shard: bool = Field(
+        default=False, description="true: each process keeps the moments of its share of the parameters only"
+    )
+
+
+@dataclass(frozen=True, config=STRICT)
+class LossScalingSection:
+    initial: Annotated[float, Field(gt=0)] = Field(default=65536.0, description="what an fp16 loss is multiplied by")
+    dynamic: bool = Field(default=True, description="false: the factor stays; true: it follows the overflows")
+    grow_after: Positive = Field(default=2000, description="updates without an overflow after which it is doubled")
+    floor: Annotated[float, Field(gt=0)] = Field(default=1.0, description="the factor is never less")
+    patience: Positive = Field(default=20, description="overflows in a row that end the run")
+
+
+@dataclass(frozen=True, config=STRICT)
+class ScheduleSection:
+    name: Literal["linear", "polynomial", "constant"] = Field(default="linear", description="course after warm-up")
+    warmup: Share = Field(default=0.1, description="share of all updates that warm up")
+    warmup_steps: Whole = Field(default=0, description="updates that warm up; 0: as `warmup` says")
+    power: Annotated[float, Field(gt=0)] = Field(default=1.0, description="of the polynomial")
+    end_rate: Annotated[float, Field(ge=0)] = Field(default=0.0, description="learning rate at the last update")
+    decay_from: Literal["warmup", "start"] = Field(
+        default="warmup", description="where decay counts from: the end of warm-up, or the first update"
+    )
+    start: Whole = Field(default=0, description="updates counted as done before the first; 1: no update has rate 0")
+    warmup_start: int = Field(default=0, description="update at which warm-up begins; negative: before the first")
+
+
+@dataclass(frozen=True, config=STRICT)
+class Phase2Section:
+    """What differs in pre-training's second phase; what is unset is as in the first."""
+
+    data_dir: Text = Field(default="", description="its data; empty: `phase2` in the data folder, or the same data")
+    eval_dir: Text = Field(default="", description="its evaluation set; empty: found as the first phase's is")
+    seq_length: Annotated[int, Field(ge=3)] | None = Field(default=None, description="most tokens of its sequences")
+    batch_size: Positive | None = Field(default=None, description="sequences of one update on each process")
+    micro_batch_size: Whole | None = Field(default=None, description="sequences computed at once")
+    global_batch: Whole | None = Field(default=None, description="sequences of one update over all processes")
+    steps: Whole | None = Field(default=None, description="updates; 0: as many as `epochs` makes")
+    learning_rate: Annotated[float, Field(ge=0)] | None = Field(default=None, description="peak learning rate")
+    warmup: Share | None = Field(default=None, description="share of its updates that warm up")
+    warmup_steps: Whole | None = Field(default=None, description="updates that warm up")
+    power: Annotated[float, Field(gt=0)] | None = Field(default=None, description="of the polynomial")
+    start: Whole | None = Field(default=None, description="updates its schedule counts as done before its first")
+    most_masked: Whole | None = Field(default=None, description="dynamic masking: positions of a sequence at the most")
+
+
+@dataclass(frozen=True, config=STRICT)
+class EvaluationSection:
+    every: Whole = Field(default=0, description="updates between evaluations; 0: each epoch")
+    every_samples: Whole = Field(
+        default=0, description="sequences learnt from between evaluations, in place of `every`; 0: as `every` says"
+    )
+    start_samples: Whole = Field(default=0, description="with every_samples: no evaluation before so many sequences")
+    batch_size: Positive = Field(default=64, description="sequences at once")
+    target_mlm_accuracy: Share = Field(
+        default=0.0, description="pre-training ends where an evaluation reaches this; 0: it goes to its last update"
+    )
+
+
+@dataclass(frozen=True, config=STRICT)
+class AnswersSection:
+    n_best: Positive = Field(default=20, description="spans kept for a question, and considered in each window")
+    longest: Positive = Field(default=30, description="most tokens of an answer")
+    null_threshold: float = Field(
+        default=0.0, description="v2.0: no answer where its score is this much above the best answer's"
+    )
+
+
+@dataclass(frozen=True, config=STRICT)
+class CheckpointSection:
+    every: Whole = Field(default=0, description="updates between checkpoints; 0: each epoch")
+    keep: Positive = Field(default=3, description="newest checkpoints kept, besides the best")
+    result: Literal["last", "best"] = Field(
+        default="last", description="which weights are the run's result; 'best' selects on dev"
+    )
+
+
+@dataclass(frozen=True, config=STRICT)
+class RanksSection:
+    synchronise: bool = Field(
+        default=True, description="false: each process trains a model of its own; the best on dev is the result"
+    )
+    shard_data: bool = Field(
+        default=False, description="where they do not synchronise: each process trains on its own share of the data"
+    )
+    learning_rate_scaling: Literal["none", "sqrt", "linear"] = Field(
+        default="none", description="what the learning rate is multiplied by: 1, the root of the processes, or them"
+    )
+    collectives: Text = Field(
+        default="auto",
+        description="how processes sum through host memory: auto, gloo, mpi, window, or a plug-in",
+    )
+    gradients: Literal["fp32", "bf16"] = Field(
+        default="fp32", description="what is sent of gradients; bf16 is half as much, and rounded"
+    )
+    overlap: bool = Field(default=False, description="true: send gradients in parts while backward goes on")
+    timeout: Annotated[float, Field(gt=0)] = Field(
+        default=600.0, description="seconds that a process waits for the others before it ends itself"
+    )
+
+
+@dataclass(frozen=True, config=STRICT)
+class LogSection:
+    every: Positive = Field(default=10, description="updates between two lines of the log")
+    mllog: bool = Field(default=False, description="true: also MLPerf's :::MLLOG lines, in mllog.txt")
+    dllogger: bool = Field(default=False, description="true: also DLLL lines, in dllogger.json")
+    tensorboard: bool = Field(default=False, description="true: also curves for TensorBoard, in tensorboard/")
+    profile: Annotated[str, Field(coerce_numbers_to_str=True, pattern=r"^(\d+(-\d+)?)?$")] = Field(
+        default="", description="updates to profile, as 20-22, counted in this job; writes trace.json; empty: none"
+    )
