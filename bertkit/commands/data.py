@@ -32,7 +32,7 @@ app = typer.Typer(
 app.command(
     epilog="Example: bertkit data prepare corpus/ -o data/phase1 --vocab vocab.txt -s 128 --bin-size 64",
 )(prepare)
-app.command(epilog="Example: bertkit data inspect data/phase1 --vocab vocab.txt --eval data/eval")(inspect)
+app.command(epilog="Example: bertkit data inspect data/phase1 --eval data/eval")(inspect)
 
 DataDir = Annotated[Path, typer.Option("--data-dir", help="Folder that holds all data.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]

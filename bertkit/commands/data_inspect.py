@@ -21,7 +21,8 @@ BAR = 40  # characters of the histogram's longest bar
 def inspect(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Of shards, whoever made them, or one shard.")],
     vocab: Annotated[
-        Path | None, typer.Option("--vocab", help="Their vocab.txt; Parquet needs it.", show_default=False)
+        Path | None,
+        typer.Option("--vocab", help="Their vocab.txt; Parquet needs it.", show_default="(beside the shards)"),
     ] = None,
     evaluation: Annotated[
         Path | None, typer.Option("--eval", help="Held-out shards: is their text in FOLDER?", show_default=False)
@@ -35,6 +36,8 @@ def inspect(
     from bertkit.pretraining.data import open_data
     from bertkit.pretraining.inspection import inspect as look
 
+    beside = (place / "vocab.txt" for place in (folder, folder.parent))
+    vocab = vocab or next((path for path in beside if path.is_file()), None)
     vocabulary = _vocabulary(vocab) if vocab else None
     data = open_data(folder, vocabulary)
     held = open_data(evaluation, vocabulary) if evaluation else None

@@ -96,7 +96,7 @@ def train(
 
       bertkit train -m base -t cola --resume -o runs/cola
 
-      bertkit train --recipe pretrain-tiny --data-dir prepared --set model.vocab=vocab.txt -o runs/tiny
+      bertkit train --recipe pretrain-tiny --data-dir prepared -o runs/tiny
 
       bertkit launch -n 2 -- train -m base -t mrpc --no-sync-gradients -o runs/best
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bertkit.disk import write_json
+from bertkit.disk import write_json, write_text
 from bertkit.display import Display
 from bertkit.errors import UserError
 from bertkit.pretraining.desk import Crew, clear_desk, is_ours, open_desk, stage, wait_for
@@ -45,6 +45,7 @@ def prepare(
     if not world.is_first:
         return None
     manifest = _manifest(work, made, shards, hashes)
+    write_text(work.out / "vocab.txt", "\n".join(work.vocabulary.pieces) + "\n")  # for who reads or learns from it
     write_manifest(work.out, manifest)
     clear_desk(work, manifest)
     return manifest

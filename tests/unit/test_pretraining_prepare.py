@@ -298,7 +298,12 @@ def test_other_settings_do_not_mix_with_what_is_there(corpus: Path, vocabulary: 
         prepare(other, 1, QUIET)
     (out / "mine.txt").write_text("kept")
     prepare(other, 1, QUIET, overwrite=True)
-    assert {path.name for path in out.iterdir()} == {"part_00000_of_00001.hdf5", "manifest.json", "mine.txt"}
+    assert {path.name for path in out.iterdir()} == {
+        "part_00000_of_00001.hdf5",
+        "manifest.json",
+        "mine.txt",
+        "vocab.txt",
+    }
     (tmp_path / "o2").mkdir()
     (tmp_path / "o2" / "thesis.txt").write_text("x")
     with pytest.raises(UserError, match="holds something already; choose another -o"):
