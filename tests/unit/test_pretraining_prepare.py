@@ -375,7 +375,7 @@ def test_prepare_and_inspect(
     assert (found["eval_sequences"], found["eval_text"]) == (1.0, 1.0)
     assert any("of the text of eval is in train" in said for said in found["complaints"])
     assert sum(count for _, count in found["histogram"]) == found["sequences"]
-    code, out, _ = command(capsys, "inspect", tmp_path / "o", "--vocab", vocab)
+    code, out, _ = command(capsys, "inspect", tmp_path / "o")  # the folder has its own vocabulary
     assert "[MASK|" in out
     assert "sequences in 1 parquet shards" in out
 
