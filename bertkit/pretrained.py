@@ -40,8 +40,8 @@ def find_source(
     weights = None if name in ARCHITECTURES else checkpoint_file(name)
     folder = None if name in ARCHITECTURES else weights.parent if weights else model_folder(name)
     path = Path(vocab) if vocab else (folder / "vocab.txt" if folder else task_vocab)
-    if ids_only and task_vocab and path and not path.exists():
-        path = path if vocab else task_vocab
+    if ids_only and not vocab and task_vocab and path and not path.exists():
+        path = task_vocab
     if path is None or (not vocab and folder is None and not path.exists()):
         raise UserError(
             f"model {name!r} is a size without weights, so it has no vocabulary",

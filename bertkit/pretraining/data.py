@@ -216,7 +216,7 @@ def open_data(
         )
     manifest = read_manifest(place, files)
     made_with = manifest.settings.get("vocabulary") if manifest else None
-    if vocabulary and made_with and made_with != vocabulary.digest:
+    if vocabulary and vocabulary.has_words and made_with and made_with != vocabulary.digest:
         raise UserError(
             f"{place}: was made with another vocabulary than {vocabulary.path}",
             "give the vocabulary that the data was made with",

@@ -149,7 +149,7 @@ def check_data(data: PretrainingData, place: Path, recipe: Recipe, source: Sourc
             f"use -s {data.longest}, or name data that was made for {most}",
         )
     made_with = data.manifest.settings.get("vocabulary") if data.manifest else None
-    if made_with not in (None, source.vocabulary.digest):
+    if source.vocabulary.has_words and made_with not in (None, source.vocabulary.digest):
         raise UserError(
             f"{place}: was made with another vocabulary than {source.vocabulary.path}",
             "give the vocabulary that the data was made with: --set model.vocab=FILE",
