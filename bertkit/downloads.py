@@ -11,7 +11,6 @@ import os
 import re
 import shutil
 import stat
-import tomllib
 import urllib.error
 import urllib.request
 import zipfile
@@ -19,13 +18,13 @@ import zlib
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from importlib import resources
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, Literal
 from urllib.parse import urlsplit
 
 from bertkit import __version__, disk
 from bertkit.errors import UserError, nearest
+from bertkit.packaged import packaged_table
 
 TIMEOUT_S = 30.0  # of silence, not of the whole download
 ATTEMPTS = 4  # each goes on where the connection broke
@@ -86,7 +85,7 @@ class Unreachable(UserError):
 def load_sources() -> dict[str, Source]:
     """The packaged table, by name."""
     sources = {}
-    table = tomllib.loads((resources.files("bertkit") / "sources.toml").read_text(encoding="utf-8"))
+    table = packaged_table("sources.toml")
     for name, entry in table.items():
         downloads = [{"name": PurePosixPath(each["url"]).name} | each for each in entry.pop("downloads")]
         entry["downloads"] = tuple(Download(**each) for each in downloads)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import functools
 import re
-import tomllib
 from collections.abc import Mapping
-from importlib.resources import files
 from typing import Any
+
+from bertkit.packaged import packaged_table
 
 HEADS = ("classifier.", "qa_outputs.", "cls.")
 LAYER = re.compile(r"(?<=layer[._])\d+")
@@ -15,7 +15,7 @@ LAYER = re.compile(r"(?<=layer[._])\d+")
 
 @functools.cache
 def _names() -> Mapping[str, Any]:
-    return tomllib.loads(files("bertkit").joinpath("weight_names.toml").read_text(encoding="utf-8"))
+    return packaged_table("weight_names.toml")
 
 
 @functools.cache

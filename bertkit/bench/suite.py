@@ -6,7 +6,6 @@ import itertools
 import tomllib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +16,7 @@ from bertkit.backend import PRECISIONS
 from bertkit.bench.workload import Kind
 from bertkit.errors import UserError, nearest
 from bertkit.lengths import find_distribution
+from bertkit.packaged import packaged_text
 
 _STRICT = ConfigDict(extra="forbid", populate_by_name=True)
 ALL = "all"
@@ -80,7 +80,7 @@ def read_suites(name: str) -> dict[str, Suite]:
     """The packaged suite called `name`, all of them, or those of a file ending in .toml. Raises UserError for none."""
     if name.endswith(".toml"):
         return _read(Path(name).name, _file_text(Path(name)))
-    packaged = _read("suites.toml", resources.files("bertkit").joinpath("bench", "suites.toml").read_text("utf-8"))
+    packaged = _read("suites.toml", packaged_text("bench", "suites.toml"))
     if name == ALL:
         return packaged
     if name not in packaged:

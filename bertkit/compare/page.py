@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from importlib import resources
-
 from bertkit.compare.comparison import Comparison
 from bertkit.compare.fairness import told
 from bertkit.compare.tables import all_tables
 from bertkit.compare.text import TITLES
 from bertkit.errors import UserError
+from bertkit.packaged import packaged_text
 
 BESIDE = {"Results": ("losses",), "Speed": ("throughput",), "Scaling": ("scaling",)}  # plots below a table
 
@@ -22,7 +21,7 @@ def to_html(made: Comparison) -> str:
         from bertkit.compare.plots import all_plots
     except ImportError as error:
         raise UserError(f"--html needs {error.name}", "pip install 'bertkit[report]'") from None
-    template = resources.files("bertkit.compare").joinpath("page.html").read_text(encoding="utf-8")
+    template = packaged_text("compare", "page.html")
     plots = all_plots(made)
     sections = [
         (table, [plots.pop(name) for name in _plots_of(table.title) if name in plots]) for table in all_tables(made)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import functools
-import tomllib
 from collections.abc import Mapping, Sequence
-from importlib import resources
 from typing import Any
 
 from bertkit.migrate.ours import Draft
+from bertkit.packaged import packaged_table
 
 ELIDED = ("...", "…")  # a value that a document leaves out
 FALSE = ("false", "f", "no", "0")
@@ -17,7 +16,7 @@ FALSE = ("false", "f", "no", "0")
 @functools.cache
 def table(name: str) -> Mapping[str, Any]:
     """A packaged table of this folder."""
-    return tomllib.loads(resources.files("bertkit").joinpath("migrate", name).read_text(encoding="utf-8"))
+    return packaged_table("migrate", name)
 
 
 def read_flags(words: Sequence[str], short: Mapping[str, str] | None = None) -> dict[str, str]:

@@ -13,13 +13,11 @@ from __future__ import annotations
 
 import csv
 import functools
-import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from importlib import resources
-from typing import Any
 
 from bertkit.errors import UserError, nearest
+from bertkit.packaged import packaged_table, packaged_text
 
 UNITS: Mapping[str, str] = {
     "accuracy": "fraction",
@@ -111,21 +109,24 @@ class Figure:
 @functools.cache
 def systems() -> Mapping[str, System]:
     """Name -> machine, all there are."""
-    return {name: System(name, raw["title"], tuple(raw["aliases"])) for name, raw in _toml("systems.toml").items()}
+    return {
+        name: System(name, raw["title"], tuple(raw["aliases"]))
+        for name, raw in packaged_table("published", "systems.toml").items()
+    }
 
 
 @functools.cache
 def documents() -> Mapping[str, Document]:
     """Name -> document, all there are."""
-    found = _toml("documents.toml")
+    found = packaged_table("published", "documents.toml")
     return {name: Document(name, raw["title"], raw["url"], raw["batch"]) for name, raw in found.items()}
 
 
 @functools.cache
 def every_figure() -> tuple[Figure, ...]:
     """All figures, in the order of their sources."""
-    caveats = _toml("caveats.toml")
-    text = _file("figures.tsv")
+    caveats = packaged_table("published", "caveats.toml")
+    text = packaged_text("published", "figures.tsv")
     rows = csv.DictReader(text.splitlines(), dialect=csv.excel_tab, quoting=csv.QUOTE_NONE)
     return tuple(_figure(row, caveats) for row in rows)
 
@@ -211,11 +212,3 @@ def _whole(text: str) -> int | None:
 
 def _number(text: str) -> float | None:
     return float(text) if text else None
-
-
-def _toml(name: str) -> dict[str, Any]:
-    return tomllib.loads(_file(name))
-
-
-def _file(name: str) -> str:
-    return resources.files("bertkit").joinpath("published", name).read_text(encoding="utf-8")
