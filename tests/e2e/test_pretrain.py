@@ -60,6 +60,7 @@ def test_a_kill_in_each_phase_and_a_signal_at_the_switch(data: Path, tmp_path: P
     same(tmp_path / "whole", tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_other_numbers_of_ranks_go_on_without_a_sequence_lost_or_doubled(data: Path, tmp_path: Path) -> None:
     """One process is killed within an epoch, two go on and end within another, three go on into the second phase."""
     notes = tmp_path / "notes"
