@@ -25,7 +25,7 @@ from bertkit.log_lines import CURVES, DLLOGGER, MLLOG
 from bertkit.model_config import Head, ModelConfig, to_mapping
 from bertkit.profiling import TRACE
 from bertkit.recipe import Value
-from bertkit.tokenizer import Vocabulary, tokenizer
+from bertkit.tokenizer import Vocabulary, tokenizer, write_vocabulary
 
 OURS = (
     "config.json", "model.safetensors", "vocab.txt", "tokenizer.json", "tokenizer_config.json", "record.json",
@@ -78,7 +78,7 @@ def write_model(
     write_arrays(folder / "model.safetensors", weights, {"format": "pt"})
     write_json(folder / "config.json", to_mapping(config, head, labels))
     if vocabulary.has_words:
-        write_text(folder / "vocab.txt", "\n".join(vocabulary.pieces) + "\n")
+        write_vocabulary(folder / "vocab.txt", vocabulary)
         write_tokenizer(folder, config, vocabulary)
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from bertkit.disk import write_text
 from bertkit.errors import UserError
 from bertkit.features import Features
 
@@ -62,6 +63,11 @@ def read_vocabulary(path: Path, casing: Casing = "auto") -> Vocabulary:
         raise UserError(f"{path}:{line}: {piece!r} stands there twice", "each word piece needs a line of its own")
     lower = guess_lower_case(path, pieces) if casing == "auto" else casing == "uncased"
     return Vocabulary(path, pieces, lower)
+
+
+def write_vocabulary(path: Path, vocabulary: Vocabulary) -> None:
+    """As a `vocab.txt`."""
+    write_text(path, "\n".join(vocabulary.pieces) + "\n")
 
 
 def without_words(rows: int, path: Path) -> Vocabulary:

@@ -219,7 +219,7 @@ def open_data(
     if vocabulary and vocabulary.has_words and made_with and made_with != vocabulary.digest:
         raise UserError(
             f"{place}: was made with another vocabulary than {vocabulary.path}",
-            "give the vocabulary that the data was made with",
+            "give the vocabulary that the data was made with: --set model.vocab=FILE, or --vocab to inspect the data",
         )
     pieces = pieces_of(vocabulary) if vocabulary else None
     decoded = Decoded(shards, vocabulary, 2 * WINDOW)

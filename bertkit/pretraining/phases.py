@@ -141,18 +141,12 @@ def open_shards(place: Path, recipe: Recipe, source: Source) -> PretrainingData:
 
 
 def check_data(data: PretrainingData, place: Path, recipe: Recipe, source: Source) -> Rows:
-    """Its smallest shard. Raises UserError where the data is too long, or was made with another vocabulary."""
+    """Its smallest shard. Raises UserError where the data is too long, or has ids that the vocabulary lacks."""
     most = recipe.data.seq_length
     if data.longest > most:
         raise UserError(
             f"{place}: its sequences have up to {data.longest} tokens, over the sequence length {most}",
             f"use -s {data.longest}, or name data that was made for {most}",
-        )
-    made_with = data.manifest.settings.get("vocabulary") if data.manifest else None
-    if source.vocabulary.has_words and made_with not in (None, source.vocabulary.digest):
-        raise UserError(
-            f"{place}: was made with another vocabulary than {source.vocabulary.path}",
-            "give the vocabulary that the data was made with: --set model.vocab=FILE",
         )
     sizes = [shard.sequences or len(data) for shard in data.shards]
     return data.decoded.get(int(np.argmin(sizes)))  # its ids were held against the vocabulary

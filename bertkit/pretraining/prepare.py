@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bertkit.disk import write_json, write_text
+from bertkit.disk import write_json
 from bertkit.display import Display
 from bertkit.errors import UserError
 from bertkit.pretraining.desk import Crew, clear_desk, is_ours, open_desk, stage, wait_for
@@ -18,6 +18,7 @@ from bertkit.pretraining.manifest import Manifest, ShardEntry, SourceEntry, writ
 from bertkit.pretraining.spill import group_sizes
 from bertkit.pretraining.tasks import SIZES, SPILLS, hash_source, spill_piece, write_shard
 from bertkit.pretraining.work import Work, settings_of, weights_of
+from bertkit.tokenizer import write_vocabulary
 from bertkit.world import World
 
 
@@ -45,7 +46,7 @@ def prepare(
     if not world.is_first:
         return None
     manifest = _manifest(work, made, shards, hashes)
-    write_text(work.out / "vocab.txt", "\n".join(work.vocabulary.pieces) + "\n")  # for who reads or learns from it
+    write_vocabulary(work.out / "vocab.txt", work.vocabulary)  # for who reads or learns from it
     write_manifest(work.out, manifest)
     clear_desk(work, manifest)
     return manifest

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ from bertkit_cpu.topology import (
     is_bound,
     read_cpu,
 )
+from made_trees import write
 
 XEON = """\
 processor\t: 0
@@ -34,14 +34,6 @@ CPU part\t: 0xd4f
 """
 CPUS = "sys/devices/system/cpu"
 GROUPS = "sys/fs/cgroup"
-
-
-def write(root: Path, files: Mapping[str, str]) -> Path:
-    for name, text in files.items():
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text + "\n", encoding="utf-8")
-    return root
 
 
 def two_sockets(root: Path, *, siblings: bool = True) -> Path:

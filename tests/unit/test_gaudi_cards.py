@@ -15,18 +15,11 @@ from bertkit_gaudi import GaudiBackend, cards
 from bertkit_gaudi.cards import Cards, find_cards, package_version, read_answer
 from bertkit_gaudi.environment import MODULES
 from bertkit_gaudi.generations import GENERATIONS, by_name, by_product, supports
+from made_trees import write
 
 EIGHT = "".join(f"{index}, HL-225\n" for index in range(8))
 MODULE_OF = (2, 6, 3, 7, 0, 4, 5, 1)  # by the driver's index, as on a box of eight
 Tool = Callable[[str], Mapping[str, str]]
-
-
-def write(root: Path, files: Mapping[str, str]) -> Path:
-    for name, text in files.items():
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text + "\n", encoding="utf-8")
-    return root
 
 
 def accel(index: int, node: int | str = 0, module: int | None = None, vendor: str = "0x1da3") -> dict[str, str]:
