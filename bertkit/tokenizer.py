@@ -109,15 +109,24 @@ def casing_warning(vocabulary: Vocabulary) -> str | None:
 
 def tokenizer(vocabulary: Vocabulary) -> Tokenizer:
     """BERT's tokenizer: clean text, split at spaces and punctuation, WordPiece; [CLS] a [SEP] b [SEP]."""
-    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+    from tokenizers import decoders, processors
 
     ids = {piece: number for number, piece in enumerate(vocabulary.pieces)}
-    made = Tokenizer(models.WordPiece(ids, unk_token="[UNK]", max_input_chars_per_word=LONGEST_WORD))  # noqa: S106
-    made.normalizer = normalizers.BertNormalizer(lowercase=vocabulary.lower_case)
-    made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    made = empty_tokenizer(vocabulary.lower_case, ids)
     made.post_processor = processors.BertProcessing(("[SEP]", ids["[SEP]"]), ("[CLS]", ids["[CLS]"]))
     made.decoder = decoders.WordPiece()
     made.add_special_tokens(list(SPECIAL))
+    return made
+
+
+def empty_tokenizer(lower_case: bool, ids: Mapping[str, int] | None = None) -> Tokenizer:
+    """BERT's rules for words and pieces, with the pieces of `ids` or with none."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+
+    words = {"unk_token": "[UNK]", "max_input_chars_per_word": LONGEST_WORD}
+    made = Tokenizer(models.WordPiece(dict(ids or {}), **words))
+    made.normalizer = normalizers.BertNormalizer(lowercase=lower_case)
+    made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     return made
 
 

@@ -16,6 +16,7 @@ import typer
 
 from bertkit.commands.data_inspect import inspect
 from bertkit.commands.data_prepare import prepare
+from bertkit.commands.data_vocabulary import vocabulary
 from bertkit.errors import UserError
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ app = typer.Typer(
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.command(epilog="Example: bertkit data vocabulary corpus/ -o vocab.txt --size 8192")(vocabulary)
 app.command(
     epilog="Example: bertkit data prepare corpus/ -o data/phase1 --vocab vocab.txt -s 128 --bin-size 64",
 )(prepare)

@@ -16,6 +16,7 @@ from bertkit.errors import UserError
 if TYPE_CHECKING:
     from bertkit.display import Display
     from bertkit.pretraining.manifest import Manifest
+    from bertkit.pretraining.texts import InputFormat
     from bertkit.pretraining.work import Settings, Work
     from bertkit.tokenizer import Vocabulary
 
@@ -24,14 +25,17 @@ MASKINGS = ("static", "dynamic")
 INPUTS = ("auto", "raw", "wiki", "jsonl", "sentences")
 CASINGS = ("auto", "cased", "uncased")
 
+Sources = Annotated[
+    list[Path],
+    typer.Argument(metavar="SRC…", help="Text files, or folders of them; .gz, .bz2 and .zst too.", show_default=False),
+]
+Inputs = Annotated[
+    str, typer.Option("--input-format", help="raw, wiki, jsonl, sentences, or auto: by each file's start.")
+]
+
 
 def prepare(
-    sources: Annotated[
-        list[Path],
-        typer.Argument(
-            metavar="SRC…", help="Text files, or folders of them; .gz, .bz2 and .zst too.", show_default=False
-        ),
-    ],
+    sources: Sources,
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the shards.", show_default=False)],
     vocab: Annotated[Path, typer.Option("--vocab", help="A BERT's vocab.txt.", show_default=False)],
     seq_length: Annotated[int, typer.Option("-s", "--seq-length", help="Most tokens of a sequence.")] = 128,
@@ -43,9 +47,7 @@ def prepare(
         ),
     ] = None,
     seed: Annotated[int, typer.Option("--seed", help="The same seed gives the same bytes.")] = 1,
-    input_format: Annotated[
-        str, typer.Option("--input-format", help="raw, wiki, jsonl, sentences, or auto: by each file's start.")
-    ] = "auto",
+    input_format: Inputs = "auto",
     casing: Annotated[str, typer.Option("--casing", help="cased, uncased, or auto: by the vocabulary.")] = "auto",
     no_nsp: Annotated[bool, typer.Option("--no-nsp", help="One segment a sequence, no next-sentence labels.")] = False,
     whole_words: Annotated[bool, typer.Option("--whole-words", help="Mask all pieces of a word or none.")] = False,
@@ -79,7 +81,7 @@ def prepare(
     from bertkit.pretraining.work import Settings, plan_work
     from bertkit.world import from_env
 
-    _demand(input_format, INPUTS, "--input-format")
+    formats = input_format_of(input_format)
     made_for = Settings(
         _demand(format, FORMATS, "--format"),  # type: ignore[arg-type]
         seq_length,
@@ -96,7 +98,7 @@ def prepare(
         not uncompressed,
     )
     vocabulary = _vocabulary(vocab, casing)
-    found = find_sources(sources, None if input_format == "auto" else input_format)  # type: ignore[arg-type]
+    found = find_sources(sources, formats)
     work = plan_work(made_for, vocabulary, found, output)
     world = from_env()
     show = _display(quiet or not world.is_first)
@@ -112,6 +114,12 @@ def prepare(
         summary = {name: value for name, value in asdict(manifest).items() if name not in ("sources", "shards")}
         typer.echo(json.dumps({**summary, "folder": str(output), "seconds": seconds}, indent=1))
     _tell(manifest, work, seconds, quiet)
+
+
+def input_format_of(word: str) -> InputFormat | None:
+    """None: by each file's start."""
+    _demand(word, INPUTS, "--input-format")
+    return None if word == "auto" else word  # type: ignore[return-value]
 
 
 def _demand(word: str, known: tuple[str, ...], option: str) -> str:

@@ -49,13 +49,13 @@ LAYERS = {
         pretraining.manifest pretraining.masking pretraining.measures pretraining.pairs pretraining.parquet
         pretraining.prepare pretraining.rows pretraining.sentences pretraining.shards pretraining.sources
         pretraining.spill pretraining.tasks pretraining.texts pretraining.tf_example pretraining.tfrecord
-        pretraining.words pretraining.work pretraining.workers pretraining.writers profiling published recipe
-        recipe_parts recipe_sections record record_fairness record_files record_parts record_types record_upgrade
-        registry resolve run_folder sampler schedule spellings state_files static_rows stopping tasks tasks.glue
-        tasks.json_text tasks.metrics tasks.mrpc_raw tasks.pretrain tasks.reading tasks.sample tasks.squad
-        tasks.squad.decoding tasks.squad.metrics tasks.squad.reader tasks.squad.task tasks.squad.windows
-        tasks.table_format tasks.tables tasks.task tf1_weights tokenizer weight_files weight_names weight_shapes
-        weight_sources weight_targets""",
+        pretraining.vocabulary pretraining.words pretraining.work pretraining.workers pretraining.writers
+        profiling published recipe recipe_parts recipe_sections record record_fairness record_files record_parts
+        record_types record_upgrade registry resolve run_folder sampler schedule spellings state_files
+        static_rows stopping tasks tasks.glue tasks.json_text tasks.metrics tasks.mrpc_raw tasks.pretrain
+        tasks.reading tasks.sample tasks.squad tasks.squad.decoding tasks.squad.metrics tasks.squad.reader
+        tasks.squad.task tasks.squad.windows tasks.table_format tasks.tables tasks.task tf1_weights tokenizer
+        weight_files weight_names weight_shapes weight_sources weight_targets""",
     "work": """
         agreement checks checks.contract checks.device checks.numerics checks.report checks.tolerance converting course
         preparation pretraining.evaluation pretraining.held_out pretraining.phases scoring specimens trainer""",
@@ -69,8 +69,8 @@ LAYERS = {
     "commands": """
         commands commands.ask commands.backends commands.bench commands.bench_suite commands.check commands.compare
         commands.comparing commands.config commands.convert commands.data commands.data_inspect commands.data_prepare
-        commands.evaluate commands.launch commands.launching commands.migrate commands.models commands.options
-        commands.predict commands.recipes commands.score commands.train commands.training""",
+        commands.data_vocabulary commands.evaluate commands.launch commands.launching commands.migrate commands.models
+        commands.options commands.predict commands.recipes commands.score commands.train commands.training""",
     "command line": "__main__ cli",
 }
 LAYER = {
