@@ -41,7 +41,6 @@ def vocabulary(
     started, text = time.monotonic(), sum(source.text_bytes for source in found)
     with Display(quiet).progress("bytes", PASSES * text) as counter:
         pieces = learn(found, size, not cased, min_frequency, counter.add)
-    output.parent.mkdir(parents=True, exist_ok=True)
     made = Vocabulary(output, pieces, not cased)
     write_vocabulary(output, made)
     seconds = time.monotonic() - started

@@ -77,6 +77,9 @@ def test_what_cannot_be_made_leaves_nothing(corpus: Path, tmp_path: Path, bertki
     (tmp_path / "broken.txt").write_bytes(b"a \xff b")
     assert_one_line_error(bertkit("data", "vocabulary", tmp_path / "broken.txt", "-o", file), "broken.txt")
     assert not file.exists()
+    assert_one_line_error(
+        bertkit("data", "vocabulary", corpus, "-o", tmp_path / "broken.txt" / "vocab.txt"), "broken.txt"
+    )
     file.write_text("mine")
     assert_one_line_error(bertkit("data", "vocabulary", corpus, "-o", file), "--overwrite")
     assert file.read_text() == "mine"
