@@ -9,7 +9,7 @@ Legend: T tokens, N slots (N = T where nothing is padded), B sequences, G rows o
 from __future__ import annotations
 
 import bisect
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -82,21 +82,6 @@ def lay_out(batch: Batch, kind: LayoutKind, width: int = 0, grain: Grain = FINE)
     return in_rows(batch, kind, lengths, rows, width or longest)
 
 
-def by_sequence(layout: Layout, lengths: np.ndarray, grain: Grain = FINE) -> Layout:
-    """Packed rows with one row of attention for each sequence, and for each stretch of slots without a token.
-
-    Attention over whole rows costs their width squared whatever is in them. The slots stay where they are.
-    """
-    empty = np.ones(layout.slots + 2, bool)
-    empty[[0, -1]] = False
-    empty[1 + layout.token_slots] = False
-    first, behind = np.flatnonzero(np.diff(empty.astype(np.int8))).reshape(-1, 2).T
-    starts = layout.token_slots[np.cumsum(lengths) - lengths] if len(lengths) else lengths
-    stretches = np.concatenate([lengths, behind - first])
-    groups = length_groups(stretches, grain.waste, multiple=grain.width, starts=np.concatenate([starts, first]))
-    return replace(layout, groups=groups)
-
-
 def pack(lengths: np.ndarray, width: int) -> list[list[int]]:
     """Sequences put into as few rows as best-fit decreasing finds: each row's sequence indices.
 
@@ -118,18 +103,13 @@ def pack(lengths: np.ndarray, width: int) -> list[list[int]]:
 
 
 def length_groups(
-    lengths: np.ndarray,
-    waste: float = 0.2,
-    most_tokens: int = 8192,
-    multiple: int = 1,
-    starts: np.ndarray | None = None,
+    lengths: np.ndarray, waste: float = 0.2, most_tokens: int = 8192, multiple: int = 1
 ) -> tuple[Group, ...]:
     """Sequences sorted by length and cut into groups, each padded to its own longest, rounded up to a `multiple`.
 
     A group ends where a sequence, rounded up, would leave more than `waste` of its row empty, or at `most_tokens`.
-    `starts`: (B,) the slot of each one's first token; None: they stand one behind another.
     """
-    starts = np.cumsum(lengths) - lengths if starts is None else starts
+    starts = np.concatenate([[0], np.cumsum(lengths)])
     rounded = lengths + -lengths % multiple
     order = np.argsort(-lengths, kind="stable")
     groups: list[Group] = []

@@ -87,7 +87,7 @@ def place(layout: Layout, batch: Batch, kind: HeadKind, heads: int, device: torc
     nothing = target.tensor(np.empty(0))
     inputs = layout.input_ids, layout.token_type_ids, layout.position_ids
     words, types, positions = (target.tensor(values) for values in inputs)
-    all_ask = [_Asked(group.slots, _standing(group), group.segments) for group in layout.groups]
+    all_ask = [_Asked(group.slots, _standing(layout, group), group.segments) for group in layout.groups]
     full = _heads(layout, all_ask, layout.slots, heads, target, joined=True)
     first = layout.token_slots[batch["cu_seqlens"][:-1]]
     if kind == "span":
@@ -139,7 +139,7 @@ def _asked(group: Group, asking: np.ndarray, slots: int) -> _Asked:
 def _heads(layout: Layout, asked: Sequence[_Asked], asking: int, heads: int, target: _Target, joined: bool) -> Heads:
     """`joined`: queries, keys and values are one tensor (N, 3H); else queries (W, H), keys and values (N, 2H)."""
     asks = [(one.index, one.standing) for one in asked]
-    keys = [(group.slots, _standing(group)) for group in layout.groups]
+    keys = [(group.slots, _standing(layout, group)) for group in layout.groups]
     parts: tuple[Move, ...]
     if joined:
         parts = (_move([(asks, 0), (keys, 1), (keys, 2)], 3, heads, target),)
@@ -156,10 +156,9 @@ def _heads(layout: Layout, asked: Sequence[_Asked], asking: int, heads: int, tar
     )
 
 
-def _standing(group: Group) -> np.ndarray:
-    """(G, S) bool: the places that are a slot's own. Padding that has no slot points at its row's first."""
-    stands: np.ndarray = group.slots != group.slots[:, :1]
-    stands[:, 0] = True
+def _standing(layout: Layout, group: Group) -> np.ndarray:
+    """(G, S) bool: the places that are a slot's own. In rows, padding has slots too; unpadded, it has none."""
+    stands: np.ndarray = group.segments > 0 if layout.kind == "unpadded" else np.ones(group.slots.shape, bool)
     return stands
 
 

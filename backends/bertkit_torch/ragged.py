@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from bertkit.backend import Arrays, Batch, Job, LayoutKind, Update, sequence_lengths
-from bertkit.layouts import Layout, by_sequence, lay_out
+from bertkit.layouts import Layout, lay_out
 from bertkit_torch.attention import InGroups
 from bertkit_torch.bert import Bert
 from bertkit_torch.device import Device
@@ -31,9 +31,7 @@ class RaggedPasses:
         return update
 
     def lay_out(self, batch: Batch) -> Layout:
-        grain = self.device.grain
-        layout = lay_out(batch, self.layout, grain=grain)
-        return by_sequence(layout, sequence_lengths(batch), grain) if self.layout == "packed" else layout
+        return lay_out(batch, self.layout, grain=self.device.grain)
 
     def learn(
         self,

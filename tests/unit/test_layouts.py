@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from bertkit.backend import LayoutKind
 from bertkit.errors import UserError
-from bertkit.layouts import Grain, Layout, by_sequence, lay_out, length_groups, pack
+from bertkit.layouts import Grain, Layout, lay_out, length_groups, pack
 from ragged import batch_of
 
 quick = settings(deadline=None, max_examples=60)
@@ -128,27 +128,6 @@ def test_pack_holds_each_sequence_once_within_the_width(lengths: list[int], more
 def test_pack_finds_the_best_fit() -> None:
     assert pack(np.array([6, 7, 3, 4, 5, 5]), 10) == [[1, 2], [0, 3], [4, 5]]
     assert pack(np.array([17, 14, 14, 2]), 30) == [[0], [1, 2, 3]]  # the first row that fits is not the tightest
-
-
-@quick
-@given(st.lists(st.integers(1, 60), max_size=25), st.integers(0, 20), st.sampled_from([1, 8]))
-def test_packed_by_sequence_has_a_row_for_each_sequence_and_each_empty_stretch(
-    lengths: list[int], more: int, multiple: int
-) -> None:
-    rows = lay_out(batch_of(lengths), "packed", max(lengths, default=1) + more)
-    layout = by_sequence(rows, np.array(lengths, np.int64), Grain(width=multiple))
-    owners = slot_owners(layout, lengths)
-    met: list[list[int]] = []
-    for group in layout.groups:
-        assert group.one_segment_a_row
-        assert group.slots.shape[1] % multiple == 0
-        met += [slots[segments > 0].tolist() for slots, segments in zip(group.slots, group.segments, strict=True)]
-        padding = group.segments == 0
-        assert (group.slots == group.slots[:, :1])[padding].all()
-    assert sorted(slot for slots in met for slot in slots) == list(range(layout.slots))
-    assert all(len(set(owners[slots])) == 1 for slots in met)
-    assert sorted(len(slots) for slots in met if owners[slots[0]] >= 0) == sorted(lengths)
-    assert np.array_equal(layout.token_slots, rows.token_slots)
 
 
 def test_packed_by_hand() -> None:
