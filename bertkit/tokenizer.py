@@ -123,8 +123,8 @@ def empty_tokenizer(lower_case: bool, ids: Mapping[str, int] | None = None) -> T
     """BERT's rules for words and pieces, with the pieces of `ids` or with none."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
-    words = {"unk_token": "[UNK]", "max_input_chars_per_word": LONGEST_WORD}
-    made = Tokenizer(models.WordPiece(dict(ids or {}), **words))
+    pieces = dict(ids or {})
+    made = Tokenizer(models.WordPiece(pieces, unk_token="[UNK]", max_input_chars_per_word=LONGEST_WORD))  # noqa: S106
     made.normalizer = normalizers.BertNormalizer(lowercase=lower_case)
     made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     return made

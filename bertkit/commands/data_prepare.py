@@ -81,7 +81,7 @@ def prepare(
     from bertkit.pretraining.work import Settings, plan_work
     from bertkit.world import from_env
 
-    formats = input_format_of(input_format)
+    read_as = input_format_of(input_format)
     made_for = Settings(
         _demand(format, FORMATS, "--format"),  # type: ignore[arg-type]
         seq_length,
@@ -98,7 +98,7 @@ def prepare(
         not uncompressed,
     )
     vocabulary = _vocabulary(vocab, casing)
-    found = find_sources(sources, formats)
+    found = find_sources(sources, read_as)
     work = plan_work(made_for, vocabulary, found, output)
     world = from_env()
     show = _display(quiet or not world.is_first)
@@ -152,19 +152,23 @@ def _cores() -> int:
 
 
 def _plan(work: Work, settings: Settings) -> str:
+    from bertkit.pretraining.sources import text_bytes
+
     formats: dict[str, int] = {}
     for source in work.sources:
         formats[source.format] = formats.get(source.format, 0) + 1
-    text = sum(source.text_bytes for source in work.sources) / 1e6
+    text = text_bytes(work.sources) / 1e6
     files = ", ".join(f"{count} {name}" for name, count in sorted(formats.items()))
     bins = f" of {settings.bins} bins each" if settings.bin_size else ""
     return f"{text:,.1f} MB of text ({files}) into {work.shards} {settings.format} shards{bins} in {work.out}"
 
 
 def _tell(manifest: Manifest, work: Work, seconds: float, quiet: bool) -> None:
+    from bertkit.pretraining.sources import text_bytes
+
     if quiet:
         return
-    text = sum(source.text_bytes for source in work.sources) / 1e6
+    text = text_bytes(work.sources) / 1e6
     said = [
         f"{manifest.documents:,} documents, {manifest.sentences:,} sentences, {manifest.tokens:,} word pieces",
         f"{manifest.sequences:,} sequences in {work.out} in {seconds:.1f} s ({text / seconds:.1f} MB/s)",

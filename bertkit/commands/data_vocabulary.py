@@ -29,7 +29,7 @@ def vocabulary(
 ) -> None:
     """Make a vocabulary of word pieces from text, for `bertkit data prepare`."""
     from bertkit.display import Display
-    from bertkit.pretraining.sources import find_sources
+    from bertkit.pretraining.sources import find_sources, text_bytes
     from bertkit.pretraining.vocabulary import PASSES, learn
     from bertkit.tokenizer import Vocabulary, write_vocabulary
 
@@ -38,8 +38,8 @@ def vocabulary(
     if output.exists() and not overwrite:
         raise UserError(f"{output} is there already", "name another file, or --overwrite it")
     found = find_sources(sources, input_format_of(input_format))
-    started, text = time.monotonic(), sum(source.text_bytes for source in found)
-    with Display(quiet).progress("bytes", PASSES * text) as counter:
+    started = time.monotonic()
+    with Display(quiet).progress("bytes", PASSES * text_bytes(found)) as counter:
         pieces = learn(found, size, not cased, min_frequency, counter.add)
     made = Vocabulary(output, pieces, not cased)
     write_vocabulary(output, made)

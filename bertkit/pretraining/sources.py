@@ -48,6 +48,16 @@ class Part:
 Piece = tuple[Part, ...]
 
 
+def text_bytes(sources: Sequence[Source]) -> int:
+    """About how much text they hold."""
+    return sum(source.text_bytes for source in sources)
+
+
+def part_bytes(part: Part, sources: Sequence[Source]) -> int:
+    """About how much text it holds."""
+    return part.stop - part.start if part.stop >= 0 else sources[part.source].text_bytes
+
+
 def find_sources(places: Sequence[Path], format: InputFormat | None) -> tuple[Source, ...]:
     """The files, and those of the folders, sorted within each. Raises UserError where there are none, or one is empty
     of everything that could be text."""
@@ -101,9 +111,9 @@ def plan(sources: Sequence[Source]) -> tuple[Piece, ...]:
     open_parts: list[Part] = []
     size = 0
     for number, source in enumerate(sources):
-        for part, weight in _parts(number, source):
+        for part in _parts(number, source):
             open_parts.append(part)
-            size += weight
+            size += part_bytes(part, sources)
             if size >= PIECE:
                 pieces.append(tuple(open_parts))
                 open_parts, size = [], 0
@@ -114,14 +124,14 @@ def plan(sources: Sequence[Source]) -> tuple[Piece, ...]:
     return tuple(pieces)
 
 
-def _parts(number: int, source: Source) -> Iterator[tuple[Part, int]]:
+def _parts(number: int, source: Source) -> Iterator[Part]:
     if source.path.suffix in PACKED or source.format == "raw" or source.bytes < 2 * PIECE:
-        yield Part(number, 0, -1), source.text_bytes
+        yield Part(number, 0, -1)
         return
     start = 0
     while start < source.bytes:
         stop = _next_document(source, start + PIECE) if start + 2 * PIECE < source.bytes else source.bytes
-        yield Part(number, start, stop), stop - start
+        yield Part(number, start, stop)
         start = stop
 
 

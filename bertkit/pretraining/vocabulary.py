@@ -12,7 +12,7 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from bertkit.errors import UserError
-from bertkit.pretraining.sources import Source, plan
+from bertkit.pretraining.sources import Source, part_bytes, plan
 from bertkit.pretraining.texts import Notes, documents
 from bertkit.tokenizer import SPECIAL, empty_tokenizer
 
@@ -70,4 +70,4 @@ def _sentences(sources: Sequence[Source], tell: Tell) -> Iterator[list[str]]:
     for part in chain.from_iterable(plan(sources)):
         source = sources[part.source]
         yield from documents(source.path, source.format, part.start, part.stop, Notes())
-        tell(source.text_bytes if part.stop < 0 else part.stop - part.start)
+        tell(part_bytes(part, sources))

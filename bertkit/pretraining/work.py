@@ -12,7 +12,7 @@ from bertkit.disk import write_json
 from bertkit.errors import UserError
 from bertkit.pretraining.manifest import UNFINISHED
 from bertkit.pretraining.shards import Format
-from bertkit.pretraining.sources import Part, Piece, Source, plan
+from bertkit.pretraining.sources import Part, Piece, Source, part_bytes, plan, text_bytes
 from bertkit.tokenizer import Vocabulary, read_vocabulary
 
 NOTE = "work.json"  # in OUT/.unfinished
@@ -80,7 +80,7 @@ def check(settings: Settings) -> None:
 
 def plan_work(settings: Settings, vocabulary: Vocabulary, sources: tuple[Source, ...], out: Path) -> Work:
     check(settings)
-    text = sum(source.text_bytes for source in sources)
+    text = text_bytes(sources)
     shards = settings.shards or max(1, text * settings.duplicates // SHARD_TEXT)
     return Work(settings, vocabulary, sources, plan(sources), shards, out)
 
@@ -96,10 +96,7 @@ def key_of(work: Work) -> str:
 
 
 def weights_of(work: Work) -> list[int]:
-    def size(piece: Piece) -> int:
-        return sum(part.stop - part.start if part.stop >= 0 else work.sources[part.source].text_bytes for part in piece)
-
-    return [size(piece) for piece in work.pieces]
+    return [sum(part_bytes(part, work.sources) for part in piece) for piece in work.pieces]
 
 
 def write_work(work: Work) -> None:

@@ -48,8 +48,6 @@ def test_every_command_is_in_some_document_or_help() -> None:
         "training",
         "launching",
         "bench_suite",
-        "data_inspect",
-        "data_prepare",
     }
     assert not [name for name in names if f"bertkit {name.replace('_', ' ')}" not in text]
 

@@ -109,16 +109,17 @@ def test_twenty_kills_at_random_moments(data: Path, tmp_path: Path) -> None:
     stream = random.Random(7)  # noqa: S311 - moments, not secrets
     killed, number = 0, 1
     while killed < 20:
-        process = start(tmp_path, *command, "-o", f"run{number}", "--resume")
-        before = len(updates(tmp_path / f"run{number}"))
+        folder = tmp_path / f"run{number}"
+        process = start(tmp_path, *command, "-o", folder, "--resume")
+        before = len(updates(folder))
         end = time.monotonic() + (60 if killed % 2 else 0)  # every other leg gets to an update, so that the run goes on
-        while len(updates(tmp_path / f"run{number}")) <= before and process.poll() is None and time.monotonic() < end:
+        while len(updates(folder)) <= before and process.poll() is None and time.monotonic() < end:
             time.sleep(0.01)
         time.sleep(stream.random() * (0.3 if killed % 2 else seconds * 0.7))
         process.kill()
         process.communicate(timeout=60)
         if process.returncode == 0:  # done before its kill: the next kills are another run's
-            same(tmp_path / "whole", tmp_path / f"run{number}", 100)
+            same(tmp_path / "whole", folder, 100)
             number += 1
         else:
             killed += 1
