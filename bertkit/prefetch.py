@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from typing import TypeVar
 
 Item = TypeVar("Item")
 END = object()
+LEAVING = 30.0
 
 
-def ahead(items: Iterable[Item], depth: int = 2) -> Iterator[Item]:
+def ahead(items: Iterable[Item], depth: int = 2) -> Generator[Item, None, None]:
     """`items` in their order, up to `depth` of them made before they are asked for.
 
-    An error in making one is raised where it would have come. The thread ends with the items, or soon after the
-    consumer has closed this iterator.
+    An error in making one is raised where it would have come. Closing this iterator ends the thread, after the item
+    in hand: a thread that outlives Python's end and holds a library's objects aborts the process there. What hangs
+    (a disk) is waited for LEAVING seconds.
     """
     made: queue.Queue[object] = queue.Queue(depth)
     closed = threading.Event()
@@ -48,3 +50,4 @@ def ahead(items: Iterable[Item], depth: int = 2) -> Iterator[Item]:
             raise failed[0]
     finally:
         closed.set()
+        thread.join(LEAVING)

@@ -6,6 +6,7 @@ Legend: N sequences, T tokens of them, C outputs of the head.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -84,8 +85,13 @@ def fit(
 
     `profiled`: passes the updates through, and watches the device while some of them are computed.
     """
+    with closing(ahead(map(engine.stage, updates))) as staged:
+        return _learn(engine, profiled(meter.timed(staged)), plan, meter, watch)
+
+
+def _learn(engine: Engine, staged: Iterable[Update], plan: Plan, meter: Meter, watch: Watch) -> bool:
     pending: list[tuple[int, float, Scalars]] = []
-    for update in profiled(meter.timed(ahead(map(engine.stage, updates)))):
+    for update in staged:
         learning_rate = plan.learning_rate(update.step)
         scalars = engine.train_step(update, learning_rate)
         meter.count(update, float(scalars["slots"]))

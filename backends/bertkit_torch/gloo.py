@@ -118,24 +118,24 @@ class GlooCollectives:
         create = dist.ProcessGroupGloo.create_device
         with _peers():
             options._devices = [create(interface=name) for name in names] or [create(hostname=meeting.address)]
-            self._group = dist.ProcessGroupGloo(self._store, world.rank, world.size, options)
+            self.group = dist.ProcessGroupGloo(self._store, world.rank, world.size, options)
         self._place.open()
 
     def flat(self, count: int, dtype: FlatType, add: Add) -> Flat:
-        return _GlooFlat(self._group, empty(count, dtype))
+        return _GlooFlat(self, empty(count, dtype))
 
     def gather(self, rows: np.ndarray) -> np.ndarray:
         size = self.world.size
         counts = [torch.zeros(1, dtype=torch.int64) for _ in range(size)]
         with _peers():
-            self._group.allgather([counts], [torch.tensor([len(rows)])]).wait()
+            self.group.allgather([counts], [torch.tensor([len(rows)])]).wait()
         width = rows.dtype.itemsize * int(np.prod(rows.shape[1:]))  # bytes of a row
         most = max(int(count) for count in counts) * width
         padded = torch.zeros(most, dtype=torch.uint8)
         padded.numpy()[: rows.nbytes] = rows.reshape(-1).view(np.uint8)
         parts = [torch.empty(most, dtype=torch.uint8) for _ in range(size)]
         with _peers():
-            self._group.allgather([parts], [padded]).wait()
+            self.group.allgather([parts], [padded]).wait()
         found = [
             part.numpy()[: int(count) * width].view(rows.dtype).reshape(int(count), *rows.shape[1:])
             for part, count in zip(parts, counts, strict=True)
@@ -144,12 +144,12 @@ class GlooCollectives:
 
     def close(self) -> None:
         with _peers():
-            self._group.barrier().wait()
+            self.group.barrier().wait()
             # gloo aborts a peer that is still sending, and the first rank may be the store's keeper
             self._store.set(f"left {self.world.rank}", "")
             if self.world.is_first:
                 self._store.wait([f"left {rank}" for rank in range(self.world.size)])
-        del self._group
+        del self.group
         self._place.close()
 
     def abandon(self) -> None:
@@ -157,13 +157,13 @@ class GlooCollectives:
 
 
 class _GlooFlat:
-    def __init__(self, group: Any, array: np.ndarray) -> None:
+    def __init__(self, owner: GlooCollectives, array: np.ndarray) -> None:
         self.array = array
-        self._group = group
+        self._owner = owner  # not its group: whoever still holds a buffer must not keep the connections
         whole = torch.from_numpy(array)
         self._tensor = whole if array.dtype == np.float32 else whole.view(torch.bfloat16)
 
     def sum_(self, start: int, stop: int) -> None:
         if stop > start:
             with _peers():
-                self._group.allreduce([self._tensor[start:stop]]).wait()
+                self._owner.group.allreduce([self._tensor[start:stop]]).wait()

@@ -33,7 +33,7 @@ def test_only_so_many_are_made_ahead() -> None:
         time.sleep(0.01)
     time.sleep(0.05)
     assert len(made) == 5
-    iterator.close()  # type: ignore[attr-defined]
+    iterator.close()
 
 
 def test_an_error_comes_after_the_items_before_it() -> None:
@@ -55,11 +55,42 @@ def test_the_thread_ends_when_the_consumer_goes() -> None:
 
     iterator = ahead(endless())
     next(iterator)
-    iterator.close()  # type: ignore[attr-defined]
-    until = time.monotonic() + 5
-    while _running() and time.monotonic() < until:
-        time.sleep(0.02)
+    iterator.close()
     assert not _running()
+
+
+def test_closing_waits_for_the_item_in_hand() -> None:
+    """Or the thread would hold its items' owner, an engine and its connections, when Python ends."""
+    begun, done = threading.Event(), threading.Event()
+
+    def slow() -> Iterator[int]:
+        yield 1
+        begun.set()
+        time.sleep(0.2)
+        done.set()
+        yield 2
+
+    iterator = ahead(slow())
+    next(iterator)
+    assert begun.wait(5)
+    iterator.close()
+    assert done.is_set()
+    assert not _running()
+
+
+def test_what_hangs_is_not_waited_for_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bertkit.prefetch.LEAVING", 0.1)
+    hang = threading.Event()
+
+    def hanging() -> Iterator[int]:
+        yield 1
+        hang.wait(60)
+
+    iterator = ahead(hanging())
+    next(iterator)
+    iterator.close()
+    assert _running()
+    hang.set()
 
 
 def _running() -> bool:
