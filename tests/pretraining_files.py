@@ -19,6 +19,7 @@ PAD, UNK, CLS, SEP, MASK = range(5)
 WORDS = tuple(f"word{number}" for number in range(60))
 PIECES = (*SPECIAL, *WORDS, *(f"##{chr(97 + number)}" for number in range(20)), ".", ",")
 WIDTH, MOST = 32, 6
+ROW, IN_ROW = 70, 3  # places and sequences of a row that packs several
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,61 @@ def write_hdf5(path: Path, known: Sequence[Known], ignored: int = 0, width: int 
         for name, array in padded(known, width, ignored).items():
             narrow = array.astype(np.int8) if name in ("input_mask", "segment_ids") else array
             file.create_dataset(name, data=narrow, **options)
+
+
+def packed(known: Sequence[Known]) -> dict[str, np.ndarray]:
+    """The arrays of rows that hold several sequences each, in their order, as Habana's packing scripts write them."""
+    rows: list[list[Known]] = [[]]
+    for one in known:
+        if len(rows[-1]) == IN_ROW or sum(len(each.ids) for each in (*rows[-1], one)) > ROW:
+            rows.append([])
+        rows[-1].append(one)
+    widths = dict.fromkeys(("input_ids", "input_mask", "segment_ids", "positions"), ROW)
+    widths |= dict.fromkeys(("masked_lm_positions", "masked_lm_ids", "masked_lm_weights"), MOST * IN_ROW)
+    widths |= {f"next_sentence_{name}": IN_ROW for name in ("positions", "labels", "weights")}
+    made = {name: np.zeros((len(rows), width), np.int32) for name, width in widths.items()}
+    for row, members in enumerate(rows):
+        start = masks = 0
+        for number, one in enumerate(members, start=1):
+            along = slice(start, start + len(one.ids))
+            made["input_ids"][row, along] = one.ids
+            made["input_mask"][row, along] = number
+            made["segment_ids"][row, along] = one.types
+            made["positions"][row, along] = np.arange(len(one.ids))
+            for place, label in one.masks:
+                made["masked_lm_positions"][row, masks] = start + place
+                made["masked_lm_ids"][row, masks] = label
+                made["masked_lm_weights"][row, masks] = number
+                masks += 1
+            for name, value in (("positions", start), ("labels", one.random), ("weights", 1)):
+                made[f"next_sentence_{name}"][row, number - 1] = value
+            start += len(one.ids)
+    return made
+
+
+def write_packed_hdf5(path: Path, known: Sequence[Known]) -> None:
+    with h5py.File(path, "w") as file:
+        for name, array in packed(known).items():
+            if name != "masked_lm_weights":
+                narrow = array.astype(np.int8) if name in ("segment_ids", "next_sentence_labels") else array
+                file.create_dataset(name, data=narrow, compression="gzip")
+
+
+def write_packed_tfrecord(path: Path, known: Sequence[Known], cut: tuple[str, int] | None = None) -> None:
+    """`cut`: a feature, and how many of its values stay; 0: it is left out."""
+    arrays = packed(known)
+    if cut:
+        arrays[cut[0]] = arrays[cut[0]][:, : cut[1]]
+    with path.open("wb") as file:
+        for row in range(len(arrays["input_ids"])):
+            features = {
+                name: (2, array[row].astype("<f4").tobytes())
+                if name.endswith("weights")
+                else (3, encode_varints(array[row])[0].tobytes())
+                for name, array in arrays.items()
+                if array.shape[1]
+            }
+            file.write(framed(example(features)))
 
 
 def write_dense_hdf5(path: Path, known: Sequence[Known], ignored: int) -> None:

@@ -1,6 +1,6 @@
 """The sequences of one shard, decoded: what every format is turned into.
 
-Legend: T tokens of all sequences, N sequences, M masked positions, S places of a padded sequence.
+Legend: T tokens of all sequences, N sequences, M masked positions.
 """
 
 from __future__ import annotations
@@ -8,11 +8,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-
-from bertkit.errors import UserError
 
 NO_LABEL = -100  # of data made without next-sentence prediction; losses leave it out
 MAKE_AGAIN = "copy or make the shard again"
@@ -100,57 +97,3 @@ def bare(rows: Rows) -> Rows:
     ids = rows.input_ids.copy()
     ids[np.repeat(rows.cu_seqlens[:-1], rows.masked_counts) + rows.positions] = rows.masked_labels
     return dataclasses.replace(rows, input_ids=ids)
-
-
-@dataclass(frozen=True)
-class Padded:
-    """Rows as HDF5 and TFRecord hold them."""
-
-    input_ids: np.ndarray  # (N, S)
-    input_mask: np.ndarray  # (N, S) 1: a token, 0: padding
-    segment_ids: np.ndarray  # (N, S)
-    positions: np.ndarray  # (N, P) padded with 0
-    masked_ids: np.ndarray  # (N, P) padded with 0, -1 or -100
-    labels: np.ndarray  # (N,)
-
-
-def unpad(padded: Padded, path: Path, first: int = 0) -> Rows:
-    """Rows without padding; `first` is the number of the first in its shard. Raises UserError naming file and row.
-
-    No masked position is 0, where [CLS] stands, and no label [PAD], so 0 is padding in both.
-    """
-    width = padded.input_ids.shape[1]
-    real = padded.input_mask == 1
-    lengths = real.sum(1)
-    hidden = (padded.positions > 0) & (padded.masked_ids > 0)
-    second = lengths - ((padded.segment_ids == 1) & real).sum(1)
-    along = np.arange(width)
-    faults = {
-        "its input_mask is not ones and then zeros (packed rows are not read)": (
-            (real != (along < lengths[:, None])) | (padded.input_mask & ~1 != 0)
-        ).any(1),
-        "it has no tokens": lengths == 0,
-        "its second segment is not at its end": ((padded.segment_ids == 1) & (along < second[:, None]) & real).any(1),
-        "a masked position lies behind its end": (hidden & (padded.positions >= lengths[:, None])).any(1),
-        "a position is masked twice": _doubled(np.where(hidden, padded.positions, 0)),
-        "a token is negative": (padded.input_ids < 0).any(1),
-    }
-    for fault, where in faults.items():
-        if where.any():
-            raise UserError(f"{path}: sequence {first + int(where.argmax())}: {fault}", MAKE_AGAIN)
-    return Rows(
-        smallest(padded.input_ids[real]),
-        offsets(lengths),
-        second.astype(np.int32),
-        np.where(padded.labels < 0, NO_LABEL, padded.labels).astype(np.int8),
-        padded.positions[hidden].astype(np.int32),
-        smallest(padded.masked_ids[hidden]),
-        offsets(hidden.sum(1)),
-    )
-
-
-def _doubled(positions: np.ndarray) -> np.ndarray:
-    """(N,) bool: a position other than 0 stands twice in the row."""
-    ordered = np.sort(positions, 1)
-    twice: np.ndarray = ((ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] > 0)).any(1)
-    return twice

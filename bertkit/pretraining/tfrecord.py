@@ -1,6 +1,6 @@
-"""TFRecord shards of google-research/bert's create_pretraining_data.py.
+"""TFRecord shards of google-research/bert's create_pretraining_data.py, of one sequence a record or of several.
 
-Legend: N records, S places of a sequence, P masked positions at the most.
+Legend: N records, S places of a record, P masked positions at the most, K sequences of a record.
 """
 
 from __future__ import annotations
@@ -10,13 +10,15 @@ from collections.abc import Sequence
 import numpy as np
 
 from bertkit.errors import UserError
-from bertkit.pretraining.rows import MAKE_AGAIN, Padded, Rows, join, unpad
+from bertkit.pretraining.padded import PACKED, Padded, unpad
+from bertkit.pretraining.rows import MAKE_AGAIN, Rows, join
 from bertkit.pretraining.shards import Shard, ShardFile
 from bertkit.pretraining.tf_example import Raw, Span, check_data, decode_varints, features, mapped, records
 
 INTEGERS = ("input_ids", "input_mask", "segment_ids", "masked_lm_positions", "masked_lm_ids", "next_sentence_labels")
-WEIGHTS = "masked_lm_weights"  # 1.0 a masked position, 0.0 padding; some writers leave it out
+WEIGHTS = "masked_lm_weights"  # over 0 a masked position, 0 padding; some writers leave it out
 FLOATS, INT64 = 2, 3
+Cells = list[tuple[int, bytes]]  # of one feature in each record: kind and packed values; kind 0: the record lacks it
 SLAB = 8192  # records decoded at a time
 
 
@@ -27,7 +29,9 @@ def look(file: ShardFile) -> Shard:
     if not places:
         return Shard(file, 0, 0, static=True)
     first = _padded(file, raw, places[:1])
-    return Shard(file, len(places), first.input_ids.shape[1], True, first.positions.shape[1])
+    several = first.labels.shape[1]
+    sequences = len(places) if several == 1 else _count(file, raw, places, several)
+    return Shard(file, sequences, first.input_ids.shape[1], True, first.positions.shape[1])
 
 
 def read(file: ShardFile) -> Rows:
@@ -41,7 +45,25 @@ def read(file: ShardFile) -> Rows:
 
 
 def _padded(file: ShardFile, raw: Raw, places: Sequence[Span]) -> Padded:
-    columns: dict[str, list[bytes]] = {name: [] for name in (*INTEGERS, WEIGHTS)}
+    columns = _columns(file, raw, places, INTEGERS, (WEIGHTS, *PACKED.values()))
+    ids, mask, segments, positions, masked, labels = (_table(file, places, name, columns[name]) for name in INTEGERS)
+    weights = _optional(file, places, WEIGHTS, columns[WEIGHTS], masked.shape[1])
+    if weights is not None:
+        masked = np.where(weights > 0, masked, 0)
+    if labels.shape[1] == 1:
+        return Padded(ids, mask, segments, positions, masked, labels)
+    more = {
+        field: _optional(file, places, name, columns[name], (ids if field == "places" else labels).shape[1])
+        for field, name in PACKED.items()
+    }
+    return Padded(ids, mask, segments, positions, masked, labels, **more)
+
+
+def _columns(
+    file: ShardFile, raw: Raw, places: Sequence[Span], integers: Sequence[str], others: Sequence[str]
+) -> dict[str, Cells]:
+    """The features of these names. Raises UserError where a record lacks one of `integers`."""
+    columns: dict[str, Cells] = {name: [] for name in (*integers, *others)}
     for span in places:
         check_data(raw, span, file.path)
         data = raw[slice(*span)]
@@ -50,29 +72,42 @@ def _padded(file: ShardFile, raw: Raw, places: Sequence[Span]) -> Padded:
             found = features(data)
         except (ValueError, IndexError, KeyError, UnicodeDecodeError):
             raise UserError(f"{where} is no tf.train.Example", "these are not pre-training records") from None
-        for name in INTEGERS:
+        for name, cells in columns.items():
             kind, spans = found.get(name, (0, []))
-            if kind != INT64:
+            if name in integers and kind != INT64:
                 had = ", ".join(sorted(found)) or "nothing"
                 raise UserError(f"{where} lacks {name}; it has {had}", "pre-training records have it as int64")
-            columns[name].append(b"".join(data[start:end] for start, end in spans))
-        kind, spans = found.get(WEIGHTS, (0, []))
-        columns[WEIGHTS].append(b"".join(data[start:end] for start, end in spans) if kind == FLOATS else b"")
-    tables = {name: _table(file, places, name, columns[name]) for name in INTEGERS}
-    masked = tables["masked_lm_ids"]
-    if all(columns[WEIGHTS]):
-        weights = np.frombuffer(b"".join(columns[WEIGHTS]), "<f4")
-        if len(weights) != masked.size:
-            raise UserError(f"{file.path}: {WEIGHTS} and masked_lm_ids differ in length", MAKE_AGAIN)
-        masked = np.where(weights.reshape(masked.shape) > 0, masked, 0)
-    ids, mask, segments, positions = (tables[name] for name in INTEGERS[:4])
-    return Padded(ids, mask, segments, positions, masked, tables["next_sentence_labels"][:, 0])
+            cells.append((kind, b"".join(data[start:end] for start, end in spans)))
+    return columns
 
 
-def _table(file: ShardFile, places: Sequence[Span], name: str, cells: list[bytes]) -> np.ndarray:
+def _count(file: ShardFile, raw: Raw, places: Sequence[Span], width: int) -> int:
+    """The sequences of records that hold up to `width` each, by their weights alone."""
+    name = PACKED["there"]
+    there = _optional(file, places, name, _columns(file, raw, places, (), (name,))[name], width)
+    if there is None:
+        raise UserError(f"{file.path}: has {width} labels a record and lacks {name}", MAKE_AGAIN)
+    return int(np.count_nonzero(there))
+
+
+def _optional(file: ShardFile, places: Sequence[Span], name: str, cells: Cells, width: int) -> np.ndarray | None:
+    """(N, width) values of a feature, floats or integers; None where a record lacks it."""
+    kinds = {kind for kind, _ in cells}
+    if kinds == {INT64}:
+        values = _table(file, places, name, cells)
+    elif kinds == {FLOATS}:
+        values = np.frombuffer(b"".join(cell for _, cell in cells), "<f4")
+    else:
+        return None
+    if values.size != len(places) * width or len({len(cell) for kind, cell in cells if kind == FLOATS}) > 1:
+        raise UserError(f"{file.path}: {name} has not {width} values in each record", MAKE_AGAIN)
+    return values.reshape(len(places), width)
+
+
+def _table(file: ShardFile, places: Sequence[Span], name: str, cells: Cells) -> np.ndarray:
     """(N, width) values of a feature that must be as long in every record."""
-    values, ends = decode_varints(np.frombuffer(b"".join(cells), np.uint8))
-    bounds = np.cumsum([len(cell) for cell in cells])
+    values, ends = decode_varints(np.frombuffer(b"".join(cell for _, cell in cells), np.uint8))
+    bounds = np.cumsum([len(cell) for _, cell in cells])
     counts = np.diff(np.searchsorted(ends, bounds, side="right"), prepend=0)
     width = counts[0]
     if (counts != width).any() or not width:

@@ -23,11 +23,14 @@ from pretraining_files import (
     MASK,
     MOST,
     PIECES,
+    ROW,
     WIDTH,
     Known,
     known_sequences,
     write_dense_hdf5,
     write_hdf5,
+    write_packed_hdf5,
+    write_packed_tfrecord,
     write_parquet,
     write_tfrecord,
     write_vocabulary,
@@ -44,7 +47,9 @@ WAYS: dict[str, tuple[str, Write]] = {
     "hdf5, dense, 0": ("part_{}.hdf5", lambda path, known: write_dense_hdf5(path, known, 0)),
     "hdf5, dense, -1": ("part_{}.hdf5", lambda path, known: write_dense_hdf5(path, known, -1)),
     "hdf5, dense, -100": ("part_{}.hdf5", lambda path, known: write_dense_hdf5(path, known, -100)),
+    "hdf5, packed": ("mixed_strategies_part_{}.hdf5", write_packed_hdf5),
     "tfrecord": ("part-{:05d}.tfrecord", write_tfrecord),
+    "tfrecord, packed": ("strategy_{}.tfrecord", write_packed_tfrecord),
     "tfrecord, no weights": ("a.tfrecord-{:05d}-of-00002", lambda path, known: write_tfrecord(path, known, False)),
 }
 
@@ -80,7 +85,7 @@ def test_every_format_gives_the_same_batches(way: str, tmp_path: Path, vocabular
         write(tmp_path / name.format(shard), part)
     data = open_data(tmp_path, vocabulary)
     assert len(data) == 40
-    assert data.longest <= WIDTH
+    assert data.longest <= (ROW if "packed" in way else WIDTH)
     assert data.lengths.tolist() == [len(one.ids) for one in KNOWN]
     assert_are(data, KNOWN, np.random.default_rng(1).permutation(40))
     assert_are(data, KNOWN, np.array([39, 0]))
@@ -297,6 +302,68 @@ def test_rows_that_cannot_be_are_named(
     with h5py.File(tmp_path / "a.hdf5", "a") as file:
         file[name][place] = value
     refused(tmp_path, None, fault, decode=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "place", "value", "fault"),
+    [
+        ("input_mask", (2, 4), 0, "row 2: its input_mask is not the numbers of its sequences and then zeros"),
+        ("input_mask", (2, 0), 2, "row 2: its input_mask is not the numbers of its sequences and then zeros"),
+        ("input_mask", (2, 1), 9, "row 2: its input_mask is not the numbers of its sequences and then zeros"),
+        ("input_mask", (2, ROW - 1), -9, "row 2: its input_mask is not the numbers of its sequences and then zeros"),
+        ("input_mask", (2, ROW - 1), 9, "row 2: its input_mask is not the numbers of its sequences and then zeros"),
+        ("positions", (3, 2), 0, "row 3: its positions do not start anew with each sequence"),
+        ("next_sentence_positions", (3, 1), 1, "row 3: its next_sentence_positions are not where its sequences start"),
+        ("next_sentence_weights", (1, 0), 0, "row 1: its next_sentence_weights are not one for each sequence"),
+        ("masked_lm_positions", (0, 0), ROW - 1, "row 0: a masked position lies behind its end"),
+        ("segment_ids", (4, 0), 1, "row 4: a second segment is not at its sequence's end"),
+        ("input_ids", (3, 1), -5, "row 3: a token is negative"),
+    ],
+)
+def test_packed_rows_that_cannot_be_are_named(
+    name: str, place: tuple[int, int], value: int, fault: str, tmp_path: Path
+) -> None:
+    write_packed_hdf5(tmp_path / "a.hdf5", KNOWN)
+    with h5py.File(tmp_path / "a.hdf5", "a") as file:
+        file[name][place] = value
+    with pytest.raises(UserError, match=re.escape(fault)):
+        open_data(tmp_path).batch(np.arange(1))
+
+
+def test_a_masked_start_of_a_packed_sequence_is_named(tmp_path: Path) -> None:
+    """Unpacked it would be position 0, which pads masked positions: it must not be lost without a word."""
+    write_packed_hdf5(tmp_path / "a.hdf5", KNOWN)
+    with h5py.File(tmp_path / "a.hdf5", "a") as file:
+        file["masked_lm_positions"][0, 0] = file["next_sentence_positions"][0, 1]
+    refused(tmp_path, None, "row 0: a sequence's first token is masked", decode=True)
+
+
+@pytest.mark.parametrize("name", ["next_sentence_weights", "positions", "next_sentence_positions"])
+def test_packed_hdf5_without_what_packing_needs(name: str, tmp_path: Path) -> None:
+    write_packed_hdf5(tmp_path / "a.hdf5", KNOWN)
+    with h5py.File(tmp_path / "a.hdf5", "a") as file:
+        del file[name]
+    refused(tmp_path, None, f"a.hdf5: lacks {name}")
+
+
+@pytest.mark.parametrize(
+    ("cut", "fault"),
+    [
+        (("next_sentence_weights", 0), "a.tfrecord: has 3 labels a record and lacks next_sentence_weights"),
+        (("next_sentence_weights", 2), "a.tfrecord: next_sentence_weights has not 3 values in each record"),
+        (("masked_lm_weights", 5), "a.tfrecord: masked_lm_weights has not 18 values in each record"),
+        (("positions", 9), "a.tfrecord: positions has not 70 values in each record"),
+    ],
+)
+def test_packed_records_without_what_packing_needs(cut: tuple[str, int], fault: str, tmp_path: Path) -> None:
+    write_packed_tfrecord(tmp_path / "a.tfrecord", KNOWN, cut)
+    refused(tmp_path, None, fault, decode=True)
+
+
+def test_padded_and_packed_shards_do_not_mix(tmp_path: Path) -> None:
+    write_hdf5(tmp_path / "a.hdf5", KNOWN)
+    write_packed_hdf5(tmp_path / "b.hdf5", KNOWN)
+    refused(tmp_path, None, "a.hdf5 has sequences of 32, b.hdf5 of 70")
 
 
 # TFRecord by itself
