@@ -9,15 +9,14 @@ from typing import TypeVar
 
 Item = TypeVar("Item")
 END = object()
-LEAVING = 30.0
+LEAVING = 30.0  # seconds that an item in hand is waited for
 
 
 def ahead(items: Iterable[Item], depth: int = 2) -> Generator[Item, None, None]:
     """`items` in their order, up to `depth` of them made before they are asked for.
 
     An error in making one is raised where it would have come. Closing this iterator ends the thread, after the item
-    in hand: a thread that outlives Python's end and holds a library's objects aborts the process there. What hangs
-    (a disk) is waited for LEAVING seconds.
+    in hand, unless that hangs: a thread that still holds a library's objects when Python ends aborts the process.
     """
     made: queue.Queue[object] = queue.Queue(depth)
     closed = threading.Event()
