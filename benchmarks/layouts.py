@@ -24,7 +24,7 @@ from bertkit.model_config import ARCHITECTURES
 from bertkit.parameters import initial
 from bertkit.registry import choose
 from bertkit.sampler import Sampler, updates
-from bertkit.world import World
+from bertkit.specimens import with_settings
 
 RATE = 1e-4
 Times = dict[str, list[float]]
@@ -32,13 +32,12 @@ Times = dict[str, list[float]]
 
 def engines(model: str, head: Any, threads: int) -> dict[str, Engine]:
     backend = choose("cpu").backend
-    settings = {name: setting.default for name, setting in backend.settings.items()} | {"threads": threads}
     weights = initial(ARCHITECTURES[model], head, seed=1)
     optimizer = OptimizerSpec(algorithm="lamb", epsilon=1e-6)
 
     def made(layout: LayoutKind) -> Engine:
-        job = Job(ARCHITECTURES[model], head, weights, optimizer, "bf16", layout=layout, settings=settings)
-        return backend.engine(job, World())
+        job = Job(ARCHITECTURES[model], head, weights, optimizer, "bf16", layout=layout)
+        return with_settings(backend, job, threads=threads)
 
     return {layout: made(layout) for layout in get_args(LayoutKind)}
 

@@ -12,7 +12,7 @@ from bertkit.errors import UserError
 from bertkit.features import Features
 from bertkit.model_config import Head, ModelConfig
 from bertkit.registry import choose
-from bertkit.world import World
+from bertkit.specimens import with_settings
 
 NAMES = {"fp32": "float32", "bf16": "bfloat16", "int8": "int8"}  # in the engine's description
 Step = Callable[[np.ndarray], np.ndarray]  # (B,) example numbers -> the loss, or (T, 2) logits
@@ -22,10 +22,9 @@ def engine(
     one: Competitor, config: ModelConfig, head: Head, weights: Mapping[str, np.ndarray], threads: int
 ) -> tuple[Engine, dict[str, str]]:
     """The engine, and what it says of itself."""
-    choice = choose("cpu")
-    settings = {name: setting.default for name, setting in choice.backend.settings.items()} | {"threads": threads}
     # the type of `precision` grows with bertkit; the backend refuses what it lacks
-    made = choice.backend.engine(Job(config, head, weights, precision=one.precision, settings=settings), World())  # type: ignore[arg-type]
+    job = Job(config, head, weights, precision=one.precision)  # type: ignore[arg-type]
+    made = with_settings(choose("cpu").backend, job, threads=threads)
     notes = dict(made.describe())
     if NAMES[one.precision] not in " ".join(notes.values()):
         raise UserError(f"bertkit says that it computes in {notes.get('compute dtype')}", "it lacks " + one.precision)

@@ -81,8 +81,9 @@ def job(kind: HeadKind, layout: LayoutKind | str = "auto", dropout: bool = False
     return Job(model, HEADS[kind], weights, precision=precision, seed=3, layout=kinds.get(layout, "auto"))
 
 
-def with_settings(backend: Backend, wanted: Job) -> Engine:
-    settings = {name: setting.default for name, setting in backend.settings.items()}
+def with_settings(backend: Backend, wanted: Job, **changed: str | int | float | bool) -> Engine:
+    """An engine alone in its world; settings of its card are their defaults but for those `changed`."""
+    settings = {name: setting.default for name, setting in backend.settings.items()} | changed
     return backend.engine(dataclasses.replace(wanted, settings=settings), World())
 
 

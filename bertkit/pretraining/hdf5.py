@@ -75,7 +75,7 @@ def _check(data: Any, path: Path) -> None:
     missing = [name for name in (*KEYS, *labels, *packed) if name not in data]
     if missing:
         had = ", ".join(sorted(data)) or "nothing"
-        wanted = ", ".join((*KEYS, *SPARSE))
+        wanted = ", ".join((*KEYS, *SPARSE, *packed))
         raise UserError(f"{path}: lacks {', '.join(missing)}; it has {had}", f"pre-training data has {wanted}")
     shape = data["input_ids"].shape
     for name in data:

@@ -59,7 +59,8 @@ def unpad(padded: Padded, path: Path, first: int = 0) -> Rows:
     inside = places < padded.input_mask.shape[1]
     whose = np.zeros(len(places), np.int64)  # 0: behind the end
     whose[inside] = padded.input_mask[rows[inside], places[inside]]
-    _refuse(_mask_faults(padded, cut, hidden, whose), padded, path, first)
+    faults = _mask_faults(cut, rows, places, whose)
+    _refuse(faults | {"a position is masked twice": _doubled(padded.positions, hidden)}, padded, path, first)
     order = np.argsort(rows * padded.labels.shape[1] + whose, kind="stable")
     rows, whose, places = rows[order], whose[order] - 1, places[order]
     masked = np.bincount(rows * cut.counts.shape[1] + whose, minlength=cut.counts.size).reshape(cut.counts.shape)
@@ -78,12 +79,11 @@ def unpad(padded: Padded, path: Path, first: int = 0) -> Rows:
 
 def _cut(padded: Padded) -> _Cut:
     mask, most = padded.input_mask, padded.labels.shape[1]
-    numbers = range(1, most + 1)
-    counts = np.stack([(mask == number).sum(1) for number in numbers], 1)
-    starts = np.cumsum(counts, 1) - counts
+    own = [mask == number for number in range(1, most + 1)]
+    counts = np.stack([places.sum(1) for places in own], 1)
     in_second = padded.segment_ids == 1
-    second = np.stack([(in_second & (mask == number)).sum(1) for number in numbers], 1)
-    return _Cut(counts, starts, second)
+    second = np.stack([(places & in_second).sum(1) for places in own], 1)
+    return _Cut(counts, np.cumsum(counts, 1) - counts, second)
 
 
 def _faults(padded: Padded, cut: _Cut) -> dict[str, np.ndarray]:
@@ -118,24 +118,22 @@ def _faults(padded: Padded, cut: _Cut) -> dict[str, np.ndarray]:
     return faults
 
 
-def _mask_faults(padded: Padded, cut: _Cut, hidden: np.ndarray, whose: np.ndarray) -> dict[str, np.ndarray]:
-    """`whose`: of each `hidden` position, the number of its sequence; 0: behind the row's end."""
+def _mask_faults(cut: _Cut, rows: np.ndarray, places: np.ndarray, whose: np.ndarray) -> dict[str, np.ndarray]:
+    """Of each masked position (M,): its row, its place there, and the number of its sequence; 0: behind the end."""
 
-    def rows(wrong: np.ndarray) -> np.ndarray:
-        return np.bincount(row[wrong], minlength=len(hidden)) > 0
+    def of_rows(wrong: np.ndarray) -> np.ndarray:
+        return np.bincount(rows[wrong], minlength=len(cut.counts)) > 0
 
-    row = np.nonzero(hidden)[0]
-    start = cut.starts[row, (whose - 1).clip(0)]
+    start = cut.starts[rows, (whose - 1).clip(0)]
     return {
-        "a masked position lies behind its end": rows(whose == 0),
-        "a sequence's first token is masked": rows((whose > 0) & (padded.positions[hidden] == start)),
-        "a position is masked twice": _doubled(np.where(hidden, padded.positions, 0)),
+        "a masked position lies behind its end": of_rows(whose == 0),
+        "a sequence's first token is masked": of_rows((whose > 0) & (places == start)),
     }
 
 
-def _doubled(positions: np.ndarray) -> np.ndarray:
-    """(N,) bool: a position other than 0 stands twice in the row."""
-    ordered = np.sort(positions, 1)
+def _doubled(positions: np.ndarray, hidden: np.ndarray) -> np.ndarray:
+    """(N,) bool: a `hidden` position stands twice in the row."""
+    ordered = np.sort(np.where(hidden, positions, 0), 1)
     twice: np.ndarray = ((ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] > 0)).any(1)
     return twice
 

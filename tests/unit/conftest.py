@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from bertkit.tokenizer import Vocabulary, read_vocabulary
 from publisher import Publisher
 
 
@@ -19,3 +20,11 @@ def publisher() -> Iterator[Publisher]:
         yield server
         server.shutdown()
         thread.join()
+
+
+@pytest.fixture(scope="session")
+def vocabulary(tmp_path_factory: pytest.TempPathFactory) -> Vocabulary:
+    """That of tests/pretraining_files.py; a file may have its own."""
+    from pretraining_files import write_vocabulary
+
+    return read_vocabulary(write_vocabulary(tmp_path_factory.mktemp("vocabulary")))
