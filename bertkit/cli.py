@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import sys
+import tempfile
+import traceback
 from collections.abc import Sequence
 from typing import Any
 
@@ -30,7 +33,7 @@ from bertkit.commands import (
     score,
     train,
 )
-from bertkit.errors import Stopped, UserError
+from bertkit.errors import CAUSE_LIMIT, Stopped, UserError, one_line, visible
 from bertkit.spellings import translate
 
 
@@ -94,6 +97,7 @@ def _main(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line. Exit codes: 0 done, 1 failed, 2 wrongly used, 130 and 143 stopped by a signal."""
+    _bear_any_encoding()
     logging.basicConfig(level=logging.WARNING)
     logging.getLogger().handlers[0].setFormatter(_Plain())
     try:
@@ -106,9 +110,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (KeyboardInterrupt, typer.Abort):  # before or after the command itself
         code = fail("stopped", 130)
     except Exception as error:
-        if not hasattr(error, "format_message"):  # typer's own errors for a wrong command line have it
-            raise
-        code = fail(_usage(error), 2)
+        # typer's own errors for a wrong command line can format themselves
+        code = fail(_usage(error), 2) if hasattr(error, "format_message") else _unexpected(error)
     sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -116,7 +119,7 @@ class _Plain(logging.Formatter):
     """Warnings say that they are; what the engine reports of its work (`Display` lets it) stands as it is."""
 
     def format(self, record: logging.LogRecord) -> str:
-        said = super().format(record)
+        said = visible(super().format(record))
         return f"warning: {said}" if record.levelno >= logging.WARNING else said
 
 
@@ -125,8 +128,30 @@ def fail(message: str, code: int) -> int:
     return code
 
 
+def _bear_any_encoding() -> None:
+    """What a stream's encoding cannot spell is escaped, as Python itself does on standard error (PEP 538)."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _unexpected(error: Exception) -> int:
+    """A fault of the program: what and where in two lines, the traceback in a file of its own."""
+    try:
+        handle, name = tempfile.mkstemp(prefix="bertkit-traceback-", suffix=".txt")
+        with open(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(f"bertkit {bertkit.__version__}, Python {sys.version}\n")
+            traceback.print_exception(error, file=file)
+    except OSError:  # no place for it: better seen here than lost
+        traceback.print_exception(error)
+        name = "the lines above"
+    what = one_line(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__, CAUSE_LIMIT)
+    code = fail(f"unexpected error, a fault of bertkit itself: {what}", 1)
+    return fail(f"the traceback is in {name}; please report it", code)
+
+
 def _usage(error: Exception) -> str:
-    message = " ".join(str(error.format_message()).split())  # type: ignore[attr-defined]
+    message = one_line(str(error.format_message()), CAUSE_LIMIT)  # type: ignore[attr-defined]
     context = getattr(error, "ctx", None)
     command = context.command_path if context else "bertkit"
     return f"{message.rstrip('.')}; `{command} -h` lists what there is"

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from bertkit.errors import UserError
+from bertkit.inputs import read_bytes
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
@@ -101,10 +102,7 @@ def read_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """
     from safetensors import SafetensorError, deserialize
 
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}", "check the path") from None
+    raw = read_bytes(path, most=None)
     try:
         entries = deserialize(raw)  # type: ignore[no-untyped-call]
         (length,) = struct.unpack("<Q", raw[:8])

@@ -19,6 +19,8 @@ from rich.progress import (
 )
 from rich.table import Column
 
+from bertkit.errors import visible
+
 SECONDS_BETWEEN_LINES = 5.0
 
 
@@ -39,7 +41,7 @@ class Display:
     def say(self, text: str) -> None:
         """One line that stays."""
         if not self.quiet:
-            (self._bar.console if self._bar else self.console).print(text, markup=False, emoji=False)
+            (self._bar.console if self._bar else self.console).print(visible(text), markup=False, emoji=False)
 
     def warn(self, text: str) -> None:
         self.say(f"warning: {text}")

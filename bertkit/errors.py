@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
+
+CAUSE_LIMIT, CURE_LIMIT = 500, 400  # characters; what comes from a damaged file can be of any length
+# control characters, separators of lines, marks that turn the direction of a line, bytes of names that are not UTF-8
+_UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 class UserError(Exception):
@@ -16,8 +21,8 @@ class UserError(Exception):
 
     def __init__(self, cause: str, cure: str = "") -> None:
         super().__init__(cause, cure)
-        self.cause = " ".join(cause.split())
-        self.cure = " ".join(cure.split())
+        self.cause = one_line(cause, CAUSE_LIMIT)
+        self.cure = one_line(cure, CURE_LIMIT)
 
     def __str__(self) -> str:
         return f"{self.cause}; {self.cure}" if self.cure else self.cause
@@ -49,3 +54,18 @@ def nearest(word: str, known: Iterable[str]) -> str:
         return "did you mean " + " or ".join(close[:3]) + "?"
     shown = sorted(names)[:12]
     return "known: " + ", ".join(shown) + (", …" if len(names) > len(shown) else "")
+
+
+def one_line(text: str, limit: int) -> str:
+    """The text on one line of about `limit` characters, what cannot be seen escaped; of a longer one start and end."""
+    return _cut(visible(_cut(" ".join(text.split()), limit)), limit)
+
+
+def _cut(text: str, limit: int) -> str:
+    end = limit // 4
+    return text if len(text) <= limit else f"{text[: limit - end]} … {text[-end:]}"
+
+
+def visible(text: str) -> str:
+    """The text with escapes for what a terminal would obey or cannot show; line ends and tabs stay."""
+    return _UNSEEN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)

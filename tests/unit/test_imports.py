@@ -37,7 +37,7 @@ VENDORS_OWN = {
 LAYERS = {
     "ground": "bertkit errors",
     "values": """
-        cpu_lists disk hardware hosts hwloc launch machine model_config packaged placing prefetch process_tree
+        cpu_lists disk hardware hosts hwloc inputs launch machine model_config packaged placing prefetch process_tree
         sorted_table sums tensor_bundle watchdog world""",
     "seam": "backend",
     "material": """
