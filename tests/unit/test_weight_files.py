@@ -43,7 +43,7 @@ def weights(head: Head = PAIR, seed: int = 5) -> dict[str, np.ndarray]:
         ("bert.embeddings.position_ids", None),
         ("embeddings.position_ids", None),
         ("module.cls.predictions.decoder.weight", None),
-        ("cls.predictions.decoder.bias", None),
+        ("cls.predictions.decoder.bias", "cls.predictions.bias"),
     ],
 )
 def test_names_become_hugging_faces(theirs: str, ours: str | None) -> None:
@@ -109,7 +109,8 @@ def test_weights_without_an_encoder_are_refused(given: dict[str, np.ndarray]) ->
 
 def test_one_file_is_read(tmp_path: Path) -> None:
     write_arrays(tmp_path / "model.safetensors", {"pooler.dense.bias": np.ones(3, np.float32)}, {})
-    path, found = read_weights(tmp_path)
+    stored = read_weights(tmp_path)
+    path, found = stored.path, stored.arrays
     assert path == tmp_path / "model.safetensors"
     assert {name: array.tolist() for name, array in found.items()} == {"bert.pooler.dense.bias": [1, 1, 1]}
 
@@ -127,7 +128,8 @@ def test_a_sharded_model_is_read_through_its_index(tmp_path: Path) -> None:
     for file in set(files.values()):
         write_arrays(tmp_path / file, {name: given[name] for name in names if files[name] == file}, {})
     index = sharded(tmp_path, files)
-    path, found = read_weights(tmp_path)
+    stored = read_weights(tmp_path)
+    path, found = stored.path, stored.arrays
     assert path == index
     assert set(found) == set(given)
     assert all(np.array_equal(found[name], given[name]) for name in given)
@@ -166,7 +168,7 @@ def test_a_missing_shard_is_named(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_weights_says_what_it_looked_for(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"no model\.safetensors, no pytorch_model\.bin and no TensorFlow 1"):
+    with pytest.raises(UserError, match=r"no model\.safetensors, no pytorch_model\.bin and no TensorFlow 1 checkpoint"):
         read_weights(tmp_path)
 
 
@@ -174,13 +176,13 @@ def test_a_folder_without_weights_says_what_it_looked_for(tmp_path: Path) -> Non
     ("points", "words"),
     [
         ([], "no installed plug-in reads .bin"),
-        ([EntryPoint("bin", "no_such_framework.reader:read", "bertkit.weight_readers")], "needs no_such_framework"),
+        ([EntryPoint("pt", "no_such_framework.reader:read", "bertkit.tree_readers")], "needs no_such_framework"),
     ],
 )
 def test_a_pickle_needs_its_plug_in(
     points: list[EntryPoint], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bertkit.weight_files.entry_points", lambda group, name: points)
+    monkeypatch.setattr("bertkit.state_files.entry_points", lambda group, name: points)
     (tmp_path / "pytorch_model.bin").write_bytes(b"x")
     with pytest.raises(UserError) as caught:
         read_weights(tmp_path)
@@ -190,4 +192,4 @@ def test_a_pickle_needs_its_plug_in(
 def test_the_safetensors_file_is_taken_before_a_pickle(tmp_path: Path) -> None:
     (tmp_path / "pytorch_model.bin").write_bytes(b"not even looked at")
     write_arrays(tmp_path / "model.safetensors", {"a": np.zeros(1)}, {})
-    assert read_weights(tmp_path)[0].name == "model.safetensors"
+    assert read_weights(tmp_path).path.name == "model.safetensors"
