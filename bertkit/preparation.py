@@ -192,9 +192,15 @@ def say_fit(fit: Fit, source: Source, say: Say) -> None:
     if source.folder is None:
         say(f"weights: {source.name} from a random start")
         return
+    warn_of(fit)
     said = [f"weights: {source.folder}"]
     said += [f"new: {', '.join(fit.missing)}"] if fit.missing else []
     said += [f"of another shape, so new: {', '.join(fit.reshaped)}"] if fit.reshaped else []
     said += [f"not used: {', '.join(fit.unexpected)}"] if fit.unexpected else []
     said += fit.notes
     say("; ".join(said))
+
+
+def warn_of(fit: Fit) -> None:
+    for warning in fit.warnings:
+        logger.warning("%s", warning)

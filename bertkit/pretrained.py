@@ -77,7 +77,7 @@ def starting_weights(source: Source, head: Head, seed: int, allow_missing: bool 
         return Fit(initial(source.config, head, seed), (), (), ())
     stored = read_weights(source.weights or source.folder, head.kind == "pretraining")
     fit = fit_weights(stored.arrays, source.config, head, seed, str(stored.path), allow_missing)
-    return dataclasses.replace(fit, digest=_digest(stored), notes=(*stored.notes, *fit.notes))
+    return dataclasses.replace(fit, digest=_digest(stored), notes=(*stored.notes, *fit.notes), warnings=stored.warnings)
 
 
 def _digest(stored: Stored) -> str:

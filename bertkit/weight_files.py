@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -39,8 +39,9 @@ class Stored:
 
     path: Path  # the file, or the index of several
     arrays: Arrays  # names and dtypes as they are stored, save that TensorFlow's names are already ours
-    notes: tuple[str, ...] = ()  # what was left out or chosen
+    notes: tuple[str, ...] = ()  # what was left out
     shards: tuple[Path, ...] = ()  # the files that the index names
+    warnings: tuple[str, ...] = ()  # what is odd: a choice between several forms, a wrong size
 
 
 @dataclass(frozen=True)
@@ -52,14 +53,15 @@ class Fit:
     unexpected: tuple[str, ...]  # tensors of the file that the model has no use for
     reshaped: tuple[str, ...]  # head parameters of another shape, which start anew
     digest: str | None = None  # SHA-256 of the weight file; None: a random start
-    notes: tuple[str, ...] = ()  # what was left out or chosen in reading
+    notes: tuple[str, ...] = ()  # what was left out
+    warnings: tuple[str, ...] = ()  # what is odd about the files
 
 
 def read_weights(place: Path, pretraining: bool = False) -> Stored:
     """As `read_raw`, under our names and in float32. `pretraining`: the pre-training head is wanted too."""
     stored = read_raw(place, pretraining)
     arrays = normalise(stored.arrays, str(stored.path), pretraining)
-    return Stored(stored.path, arrays, stored.notes, stored.shards)
+    return replace(stored, arrays=arrays)
 
 
 def read_raw(place: Path, pretraining: bool = True) -> Stored:
@@ -88,24 +90,25 @@ def read_raw(place: Path, pretraining: bool = True) -> Stored:
 
 def read_hf(path: Path, pretraining: bool = True) -> Stored:
     """A Hugging Face folder's weights, or those of one of its weight files."""
-    file, notes = (path, ()) if is_file(path) else weight_file(path)
+    file, warnings = (path, ()) if is_file(path) else weight_file(path)
     if file is None:
         raise UserError(f"{path}: holds no model.safetensors and no pytorch_model.bin", "give a model's folder")
     if file.suffix == ".json":
         stored = _sharded(file)
-        return Stored(file, stored.arrays, (*notes, *stored.notes), stored.shards)
+        return replace(stored, warnings=(*warnings, *stored.warnings))
     if file.suffix in TORCH:
         state = read_state(file, pretraining=pretraining)
-        return Stored(file, state.weights, (*notes, *state.notes))
-    return Stored(file, _safetensors(file), notes)
+        return Stored(file, state.weights, state.notes, warnings=warnings)
+    return Stored(file, _safetensors(file), warnings=warnings)
 
 
 def normalise(arrays: Mapping[str, np.ndarray], where: str = "the file", pretraining: bool = False) -> Arrays:
     """Arrays under the names of `bertkit.parameters`, float32, without what is no parameter."""
-    return {
-        name: np.asarray(array, np.float32) if array.dtype.kind == "f" else array
-        for name, array in untied(arrays, where, pretraining).items()
-    }
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinity, which `check_numbers` refuses
+        return {
+            name: np.asarray(array, np.float32) if array.dtype.kind == "f" else array
+            for name, array in untied(arrays, where, pretraining).items()
+        }
 
 
 def fit_weights(
@@ -223,11 +226,12 @@ def _sharded(index: Path) -> Stored:
     lost = [tensor for tensor in places if tensor not in arrays]
     if lost:
         raise UserError(f"{index.parent / places[lost[0]]}: lacks {lost[0]}, which {index.name} has there", AGAIN)
-    return Stored(index, arrays, _size_note(index, said, arrays), tuple(index.parent / name for name in files))
+    shards = tuple(index.parent / name for name in files)
+    return Stored(index, arrays, shards=shards, warnings=_size_warning(index, said, arrays))
 
 
-def _size_note(index: Path, said: Mapping[str, object], arrays: Arrays) -> tuple[str, ...]:
-    """A note where the index says another size; that of tensors that share their values may be counted either way."""
+def _size_warning(index: Path, said: Mapping[str, object], arrays: Arrays) -> tuple[str, ...]:
+    """A warning where the index speaks of more bytes than there are; of fewer it may: tensors can share theirs."""
     metadata = said.get("metadata")
     size = metadata.get("total_size") if isinstance(metadata, dict) else None
     there = sum(array.nbytes for array in arrays.values())

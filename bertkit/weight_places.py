@@ -45,11 +45,11 @@ def find_kind(source: Path) -> tuple[Kind, Path]:
 
 
 def weight_file(folder: Path) -> tuple[Path | None, tuple[str, ...]]:
-    """The weight file of a Hugging Face folder, and a note where others lie beside it that are not read."""
+    """The weight file of a Hugging Face folder, and a warning where others lie beside it that are not read."""
     found = [name for name in HF_FILES if exists(folder / name)]
     if not found:
         return None, ()
-    rest = f"{found[0]} is read, as transformers does; not read beside it: {', '.join(found[1:])}"
+    rest = f"{folder}: {found[0]} is read, as transformers does, and not {', '.join(found[1:])} beside it"
     return folder / found[0], (rest,) if found[1:] else ()
 
 

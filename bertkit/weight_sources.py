@@ -71,7 +71,11 @@ def read_contents(source: Path, moments: bool = False, config: str = "", vocab: 
     stored = read_hf(path)
     beside = folder / MOMENTS_FILE
     state_of = read_arrays(beside)[0] if moments and exists(beside) else {}
-    notes = [*stored.notes, *([f"left out: {MOMENTS_FILE}"] if exists(beside) and not moments else [])]
+    notes = [
+        *stored.warnings,
+        *stored.notes,
+        *([f"left out: {MOMENTS_FILE}"] if exists(beside) and not moments else []),
+    ]
     return Contents(kind, stored.path, untied(stored.arrays, str(stored.path)), state_of, {}, tuple(notes), *files)
 
 
