@@ -19,7 +19,8 @@ from bertkit.run_folder import write_tokenizer
 from bertkit.state_files import padded, read_state, same, untied, write_state
 from bertkit.tf1_weights import read_tf1, write_tf1
 from bertkit.tokenizer import casing_warning, read_vocabulary
-from bertkit.weight_files import HF_FILES, read_raw
+from bertkit.weight_files import read_raw
+from bertkit.weight_places import HF_FILES
 from bertkit.weight_shapes import check_moments, check_weights, head_of
 from bertkit.weight_sources import MOMENTS_FILE, Contents, count, read_contents, read_json
 from bertkit.weight_targets import Target, beside, find_target, move_in, refuse_taken
@@ -155,7 +156,7 @@ def compare(model: Model, target: Target, folder: Path) -> None:
     elif target.form == "pt":
         back = check_weights(read_state(folder / target.name).weights, model.config, target.name)[0]
     else:
-        back = untied(read_raw(folder)[1], target.name)
+        back = untied(read_raw(folder).arrays, target.name)
     wanted = model.weights | (model.moments if target.form == "tf1" else {})
     for name in sorted(wanted.keys() | back.keys()):
         if name not in wanted or name not in back or not same(wanted[name], back[name]):

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from bertkit.errors import UserError
-from bertkit.inputs import read_bytes
+from bertkit.inputs import check_file, read_bytes
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
@@ -91,28 +91,69 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping
 # safetensors' names of dtypes that NumPy knows; BF16 it does not, so its bits are widened to float32
 _DTYPES = {
     "F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1",
-    "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "u1", "BOOL": "?",
+    "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "u1", "BOOL": "?", "C64": "<c8",
 }  # fmt: skip
+_MOST_HEADER = 100 << 20  # bytes, safetensors' own bound
+_SPARSE_FROM = 1 << 30  # bytes; below it a file system may keep a file's content with its name
 
 
 def read_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """A safetensors file's arrays and metadata, whole in memory. bfloat16 comes as float32.
 
-    Raises UserError, naming the file, where it is missing, cut off or not a safetensors file.
+    Raises UserError, naming the file, where it is missing, cut off or not a safetensors file, and naming the tensor
+    where it is there twice or of a dtype that is not read here.
     """
     from safetensors import SafetensorError, deserialize
 
-    raw = read_bytes(path, most=None)
+    size = check_file(path)
     try:
+        header = _header(path, size)
+        raw = read_bytes(path, most=None)
         entries = deserialize(raw)  # type: ignore[no-untyped-call]
-        (length,) = struct.unpack("<Q", raw[:8])
-        metadata = json.loads(raw[8 : 8 + length]).get("__metadata__", {})
-        return {name: _array(entry) for name, entry in entries}, metadata
-    except (SafetensorError, struct.error, ValueError, KeyError) as error:
+        return {name: _array(entry) for name, entry in entries}, dict(header.get("__metadata__") or {})
+    except (SafetensorError, struct.error, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(
-            f"{path}: is cut off or no safetensors file ({len(raw)} bytes): {error}",
+            f"{path}: is cut off or no safetensors file ({size} bytes): {error}",
             "copy or make the file again",
         ) from None
+    except MemoryError:
+        raise UserError(f"{path}: its {size:,} bytes do not fit into memory", "use a machine with more") from None
+
+
+def _header(path: Path, size: int) -> dict[str, Any]:
+    """What the file says of its tensors, held against its size before the tensors themselves are read."""
+    with path.open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        if length > min(size - 8, _MOST_HEADER):
+            raise ValueError(f"its header would have {length} bytes")
+        header = json.loads(file.read(length), object_pairs_hook=_once)
+    found = {name: entry for name, entry in header.items() if name != "__metadata__"}
+    end = max((int(entry["data_offsets"][1]) for entry in found.values()), default=0)
+    if end != size - 8 - length:
+        raise ValueError(f"its tensors have {end} bytes, but {size - 8 - length} are there")
+    check_sparse(path, size)
+    for name, entry in found.items():
+        if entry["dtype"] not in _DTYPES:
+            raise UserError(
+                f"{path}: {name} is of dtype {entry['dtype']}, which is not read here",
+                "give it in float32, float16 or bfloat16",
+            )
+    return dict(header)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in made:
+            raise ValueError(f"{name} is there twice")
+        made[name] = value
+    return made
+
+
+def check_sparse(path: Path, size: int) -> None:
+    """Raises UserError for a large file most of which was never written: reading it would fill the memory with 0."""
+    if size > _SPARSE_FROM and os.stat(path).st_blocks * 512 < size // 2:
+        raise UserError(f"{path}: is sparse: most of its {size:,} bytes were never written", "fetch it again")
 
 
 def _array(entry: Mapping[str, Any]) -> np.ndarray:

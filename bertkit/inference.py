@@ -10,7 +10,7 @@ from bertkit.backend import Engine, Job, Limits
 from bertkit.display import Display
 from bertkit.errors import UserError
 from bertkit.model_config import ARCHITECTURES
-from bertkit.preparation import Target, choose_target, find_model
+from bertkit.preparation import Target, choose_target, find_model, warn_of
 from bertkit.pretrained import Source, starting_weights
 from bertkit.recipe import Recipe, Value
 from bertkit.recipe_parts import answer_rules, cache_folder, exchange, sequence_shape
@@ -74,6 +74,7 @@ def make_ready(recipe: Recipe, dry_run: bool = False) -> Ready:
         raise UserError(f"{recipe.model.name!r} is a size, not a trained model", "give the folder of a run")
     source = find_model(recipe)
     fit = starting_weights(source, task.head, recipe.seed)
+    warn_of(fit)
     untrained = (*fit.missing, *fit.reshaped)
     if untrained:
         raise UserError(

@@ -84,7 +84,7 @@ def prepare(recipe: Recipe, say: Say, progress: Progress, dry_run: bool = False)
 
     (train,) = read("train", recipe.data.train_rows, recipe.data.train_file)
     dev = read("dev", recipe.data.eval_rows, recipe.data.dev_file)
-    fit = starting_weights(source, task.head, recipe.seed)
+    fit = starting_weights(source, task.head, recipe.seed, recipe.model.allow_missing)
     say_fit(fit, source, say)
     job = make_job(recipe, task, target, source, fit, limits(recipe, [train, *dev]))
     return Prepared(recipe, target.choice, target.precision, target.reason, task, source, fit, job, train, tuple(dev))
@@ -192,8 +192,15 @@ def say_fit(fit: Fit, source: Source, say: Say) -> None:
     if source.folder is None:
         say(f"weights: {source.name} from a random start")
         return
+    warn_of(fit)
     said = [f"weights: {source.folder}"]
     said += [f"new: {', '.join(fit.missing)}"] if fit.missing else []
     said += [f"of another shape, so new: {', '.join(fit.reshaped)}"] if fit.reshaped else []
     said += [f"not used: {', '.join(fit.unexpected)}"] if fit.unexpected else []
+    said += fit.notes
     say("; ".join(said))
+
+
+def warn_of(fit: Fit) -> None:
+    for warning in fit.warnings:
+        logger.warning("%s", warning)

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
 from bertkit.disk import sha256_file
 from bertkit.errors import UserError, nearest
+from bertkit.file_kinds import TORCH, check_kind
+from bertkit.inputs import is_file, is_folder
 from bertkit.model_config import ARCHITECTURES, Head, ModelConfig, read_config
 from bertkit.parameters import initial
 from bertkit.tf1_weights import tf1_prefix
 from bertkit.tokenizer import GOOGLES_SPECIAL, Casing, Vocabulary, casing_warning, read_vocabulary, without_words
-from bertkit.weight_files import PADDED_TO, Fit, fit_weights, read_weights
+from bertkit.weight_files import PADDED_TO, Fit, Stored, fit_weights, has_plug_in, read_weights
 
-HUB_FILES = ("*.json", "vocab.txt", "model*.safetensors", "pytorch_model.bin")
+HUB_FILES = ("*.json", "vocab.txt", "model*.safetensors", "pytorch_model*.bin")
 
 
 @dataclass(frozen=True)
@@ -65,21 +68,34 @@ def _without_words(folder: Path) -> Vocabulary | None:
     return without_words(rows, file) if rows > max(GOOGLES_SPECIAL.values()) else None
 
 
-def starting_weights(source: Source, head: Head, seed: int) -> Fit:
-    """The source's weights for this head; for a bare size, random ones that follow from the seed."""
+def starting_weights(source: Source, head: Head, seed: int, allow_missing: bool = False) -> Fit:
+    """The source's weights for this head; for a bare size, random ones that follow from the seed.
+
+    `allow_missing`: what the encoder lacks starts at random too.
+    """
     if source.folder is None:
         return Fit(initial(source.config, head, seed), (), (), ())
-    path, arrays = read_weights(source.weights or source.folder)
-    fit = fit_weights(arrays, source.config, head, seed, str(path))
-    return dataclasses.replace(fit, digest=sha256_file(path))
+    stored = read_weights(source.weights or source.folder, head.kind == "pretraining")
+    fit = fit_weights(stored.arrays, source.config, head, seed, str(stored.path), allow_missing)
+    return dataclasses.replace(fit, digest=_digest(stored), notes=(*stored.notes, *fit.notes), warnings=stored.warnings)
+
+
+def _digest(stored: Stored) -> str:
+    """The file's SHA-256; of several, that of the list of theirs."""
+    if not stored.shards:
+        return sha256_file(stored.path)
+    lines = "".join(f"{path.name} {sha256_file(path)}\n" for path in stored.shards)
+    return hashlib.sha256(lines.encode()).hexdigest()
 
 
 def checkpoint_file(name: str) -> Path | None:
-    """The prefix of a TensorFlow 1 checkpoint or the `.pt` file called `name`; None where it is neither."""
+    """The prefix of a TensorFlow 1 checkpoint or the weight file called `name`; None where it is neither."""
     path = Path(name).expanduser()
-    if path.is_dir():
+    if is_folder(path):
         return None
-    return path if path.suffix == ".pt" and path.is_file() else tf1_prefix(path)
+    prefix = tf1_prefix(path)
+    known = path.suffix in (*TORCH, ".safetensors") or has_plug_in(path)
+    return path if prefix is None and known and is_file(path) else prefix
 
 
 def model_folder(name: str) -> Path:
@@ -88,7 +104,11 @@ def model_folder(name: str) -> Path:
     if path.is_dir():
         return path
     if path.exists():
-        raise UserError(f"{path} is a file, not a model's folder", "give the folder with config.json, or a .pt file")
+        check_kind(path)
+        raise UserError(
+            f"{path} is a file, not a model's folder",
+            f"give the folder with config.json, or a weight file ({', '.join(TORCH)}, .safetensors)",
+        )
     if name.count("/") > 1 or name.startswith((".", "/", "~")):
         raise UserError(f"the model folder {name} does not exist", "sizes by name: " + ", ".join(ARCHITECTURES))
     return _from_hub(name)

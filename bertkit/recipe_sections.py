@@ -37,6 +37,9 @@ class ModelSection:
     softmax: Literal["config", "compute", "fp32"] = Field(
         default="config", description="attention's softmax: as the config says, in the compute dtype, or in fp32"
     )
+    allow_missing: bool = Field(
+        default=False, description="true: what the weights lack of the encoder starts at random, in training"
+    )
     layout: Literal["auto", "padded", "unpadded", "packed"] = Field(
         default="auto", description="how batches are laid out"
     )

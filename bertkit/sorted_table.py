@@ -22,6 +22,10 @@ class Damaged(ValueError):
     """The bytes are not what the format says; the message says what is wrong."""
 
 
+class Unsupported(ValueError):
+    """The bytes are sound, but of a kind that is not read here; the message says which."""
+
+
 def masked_crc(data: bytes) -> int:
     """CRC32C as these files store it, turned so that a CRC over CRCs stays sound."""
     return mask(google_crc32c.value(data))
@@ -51,7 +55,7 @@ def read_varint(data: bytes, place: int) -> tuple[int, int]:
 
 
 def read_table(data: bytes) -> dict[bytes, bytes]:
-    """All keys and values, in the file's order. Raises Damaged."""
+    """All keys and values, in the file's order. Raises Damaged, or Unsupported for compressed blocks."""
     if len(data) < FOOTER or struct.unpack("<Q", data[-8:])[0] != MAGIC:
         raise Damaged("it does not end as a table file does")
     footer = data[-FOOTER:]
@@ -78,7 +82,7 @@ def _block(data: bytes, offset: int, size: int) -> bytes:
     if masked_crc(data[offset : end + 1]) != stored:
         raise Damaged(f"the block at byte {offset} does not match its CRC")
     if data[end]:
-        raise Damaged(f"the block at byte {offset} is compressed ({'snappy' if data[end] == 1 else data[end]})")
+        raise Unsupported(f"the block at byte {offset} is compressed ({'snappy' if data[end] == 1 else data[end]})")
     return data[offset:end]
 
 

@@ -11,7 +11,8 @@ import numpy as np
 
 from bertkit.backend import Arrays
 from bertkit.errors import UserError
-from bertkit.tensor_bundle import read_bundle, read_index, write_bundle
+from bertkit.inputs import exists, is_folder
+from bertkit.tensor_bundle import BOOL, Entry, read_bundle, read_index, write_bundle
 from bertkit.weight_names import from_tf1, tf1_slot, tf1_state, to_tf1, transposed
 
 FIRST, SECOND, STEP = "adam.first.", "adam.second.", "adam.step"  # as the engines' checkpoints name a training's state
@@ -27,6 +28,7 @@ class Tf1:
     moments: Arrays = field(default_factory=dict)
     unknown: Arrays = field(default_factory=dict)  # by TensorFlow's names: neither a BERT's nor a training's
     left_out: tuple[str, ...] = ()  # a training's state that was not read
+    passed: tuple[str, ...] = ()  # variables that can be no BERT's, by name and dtype
 
 
 def tf1_prefix(place: Path) -> Path | None:
@@ -34,21 +36,27 @@ def tf1_prefix(place: Path) -> Path | None:
 
     Raises UserError where a folder holds several.
     """
-    if place.is_dir():
-        found = sorted(path.with_suffix("") for path in place.glob("*.index"))
+    if is_folder(place):
+        # variables/: as TensorFlow Hub's and Saved Model's folders have it
+        found = sorted(path.with_suffix("") for path in (*place.glob("*.index"), *place.glob("variables/*.index")))
         if len(found) > 1:
             raise UserError(f"{place}: holds {len(found)} checkpoints", f"name one, as {found[-1]}")
         return found[0] if found else None
     prefix = place.with_name(FILES.sub("", place.name))
-    return prefix if prefix.with_name(prefix.name + ".index").is_file() else None
+    return prefix if prefix.name and exists(prefix.with_name(prefix.name + ".index")) else None
 
 
 def read_tf1(prefix: Path, moments: bool = False) -> Tf1:
     """The variables, each checked by its CRC; those of a training's state only where they are asked for."""
     index = read_index(prefix)
     kinds = {name: tf1_state(name) for name in index.entries}
-    wanted = {name for name, kind in kinds.items() if kind is None or (moments and kind[0] != "other")}
-    weights, state, unknown = {}, {}, {}
+    passed = {name for name, entry in index.entries.items() if not kinds[name] and _no_weight(name, entry)}
+    wanted = {
+        name for name, kind in kinds.items() if name not in passed and (not kind or (moments and kind[0] != "other"))
+    }
+    weights: Arrays = {}
+    state: Arrays = {}
+    unknown: Arrays = {}
     for name, array in read_bundle(index, wanted.__contains__).items():
         kind, variable = kinds[name] or ("weight", name)
         ours = from_tf1(variable)
@@ -57,11 +65,20 @@ def read_tf1(prefix: Path, moments: bool = False) -> Tf1:
             state[STEP] = np.array(float(array))
         elif ours is None:
             unknown[name] = array
-        elif kind == "weight":
-            weights[ours] = turned
         else:
-            state[KINDS[kind] + ours] = turned
-    return Tf1(weights, state, unknown, tuple(name for name in index.entries if name not in wanted))
+            table, key = (weights, ours) if kind == "weight" else (state, KINDS[kind] + ours)
+            if key in table:
+                raise UserError(
+                    f"{prefix}: {name} and another variable are both {key}", "it joins two models; give one"
+                )
+            table[key] = turned
+    rest = tuple(name for name in index.entries if name not in wanted and name not in passed)
+    return Tf1(weights, state, unknown, rest, tuple(f"{n} ({index.entries[n].dtype_name})" for n in sorted(passed)))
+
+
+def _no_weight(name: str, entry: Entry) -> bool:
+    """Whether a variable can be no parameter: not by its name, and strings, booleans or the like by its values."""
+    return from_tf1(name) is None and (not entry.is_read or entry.dtype == BOOL)
 
 
 def write_tf1(prefix: Path, weights: Mapping[str, np.ndarray], moments: Mapping[str, np.ndarray]) -> list[Path]:

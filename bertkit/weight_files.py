@@ -1,36 +1,47 @@
-"""Pre-trained weights from a folder, fitted to the model that is asked for, with everything odd named.
+"""Pre-trained weights from a folder or file, fitted to the model that is asked for, with everything odd named.
 
 Names: Hugging Face's, with or without the leading `bert.`, and what others made of them (`bertkit.weight_names`).
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from bertkit.backend import Arrays
 from bertkit.disk import read_arrays
 from bertkit.errors import UserError
+from bertkit.file_kinds import TORCH, check_kind
+from bertkit.inputs import is_file, read_object
 from bertkit.model_config import Head, ModelConfig
 from bertkit.parameters import initial_value, shapes
-from bertkit.tf1_weights import read_tf1, tf1_prefix
-from bertkit.weight_names import HEADS, ours
+from bertkit.state_files import plug_in, read_state, read_tensors, untied
+from bertkit.tf1_weights import read_tf1
+from bertkit.weight_names import HEADS
+from bertkit.weight_places import find_kind, weight_file
 
 BY_VOCABULARY = ("bert.embeddings.word_embeddings.weight", "cls.predictions.bias")
-PADDED_TO = 8  # some published checkpoints pad the vocabulary's rows up to a multiple of this
-READERS = "bertkit.weight_readers"  # entry points: file ending -> function(Path) -> Arrays
-HF_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
-NOT_PARAMETERS = (
-    "bert.embeddings.position_ids",
-    "cls.predictions.decoder.weight",
-    "cls.predictions.decoder.bias",
-)
+PADDED_TO = 8  # how far a vocabulary may fall short of a model's rows
+ROUNDED_TO = 128  # training scripts and exporters round the vocabulary's rows up to a multiple of 8, 64 or 128
+READERS = "bertkit.weight_readers"  # entry points for other formats: file ending -> function(Path) -> Arrays
+OTHERS = "config.json and weights belong to different models"
+AGAIN = "copy the folder again"
+
+
+@dataclass(frozen=True)
+class Stored:
+    """The tensors of a model's weight file."""
+
+    path: Path  # the file, or the index of several
+    arrays: Arrays  # names and dtypes as they are stored, save that TensorFlow's names are already ours
+    notes: tuple[str, ...] = ()  # what was left out
+    shards: tuple[Path, ...] = ()  # the files that the index names
+    warnings: tuple[str, ...] = ()  # what is odd: a choice between several forms, a wrong size
 
 
 @dataclass(frozen=True)
@@ -42,113 +53,201 @@ class Fit:
     unexpected: tuple[str, ...]  # tensors of the file that the model has no use for
     reshaped: tuple[str, ...]  # head parameters of another shape, which start anew
     digest: str | None = None  # SHA-256 of the weight file; None: a random start
+    notes: tuple[str, ...] = ()  # what was left out
+    warnings: tuple[str, ...] = ()  # what is odd about the files
 
 
-def read_weights(place: Path) -> tuple[Path, Arrays]:
-    """The weight file of a model and its tensors under Hugging Face's names.
+def read_weights(place: Path, pretraining: bool = False) -> Stored:
+    """As `read_raw`, under our names and in float32. `pretraining`: the pre-training head is wanted too."""
+    stored = read_raw(place, pretraining)
+    arrays = normalise(stored.arrays, str(stored.path), pretraining)
+    return replace(stored, arrays=arrays)
 
-    `place`: a folder (model.safetensors, its sharded index, pytorch_model.bin, else the one TensorFlow 1 checkpoint in
-    it), the prefix of such a checkpoint, or a `.pt` file. Raises UserError where there is none.
+
+def read_raw(place: Path, pretraining: bool = True) -> Stored:
+    """The weights at `place`: a folder, a weight file, or the prefix of a TensorFlow 1 checkpoint.
+
+    Raises UserError where there are none, or where they are damaged.
     """
-    path, arrays = read_raw(place)
-    return path, normalise(arrays)
+    if is_file(place) and has_plug_in(place):
+        arrays: Arrays = plug_in(READERS, place)(place)
+        return Stored(place, arrays)
+    kind, path = find_kind(place)
+    if kind == "run":
+        raise UserError(
+            f"{place}: is a checkpoint of a run", "give the run's folder, or convert it first: bertkit convert"
+        )
+    if kind == "tf1":
+        found = read_tf1(path)
+        copied = {name: np.array(array, order="C") for name, array in (found.weights | found.unknown).items()}
+        notes = (f"not read: {', '.join(found.passed)}",) if found.passed else ()
+        return Stored(path.with_name(path.name + ".index"), copied, notes)
+    if kind == "pt":
+        state = read_state(path, pretraining=pretraining)
+        return Stored(path, state.weights, state.notes)
+    return read_hf(path, pretraining)
 
 
-def read_raw(place: Path) -> tuple[Path, Arrays]:
-    """As `read_weights`, with names and dtypes as they are stored, save that TensorFlow's names are already ours."""
-    if place.is_file():
-        return place, _read_by_plug_in(place)
-    whole, index, pickled = (place / name for name in HF_FILES)
-    if whole.exists():
-        return whole, read_arrays(whole)[0]
-    if index.exists():
-        return index, _sharded(index)
-    if pickled.exists():
-        return pickled, _read_by_plug_in(pickled)
-    prefix = tf1_prefix(place)
-    if prefix is not None:
-        found = read_tf1(prefix)
-        arrays = {name: np.array(array, order="C") for name, array in (found.weights | found.unknown).items()}
-        return prefix.with_name(prefix.name + ".index"), arrays
-    raise UserError(
-        f"{place}: holds no model.safetensors, no pytorch_model.bin and no TensorFlow 1 checkpoint",
-        "give the folder of a pre-trained BERT",
-    )
+def read_hf(path: Path, pretraining: bool = True) -> Stored:
+    """A Hugging Face folder's weights, or those of one of its weight files."""
+    file, warnings = (path, ()) if is_file(path) else weight_file(path)
+    if file is None:
+        raise UserError(f"{path}: holds no model.safetensors and no pytorch_model.bin", "give a model's folder")
+    if file.suffix == ".json":
+        stored = _sharded(file)
+        return replace(stored, warnings=(*warnings, *stored.warnings))
+    if file.suffix in TORCH:
+        state = read_state(file, pretraining=pretraining)
+        return Stored(file, state.weights, state.notes, warnings=warnings)
+    return Stored(file, _safetensors(file), warnings=warnings)
 
 
-def normalise(arrays: Mapping[str, np.ndarray]) -> Arrays:
+def normalise(arrays: Mapping[str, np.ndarray], where: str = "the file", pretraining: bool = False) -> Arrays:
     """Arrays under the names of `bertkit.parameters`, float32, without what is no parameter."""
-    named: Arrays = {}
-    for name, array in arrays.items():
-        new = ours(name)
-        if new not in NOT_PARAMETERS:
-            named[new] = np.asarray(array, np.float32) if array.dtype.kind == "f" else array
-    return named
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinity, which `check_numbers` refuses
+        return {
+            name: np.asarray(array, np.float32) if array.dtype.kind == "f" else array
+            for name, array in untied(arrays, where, pretraining).items()
+        }
 
 
-def fit_weights(arrays: Mapping[str, np.ndarray], config: ModelConfig, head: Head, seed: int, where: str) -> Fit:
+def fit_weights(
+    arrays: Mapping[str, np.ndarray],
+    config: ModelConfig,
+    head: Head,
+    seed: int,
+    where: str,
+    allow_missing: bool = False,
+) -> Fit:
     """Every parameter of the model from `arrays`, or its starting value for `seed`.
 
-    A head of another shape starts anew; an encoder of another shape is refused, naming the tensor.
+    A head that is missing or of another shape starts anew, and so does a pooler that is missing whole: models that
+    were trained to fill in words or to find answers have none. Raises UserError, naming the tensor, where the encoder
+    or embeddings have another shape, are not finite, or are missing (unless `allow_missing`).
     """
-    weights: Arrays = {}
-    missing, reshaped = [], []
-    for name, shape in shapes(config, head).items():
-        array = _unpadded(name, arrays.get(name), shape)
-        if array is not None and array.shape != shape:
-            if not name.startswith(HEADS):
-                raise UserError(
-                    f"{where}: {name} is {array.shape}, but config.json asks for {shape}",
-                    "config.json and weights belong to different models",
-                )
-            reshaped.append(name)
-            array = None
-        elif array is None:
-            missing.append(name)
-        weights[name] = initial_value(name, shape, config, seed) if array is None else array
-    unexpected = tuple(sorted(set(arrays) - set(weights)))
-    if not any(name in arrays for name in weights if name.startswith("bert.encoder")):
+    table = shapes(config, head)
+    if not any(name in arrays for name in table if name.startswith("bert.encoder")):
         raise UserError(
             f"{where}: holds no BERT encoder; its tensors are {', '.join(sorted(arrays)[:3])}, …",
             "give the weights of a BERT",
         )
-    return Fit(weights, tuple(missing), unexpected, tuple(reshaped))
+    missing = tuple(name for name in table if name not in arrays)
+    if not allow_missing:
+        refuse_missing(missing, where)
+    weights: Arrays = {}
+    reshaped, notes = [], []
+    for name, shape in table.items():
+        array, note = unpadded(name, arrays[name], shape) if name in arrays else (None, [])
+        notes += note
+        if array is not None and array.shape != shape:
+            if not name.startswith(HEADS):
+                raise UserError(f"{where}: {name} is {array.shape}, but config.json asks for {shape}", OTHERS)
+            reshaped.append(name)
+            array = None
+        if array is not None:
+            check_numbers(name, array, where)
+        weights[name] = initial_value(name, shape, config, seed) if array is None else np.asarray(array, order="C")
+    unexpected = tuple(sorted(set(arrays) - set(weights)))
+    return Fit(weights, missing, unexpected, tuple(reshaped), notes=tuple(notes))
 
 
-def _unpadded(name: str, array: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray | None:
-    """The array without the rows, fewer than 8, that a training script added to round the vocabulary up."""
-    if array is not None and name in BY_VOCABULARY and array.shape[1:] == shape[1:]:
-        return array[: shape[0]] if shape[0] < len(array) < shape[0] + PADDED_TO else array
-    return array
+def refuse_missing(missing: tuple[str, ...], where: str) -> None:
+    """Raises UserError where a tensor of the embeddings or the encoder is missing, or half of the pooler."""
+    pooler = [name for name in missing if name.startswith("bert.pooler.")]
+    lacking = [name for name in missing if name.startswith("bert.") and (name not in pooler or len(pooler) == 1)]
+    if not lacking:
+        return
+    by_layer = itertools.groupby(lacking, lambda name: name.split(".")[3] if ".layer." in name else "")
+    said = []
+    for layer, names in by_layer:
+        group = list(names)
+        said += [f"layer {layer} of the encoder"] if layer and len(group) == OF_A_LAYER else group
+    more = f" and {len(said) - 4} more" if len(said) > 4 else ""
+    raise UserError(
+        f"{where}: lacks {', '.join(said[:4])}{more}: the model's trained part is not whole",
+        "copy it again, or correct config.json; to train from it nevertheless: --set model.allow_missing=true",
+    )
 
 
-def _sharded(index: Path) -> Arrays:
-    try:
-        files = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-        raise UserError(f"{index}: is no index of safetensors files: {error}", "copy the folder again") from None
+OF_A_LAYER = 16  # tensors
+
+
+def check_numbers(name: str, array: np.ndarray, where: str) -> None:
+    """Raises UserError where a weight is not of a floating dtype, or holds NaN or infinity."""
+    if array.dtype.kind != "f":
+        raise UserError(
+            f"{where}: {name} is of dtype {array.dtype}, not a floating one", "give the model's unquantized weights"
+        )
+    with np.errstate(all="ignore"):
+        sound = np.isfinite(np.sum(array, dtype=np.float64)) or bool(np.isfinite(array).all())
+    if not sound:
+        wrong = np.count_nonzero(~np.isfinite(array))
+        kinds = "NaN" if np.isnan(array).any() else "infinity"
+        raise UserError(
+            f"{where}: {name} holds {kinds}: {wrong:,} of its {array.size:,} numbers are not finite",
+            "its training diverged or the file is damaged: take an earlier checkpoint, or copy it again",
+        )
+
+
+def unpadded(name: str, array: np.ndarray, shape: tuple[int, ...]) -> tuple[np.ndarray, list[str]]:
+    """Without the rows that round the vocabulary up, beyond what the config asks for; what was left out is noted."""
+    if name not in BY_VOCABULARY or not array.ndim or array.shape[1:] != shape[1:]:
+        return array, []
+    more = len(array) - shape[0]
+    if not 0 < more < ROUNDED_TO or (more >= 8 and len(array) % 8):
+        return array, []
+    held = "" if np.any(array[shape[0] :]) else ", all zero"
+    return array[: shape[0]], [f"left out: {more} rows of padding of {name}{held}"]
+
+
+def _sharded(index: Path) -> Stored:
+    """Several files by their index, each tensor where the index says it is."""
+    kind = index.name.removesuffix(".index.json")
+    said = read_object(index, AGAIN)
+    places = said.get("weight_map")
+    if not isinstance(places, dict) or not places or not all(isinstance(file, str) for file in places.values()):
+        raise UserError(f"{index}: is no index of weight files: it has no weight_map of names and files", AGAIN)
     arrays: Arrays = {}
+    files = sorted(set(places.values()))
     for name in files:
-        if not isinstance(name, str):
-            raise UserError(f"{index}: is no index of safetensors files: {name!r}", "copy the folder again")
-        if Path(name).name != name:  # an index must not reach outside its folder
+        if Path(name).name != name or "\\" in name:  # an index must not reach outside its folder
             raise UserError(f"{index}: names the file {name!r} outside the folder", "do not use this folder")
-        arrays |= read_arrays(index.parent / name)[0]
-    return arrays
+        if not is_file(index.parent / name):
+            raise UserError(
+                f"{index.parent / name}: cannot be read: it is missing, though {index.name} names it", AGAIN
+            )
+    for name in files:
+        shard = index.parent / name
+        found = _safetensors(shard) if kind.endswith(".safetensors") else read_tensors(shard)
+        for tensor in found:
+            if tensor in arrays or places.get(tensor, name) != name:
+                raise UserError(f"{shard}: {tensor} is there, but {index.name} has it in {places.get(tensor)}", AGAIN)
+        arrays |= found
+    lost = [tensor for tensor in places if tensor not in arrays]
+    if lost:
+        raise UserError(f"{index.parent / places[lost[0]]}: lacks {lost[0]}, which {index.name} has there", AGAIN)
+    shards = tuple(index.parent / name for name in files)
+    return Stored(index, arrays, shards=shards, warnings=_size_warning(index, said, arrays))
 
 
-def _read_by_plug_in(path: Path) -> Arrays:
-    arrays: Arrays = plug_in(READERS, path)(path)
-    return arrays
+def _size_warning(index: Path, said: Mapping[str, object], arrays: Arrays) -> tuple[str, ...]:
+    """A warning where the index speaks of more bytes than there are; of fewer it may: tensors can share theirs."""
+    metadata = said.get("metadata")
+    size = metadata.get("total_size") if isinstance(metadata, dict) else None
+    there = sum(array.nbytes for array in arrays.values())
+    if type(size) is not int or size <= there:
+        return ()
+    return (f"{index.name} speaks of {size:,} bytes of tensors, its files hold {there:,}",)
 
 
-def plug_in(group: str, path: Path) -> Callable[..., Any]:
-    """The function that an installed plug-in has for files with this ending. Raises UserError where there is none."""
+def _safetensors(path: Path) -> Arrays:
+    check_kind(path, "safetensors")
+    return read_arrays(path)[0]
+
+
+def has_plug_in(path: Path) -> bool:
+    """Whether an installed plug-in reads weight files with this ending, which is none of ours."""
     ending = path.suffix.removeprefix(".")
-    for point in entry_points(group=group, name=ending):
-        try:
-            function: Callable[..., Any] = point.load()
-        except ImportError as error:
-            raise UserError(f"{path}: .{ending} needs {error.name}", f"pip install {error.name}") from None
-        return function
-    raise UserError(f"{path}: no installed plug-in reads .{ending} files", "convert it to safetensors")
+    return (
+        bool(ending) and path.suffix not in (*TORCH, ".safetensors") and bool(entry_points(group=READERS, name=ending))
+    )

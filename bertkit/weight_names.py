@@ -10,6 +10,11 @@ from typing import Any
 from bertkit.packaged import packaged_table
 
 HEADS = ("classifier.", "qa_outputs.", "cls.")
+# What wrappers put into names: DistributedDataParallel, torch.compile, FSDP; anywhere, since a part may be wrapped.
+# `model.`: what scripts call their model, in front only.
+WRAPPERS = re.compile(r"(?:(?<=\.)|^)(?:module|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+IN_FRONT = re.compile(r"^(?:model\.)+")
+HUB = re.compile(r"^(?:module(?:_\d+)?/)+")  # before the variables of a module of TensorFlow Hub
 LAYER = re.compile(r"(?<=layer[._])\d+")
 
 
@@ -30,7 +35,7 @@ def dialects() -> tuple[str, ...]:
 
 def ours(name: str) -> str:
     """The name of a state dict's tensor as `bertkit.parameters` has it; as it is where it is none of ours."""
-    made = name.removeprefix("module.")
+    made = IN_FRONT.sub("", WRAPPERS.sub("", name))
     for theirs, part in _names()["parts"].items():
         made = made.replace(theirs, part)
     if not made.startswith(("bert.", *HEADS)) and made.startswith(("embeddings.", "encoder.", "pooler.")):
@@ -52,7 +57,7 @@ def to_tf1(name: str) -> str | None:
 
 def from_tf1(name: str) -> str | None:
     """The name of a TensorFlow 1 variable in ours; None where it is no parameter of a BERT."""
-    return _translated(name, _from_tf1())
+    return _translated(HUB.sub("", name), _from_tf1())
 
 
 def transposed(tf1_name: str) -> bool:

@@ -11,7 +11,7 @@ from bertkit.errors import UserError
 from bertkit.model_config import Head, ModelConfig
 from bertkit.parameters import Shapes, shapes
 from bertkit.tf1_weights import FIRST, SECOND
-from bertkit.weight_files import BY_VOCABULARY, PADDED_TO
+from bertkit.weight_files import check_numbers, unpadded
 
 # Parts of a model that are there or not, each whole; without any of them it is a bare encoder.
 PARTS = ("bert.pooler.", "cls.predictions.", "cls.seq_relationship.", "classifier.", "qa_outputs.")
@@ -20,7 +20,8 @@ PARTS = ("bert.pooler.", "cls.predictions.", "cls.seq_relationship.", "classifie
 def check_weights(weights: Mapping[str, np.ndarray], config: ModelConfig, where: str) -> tuple[Arrays, list[str]]:
     """The weights without the vocabulary's padding, and notes.
 
-    Raises UserError naming the tensor with its shape where one is missing, unknown or of another shape than asked for.
+    Raises UserError naming the tensor with its shape where one is missing, unknown or of another shape than asked for,
+    and where its numbers are not finite.
     """
     wanted = _wanted(weights, config)
     for name, array in weights.items():
@@ -34,7 +35,8 @@ def check_weights(weights: Mapping[str, np.ndarray], config: ModelConfig, where:
     for name, shape in wanted.items():
         if name not in weights:
             raise UserError(f"{where}: lacks {name} {shape}", "the checkpoint is not whole; copy it again")
-        kept[name], note = _unpadded(name, weights[name], shape)
+        check_numbers(name, weights[name], where)
+        kept[name], note = unpadded(name, weights[name], shape)
         notes += note
         if kept[name].shape != shape:
             raise UserError(
@@ -53,7 +55,7 @@ def check_moments(moments: Mapping[str, np.ndarray], weights: Mapping[str, np.nd
         if parameter != name:
             if parameter not in weights:
                 raise UserError(f"{where}: {name} {array.shape} belongs to no weight", "leave it out with --leave-out")
-            made[name] = _unpadded(parameter, array, weights[parameter].shape)[0]
+            made[name] = unpadded(parameter, array, weights[parameter].shape)[0]
             if made[name].shape != weights[parameter].shape:
                 raise UserError(
                     f"{where}: {name} is {array.shape}, but {parameter} is {weights[parameter].shape}",
@@ -88,13 +90,3 @@ def _wanted(weights: Mapping[str, np.ndarray], config: ModelConfig) -> Shapes:
         table |= shapes(config, head)
     absent = tuple(part for part in PARTS if not any(name.startswith(part) for name in weights))
     return {name: shape for name, shape in table.items() if not (absent and name.startswith(absent))}
-
-
-def _unpadded(name: str, array: np.ndarray, shape: tuple[int, ...]) -> tuple[np.ndarray, list[str]]:
-    """Without the rows, fewer than 8, that a training script added; whether they held something is noted."""
-    if name not in BY_VOCABULARY or array.shape[1:] != shape[1:] or not array.ndim:
-        return array, []
-    if not shape[0] < len(array) < shape[0] + PADDED_TO:
-        return array, []
-    held = "" if np.any(array[shape[0] :]) else ", all zero"
-    return array[: shape[0]], [f"left out: {len(array) - shape[0]} rows of padding of {name}{held}"]

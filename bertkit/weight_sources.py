@@ -6,22 +6,22 @@ pt: what a training script saved. run: a checkpoint of a run, step-….safetenso
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from bertkit.backend import Arrays
 from bertkit.disk import read_arrays
 from bertkit.errors import UserError
+from bertkit.inputs import exists, is_folder, read_object
 from bertkit.state_files import read_state, untied
-from bertkit.tf1_weights import FIRST, SECOND, STEP, read_tf1, tf1_prefix
-from bertkit.weight_files import HF_FILES, read_raw
+from bertkit.tf1_weights import FIRST, SECOND, STEP, read_tf1
+from bertkit.weight_files import read_hf
+from bertkit.weight_places import Kind, find_kind
 
-Kind = Literal["tf1", "hf", "pt", "run"]
 MOMENTS_FILE = "moments.safetensors"  # beside a folder's model, under the names of the engines' checkpoints
 IN_RUN = "model."  # before a parameter's name in a run's checkpoint
 CONFIGS: Mapping[Kind, tuple[str, ...]] = {
@@ -52,13 +52,14 @@ def read_contents(source: Path, moments: bool = False, config: str = "", vocab: 
     Raises UserError, in one line with the file, for what is missing or damaged.
     """
     kind, path = find_kind(source)
-    folder = {"hf": path, "run": path.parent.parent}.get(kind, path.parent)
-    own = next((folder / name for name in CONFIGS[kind] if (folder / name).exists()), None)
+    folder = path if is_folder(path) else path.parent.parent if kind == "run" else path.parent
+    own = next((folder / name for name in CONFIGS[kind] if exists(folder / name)), None)
     words = folder / "vocab.txt"
-    files = (Path(config) if config else own, Path(vocab) if vocab else words if words.exists() else None)
+    files = (Path(config) if config else own, Path(vocab) if vocab else words if exists(words) else None)
     if kind == "tf1":
         read = read_tf1(path, moments)
         notes = [f"left out: {_many(read.left_out)}"] if read.left_out else []
+        notes += [f"left out, since no BERT has it: {text}" for text in read.passed]
         return Contents(kind, path, read.weights, read.moments, read.unknown, tuple(notes), *files)
     if kind == "pt":
         state = read_state(path, moments)
@@ -67,44 +68,15 @@ def read_contents(source: Path, moments: bool = False, config: str = "", vocab: 
         return Contents(
             kind, path, *_read_run(path, moments), {}, () if moments else ("left out: the moments",), *files
         )
-    file, arrays = read_raw(path)
-    beside = path / MOMENTS_FILE
-    state_of = read_arrays(beside)[0] if moments and beside.exists() else {}
-    notes = [f"left out: {MOMENTS_FILE}"] if beside.exists() and not moments else []
-    return Contents(kind, file, untied(arrays, str(file)), state_of, {}, tuple(notes), *files)
-
-
-def find_kind(source: Path) -> tuple[Kind, Path]:
-    """What SRC is, and the file, folder or prefix to read. Raises UserError where it is nothing that is known."""
-    if source.is_dir():
-        return _in_folder(source)
-    prefix = tf1_prefix(source)
-    if prefix is not None:
-        return "tf1", prefix
-    if not source.exists():
-        raise UserError(f"{source}: is no folder and no file, and there is no {source}.index", "check the path")
-    if source.suffix in (".pt", ".bin", ".pth"):
-        return "pt", source
-    if source.suffix == ".safetensors" and source.name.startswith("step-"):
-        return "run", source
-    raise UserError(f"{source}: is no checkpoint that is known", "give PREFIX of PREFIX.index, a .pt file or a folder")
-
-
-def _in_folder(folder: Path) -> tuple[Kind, Path]:
-    if any((folder / name).exists() for name in HF_FILES):
-        return "hf", folder
-    prefix = tf1_prefix(folder)
-    if prefix is not None:
-        return "tf1", prefix
-    states = sorted(folder.glob("*.pt"))
-    if len(states) == 1:
-        return "pt", states[0]
-    if states:
-        raise UserError(f"{folder}: holds {len(states)} .pt files", f"name one, as {states[-1]}")
-    raise UserError(
-        f"{folder}: holds no checkpoint that is known",
-        "known are *.index (TensorFlow 1), model.safetensors, pytorch_model.bin and *.pt; to train, -m names a model",
-    )
+    stored = read_hf(path)
+    beside = folder / MOMENTS_FILE
+    state_of = read_arrays(beside)[0] if moments and exists(beside) else {}
+    notes = [
+        *stored.warnings,
+        *stored.notes,
+        *([f"left out: {MOMENTS_FILE}"] if exists(beside) and not moments else []),
+    ]
+    return Contents(kind, stored.path, untied(stored.arrays, str(stored.path)), state_of, {}, tuple(notes), *files)
 
 
 def _read_run(path: Path, moments: bool) -> tuple[Arrays, Arrays]:
@@ -125,13 +97,7 @@ def _many(names: tuple[str, ...]) -> str:
 
 def read_json(path: Path) -> dict[str, Any]:
     """A configuration's keys as they stand there."""
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read as JSON: {error}", "give a BERT's config with --config") from None
-    if not isinstance(raw, dict):
-        raise UserError(f"{path}: holds no JSON object", "give a BERT's config with --config")
-    return raw
+    return read_object(path, "give a BERT's config with --config")
 
 
 def count(arrays: Mapping[str, np.ndarray]) -> int:

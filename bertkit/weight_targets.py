@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import secrets
 from collections.abc import Iterable
@@ -12,8 +11,9 @@ from typing import Literal
 
 from bertkit.disk import sync_folder
 from bertkit.errors import UserError, nearest
-from bertkit.weight_files import HF_FILES
+from bertkit.inputs import exists, is_file, is_folder, read_json
 from bertkit.weight_names import dialects
+from bertkit.weight_places import HF_FILES
 from bertkit.weight_sources import MOMENTS_FILE
 
 PREFIX = re.compile(r"\.ckpt(-\d+)?$")  # how a TensorFlow 1 checkpoint's prefix ends
@@ -46,7 +46,7 @@ def find_target(destination: Path, to: str = "") -> Target:
     if to == "tf1" or (not to and PREFIX.search(destination.name)):
         named = bool(PREFIX.search(destination.name))
         return Target("tf1", destination.parent if named else destination, destination.name if named else TF1_NAME)
-    if ending in (".safetensors", ".bin", ".index", ".pth") or destination.is_file():
+    if ending in (".safetensors", ".bin", ".index", ".pth", ".json") or is_file(destination):
         raise UserError(f"{destination}: models are folders", "give a folder, a *.ckpt prefix or a .pt file")
     return Target("hf", destination)
 
@@ -54,8 +54,8 @@ def find_target(destination: Path, to: str = "") -> Target:
 def refuse_taken(target: Target, overwrite: bool) -> None:
     """Raises UserError, before any work, where weights stand at the place that are not to be written over."""
     names = {"tf1": (f"{target.name}.index",), "hf": HF_FILES, "pt": (target.name,)}[target.form]
-    taken = [name for name in names if (target.folder / name).exists()]
-    if target.folder.exists() and not target.folder.is_dir():
+    taken = [name for name in names if exists(target.folder / name)]
+    if exists(target.folder) and not is_folder(target.folder):
         raise UserError(f"{target.folder} is a file", "choose another place")
     if taken and not overwrite:
         raise UserError(f"{target.folder} already holds {taken[0]}", "use --overwrite, or choose another place")
@@ -83,7 +83,7 @@ def move_in(temporary: Path, target: Target, overwrite: bool) -> tuple[str, ...]
     for name in taken:
         (target.folder / name).unlink()  # old shards and indexes must not stand beside new ones
     for name in names:
-        if not (target.folder / name).exists():
+        if not exists(target.folder / name):
             (temporary / name).replace(target.folder / name)
     sync_folder(target.folder)
     return tuple(names)
@@ -91,21 +91,21 @@ def move_in(temporary: Path, target: Target, overwrite: bool) -> tuple[str, ...]
 
 def _old(target: Target, names: Iterable[str]) -> list[str]:
     """Files of a checkpoint that is there already and the new one takes the place of."""
-    found = {name for name in names if (target.folder / name).exists()}
+    found = {name for name in names if exists(target.folder / name)}
     if target.form == "tf1":
         found |= {path.name for path in target.folder.glob(f"{target.name}.*")}
     if target.form == "hf":
-        found |= {name for name in (*HF_FILES, MOMENTS_FILE) if (target.folder / name).exists()}
+        found |= {name for name in (*HF_FILES, MOMENTS_FILE) if exists(target.folder / name)}
     return sorted(found, key=lambda name: (not name.endswith(".index"), name))
 
 
 def _equal(one: Path, other: Path) -> bool:
     """Whether the old file says what the new one does; JSON may be spelled otherwise."""
-    if not other.exists():
+    if not exists(other):
         return False
     if one.suffix == ".json":
         try:
-            return bool(json.loads(one.read_bytes()) == json.loads(other.read_bytes()))
-        except ValueError:
+            return bool(read_json(one) == read_json(other))
+        except UserError:
             return False
     return one.stat().st_size == other.stat().st_size and one.read_bytes() == other.read_bytes()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -10,26 +11,27 @@ from typing import Any
 import numpy as np
 import torch
 
-from bertkit.backend import Arrays
 from bertkit.disk import write_atomically
 from bertkit.errors import UserError
+from bertkit.file_kinds import Unread
+from bertkit_torch.archives import check_archive
 
-
-def read_weights(path: Path) -> Arrays:
-    """All tensors of a `.bin` or `.pt` state dict, as float32 arrays; NVIDIA's nest it under `model`.
-
-    Raises UserError where the file is damaged, holds no state dict, or would run code on loading.
-    """
-    loaded = _load(path)
-    state = loaded.get("model", loaded) if isinstance(loaded, dict) else loaded
-    if not isinstance(state, dict) or not any(isinstance(value, torch.Tensor) for value in state.values()):
-        raise UserError(f"{path}: holds no state dict of tensors", "give the file that `torch.save` made of one")
-    return {name: value.float().numpy() for name, value in state.items() if isinstance(value, torch.Tensor)}
+# what torch says of a class or function that it does not let a file call
+_CODE = re.compile(
+    r"(Unsupported (global|class).*?|Trying to (call|load|instantiate).*?)(?= was not an allowed|$)", re.M
+)
 
 
 def read_tree(path: Path) -> Any:
-    """What the file holds, its tensors as arrays of their own dtype (bfloat16 as float32). Raises UserError."""
-    return _with_arrays(_load(path))
+    """What the file holds, its tensors as arrays of their own dtype (bfloat16 as float32). Raises UserError.
+
+    A tensor that no array can hold is an `Unread`, which says why.
+    """
+    check_archive(path)
+    try:
+        return _with_arrays(_load(path), {})
+    except RecursionError:
+        raise UserError(f"{path}: is nested too deep", "save the state dict alone") from None
 
 
 def write_tree(path: Path, tree: Any) -> None:
@@ -43,11 +45,9 @@ def _load(path: Path) -> Any:
             warnings.simplefilter("ignore")  # about odd pickles: what is wrong with the file is said below
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = str(error).split("\n")[0]
-        raise UserError(
-            f"{path}: refused, since loading it could run code: {reason}",
-            "convert it to safetensors where it was made",
-        ) from None
+        raise _refused(path, str(error)) from None
+    except MemoryError:
+        raise UserError(f"{path}: does not fit into memory, or is damaged", "copy the file again") from None
     except Exception as error:  # a damaged file makes torch raise whatever its unpickler stumbles over
         reason = (str(error).splitlines() or [""])[0]
         raise UserError(
@@ -55,12 +55,46 @@ def _load(path: Path) -> Any:
         ) from None
 
 
-def _with_arrays(value: Any) -> Any:
+def _refused(path: Path, said: str) -> UserError:
+    cure = "convert it to safetensors, or save its state_dict(), where it was made"
+    code = _CODE.search(said)
+    if code:
+        return UserError(f"{path}: refused, since loading it could run code: {code[0]}", cure)
+    reason = said.split("WeightsUnpickler error:", 1)[-1].strip().split("\n")[0]
+    return UserError(f"{path}: refused: it is damaged, or loading it could run code: {reason}", cure)
+
+
+def _with_arrays(value: Any, made: dict[int, Any]) -> Any:
+    """`made`: what stands at several places is made once, however often a file repeats it."""
     if isinstance(value, torch.Tensor):
-        return (value.float() if value.dtype is torch.bfloat16 else value).detach().numpy()
-    if isinstance(value, dict):
-        return {key: _with_arrays(part) for key, part in value.items()}
-    return [_with_arrays(part) for part in value] if isinstance(value, list | tuple) else value
+        return _array(value)
+    if not isinstance(value, dict | list | tuple):
+        return value
+    if id(value) not in made:
+        made[id(value)] = None  # should it hold itself
+        made[id(value)] = (
+            {key: _with_arrays(part, made) for key, part in value.items()}
+            if isinstance(value, dict)
+            else [_with_arrays(part, made) for part in value]
+        )
+    return made[id(value)]
+
+
+def _array(tensor: torch.Tensor) -> np.ndarray | Unread:
+    shape = tuple(tensor.shape)
+    if tensor.layout is not torch.strided or tensor.is_nested:
+        return Unread(f"is stored as {str(tensor.layout).removeprefix('torch.')}", shape)
+    if tensor.is_quantized:
+        return Unread(f"is quantized ({str(tensor.dtype).removeprefix('torch.')})", shape)
+    if tensor.device.type != "cpu":
+        return Unread(f"has no values (device {tensor.device})", shape)
+    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        return Unread("repeats its values by strides", shape)
+    plain = tensor.detach().resolve_conj().resolve_neg()
+    try:
+        return (plain.float() if plain.dtype is torch.bfloat16 else plain).numpy()
+    except TypeError:
+        return Unread(f"is of dtype {str(tensor.dtype).removeprefix('torch.')}", shape)
 
 
 def _with_tensors(value: Any, made: dict[int, torch.Tensor]) -> Any:

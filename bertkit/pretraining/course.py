@@ -23,7 +23,7 @@ from bertkit.recipe import Recipe
 from bertkit.recipe_parts import limit_sequences, scaled_rate, warming_updates
 from bertkit.tasks.task import Answered
 from bertkit.trainer import Plan, When
-from bertkit.weight_sources import find_kind
+from bertkit.weight_places import find_kind
 from bertkit.world import World
 
 logger = logging.getLogger(__name__)
@@ -119,7 +119,7 @@ def pretraining(recipe: Recipe, world: World, display: Display, dry_run: bool) -
     root = Path(recipe.data.dir).expanduser()
     source = _source(recipe, root)
     phases = open_phases(recipe, source, world.size)
-    fit = starting_weights(source, task.head, recipe.seed)
+    fit = starting_weights(source, task.head, recipe.seed, recipe.model.allow_missing)
     say_fit(fit, source, display.say)
     job = make_job(recipe, task, target, source, fit, _limits(phases))
     ready = Basis(recipe, target.choice, target.precision, target.reason, task, source, fit, job)

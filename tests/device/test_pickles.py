@@ -17,7 +17,8 @@ torch = pytest.importorskip("torch")
 
 @pytest.mark.parametrize("name", ["camphr_bert-test", "camphr_bert_52K"])
 def test_real_files_are_read(real_data: Path, name: str) -> None:
-    path, arrays = read_weights(real_data / "hf_fixtures" / name)
+    stored = read_weights(real_data / "hf_fixtures" / name)
+    path, arrays = stored.path, stored.arrays
     assert path.name == "pytorch_model.bin"
     assert any(key.startswith("bert.encoder.layer.0.attention.self.query") for key in arrays)
     expected = torch.load(path, map_location="cpu", weights_only=True)
@@ -32,7 +33,7 @@ def test_real_files_are_read(real_data: Path, name: str) -> None:
 def test_nvidias_files_nest_the_weights(tmp_path: Path) -> None:
     state = {"module.bert.pooler.dense.weight": torch.eye(3, dtype=torch.bfloat16)}
     torch.save({"model": state, "epoch": 1}, tmp_path / "pytorch_model.bin")
-    _, arrays = read_weights(tmp_path)
+    arrays = read_weights(tmp_path).arrays
     assert np.array_equal(arrays["bert.pooler.dense.weight"], np.eye(3, dtype=np.float32))
 
 

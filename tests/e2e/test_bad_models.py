@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import shutil
+import struct
 from pathlib import Path
 
 import pytest
@@ -83,6 +84,88 @@ def test_weights_of_another_size(spoilt: Path, sample_dir: Path, tmp_path: Path)
     path = spoilt / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"intermediate_size": 256}))
     refused(tmp_path, sample_dir, "model.safetensors: bert.encoder.layer.0", "different models")
+
+
+def change(folder: Path, **arrays: object) -> None:
+    """Change tensors of the model; None takes one away, and all whose names begin so."""
+    from bertkit.disk import read_arrays, write_arrays
+
+    given, metadata = read_arrays(folder / "model.safetensors")
+    gone = tuple(name for name, array in arrays.items() if array is None)
+    kept = {name: array for name, array in given.items() if not name.startswith(gone or "\0")}
+    made = {name: array for name, array in arrays.items() if array is not None}
+    write_arrays(folder / "model.safetensors", kept | made, metadata)  # type: ignore[operator]
+
+
+def test_a_model_without_a_layer_is_trained_only_where_that_is_allowed(
+    spoilt: Path, sample_dir: Path, tmp_path: Path
+) -> None:
+    change(spoilt, **{"bert.encoder.layer.0.": None})
+    words = ("model.safetensors: lacks layer 0 of the encoder", "--set model.allow_missing=true")
+    refused(tmp_path, sample_dir, *words)
+    done = run(tmp_path, "evaluate", "spoilt", "-t", "sample", "--data-dir", sample_dir, "--backend", "null")
+    assert_one_line_error(done, *words)
+    few = settings(data__train_rows=32, data__eval_rows=8, train__steps=1, model__allow_missing="true")
+    done = run(tmp_path, *NULL, *few, "--data-dir", sample_dir, "-m", "spoilt", "-o", "run")
+    assert done.returncode == 0, done.stderr
+    assert "new: bert.encoder.layer.0.attention.self.query.weight" in done.stderr + done.stdout
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate", "predict", "ask", "convert"])
+def test_weights_that_are_not_finite(command: str, spoilt: Path, sample_dir: Path, tmp_path: Path) -> None:
+    name = "bert.encoder.layer.0.output.dense.bias"
+    from bertkit.disk import read_arrays
+
+    array = read_arrays(spoilt / "model.safetensors")[0][name].copy()
+    array[5] = float("nan")
+    change(spoilt, **{name: array})
+    words = (f"model.safetensors: {name} holds NaN: 1 of its {len(array)} numbers are not finite", "earlier checkpoint")
+    at = ("-t", "sample", "--backend", "null", *(() if command == "ask" else ("--data-dir", sample_dir)))
+    if command == "train":
+        refused(tmp_path, sample_dir, *words)
+    elif command == "convert":
+        assert_one_line_error(run(tmp_path, "convert", "spoilt", "out.ckpt"), *words)
+        assert not list(tmp_path.glob("out*"))
+    else:
+        more = {"predict": ("-o", "out"), "ask": ("a sentence", "another")}.get(command, ())
+        assert_one_line_error(run(tmp_path, command, "spoilt", *more, *at), *words)
+        assert not (tmp_path / "out").exists()
+
+
+def test_a_tensorflow_checkpoint_of_the_old_format(spoilt: Path, sample_dir: Path, tmp_path: Path) -> None:
+    (spoilt / "model.safetensors").unlink()
+    (spoilt / "model.ckpt-20").write_bytes(bytes(60) + struct.pack("<Q", 0xDB4775248B80FB57))
+    refused(tmp_path, sample_dir, "model.ckpt-20: is a TensorFlow 1 checkpoint in the old format V1", "SaverDef.V2")
+    done = run(tmp_path, "convert", "spoilt/model.ckpt-20", "out")
+    assert_one_line_error(done, "is a TensorFlow 1 checkpoint in the old format V1")
+
+
+def test_shards_in_torchs_format_under_a_wrappers_names(spoilt: Path, sample_dir: Path, tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    from bertkit.disk import read_arrays
+
+    arrays = read_arrays(spoilt / "model.safetensors")[0]
+    at = ("-t", "sample", "--data-dir", sample_dir, "--backend", "null", "--json")
+    wanted = run(tmp_path, "evaluate", "spoilt", *at)
+    assert wanted.returncode == 0, wanted.stderr
+    (spoilt / "model.safetensors").unlink()
+    places = {}
+    for number in range(2):
+        names = list(arrays)[number::2]
+        file = f"pytorch_model-0000{number + 1}-of-00002.bin"
+        torch.save({f"_orig_mod.{name}": torch.from_numpy(arrays[name].copy()) for name in names}, spoilt / file)
+        places |= {f"_orig_mod.{name}": file for name in names}
+    (spoilt / "pytorch_model.bin.index.json").write_text(json.dumps({"metadata": {}, "weight_map": places}))
+    done = run(tmp_path, "evaluate", "spoilt", *at)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["metrics"] == json.loads(wanted.stdout)["metrics"]
+
+
+def test_of_two_forms_one_is_read_and_that_is_said(spoilt: Path, sample_dir: Path, tmp_path: Path) -> None:
+    (spoilt / "pytorch_model.bin").write_bytes(b"not looked at")
+    done = run(tmp_path, "evaluate", "spoilt", "-t", "sample", "--data-dir", sample_dir, "--backend", "null")
+    assert done.returncode == 0, done.stderr
+    assert "model.safetensors is read, as transformers does, and not pytorch_model.bin beside it" in done.stderr
 
 
 class Evil:

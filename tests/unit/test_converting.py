@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import tf1_bundles
 from bertkit import converting, weight_names
 from bertkit.cli import main
 from bertkit.converting import convert
@@ -140,6 +141,100 @@ def test_a_mixed_up_name_map_is_caught_by_name(google: Path, tmp_path: Path, mon
     finally:
         weight_names._from_tf1.cache_clear()
     assert not (tmp_path / "out").exists()
+
+
+def cut(prefix: Path, into: Path, **others: tuple[int, bytes]) -> None:
+    """A checkpoint as a training on parameter servers saves it: its larger variables in parts."""
+    arrays = {name: array.copy() for name, array in read_bundle(read_index(prefix)).items()}
+    larger = {name: array for name, array in arrays.items() if array.ndim == 2 and len(array) > 3}
+    partitions = {name: tf1_bundles.rows(len(array), 3) for name, array in larger.items()}
+    assert len(partitions) > 10
+    tf1_bundles.write(into, arrays, partitions, others)
+    shutil.copy(prefix.parent / "bert_config.json", into.parent)
+    shutil.copy(prefix.parent / "vocab.txt", into.parent)
+
+
+def test_partitioned_variables_are_joined(google: Path, tmp_path: Path) -> None:
+    cut(google, tmp_path / "parts" / "model.ckpt-20")
+    report = convert(tmp_path / "parts", tmp_path / "out")
+    assert (report.kind, report.notes) == ("tf1", ())
+    convert(tmp_path / "out", tmp_path / "back" / "bert_model.ckpt")
+    for ending in FILES:
+        assert file(tmp_path / "back" / "bert_model.ckpt", ending).read_bytes() == file(google, ending).read_bytes()
+    fit = starting_weights(find_source(str(tmp_path / "parts" / "model.ckpt-20")), HEADS[0], 1)
+    assert (fit.missing, fit.unexpected, fit.notes) == ((), (), ())
+
+
+def test_variables_that_no_bert_has_are_passed_over_by_name(google: Path, tmp_path: Path) -> None:
+    others = {
+        "best_metric/name": (tf1_bundles.STRING, b"\4acc."),
+        "save_counter/done": (tf1_bundles.BOOL, b"\1"),
+        "wave": (tf1_bundles.COMPLEX64, bytes(8)),
+        "odd": (77, b"?"),
+    }
+    cut(google, tmp_path / "more" / "model.ckpt-20", **others)
+    said = ["best_metric/name (string)", "odd (number 77)", "save_counter/done (bool)", "wave (complex64)"]
+    report = convert(tmp_path / "more", tmp_path / "out")
+    assert report.notes == tuple(f"left out, since no BERT has it: {text}" for text in said)
+    fit = starting_weights(find_source(str(tmp_path / "more" / "model.ckpt-20")), HEADS[0], 1)
+    assert fit.notes == (f"not read: {', '.join(said)}",)
+    assert fit.unexpected == ()
+
+
+def test_a_weight_of_such_a_dtype_is_refused(google: Path, tmp_path: Path) -> None:
+    arrays = {name: array.copy() for name, array in read_bundle(read_index(google)).items()}
+    name = "bert/pooler/dense/bias"
+    del arrays[name]
+    tf1_bundles.write(tmp_path / "x.ckpt", arrays, others={name: (tf1_bundles.COMPLEX64, bytes(64))})
+    with pytest.raises(UserError, match=f"x.ckpt.index: {name} is of dtype complex64, which is not read here"):
+        convert(tmp_path / "x.ckpt", tmp_path / "out")
+
+
+@pytest.mark.parametrize("start", ["module/", "module_1/", "module/module_2/"])
+def test_names_of_tensorflow_hub_are_known(start: str, google: Path, tmp_path: Path) -> None:
+    """A training that began with a module of TensorFlow Hub: its head has a name of its own."""
+
+    def hub(arrays: dict[str, np.ndarray]) -> None:
+        for name in list(arrays):
+            arrays[start + name] = arrays[f"{start}{name}/adam_m"] = arrays.pop(name)
+
+    wanted = convert(google, tmp_path / "plain")
+    rewrite(google, hub)
+    report = convert(google, tmp_path / "out", moments=True)
+    assert (report.tensors, report.moments) == (wanted.tensors, wanted.tensors)
+    first, second = (read_arrays(tmp_path / name / "model.safetensors")[0] for name in ("plain", "out"))
+    assert all(first[name].tobytes() == second[name].tobytes() for name in first)
+
+
+def test_a_variable_under_both_names_is_refused(google: Path, tmp_path: Path) -> None:
+    rewrite(google, lambda arrays: arrays.update({f"module/{PAIR[0]}": arrays[PAIR[0]]}))
+    with pytest.raises(UserError, match=r"module/bert/.* and another variable are both bert\.encoder\.layer\.0"):
+        convert(google, tmp_path / "out")
+
+
+def test_a_hub_modules_folder_is_read(google: Path, tmp_path: Path) -> None:
+    (tmp_path / "hub" / "variables").mkdir(parents=True)
+    for ending in FILES:
+        shutil.copy(file(google, ending), tmp_path / "hub" / "variables" / f"variables{ending}")
+    config = str(google.parent / "bert_config.json")
+    assert convert(tmp_path / "hub", tmp_path / "out", config=config).tensors == 46
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_are_not_finite_are_not_converted(value: float, google: Path, tmp_path: Path) -> None:
+    def spoil(arrays: dict[str, np.ndarray]) -> None:
+        arrays[PAIR[0]][1, 2] = value
+
+    rewrite(google, spoil)
+    with pytest.raises(UserError, match=r"layer\.0\.intermediate\.dense\.weight holds (NaN|infinity): 1 of its 128"):
+        convert(google, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_safetensors_file_alone_is_converted(google: Path, tmp_path: Path) -> None:
+    report = convert(tmp_path / "hf" / "model.safetensors", tmp_path / "x.ckpt")
+    assert (report.kind, report.tensors) == ("hf", 46)
+    assert file(tmp_path / "x.ckpt", FILES[1]).read_bytes() == file(google, FILES[1]).read_bytes()
 
 
 def swap(arrays: dict[str, np.ndarray]) -> None:

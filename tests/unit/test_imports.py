@@ -37,8 +37,8 @@ VENDORS_OWN = {
 LAYERS = {
     "ground": "bertkit errors",
     "values": """
-        cpu_lists disk hardware hosts hwloc inputs launch machine model_config packaged placing prefetch process_tree
-        sorted_table sums tensor_bundle watchdog world""",
+        cpu_lists disk file_kinds hardware hosts hwloc inputs launch machine model_config packaged placing prefetch
+        process_tree sorted_table sums tensor_bundle tensor_slices watchdog world""",
     "seam": "backend",
     "material": """
         checkpoint collectives display downloads energy features flops layouts lengths log log_lines meter
@@ -56,7 +56,7 @@ LAYERS = {
         static_rows stopping tasks tasks.glue tasks.json_text tasks.metrics tasks.mrpc_raw tasks.pretrain
         tasks.reading tasks.sample tasks.squad tasks.squad.decoding tasks.squad.metrics tasks.squad.reader
         tasks.squad.task tasks.squad.windows tasks.table_format tasks.tables tasks.task tf1_weights tokenizer
-        weight_files weight_names weight_shapes weight_sources weight_targets""",
+        weight_files weight_names weight_places weight_shapes weight_sources weight_targets""",
     "work": """
         agreement checks checks.contract checks.device checks.numerics checks.report checks.tolerance converting course
         preparation pretraining.evaluation pretraining.held_out pretraining.phases scoring specimens trainer""",

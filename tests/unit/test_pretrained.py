@@ -109,9 +109,9 @@ def test_padded_rows_are_taken_where_only_the_weights_have_them(kind: Any, tmp_p
 
 
 def test_a_path_to_a_file_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "model.bin").write_bytes(b"")
+    (tmp_path / "model.txt").write_bytes(b"words")
     with pytest.raises(UserError, match="is a file, not a model's folder"):
-        find_source(str(tmp_path / "model.bin"))
+        find_source(str(tmp_path / "model.txt"))
 
 
 @pytest.mark.parametrize("name", ["/no/such/folder", "./absent", "../absent", "~/absent-model", "a/b/c"])

@@ -54,6 +54,7 @@ WRONG: list[tuple[str, Value]] = [
     ("schedule.decay_from", "never"),
     ("evaluation.every", -1),
     ("evaluation.batch_size", 0),
+    ("model.allow_missing", "perhaps"),
     ("model.gelu", "sharp"),
     ("model.softmax", "bf8"),
     ("data.doc_stride", 0),

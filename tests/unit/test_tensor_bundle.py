@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+import math
+import os
 import struct
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +14,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import tf1_bundles
 from bertkit import sorted_table
 from bertkit.errors import UserError
-from bertkit.sorted_table import Damaged, masked_crc, read_table, read_varint, varint, write_table
+from bertkit.sorted_table import Damaged, Unsupported, masked_crc, read_table, read_varint, varint, write_table
 from bertkit.tensor_bundle import NUMBERS, read_bundle, read_index, write_bundle
+from bertkit.tensor_slices import slice_key
 
 FILES = (".index", ".data-00000-of-00001")
 keys = st.binary(max_size=12)
@@ -147,8 +153,15 @@ HEADER = b"\x08\x01\x1a\x02\x08\x01"
     [
         ({b"": HEADER + message(2, 0, b"\1")}, "big-endian"),
         ({b"": b""}, "there are 0 data shards"),
-        ({b"": HEADER, b"x": message(7, 2, b"\0")}, "x is a variable in slices"),
-        ({b"": HEADER, b"x": message(1, 0, b"\7")}, "dtype number 7"),
+        ({b"": HEADER, b"x": message(1, 0, b"\1") + message(7, 0, b"\1")}, "a slice is a number"),
+        (
+            {b"": HEADER, b"x": message(1, 0, b"\1") + message(2, 2, b"\x0d\x12\x0b\x08" + b"\xff" * 9 + b"\1")},
+            "unknown size",
+        ),
+        (
+            {b"": HEADER, b"x": message(1, 0, b"\1") + message(7, 2, b"\x0d\x0a\x0b\x10" + b"\xff" * 9 + b"\1")},
+            "a slice begins or ends nowhere",
+        ),
         ({b"": HEADER, b"x": message(1, 0, b"\1") + message(5, 0, b"\5")}, r"x of shape \(\) has 5 bytes"),
         ({b"": HEADER, b"x": message(2, 2, b"\5a")}, "a field reaches beyond its message"),
         ({b"": HEADER, b"x": message(2, 3, b"")}, "wire type 3"),
@@ -168,7 +181,7 @@ def test_a_compressed_block_is_refused() -> None:
     size = len(b"\0\0\6" + HEADER) + 8
     data[size] = 1
     data[size + 1 : size + 5] = struct.pack("<I", masked_crc(bytes(data[: size + 1])))
-    with pytest.raises(Damaged, match="compressed"):
+    with pytest.raises(Unsupported, match="compressed"):
         read_table(bytes(data))
 
 
@@ -191,3 +204,111 @@ def test_a_dtype_without_a_number_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="x is of dtype complex64"):
         write_bundle(tmp_path / "x", {"x": np.zeros(1, np.complex64)})
     assert list(tmp_path.iterdir()) == []
+
+
+@given(st.integers(-(2**63), 2**63 - 1))
+def test_the_numbers_in_a_slices_key_sort_as_numbers_do(number: int) -> None:
+    assert slice_key("x", ((number, -1),)) == tf1_bundles.key("x", [(number, -1)])
+
+
+def test_the_numbers_in_a_slices_key_are_those_of_tensorflows_own_examples() -> None:
+    start = b"\0x\0\1\1\1"
+    assert slice_key("x", ((0x424242, -0x800),)) == start + bytes.fromhex("f0424242") + bytes.fromhex("3800")
+    assert slice_key("x", ((0, -1),)) == start + b"\x80\x7f"
+
+
+@st.composite
+def cut_up(draw: st.DrawFn) -> tuple[np.ndarray, list[tf1_bundles.Extents]]:
+    """An array, and the grid of slices that cuts along each dimension make of it, in any order."""
+    shape = draw(st.lists(st.integers(1, 7), min_size=1, max_size=3))
+    axes: list[list[tuple[int, int] | None]] = []
+    for width in shape:
+        ends = sorted(draw(st.sets(st.integers(1, width - 1), max_size=4))) if width > 1 else []
+        pairs = [(start, end - start) for start, end in zip([0, *ends], [*ends, width], strict=True)]
+        axes.append(list(pairs) if len(pairs) > 1 else [None])
+    grid = [list(place) for place in itertools.product(*axes)]
+    array = np.arange(math.prod(shape), dtype=np.float32).reshape(shape)
+    return array, draw(st.permutations(grid))
+
+
+@settings(deadline=None)
+@given(cut_up())
+def test_the_slices_of_a_variable_are_joined(made: tuple[np.ndarray, list[tf1_bundles.Extents]]) -> None:
+    array, cuts = made
+    with tempfile.TemporaryDirectory() as folder:
+        prefix = Path(folder) / "x.ckpt"
+        tf1_bundles.write(prefix, {"a": array, "b": array + 1}, {"a": cuts})
+        index = read_index(prefix)
+        assert list(index.entries) == ["a", "b"]
+        found = read_bundle(index)
+        assert np.array_equal(found["a"], array)
+        assert np.array_equal(found["b"], array + 1)
+
+
+ARRAY = np.arange(12, dtype=np.float32).reshape(6, 2)
+
+
+@pytest.mark.parametrize(
+    "cuts",
+    [
+        [[(0, 3), None], [(4, 2), None]],  # a gap
+        [[(0, 4), None], [(3, 3), None]],  # twice
+        [[(0, 3), None], [(0, 3), None]],
+        [[(0, 3), None], [(3, 4), None]],  # beyond the end
+        [[(0, 6)]],
+    ],
+)
+def test_slices_that_do_not_make_up_their_variable_are_damage(cuts: list[tf1_bundles.Extents], tmp_path: Path) -> None:
+    tf1_bundles.write(tmp_path / "x", {"a": ARRAY}, {"a": cuts})
+    with pytest.raises(UserError, match=r"the slices of a \(6, 2\) do not make it up; copy the checkpoint again"):
+        read_bundle(read_index(tmp_path / "x"))
+
+
+def test_a_damaged_slice_is_named(tmp_path: Path) -> None:
+    tf1_bundles.write(tmp_path / "x", {"a": ARRAY}, {"a": tf1_bundles.rows(6, 3)})
+    shard = tmp_path / "x.data-00000-of-00001"
+    raw = bytearray(shard.read_bytes())
+    raw[20] ^= 1
+    shard.write_bytes(raw)
+    with pytest.raises(UserError, match="a, from byte 16, does not match its CRC"):
+        read_bundle(read_index(tmp_path / "x"))
+    shard.write_bytes(raw[:-1])
+    with pytest.raises(UserError, match="is cut off: it has 47 bytes, but a ends at byte 48"):
+        read_bundle(read_index(tmp_path / "x"))
+
+
+def test_a_dtype_that_no_array_has_is_named_where_it_is_wanted(tmp_path: Path) -> None:
+    others = {"s": (tf1_bundles.STRING, b"\3abc"), "z": (99, b"zz")}
+    tf1_bundles.write(tmp_path / "x", {"a": ARRAY}, others=others)
+    index = read_index(tmp_path / "x")
+    assert set(read_bundle(index, lambda name: name == "a")) == {"a"}
+    for name, dtype in (("s", "string"), ("z", "number 99")):
+        with pytest.raises(UserError, match=f"{name} is of dtype {dtype}, which is not read here; save it as float32"):
+            read_bundle(index, name.__eq__)
+
+
+def test_variables_that_lie_over_each_other_are_refused(tmp_path: Path) -> None:
+    """A small file whose index would have it read as large as one likes."""
+    raw = np.zeros(1 << 10, np.float32).tobytes()
+    table = {b"": HEADER} | {
+        f"v{number:04d}".encode(): tf1_bundles.entry(tf1_bundles.FLOAT, (1 << 10,), 0, raw) for number in range(50)
+    }
+    (tmp_path / "x.index").write_bytes(write_table(sorted(table.items())))
+    (tmp_path / "x.data-00000-of-00001").write_bytes(raw)
+    with pytest.raises(UserError, match="its variables lie over each other: 204,800 bytes"):
+        read_bundle(read_index(tmp_path / "x"))
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe", "sparse"])
+def test_what_is_no_sound_file_is_refused_at_once(kind: str, written: Path) -> None:
+    shard = file(written, FILES[1])
+    shard.unlink()
+    if kind == "folder":
+        shard.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(shard)
+    else:
+        with shard.open("wb") as made:
+            made.truncate(1 << 40)
+    with pytest.raises(UserError, match=r"data-00000-of-00001: is (a folder|a named pipe|sparse)"):
+        read_bundle(read_index(written))
