@@ -6,7 +6,6 @@ pt: what a training script saved. run: a checkpoint of a run, step-….safetenso
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,8 +16,10 @@ import numpy as np
 from bertkit.backend import Arrays
 from bertkit.disk import read_arrays
 from bertkit.errors import UserError
+from bertkit.inputs import exists, read_object
 from bertkit.state_files import read_state, untied
 from bertkit.tf1_weights import FIRST, SECOND, STEP, read_tf1, tf1_prefix
+from bertkit.tokenizer_files import vocabulary_file
 from bertkit.weight_files import HF_FILES, read_raw
 
 Kind = Literal["tf1", "hf", "pt", "run"]
@@ -54,8 +55,8 @@ def read_contents(source: Path, moments: bool = False, config: str = "", vocab: 
     kind, path = find_kind(source)
     folder = {"hf": path, "run": path.parent.parent}.get(kind, path.parent)
     own = next((folder / name for name in CONFIGS[kind] if (folder / name).exists()), None)
-    words = folder / "vocab.txt"
-    files = (Path(config) if config else own, Path(vocab) if vocab else words if words.exists() else None)
+    words = vocabulary_file(folder)
+    files = (Path(config) if config else own, Path(vocab) if vocab else words if exists(words) else None)
     if kind == "tf1":
         read = read_tf1(path, moments)
         notes = [f"left out: {_many(read.left_out)}"] if read.left_out else []
@@ -125,13 +126,7 @@ def _many(names: tuple[str, ...]) -> str:
 
 def read_json(path: Path) -> dict[str, Any]:
     """A configuration's keys as they stand there."""
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read as JSON: {error}", "give a BERT's config with --config") from None
-    if not isinstance(raw, dict):
-        raise UserError(f"{path}: holds no JSON object", "give a BERT's config with --config")
-    return raw
+    return read_object(path, "give a BERT's config with --config")
 
 
 def count(arrays: Mapping[str, np.ndarray]) -> int:
