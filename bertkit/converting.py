@@ -11,14 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from bertkit.backend import Arrays
+from bertkit.config_keys import told_of_keys
 from bertkit.disk import write_arrays, write_json, write_text
 from bertkit.errors import UserError
-from bertkit.model_config import ModelConfig, from_mapping, to_mapping
-from bertkit.pretrained import check_fit
+from bertkit.model_config import READ, ModelConfig, from_mapping, to_mapping
+from bertkit.model_folder import check_fit
 from bertkit.run_folder import write_tokenizer
 from bertkit.state_files import padded, read_state, same, untied, write_state
 from bertkit.tf1_weights import read_tf1, write_tf1
-from bertkit.tokenizer import casing_warning, read_vocabulary
+from bertkit.tokenizer import Vocabulary, casing_warning, read_vocabulary, write_vocabulary
+from bertkit.tokenizer_files import read_lines
 from bertkit.weight_files import read_raw
 from bertkit.weight_places import HF_FILES
 from bertkit.weight_shapes import check_moments, check_weights, head_of
@@ -43,7 +45,7 @@ class Model:
     moments: Arrays
     config: ModelConfig
     keys: Mapping[str, Any]  # the configuration as the source has it
-    vocabulary: Path | None
+    vocabulary: Vocabulary | None
 
 
 @dataclass(frozen=True)
@@ -115,27 +117,28 @@ def take(contents: Contents, leave_out: Sequence[str] = ()) -> tuple[Model, list
     config = from_mapping(keys, str(contents.config))
     weights, said = check_weights(kept(contents.weights), config, where)
     moments = check_moments(kept(contents.moments), weights, where)
-    if contents.vocabulary is None:
+    notes += told_of_keys(keys, READ, str(contents.config))
+    vocabulary = read_vocabulary(contents.vocabulary) if contents.vocabulary else None
+    if vocabulary is None:
         notes.append("there is no vocab.txt beside it: give one with --vocab")
     else:
-        vocabulary = read_vocabulary(contents.vocabulary)
-        check_fit(vocabulary, config, contents.config.parent)
+        notes += [*vocabulary.warnings, *check_fit(vocabulary, config, contents.config.parent)]
         warning = casing_warning(vocabulary)
         notes += [warning] if warning else []
-    return Model(weights, moments, config, keys, contents.vocabulary), notes + said
+    return Model(weights, moments, config, keys, vocabulary), notes + said
 
 
 def write(model: Model, target: Target, folder: Path) -> list[str]:
     """Write all files of the target into `folder`; notes."""
     if model.vocabulary is not None:
-        shutil.copyfile(model.vocabulary, folder / "vocab.txt")
+        _write_vocabulary(folder / "vocab.txt", model.vocabulary, target.form == "hf")
     if target.form == "hf":
         write_arrays(folder / HF_FILES[0], model.weights, {"format": "pt"})
         if model.moments:
             write_arrays(folder / MOMENTS_FILE, model.moments, {})
         write_json(folder / "config.json", hf_config(model))
         if model.vocabulary is not None:
-            write_tokenizer(folder, model.config, read_vocabulary(model.vocabulary))
+            write_tokenizer(folder, model.config, model.vocabulary)
         return []
     text = json.dumps(google_config(model), indent=2, sort_keys=True)  # as Google's own code writes it
     write_text(folder / "bert_config.json", text + "\n")
@@ -146,6 +149,15 @@ def write(model: Model, target: Target, folder: Path) -> list[str]:
     name = "bert.embeddings.word_embeddings.weight"
     more = len(padded({name: model.weights[name]})[name]) - len(model.weights[name])
     return [f"added: {more} rows of zeros to the vocabulary, to a multiple of 8"] if more else []
+
+
+def _write_vocabulary(path: Path, vocabulary: Vocabulary, beside_tokenizer: bool) -> None:
+    """As a `vocab.txt`: the source's own if its pieces are these. `beside_tokenizer`: that has the added tokens."""
+    pieces = vocabulary.pieces[: vocabulary.word_pieces] if beside_tokenizer else vocabulary.pieces
+    if vocabulary.path.suffix != ".json" and read_lines(vocabulary.path)[0] == pieces:
+        shutil.copyfile(vocabulary.path, path)
+    else:
+        write_vocabulary(path, vocabulary, added=not beside_tokenizer)
 
 
 def compare(model: Model, target: Target, folder: Path) -> None:
@@ -166,7 +178,10 @@ def compare(model: Model, target: Target, folder: Path) -> None:
 def hf_config(model: Model) -> dict[str, Any]:
     """config.json: the source's keys, and what transformers needs besides."""
     head, architecture = head_of(model.weights)
-    return to_mapping(model.config, head, ()) | {"architectures": [architecture], **model.keys}
+    keys = {**model.keys}
+    if keys.get("tie_word_embeddings") is False and "cls.predictions.bias" in model.weights:
+        keys["tie_word_embeddings"] = True  # its decoder is the embeddings, bit for bit, and is not written twice
+    return to_mapping(model.config, head, ()) | {"architectures": [architecture], **keys}
 
 
 def google_config(model: Model) -> dict[str, Any]:
@@ -183,6 +198,8 @@ def _losses(model: Model, target: Target, moments: bool) -> list[str]:
         notes.append("there are no moments")
     if target.form == "pt" and model.moments:
         notes.append("left out: the moments, since the settings of the script's optimizer belong to them")
+    if target.form != "hf" and model.vocabulary and not model.vocabulary.plain:
+        notes.append(f"vocab.txt has no place for the tokenizer's rules: {model.vocabulary.variant}")
     if target.form != "hf":
         for key, value in FIXED.items():
             if model.keys.get(key, value) != value:

@@ -10,7 +10,7 @@ from bertkit.backend import Engine, Job, Limits
 from bertkit.display import Display
 from bertkit.errors import UserError
 from bertkit.model_config import ARCHITECTURES
-from bertkit.preparation import Target, choose_target, find_model, warn_of
+from bertkit.preparation import Target, check_segments, checked, choose_target, find_model, warn_of
 from bertkit.pretrained import Source, starting_weights
 from bertkit.recipe import Recipe, Value
 from bertkit.recipe_parts import answer_rules, cache_folder, exchange, sequence_shape
@@ -73,6 +73,8 @@ def make_ready(recipe: Recipe, dry_run: bool = False) -> Ready:
     if recipe.model.name in ARCHITECTURES:
         raise UserError(f"{recipe.model.name!r} is a size, not a trained model", "give the folder of a run")
     source = find_model(recipe)
+    if task.head.kind == "span":
+        check_segments(source, task.name)
     fit = starting_weights(source, task.head, recipe.seed)
     warn_of(fit)
     untrained = (*fit.missing, *fit.reshaped)
@@ -159,7 +161,8 @@ def _split(
 ) -> list[Part]:
     folder, shape = Path(recipe.data.dir).expanduser(), sequence_shape(recipe.data, rows)
     cache = cache_folder(recipe.data)
-    return read_split(loaded.task, folder, split, loaded.source.vocabulary, shape, cache, display.follow(), file)
+    parts = read_split(loaded.task, folder, split, loaded.source.vocabulary, shape, cache, display.follow(), file)
+    return checked(parts, loaded.source)
 
 
 def _file(loaded: Loaded | Ready, recipe: Recipe, file: Path, display: Display) -> Part:
@@ -167,4 +170,5 @@ def _file(loaded: Loaded | Ready, recipe: Recipe, file: Path, display: Display) 
     one = loaded.task.format.fitting(loaded.task, file, "test")
     shape = sequence_shape(recipe.data, 0)
     cache = cache_folder(recipe.data)
-    return read_part(loaded.task, file, "test", one, loaded.source.vocabulary, shape, cache, display.follow())
+    part = read_part(loaded.task, file, "test", one, loaded.source.vocabulary, shape, cache, display.follow())
+    return checked([part], loaded.source)[0]

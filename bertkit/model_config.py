@@ -6,13 +6,14 @@ Source: Devlin et al. 2018, arXiv:1810.04805; the smaller sizes: Turc et al. 201
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from bertkit.config_keys import check_keys
 from bertkit.errors import UserError
+from bertkit.inputs import read_object, real_value, whole_value
 
 HeadKind = Literal["classification", "regression", "span", "pretraining"]
 
@@ -58,22 +59,34 @@ class ModelConfig:
     softmax: str = "compute"  # of attention: in the compute dtype, or "fp32"; a key of ours, others ignore it
 
     def __post_init__(self) -> None:
-        for name in ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "vocab_size"):
-            if not (isinstance(getattr(self, name), int) and getattr(self, name) > 0):
-                raise UserError(f"{name} {getattr(self, name)!r} is not a whole number above 0", "correct config.json")
+        for name, most in MOST.items():
+            whole_value(getattr(self, name), name, 1, most, WRONG)
+        for name, (least, below) in RANGES.items():
+            if name == "classifier_dropout" and self.classifier_dropout is None:
+                continue
+            value = real_value(getattr(self, name), name, cure=WRONG)
+            if not least <= value < below:
+                raise UserError(f"{name} is {value:g}, not at least {least:g} and below {below:g}", WRONG)
+        for name, known in (("hidden_act", sorted(ACTIVATIONS)), ("softmax", SOFTMAX)):
+            if getattr(self, name) not in list(known):
+                raise UserError(f"{name} {getattr(self, name)!r} is not known", "bertkit has " + ", ".join(known))
         if self.hidden_size % self.num_attention_heads:
             raise UserError(
                 f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}",
                 "correct the model's config.json",
             )
-        if self.hidden_act not in ACTIVATIONS:
+        if self.numbers > MOST_NUMBERS:
             raise UserError(
-                f"hidden_act {self.hidden_act!r} is not known",
-                "bertkit has " + ", ".join(sorted(ACTIVATIONS)),
+                f"these sizes make a model of over {self.numbers / 1e9:,.0f} billion parameters",
+                "correct the model's config.json",
             )
 
-        if self.softmax not in SOFTMAX:
-            raise UserError(f"softmax {self.softmax!r} is not known", "bertkit has " + ", ".join(SOFTMAX))
+    @property
+    def numbers(self) -> int:
+        """About how many parameters the encoder has."""
+        rows = self.vocab_size + self.max_position_embeddings + self.type_vocab_size
+        layer = 4 * self.hidden_size + 2 * self.intermediate_size
+        return self.hidden_size * (rows + self.num_hidden_layers * layer)
 
     def without_dropout(self) -> ModelConfig:
         return dataclasses.replace(
@@ -81,6 +94,17 @@ class ModelConfig:
         )
 
 
+WRONG = "correct the model's config.json"
+# The largest published BERTs have 4 billion parameters; a size far beyond that is a damaged number.
+MOST: Mapping[str, int] = {
+    "hidden_size": 1 << 16, "num_hidden_layers": 1 << 10, "num_attention_heads": 1 << 12, "intermediate_size": 1 << 20,
+    "vocab_size": 1 << 24, "max_position_embeddings": 1 << 20, "type_vocab_size": 1 << 16,
+}  # fmt: skip
+MOST_NUMBERS = 20_000_000_000
+RANGES: Mapping[str, tuple[float, float]] = {
+    "hidden_dropout_prob": (0, 1), "attention_probs_dropout_prob": (0, 1), "classifier_dropout": (0, 1),
+    "initializer_range": (0, 10), "layer_norm_eps": (1e-38, 1),
+}  # fmt: skip
 ACTIVATIONS = frozenset({"gelu", "gelu_new", "gelu_pytorch_tanh", "relu"})  # _new and _pytorch_tanh: the tanh form
 
 SOFTMAX = ("compute", "fp32")
@@ -97,41 +121,35 @@ ARCHITECTURES: Mapping[str, ModelConfig] = {
 
 def read_config(path: Path) -> ModelConfig:
     """Read ``config.json`` (Hugging Face) or ``bert_config.json`` (as Google published it)."""
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise UserError(f"{path}: cannot be read as JSON: {error}", "give a folder with a BERT's config.json") from None
-    if not isinstance(raw, dict):
-        raise UserError(f"{path}: holds no JSON object", "give a folder with a BERT's config.json")
-    return from_mapping(raw, str(path))
+    return from_mapping(read_object(path, "give a folder with a BERT's config.json"), str(path))
 
 
 def from_mapping(raw: Mapping[str, Any], where: str) -> ModelConfig:
-    """A ModelConfig from the keys of a ``config.json``; unknown keys are left alone, missing sizes refused."""
-    if raw.get("model_type", "bert") != "bert":
-        raise UserError(f"{where}: model_type is {raw['model_type']!r}, not 'bert'", "bertkit trains BERT only")
-    if raw.get("position_embedding_type", "absolute") != "absolute":
-        raise UserError(f"{where}: position_embedding_type is not 'absolute'", "bertkit has absolute positions only")
+    """A ModelConfig from the keys of a ``config.json``.
+
+    Raises UserError naming a key that is missing, out of range, or asks for another model (`bertkit.config_keys`).
+    """
+    check_keys(raw, where)
     fields = dataclasses.fields(ModelConfig)
     known = {field.name: raw[field.name] for field in fields if field.name in raw}
     missing = [f.name for f in fields if f.default is dataclasses.MISSING and f.name not in known]
     if missing:
         raise UserError(f"{where}: lacks {', '.join(missing)}", "give a folder with a BERT's config.json")
-    for field in fields:
-        value = known.get(field.name)
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        optional = value is None and field.type == "float | None"
-        if field.name in known and not (number or optional or field.type == "str"):
-            raise UserError(f"{where}: {field.name} is {value!r}, not a number", "correct it")
-    return ModelConfig(**known)
+    try:
+        return ModelConfig(**known)
+    except UserError as error:
+        raise UserError(f"{where}: {error.cause}", error.cure) from None
 
 
-def to_mapping(config: ModelConfig, head: Head, labels: tuple[str, ...]) -> dict[str, Any]:
-    """The ``config.json`` that transformers reads for this model and head."""
+READ = frozenset(field.name for field in dataclasses.fields(ModelConfig))
+
+
+def to_mapping(config: ModelConfig, head: Head, labels: tuple[str, ...], pad: int = 0) -> dict[str, Any]:
+    """The ``config.json`` that transformers reads for this model and head; `pad`: the id of [PAD]."""
     values: dict[str, Any] = {
         "architectures": [ARCHITECTURE_OF_HEAD[head.kind]],
         "model_type": "bert",
-        "pad_token_id": 0,
+        "pad_token_id": pad,
         "position_embedding_type": "absolute",
         "torch_dtype": "float32",
         **dataclasses.asdict(config),

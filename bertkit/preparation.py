@@ -77,10 +77,12 @@ def prepare(recipe: Recipe, say: Say, progress: Progress, dry_run: bool = False)
     task_vocab = task_folder(task, data_dir) / task.vocab if task.vocab else None
     source = find_model(recipe, task_vocab)
     cache = cache_folder(recipe.data)
+    if task.head.kind == "span":
+        check_segments(source, task.name)  # before its files are encoded, which takes a minute
 
     def read(split: SplitName, rows: int, file: str) -> list[Part]:
         shape = sequence_shape(recipe.data, rows)
-        return read_split(task, data_dir, split, source.vocabulary, shape, cache, progress, file)
+        return checked(read_split(task, data_dir, split, source.vocabulary, shape, cache, progress, file), source)
 
     (train,) = read("train", recipe.data.train_rows, recipe.data.train_file)
     dev = read("dev", recipe.data.eval_rows, recipe.data.dev_file)
@@ -123,6 +125,12 @@ def find_model(recipe: Recipe, task_vocab: Path | None = None, ids_only: bool = 
     check_length(recipe.data, source)
     for warning in source.warnings:
         logger.warning("%s", warning)
+    longest = source.vocabulary.longest
+    if longest is not None and recipe.data.seq_length > longest:
+        logger.warning(
+            "sequence length %d is over the model_max_length %d of %s's tokenizer_config.json",
+            recipe.data.seq_length, longest, source.name,
+        )  # fmt: skip
     return source
 
 
@@ -184,6 +192,29 @@ def check_length(data: DataSection, source: Source) -> None:
         raise UserError(
             f"sequence length {data.seq_length} is over {source.name}'s {most} positions",
             f"use -s {most} or less",
+        )
+
+
+def checked(parts: list[Part], source: Source) -> list[Part]:
+    """The parts. Raises UserError where one has pairs of texts, but the model has one segment."""
+    for part in parts:
+        if part.features.token_type_ids.any():
+            check_segments(source, str(part.file))
+    return parts
+
+
+def check_segments(source: Source, what: str) -> None:
+    """Raises UserError where the model has one segment; `what` has two."""
+    if source.config.type_vocab_size < 2:
+        raise UserError(
+            f"{what} has pairs of texts, but the type_vocab_size of {source.name} is 1: it tells no second text",
+            "take a model whose type_vocab_size is 2, or a task of single texts",
+        )
+    if not source.vocabulary.segments:
+        raise UserError(
+            f"{what} has pairs of texts, but the tokenizer_config.json of {source.name} leaves token_type_ids out of "
+            "model_input_names",
+            "add it there if the model was trained with two segments, or take a task of single texts",
         )
 
 

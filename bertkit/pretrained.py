@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from bertkit.disk import sha256_file
 from bertkit.errors import UserError, nearest
 from bertkit.file_kinds import TORCH, check_kind
-from bertkit.inputs import is_file, is_folder
+from bertkit.inputs import exists, is_file, is_folder
 from bertkit.model_config import ARCHITECTURES, Head, ModelConfig, read_config
+from bertkit.model_folder import check_fit, check_pad, find_config, read_configuration
 from bertkit.parameters import initial
 from bertkit.tf1_weights import tf1_prefix
 from bertkit.tokenizer import GOOGLES_SPECIAL, Casing, Vocabulary, casing_warning, read_vocabulary, without_words
-from bertkit.weight_files import PADDED_TO, Fit, Stored, fit_weights, has_plug_in, read_weights
+from bertkit.tokenizer_files import vocabulary_file
+from bertkit.weight_files import Fit, Stored, fit_weights, has_plug_in, read_weights
 
 HUB_FILES = ("*.json", "vocab.txt", "model*.safetensors", "pytorch_model*.bin")
 
@@ -30,6 +34,7 @@ class Source:
     vocabulary: Vocabulary
     warnings: tuple[str, ...] = ()
     weights: Path | None = None  # a checkpoint's prefix or file in the folder; None: the folder's weights
+    keys: Mapping[str, Any] = field(default_factory=dict)  # of the folder's configuration, as they stand there
 
 
 def find_source(
@@ -42,28 +47,36 @@ def find_source(
     """
     weights = None if name in ARCHITECTURES else checkpoint_file(name)
     folder = None if name in ARCHITECTURES else weights.parent if weights else model_folder(name)
-    path = Path(vocab) if vocab else (folder / "vocab.txt" if folder else task_vocab)
-    if ids_only and not vocab and task_vocab and path and not path.exists():
+    path = _vocabulary_path(vocab) if vocab else (vocabulary_file(folder) if folder else task_vocab)
+    if ids_only and not vocab and task_vocab and path and not exists(path):
         path = task_vocab
-    if path is None or (not vocab and folder is None and not path.exists()):
+    if path is None or (not vocab and folder is None and not exists(path)):
         raise UserError(
             f"model {name!r} is a size without weights, so it has no vocabulary",
             "give one with --set model.vocab=vocab.txt, or give -m the folder of a pre-trained BERT",
         )
-    numbered = _without_words(folder) if folder and ids_only and not vocab and not path.exists() else None
+    numbered = _without_words(folder) if folder and ids_only and not vocab and not exists(path) else None
     vocabulary = numbered or read_vocabulary(path, casing)
+    casing_said = casing_warning(vocabulary) if vocabulary.has_words else None
+    said = (*vocabulary.warnings, *([casing_said] if casing_said else []))
     if folder is None:
         config = dataclasses.replace(ARCHITECTURES[name], vocab_size=len(vocabulary.pieces))
-    else:
-        config = read_config(_config_file(folder))
-        check_fit(vocabulary, config, folder)
-    warning = casing_warning(vocabulary)
-    return Source(name, folder, config, vocabulary, (warning,) if warning else (), weights)
+        return Source(name, folder, config, vocabulary, said, weights)
+    found = read_configuration(folder)
+    said += (*found.warnings, *check_fit(vocabulary, found.model, folder))
+    said += check_pad(vocabulary, found.keys, found.path)
+    return Source(name, folder, found.model, vocabulary, said, weights, found.keys)
+
+
+def _vocabulary_path(given: str) -> Path:
+    """A vocabulary's file, or that of the folder which is named."""
+    path = Path(given).expanduser()
+    return vocabulary_file(path) if is_folder(path) else path
 
 
 def _without_words(folder: Path) -> Vocabulary | None:
     """None: the model has too few rows for Google's special pieces."""
-    file = _config_file(folder)
+    file = find_config(folder)
     rows = read_config(file).vocab_size
     return without_words(rows, file) if rows > max(GOOGLES_SPECIAL.values()) else None
 
@@ -129,19 +142,3 @@ def _from_hub(name: str) -> Path:
             f"there is no folder and no size {name!r}, and the model hub did not give it: {type(error).__name__}",
             f"{nearest(name, ARCHITECTURES)} Offline, copy the model's folder here and give its path",
         ) from None
-
-
-def _config_file(folder: Path) -> Path:
-    for name in ("config.json", "bert_config.json"):
-        if (folder / name).exists():
-            return folder / name
-    raise UserError(f"{folder}: holds no config.json", "give the folder of a pre-trained BERT")
-
-
-def check_fit(vocabulary: Vocabulary, config: ModelConfig, folder: Path) -> None:
-    pieces, rows = len(vocabulary.pieces), config.vocab_size
-    if not pieces <= rows < pieces + PADDED_TO:
-        raise UserError(
-            f"{vocabulary.path} has {pieces} word pieces but the model in {folder} has {rows} embeddings",
-            "give the vocabulary that this model was trained with (--set model.vocab=FILE)",
-        )

@@ -18,7 +18,6 @@ from bertkit.recipe_parts import answer_rules, scaled_rate, warming_updates
 from bertkit.recipe_sections import ScheduleSection
 from bertkit.record_fairness import Fairness
 from bertkit.sampler import PARTIAL_BATCHES, Sampler
-from bertkit.tokenizer import VARIANT
 from bertkit.world import World
 
 # The engines' contract (`bertkit check`), in words; a backend that does otherwise does not pass it.
@@ -71,7 +70,7 @@ def model(job: Job, source: Source | None, start: str | None) -> dict[str, Any]:
         "model_sha256": model_digest(job.model),
         "parameters": sum(int(array.size) for array in job.weights.values()),
         "vocabulary_rows": job.model.vocab_size,
-        "tokenizer": VARIANT if vocabulary else None,
+        "tokenizer": vocabulary.variant if vocabulary else None,
         "vocabulary_sha256": vocabulary.digest if vocabulary else None,
         "lower_case": vocabulary.lower_case if vocabulary else None,
         "hidden_dropout": job.model.hidden_dropout_prob,

@@ -25,7 +25,7 @@ from bertkit.log_lines import CURVES, DLLOGGER, MLLOG
 from bertkit.model_config import Head, ModelConfig, to_mapping
 from bertkit.profiling import TRACE
 from bertkit.recipe import Value
-from bertkit.tokenizer import Vocabulary, tokenizer, write_vocabulary
+from bertkit.tokenizer import Vocabulary, tokenizer, tokenizer_config, write_vocabulary
 
 OURS = (
     "config.json", "model.safetensors", "vocab.txt", "tokenizer.json", "tokenizer_config.json", "record.json",
@@ -76,26 +76,17 @@ def write_model(
     Without words there is neither vocabulary nor tokenizer to write.
     """
     write_arrays(folder / "model.safetensors", weights, {"format": "pt"})
-    write_json(folder / "config.json", to_mapping(config, head, labels))
+    pad = vocabulary.special_ids["[PAD]"]
+    write_json(folder / "config.json", to_mapping(config, head, labels, pad))
     if vocabulary.has_words:
-        write_vocabulary(folder / "vocab.txt", vocabulary)
+        write_vocabulary(folder / "vocab.txt", vocabulary, added=False)
         write_tokenizer(folder, config, vocabulary)
 
 
 def write_tokenizer(folder: Path, config: ModelConfig, vocabulary: Vocabulary) -> None:
-    """What transformers makes the same tokenizer of."""
+    """What transformers makes the same tokenizer of; settings that it alone reads are written as they were read."""
     write_text(folder / "tokenizer.json", tokenizer(vocabulary).to_str(pretty=True))
-    write_json(
-        folder / "tokenizer_config.json",
-        {
-            "tokenizer_class": "BertTokenizer",
-            "do_lower_case": vocabulary.lower_case,
-            "tokenize_chinese_chars": True,
-            "strip_accents": None,
-            "model_max_length": config.max_position_embeddings,
-            **{f"{name[1:-1].lower()}_token": name for name in ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")},
-        },
-    )
+    write_json(folder / "tokenizer_config.json", tokenizer_config(vocabulary, config.max_position_embeddings))
 
 
 def write_recipe(folder: Path, values: Mapping[str, Value]) -> None:

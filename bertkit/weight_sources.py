@@ -19,6 +19,7 @@ from bertkit.errors import UserError
 from bertkit.inputs import exists, is_folder, read_object
 from bertkit.state_files import read_state, untied
 from bertkit.tf1_weights import FIRST, SECOND, STEP, read_tf1
+from bertkit.tokenizer_files import vocabulary_file
 from bertkit.weight_files import read_hf
 from bertkit.weight_places import Kind, find_kind
 
@@ -54,7 +55,7 @@ def read_contents(source: Path, moments: bool = False, config: str = "", vocab: 
     kind, path = find_kind(source)
     folder = path if is_folder(path) else path.parent.parent if kind == "run" else path.parent
     own = next((folder / name for name in CONFIGS[kind] if exists(folder / name)), None)
-    words = folder / "vocab.txt"
+    words = vocabulary_file(folder)
     files = (Path(config) if config else own, Path(vocab) if vocab else words if exists(words) else None)
     if kind == "tf1":
         read = read_tf1(path, moments)

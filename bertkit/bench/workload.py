@@ -18,6 +18,7 @@ from bertkit.backend import Batch, Limits, sequence_lengths
 from bertkit.features import Features
 from bertkit.lengths import find_distribution, lengths, masked_counts
 from bertkit.model_config import Head, ModelConfig
+from bertkit.preparation import checked
 from bertkit.pretrained import Source
 from bertkit.recipe import Recipe
 from bertkit.recipe_parts import cache_folder, limit_sequences, sequence_shape
@@ -115,4 +116,5 @@ def from_data(kind: Kind, task: Task, recipe: Recipe, source: Source, progress: 
     file = data.train_file if kind == "train" else data.dev_file
     shape = sequence_shape(data, rows)
     parts = read_split(task, folder, split, source.vocabulary, shape, cache, progress, file)  # type: ignore[arg-type]
+    checked(parts, source)
     return Workload(task.head, parts[0].features, f"{task.name} {split}: {parts[0].file.name}")

@@ -134,8 +134,9 @@ def _vocabulary(path: Path, casing: str) -> Vocabulary:
     if not path.is_file():
         raise UserError(f"{path}: no vocabulary", "name a BERT's vocab.txt with --vocab")
     vocabulary = read_vocabulary(path, _demand(casing, CASINGS, "--casing"))  # type: ignore[arg-type]
-    if said := casing_warning(vocabulary):
-        typer.echo(f"warning: {said.replace('--set model.casing=', '--casing ')}", err=True)
+    for said in (*vocabulary.warnings, casing_warning(vocabulary)):
+        if said:
+            typer.echo(f"warning: {said.replace('--set model.casing=', '--casing ')}", err=True)
     return vocabulary
 
 

@@ -133,6 +133,11 @@ def _source(recipe: Recipe, root: Path) -> Source:
         recipe = dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, name=str(path)))
     beside = (top / "vocab.txt" for top in (root, training_place(root, int(recipe.train.phases[0]))))
     source = find_model(recipe, next((path for path in beside if path.exists()), None), ids_only=True)
+    if source.keys.get("tie_word_embeddings") is False:
+        raise UserError(
+            f"{source.folder}: tie_word_embeddings is false in its configuration",
+            "bertkit pre-trains with one matrix for embeddings and decoder",
+        )
     if not source.vocabulary.has_words:
         logger.warning(
             "%s has no vocab.txt, nor will this run's model have one; to fine-tune it, --set model.vocab=FILE",

@@ -44,9 +44,9 @@ class Pieces:
 
 
 def pieces_of(vocabulary: Vocabulary) -> Pieces:
-    ids = {piece: number for number, piece in enumerate(vocabulary.pieces)}
+    ids = vocabulary.special_ids
     goes_on = np.array([piece.startswith("##") for piece in vocabulary.pieces])
-    return Pieces(len(ids), ids["[MASK]"], (ids["[CLS]"], ids["[SEP]"]), goes_on)
+    return Pieces(len(vocabulary.pieces), ids["[MASK]"], (ids["[CLS]"], ids["[SEP]"]), goes_on)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import numpy as np
 from bertkit.errors import UserError
 from bertkit.pretraining.rows import MAKE_AGAIN, NO_LABEL, Rows, offsets, slots, smallest
 from bertkit.pretraining.shards import INSTALL, Shard, ShardFile
-from bertkit.tokenizer import Vocabulary
+from bertkit.tokenizer import Vocabulary, with_fillers
 
 BASE = ("A", "B", "is_random_next", "num_tokens")
 STATIC = ("masked_lm_positions", "masked_lm_labels")
@@ -56,8 +56,9 @@ def read(file: ShardFile, vocabulary: Vocabulary) -> Rows:
             table = opened.read(columns=[*BASE, *(STATIC if static else ())])
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"{file.path}: is damaged: {error}", MAKE_AGAIN) from None
-    ids = {piece: number for number, piece in enumerate(vocabulary.pieces)}
-    known = pa.array(vocabulary.pieces, pa.string())
+    ids = vocabulary.special_ids
+    numbered = with_fillers(vocabulary.pieces)  # of a piece that stands there twice the last, as in the tokenizer
+    known = pa.array(sorted(numbered, key=numbered.__getitem__), pa.string())
     first, first_counts = _pieces(file, table, "A", known, vocabulary)
     other, other_counts = _pieces(file, table, "B", known, vocabulary)
     single = other_counts == 0

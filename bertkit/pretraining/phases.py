@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from bertkit.errors import UserError
-from bertkit.preparation import check_length
+from bertkit.preparation import check_length, check_segments
 from bertkit.pretrained import Source
 from bertkit.pretraining.binned import BinnedSampler
 from bertkit.pretraining.data import PretrainingData, open_data
@@ -21,7 +21,7 @@ from bertkit.pretraining.rows import Rows, bare
 from bertkit.recipe import Recipe
 from bertkit.recipe_parts import make_schedule, with_global_batch
 from bertkit.schedule import Schedule
-from bertkit.tokenizer import SPECIAL, Vocabulary
+from bertkit.tokenizer import Vocabulary
 
 TRAINING = ("phase{number}", "train", "2048_shards_uncompressed")  # folders that may hold the shards; MLPerf's last
 EVALUATION = ("eval", "eval_set_uncompressed")
@@ -149,11 +149,14 @@ def check_data(data: PretrainingData, place: Path, recipe: Recipe, source: Sourc
             f"use -s {data.longest}, or name data that was made for {most}",
         )
     sizes = [shard.sequences or len(data) for shard in data.shards]
-    return data.decoded.get(int(np.argmin(sizes)))  # its ids were held against the vocabulary
+    rows = data.decoded.get(int(np.argmin(sizes)))  # its ids were held against the vocabulary
+    if (rows.second < rows.lengths).any():
+        check_segments(source, str(place))
+    return rows
 
 
 def frequencies(rows: Rows, vocabulary: Vocabulary) -> np.ndarray:
     """(V,) how often each piece stands in the text, masks taken off; special pieces 0 times."""
     counts = np.bincount(bare(rows).input_ids, minlength=len(vocabulary.pieces))
-    counts[[vocabulary.pieces.index(token) for token in SPECIAL]] = 0
+    counts[list(vocabulary.special_ids.values())] = 0
     return counts

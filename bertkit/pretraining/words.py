@@ -1,7 +1,8 @@
 """WordPiece with a memory: the ids of `bertkit/tokenizer.py`, each word looked up once and then remembered.
 
-A space ends a word whatever stands around it, so text may be encoded word by word and the ids be joined. Of plain
-ASCII words the pieces are found here, longest match first; all others go through the `tokenizers` library.
+Where a vocabulary has no added tokens, a space ends a word whatever stands around it, so text may be encoded word by
+word and the ids be joined. Of plain ASCII words the pieces are found here, longest match first; all others go through
+the `tokenizers` library, as do whole sentences where there are added tokens.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from bertkit.tokenizer import LONGEST_WORD, Vocabulary, tokenizer
+from bertkit.tokenizer import LONGEST_WORD, SPECIAL, Vocabulary, tokenizer
 
 REMEMBERED = 400_000  # words, about 80 MB
 PARTS = re.compile(r"[A-Za-z0-9]+|[^A-Za-z0-9]")  # what the tokenizer splits ASCII at
@@ -27,6 +28,8 @@ class Words(dict[str, bytes]):
         self.ids = {piece: np.array(number, self.dtype).tobytes() for number, piece in enumerate(vocabulary.pieces)}
         self.longest = max(map(len, vocabulary.pieces))
         self.library = tokenizer(vocabulary)
+        # a token of its own may stand within a word or reach over several
+        self.whole = bool(vocabulary.added) or vocabulary.special != SPECIAL or not vocabulary.clean_text
         self.parts: dict[str, bytes] = {}
 
     def __missing__(self, word: str) -> bytes:
@@ -59,5 +62,8 @@ class Words(dict[str, bytes]):
 
     def encode(self, sentences: Iterable[str]) -> list[bytes]:
         """Each sentence's ids; words stand one space apart."""
+        if self.whole:
+            found = self.library.encode_batch(list(sentences), add_special_tokens=False)
+            return [np.array(encoding.ids, self.dtype).tobytes() for encoding in found]
         look_up = self.__getitem__
         return [b"".join(map(look_up, sentence.split(" "))) for sentence in sentences]

@@ -37,12 +37,13 @@ VENDORS_OWN = {
 LAYERS = {
     "ground": "bertkit errors",
     "values": """
-        cpu_lists disk file_kinds hardware hosts hwloc inputs launch machine model_config packaged placing prefetch
-        process_tree sorted_table sums tensor_bundle tensor_slices watchdog world""",
+        config_keys cpu_lists disk file_kinds hardware hosts hwloc inputs launch machine model_config packaged
+        placing prefetch process_tree sorted_table sums tensor_bundle tensor_slices token_settings
+        tokenizer_files tokenizer_json watchdog world""",
     "seam": "backend",
     "material": """
         checkpoint collectives display downloads energy features flops layouts lengths log log_lines meter
-        migrate migrate.demo_bert migrate.launch_benchmark migrate.ours migrate.pretraining
+        migrate model_folder migrate.demo_bert migrate.launch_benchmark migrate.ours migrate.pretraining
         migrate.pretraining_scripts migrate.python_flags migrate.python_scripts migrate.shell_scripts
         migrate.translate migrate.words parameters pretrained pretraining pretraining.binned pretraining.blocks
         pretraining.data pretraining.decoded pretraining.desk pretraining.hdf5 pretraining.inspection

@@ -66,15 +66,17 @@ def test_a_bare_size_starts_from_the_seed(tmp_path: Path) -> None:
     assert all(np.array_equal(fit.weights[name], wanted[name]) for name in wanted)
 
 
-@pytest.mark.parametrize(("pieces", "rows"), [(20, 20), (20, 24), (20, 27), (30522, 30528)])
+@pytest.mark.parametrize(("pieces", "rows"), [(20, 20), (20, 24), (20, 27), (20, 28), (20, 1020), (30522, 30528)])
 def test_a_vocabulary_that_fits_is_taken(pieces: int, rows: int, tmp_path: Path) -> None:
     source = find_source(str(model(tmp_path / "m", pieces, rows)))
     assert source.config.vocab_size == rows
     assert len(source.vocabulary.pieces) == pieces
+    more = f"has {rows - pieces:,} more embeddings than "
+    assert [more in said for said in source.warnings] == ([True] if rows > pieces else [])
     assert source.folder == tmp_path / "m"
 
 
-@pytest.mark.parametrize(("pieces", "rows"), [(21, 20), (20, 28), (30522, 28996), (28996, 30522)])
+@pytest.mark.parametrize(("pieces", "rows"), [(21, 20), (30522, 28996), (28996, 30522)])
 def test_a_vocabulary_of_another_model_is_refused(pieces: int, rows: int, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=f"has {pieces} word pieces but .* has {rows} embeddings"):
         find_source(str(model(tmp_path / "m", pieces, rows)))
@@ -168,7 +170,7 @@ def test_an_unknown_name_offline_is_a_users_error(tmp_path: Path) -> None:
         ({"hidden_size": None}, "hidden_size"),
         ({"model_type": "roberta"}, "model_type is 'roberta', not 'bert'"),
         ({"position_embedding_type": "relative_key"}, "position_embedding_type"),
-        ({"hidden_size": "8"}, "hidden_size is '8', not a number"),
+        ({"hidden_size": "8"}, "hidden_size is '8', not a whole number"),
         ({"num_attention_heads": 3}, "not a multiple"),
         ({"num_attention_heads": 0}, "num_attention_heads"),
         ({"hidden_act": "silu"}, "hidden_act 'silu' is not known"),

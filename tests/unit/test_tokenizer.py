@@ -72,9 +72,12 @@ def test_casing_comes_from_the_vocabulary_the_config_or_the_user(tmp_path: Path)
     config.write_text(json.dumps({"do_lower_case": True}))
     assert read_vocabulary(path).lower_case
     assert not read_vocabulary(path, "cased").lower_case
-    for broken in ("{", "[]", '{"do_lower_case": "yes"}', "{}"):
+    config.write_text("{}")
+    assert not read_vocabulary(path).lower_case  # back to what the vocabulary says
+    for broken in ("{", "[]", '{"do_lower_case": "yes"}', "[" * 5000, '{"x": %s}' % ("9" * 5000)):
         config.write_text(broken)
-        assert not read_vocabulary(path).lower_case  # back to what the vocabulary says
+        with pytest.raises(UserError, match=r"tokenizer_config\.json"):
+            read_vocabulary(path)
 
 
 def test_casing_that_does_not_fit_is_warned_of(tmp_path: Path) -> None:
@@ -93,7 +96,7 @@ def test_casing_that_does_not_fit_is_warned_of(tmp_path: Path) -> None:
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"vocab\.txt: no vocabulary: No such file"):
+    with pytest.raises(UserError, match=r"vocab\.txt: no vocabulary: no such file"):
         read_vocabulary(tmp_path / "vocab.txt")
 
 
@@ -110,11 +113,13 @@ def test_an_empty_file_is_refused(tmp_path: Path) -> None:
         read_vocabulary(write(tmp_path, []))
 
 
-def test_a_doubled_line_is_named(tmp_path: Path) -> None:
-    path = write(tmp_path, [*SPECIAL, "tea", "milk", "tea", "milk"])
-    with pytest.raises(UserError) as caught:
-        read_vocabulary(path)
-    assert caught.value.cause == f"{path}:8: 'tea' stands there twice"
+def test_of_a_doubled_line_the_last_counts_and_that_is_said(tmp_path: Path) -> None:
+    path = write(tmp_path, [*SPECIAL, "tea", "milk", "", "tea", "milk", "", "jam"])
+    vocabulary = read_vocabulary(path)
+    assert vocabulary.warnings == (
+        f"{path}:9: 'tea' stands there twice, first in line 6, as do 2 more pieces; the last line counts",
+    )
+    assert encode(vocabulary, ["tea milk jam"], None, {}, 8).input_ids.tolist() == [2, 8, 9, 11, 3]
 
 
 def test_a_file_that_is_not_utf8_is_refused(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ Source: Devlin et al. 2018, arXiv:1810.04805, section 4.2, and its published cod
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -73,7 +73,7 @@ def encode_squad(
     with `shape.strict`, an answer is misplaced.
     """
     made = tokenizer(vocabulary)
-    special = {name: vocabulary.pieces.index(name) for name in ("[CLS]", "[SEP]")}
+    special = vocabulary.special_ids
     found, number, misplaced = Collected(), 0, 0
     iterator = iter(paragraphs)
     while batch := list(islice(iterator, AT_ONCE)):
@@ -148,7 +148,7 @@ def _add(
     query: np.ndarray,
     pieces: Pieces,
     shape: Shape,
-    special: dict[str, int],
+    special: Mapping[str, int],
     number: int,
     span: tuple[int, int],
     learn: bool,
