@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import io
+import contextlib
+import errno
 import logging
-import os
 import sys
 import tempfile
 import traceback
@@ -15,6 +15,8 @@ import typer
 from typer.core import TyperGroup
 
 import bertkit
+from bertkit import streams
+from bertkit.children import keep_working_folder_out
 from bertkit.commands import (
     ask,
     backends,
@@ -36,6 +38,12 @@ from bertkit.commands import (
 from bertkit.errors import CAUSE_LIMIT, Stopped, UserError, one_line, visible
 from bertkit.spellings import translate
 
+# What the file system answers to a path or a size that it does not bear: nothing that the program could put right.
+OF_THE_SYSTEM = {
+    errno.EACCES, errno.EDQUOT, errno.EFBIG, errno.EISDIR, errno.ELOOP, errno.EMFILE, errno.ENAMETOOLONG, errno.ENOENT,
+    errno.ENOSPC, errno.ENOTDIR, errno.ENXIO, errno.EPERM, errno.EROFS, errno.ESTALE,
+}  # fmt: skip
+
 
 class _Commands(TyperGroup):
     """Typer makes a silent exit of Ctrl-C and an exit code of 1 of a closed pipe; here both come before it."""
@@ -43,12 +51,12 @@ class _Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         try:
             code = super().invoke(ctx)
-            sys.stdout.flush()
+            streams.finish()
             return code
         except KeyboardInterrupt:
             raise Stopped("stopped") from None
         except BrokenPipeError:  # `bertkit … | head` has seen enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            streams.forget(sys.stdout)
             return 0
 
 
@@ -97,7 +105,8 @@ def _main(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line. Exit codes: 0 done, 1 failed, 2 wrongly used, 130 and 143 stopped by a signal."""
-    _bear_any_encoding()
+    streams.prepare()
+    keep_working_folder_out()
     logging.basicConfig(level=logging.WARNING)
     logging.getLogger().handlers[0].setFormatter(_Plain())
     try:
@@ -109,6 +118,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = fail(str(error), error.exit_code)
     except (KeyboardInterrupt, typer.Abort):  # before or after the command itself
         code = fail("stopped", 130)
+    except OSError as error:
+        code = fail(_of_the_system(error), 2) if error.errno in OF_THE_SYSTEM else _unexpected(error)
     except Exception as error:
         # typer's own errors for a wrong command line can format themselves
         code = fail(_usage(error), 2) if hasattr(error, "format_message") else _unexpected(error)
@@ -124,15 +135,17 @@ class _Plain(logging.Formatter):
 
 
 def fail(message: str, code: int) -> int:
-    print(f"bertkit: {message}", file=sys.stderr)
+    try:
+        print(f"bertkit: {message}", file=sys.stderr)
+    except OSError:  # a full disk, or nobody reads: the exit code still tells
+        streams.forget(sys.stderr)
     return code
 
 
-def _bear_any_encoding() -> None:
-    """What a stream's encoding cannot spell is escaped, as Python itself does on standard error (PEP 538)."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+def _of_the_system(error: OSError) -> str:
+    """What the system refused, and of which file."""
+    files = ", ".join(str(name) for name in (error.filename, error.filename2) if name is not None)
+    return str(UserError(": ".join(part for part in (files, error.strerror or "") if part), "check the path"))
 
 
 def _unexpected(error: Exception) -> int:
@@ -143,7 +156,8 @@ def _unexpected(error: Exception) -> int:
             file.write(f"bertkit {bertkit.__version__}, Python {sys.version}\n")
             traceback.print_exception(error, file=file)
     except OSError:  # no place for it: better seen here than lost
-        traceback.print_exception(error)
+        with contextlib.suppress(OSError):
+            traceback.print_exception(error)
         name = "the lines above"
     what = one_line(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__, CAUSE_LIMIT)
     code = fail(f"unexpected error, a fault of bertkit itself: {what}", 1)
@@ -151,7 +165,7 @@ def _unexpected(error: Exception) -> int:
 
 
 def _usage(error: Exception) -> str:
-    message = one_line(str(error.format_message()), CAUSE_LIMIT)  # type: ignore[attr-defined]
+    message = one_line(str(error.format_message()), CAUSE_LIMIT) or "no command is named"  # type: ignore[attr-defined]
     context = getattr(error, "ctx", None)
     command = context.command_path if context else "bertkit"
     return f"{message.rstrip('.')}; `{command} -h` lists what there is"

@@ -6,6 +6,10 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from bertkit.errors import UserError
+from bertkit.inputs import read_bytes
+
+MOST_BYTES = 16 << 20  # of one of the kernel's files; /proc/cpuinfo of thousands of CPUs has a few MB
 # At most five digits: a damaged file must not ask for a range of gigabytes (Linux stops at 8192 CPUs).
 _RANGE = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?")
 
@@ -41,8 +45,8 @@ def format_cpu_list(cpus: Iterable[int]) -> str:
 def read_text(path: Path) -> str:
     """The file's text without white space around it; "" where it cannot be read."""
     try:
-        return path.read_text(encoding="utf-8", errors="replace").strip()
-    except (OSError, ValueError):  # ValueError: a NUL in a path that came from a damaged file
+        return read_bytes(path, most=MOST_BYTES).decode("utf-8", "replace").strip()
+    except UserError:
         return ""
 
 

@@ -6,6 +6,7 @@ What cannot be read is not known, and never 0.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,7 @@ from bertkit.backend import Engine, Sensors
 from bertkit.cpu_lists import read_text
 from bertkit.world import World
 
+_COUNT = re.compile("[0-9]{1,19}")
 PACKAGES = Path("/sys/class/powercap")
 
 
@@ -47,12 +49,13 @@ class Rapl:
         """Since the first call; None where a counter cannot be read. To be called more often than one wraps around."""
         domains = self.domains()
         values = {path: read_text(path / "energy_uj") for path in domains}
-        if not domains or not all(value.isdecimal() for value in values.values()):
+        if not domains or not all(_COUNT.fullmatch(value) for value in values.values()):
             return None
         for path, text in values.items():
             value, before = int(text), self._before.get(path, int(text))
             most = read_text(path / "max_energy_range_uj")
-            self._total += value - before if value >= before else value - before + int(most or 0)
+            wrapped = int(most) if _COUNT.fullmatch(most) else 0
+            self._total += value - before + (0 if value >= before else wrapped)
             self._before[path] = value
         return self._total / 1e6
 

@@ -6,6 +6,7 @@ import difflib
 import re
 from collections.abc import Iterable
 
+NO_CAUSE = "an error that does not say what is wrong"
 CAUSE_LIMIT, CURE_LIMIT = 500, 400  # characters; what comes from a damaged file can be of any length
 # control characters, separators of lines, marks that turn the direction of a line, bytes of names that are not UTF-8
 _UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -21,7 +22,7 @@ class UserError(Exception):
 
     def __init__(self, cause: str, cure: str = "") -> None:
         super().__init__(cause, cure)
-        self.cause = one_line(cause, CAUSE_LIMIT)
+        self.cause = one_line(cause, CAUSE_LIMIT).strip(";: ") or NO_CAUSE
         self.cure = one_line(cure, CURE_LIMIT)
 
     def __str__(self) -> str:

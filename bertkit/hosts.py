@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from bertkit.errors import UserError
+from bertkit.inputs import whole_number
 
 # What users of multi-box containers have in their environment: addresses, the containers' sshd, and the network.
 HOSTS, SSH_PORT = "MULTI_HLS_IPS", "DOCKER_SSHD_PORT"
@@ -44,6 +45,4 @@ def network_of(hosts: str, ssh_port: int, interface: str, env: Mapping[str, str]
 
 
 def _port(text: str) -> int:
-    if not text.isdecimal() or not 0 < int(text) < 65536:
-        raise UserError(f"{SSH_PORT}={text!r} is no port", "set it to the port of the boxes' sshd")
-    return int(text)
+    return whole_number(text, SSH_PORT, 1, 65535, "set it to the port of the boxes' sshd")

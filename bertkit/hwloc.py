@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from xml.parsers import expat
 
 from bertkit.errors import UserError
+from bertkit.inputs import read_bytes
 from bertkit.machine import Core, Machine, machine_of
 
 MOST_BYTES = 64 << 20  # a machine of thousands of CPUs takes a few MB
+MOST_WORDS = 3200  # of a set: 102,400 CPUs, as many as five digits number
+_WORD = re.compile(r"(0x)?[0-9a-fA-F]{1,8}|")
 _DOCTYPES = ("hwloc.dtd", "hwloc2.dtd")
 _CURE = "make it with `lstopo --of xml FILE` of hwloc 2 or newer"
 
@@ -20,15 +24,10 @@ def from_hwloc(path: Path) -> Machine:
     CPUs outside of the machine's `allowed_cpuset` are left out. Raises UserError where the file is absent, no XML,
     of hwloc 1, holds declarations of its own, or describes no usable CPU.
     """
-    try:
-        if path.stat().st_size > MOST_BYTES:
-            raise UserError(f"{path} is larger than {MOST_BYTES >> 20} MB: no hwloc file", _CURE)
-        content = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}", "name an hwloc XML file") from None
+    content = read_bytes(path, _CURE, MOST_BYTES)
     try:
         found = _read(content)
-    except (ValueError, KeyError, expat.ExpatError) as error:
+    except (ValueError, LookupError, expat.ExpatError) as error:  # LookupError: an encoding that there is none of
         raise UserError(f"{path} is no hwloc file: {error}", _CURE) from None
     groups: dict[tuple[int, int], list[int]] = {}
     for cpu, socket, core in found.cpus:
@@ -94,23 +93,24 @@ def _read(content: bytes) -> _Found:
     parser.EndElementHandler = found.close
     parser.Parse(content, True)
     major = found.version.split(".")[0]
-    if not major.isdecimal() or int(major[:9]) < 2:
+    if not (major.isascii() and major.isdecimal()) or int(major[:9]) < 2:
         raise ValueError("it is not of hwloc 2")
     return found
 
 
 def _number(text: str) -> int:
-    if not (text.isdecimal() and len(text) <= 5):
+    if not (text.isascii() and text.isdecimal() and len(text) <= 5):
         raise ValueError(f"{text[:20]!r} is no number of a CPU, package or node")
     return int(text)
 
 
 def parse_mask(text: str) -> int:
     """``0x00000001,0x0000ffff`` -> bits; words of 32, the highest first, an empty word is 0. Raises ValueError."""
-    mask = 0
-    for word in text.split(","):
-        value = int(word, 16) if word else 0
-        if not 0 <= value < 1 << 32:
+    mask, words = 0, text.split(",")
+    if len(words) > MOST_WORDS:  # each shift copies what there is
+        raise ValueError(f"a set of {len(words):,} words of CPUs")
+    for word in words:
+        if not _WORD.fullmatch(word):
             raise ValueError(f"{text[:20]!r} is no set of CPUs")
-        mask = mask << 32 | value
+        mask = mask << 32 | int(word or "0", 16)
     return mask

@@ -6,12 +6,14 @@ shown (`--dry-run`) and tested without starting anything; `bertkit/supervise.py`
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from typing import Literal, Protocol
 
+from bertkit.children import module_command
 from bertkit.errors import UserError, nearest
 from bertkit.machine import Machine
 from bertkit.world import NO_STEP
@@ -122,7 +124,7 @@ def find_launcher(name: str) -> Launcher:
 
 def rank_command(request: Request) -> tuple[str, ...]:
     """What each process runs: the wrapper around a rank, which binds it and runs bertkit."""
-    return (request.python, "-m", "bertkit.rank", *request.command)
+    return module_command(request.python, "bertkit.rank", *request.command)
 
 
 OVERWRITE = ("--overwrite", "--overwrite_output_dir", "--overwrite-output-dir")
@@ -150,7 +152,7 @@ def refuse_nested(env: Mapping[str, str]) -> None:
     A step of one process, as `srun --pty bash`, is a plain shell, and so is a batch script.
     """
     step = env.get("SLURM_STEP_ID", "")
-    shell = not step.isdecimal() or int(step) >= NO_STEP or env.get("SLURM_STEP_NUM_TASKS") == "1"
+    shell = not re.fullmatch("[0-9]{1,10}", step) or int(step) >= NO_STEP or env.get("SLURM_STEP_NUM_TASKS") == "1"
     for name, launcher in NESTS.items():
         value = env.get(name, "")
         alone = shell if launcher == "srun" else (name, value) == ("PMI_SIZE", "1")

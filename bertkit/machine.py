@@ -72,7 +72,7 @@ def _core_of(root: Path, cpu: int) -> tuple[tuple[int | str, ...], int]:
     siblings = read_cpu_list(topology / "thread_siblings_list")
     package, core = read_text(topology / "physical_package_id"), read_text(topology / "core_id")
     # -1: not known; at most nine digits as in a kernel's int
-    has_package, has_core = (word.isdecimal() and len(word) < 10 for word in (package, core))
+    has_package, has_core = (word.isascii() and word.isdecimal() and len(word) < 10 for word in (package, core))
     # Siblings first: core ids repeat in the dies and clusters of one package.
     key = siblings if cpu in siblings else (package, core) if has_package and has_core else (cpu,)
     return key, int(package) if has_package else -1
@@ -87,7 +87,7 @@ def _nodes(root: Path) -> dict[int, int]:
         return found
     for folder in folders:
         number = folder.name.removeprefix("node")
-        if number.isdecimal() and len(number) < 10:
+        if number.isascii() and number.isdecimal() and len(number) < 10:
             found |= dict.fromkeys(read_cpu_list(folder / "cpulist"), int(number))
     return found
 

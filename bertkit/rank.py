@@ -1,6 +1,6 @@
 """One rank as a launcher starts it: bound to its share of the machine, its lines told apart, its end reported.
 
-`python -m bertkit.rank train …` finds its rank in the environment, binds itself to what BERTKIT_PLACES says for its
+`python -P -m bertkit.rank train …` finds its rank in the environment, binds itself to what BERTKIT_PLACES says for its
 local rank, and runs `bertkit train …`. Every line comes out as `[rank 3 on host] …`, and a failure as
 `[rank 3 on host]! 137 killed by SIGKILL`, a good end as `[rank 3 on host]= done`, whatever started it:
 `bertkit/supervise.py` reads them, people can too.
@@ -22,6 +22,7 @@ from pathlib import Path
 from types import FrameType
 from typing import BinaryIO
 
+from bertkit.children import module_command
 from bertkit.errors import PeersLost, UserError
 from bertkit.launch import Place
 from bertkit.placing import PLACES, parse_places
@@ -44,7 +45,7 @@ def main(words: Sequence[str]) -> int:
     prefix = bind(place)
     if warning:
         _write(sys.stderr.buffer, f"{label} warning: {warning}\n".encode())
-    command = [*prefix, sys.executable, "-m", "bertkit", *words]
+    command = [*prefix, *module_command(sys.executable, "bertkit", *words)]
     env = {name: value for name, value in os.environ.items() if name != PLACES}
     child = subprocess.Popen(
         command,

@@ -12,7 +12,7 @@ from typing import Any, Literal, get_type_hints
 from pydantic import Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from bertkit.errors import UserError, nearest
+from bertkit.errors import UserError, nearest, one_line
 from bertkit.recipe_sections import (
     STRICT,
     AnswersSection,
@@ -32,6 +32,7 @@ from bertkit.recipe_sections import (
 )
 
 Value = str | int | float | bool | None
+SHOWN = 80  # characters of a wrong value in a message
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -91,7 +92,7 @@ DEVICE = "device."  # keys below it belong to the chosen backend, which checks t
 def check_key(name: str, where: str) -> None:
     """Raises UserError for an unknown dotted key, naming the nearest."""
     if name not in KEYS and not name.startswith(DEVICE):
-        raise UserError(f"{where}: there is no setting {name!r}", nearest(name, KEYS))
+        raise UserError(f"{where}: there is no setting {one_line(repr(name), SHOWN)}", nearest(name[:SHOWN], KEYS))
 
 
 def build(values: Mapping[str, Value], sources: Mapping[str, str]) -> Recipe:
@@ -103,10 +104,11 @@ def build(values: Mapping[str, Value], sources: Mapping[str, str]) -> Recipe:
     try:
         return TypeAdapter(Recipe).validate_python(nested)
     except ValidationError as error:
-        first = error.errors()[0]
+        first = error.errors(include_url=False)[0]
         name = ".".join(str(part) for part in first["loc"] if part in name_parts(first["loc"]))
+        shown = one_line(repr(first["input"]), SHOWN)
         raise UserError(
-            f"{sources.get(name, 'the recipe')}: {name} = {first['input']!r}: {_reason(first['msg'])}",
+            f"{sources.get(name, 'the recipe')}: {one_line(name, SHOWN)} = {shown}: {_reason(first['msg'])}",
             KEYS[name].description if name in KEYS else "",
         ) from None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
@@ -12,7 +12,15 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Rate = Annotated[float, Field(ge=0, lt=1)]
 Whole = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
-Text = Annotated[str, Field(coerce_numbers_to_str=True)]  # a folder may be called 2024
+
+
+def _without_nul(text: str) -> str:
+    if "\0" in text:
+        raise ValueError("holds a NUL, which no name can")
+    return text
+
+
+Text = Annotated[str, Field(coerce_numbers_to_str=True), AfterValidator(_without_nul)]  # a folder may be called 2024
 
 
 @dataclass(frozen=True, config=STRICT)

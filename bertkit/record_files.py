@@ -32,6 +32,7 @@ from pydantic import ValidationError
 
 from bertkit.disk import to_json, write_json, write_text
 from bertkit.errors import UserError
+from bertkit.inputs import DATA_BYTES, is_folder, parse_json, read_bytes, real_value
 from bertkit.record_types import SCHEMA, check
 from bertkit.record_upgrade import upgraded
 
@@ -60,11 +61,13 @@ class Record:
         if told is None:
             return kept  # type: ignore[no-any-return]
         path = self.path.parent / Path(told["file"]).name
-        raw = _bytes(path, "copy it from the run's folder, where it stands beside the record")
+        raw = read_bytes(path, "copy it from the run's folder, where it stands beside the record", DATA_BYTES)
         if hashlib.sha256(raw).hexdigest() != told["sha256"]:
             raise UserError(f"{path}: is not the file that {self.path.name} was written with", "copy it anew")
-        found: list[float | None] = json.loads(raw)
-        return found
+        found = parse_json(raw, path)
+        if not isinstance(found, list):
+            raise UserError(f"{path}: holds no list of losses", "copy it anew")
+        return [None if value is None else real_value(value, f"{path}: a loss") for value in found]
 
 
 def load(path: Path) -> Record:
@@ -77,7 +80,7 @@ def load(path: Path) -> Record:
 
 def load_all(path: Path) -> list[Record]:
     """All records of a file, or the one of a run's folder."""
-    if path.is_dir():
+    if is_folder(path):
         path = path / NAME
     value = _parsed(path)
     version = value.get("schema") if isinstance(value, dict) else None
@@ -99,21 +102,8 @@ def load_all(path: Path) -> list[Record]:
 
 
 def _parsed(path: Path) -> Any:
-    raw = _bytes(path, "give a run's folder, or the record.json in it")
-    try:
-        return json.loads(raw.decode("utf-8"))
-    except (ValueError, RecursionError) as error:
-        where = f" at byte {error.pos:,}" if isinstance(error, json.JSONDecodeError) else ""
-        raise UserError(
-            f"{path}: is cut off or no JSON{where} ({len(raw):,} bytes)", "copy the file again, or make the run again"
-        ) from None
-
-
-def _bytes(path: Path, cure: str) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}", cure) from None
+    raw = read_bytes(path, "give a run's folder, or the record.json in it", DATA_BYTES)
+    return parse_json(raw, path, "copy the file again, or make the run again", half_pairs=True)
 
 
 def _old(value: Mapping[str, Any]) -> dict[str, str]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import os
-import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import resources
@@ -15,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from bertkit.errors import UserError, nearest
+from bertkit.inputs import parse_toml, read_text
+from bertkit.inputs import read_toml as read_tables
 from bertkit.recipe import DEVICE, KEYS, Recipe, Value, build, check_key, flatten, to_flat
 from bertkit.tasks import task_recipe
 
@@ -25,6 +26,7 @@ NOT_SETTINGS = (
     "BERTKIT_MPIRUN",
     "BERTKIT_PLACES",
 )  # variables of ours that are no recipe keys
+MOST_VALUE = 4096  # characters of a value; the longest path of Linux
 logger = logging.getLogger(__name__)
 
 
@@ -80,15 +82,19 @@ def parse_set(text: str) -> tuple[str, Value]:
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
         raise UserError(f"--set {text!r} is not key=value", "write it as --set optimizer.learning_rate=3e-5")
-    return key.strip(), parse_value(value.strip())
+    return key.strip(), parse_value(value.strip(), f"--set {key.strip()}")
 
 
-def parse_value(text: str) -> Value:
+def parse_value(text: str, where: str) -> Value:
+    """The TOML value that a text spells, else the text itself."""
+    if len(text) > MOST_VALUE:
+        raise UserError(f"{where}: the value has {len(text):,} characters", f"a setting has at most {MOST_VALUE:,}")
     try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+        value = parse_toml(f"value = {text}", where)
+    except UserError:
         return text
-    return value if isinstance(value, str | int | float | bool) else text
+    single = value["value"] if len(value) == 1 else None  # a line end in the text could begin another key
+    return single if isinstance(single, str | int | float | bool) else text
 
 
 def read_environment(env: Mapping[str, str]) -> list[tuple[str, str, Value]]:
@@ -99,9 +105,10 @@ def read_environment(env: Mapping[str, str]) -> list[tuple[str, str, Value]]:
         if not name.startswith(PREFIX) or name in NOT_SETTINGS:
             continue
         if name in known:
-            found.append((name, known[name], parse_value(env[name])))
+            found.append((name, known[name], parse_value(env[name], f"environment {name}")))
         elif name.startswith(variable(DEVICE)):
-            found.append((name, DEVICE + name.removeprefix(variable(DEVICE)).lower(), parse_value(env[name])))
+            key = DEVICE + name.removeprefix(variable(DEVICE)).lower()
+            found.append((name, key, parse_value(env[name], f"environment {name}")))
         else:
             logger.warning("environment variable %s is no setting and is ignored; %s", name, nearest(name, known))
     return found
@@ -114,14 +121,11 @@ def variable(key: str) -> str:
 
 def read_toml(path: Path) -> dict[str, Any]:
     """A recipe file by dotted key."""
+    tables = read_tables(path, "`bertkit recipes copy` gives a file to start from")
     try:
-        return flatten(tomllib.loads(path.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}", "check the path") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 at byte {error.start}", "save it as UTF-8") from None
-    except tomllib.TOMLDecodeError as error:
-        raise UserError(f"{path}: is not TOML: {error}", "`bertkit recipes copy` gives a file to start from") from None
+        return flatten(tables)
+    except RecursionError:  # a.a.a… is no nesting to TOML's parser
+        raise UserError(f"{path}: is nested too deep", "settings stand in one section, as [train]") from None
 
 
 def packaged() -> dict[str, Path]:
@@ -142,5 +146,5 @@ def read_recipe(name: str) -> dict[str, Any]:
 
 def describe_recipe(path: Path) -> str:
     """The first comment line of a recipe file."""
-    first = path.read_text(encoding="utf-8").split("\n", 1)[0]
+    first = read_text(path).split("\n", 1)[0]
     return first.lstrip("# ").strip()

@@ -21,6 +21,7 @@ from pathlib import Path
 from bertkit.backend import Arrays
 from bertkit.disk import write_arrays, write_json, write_text
 from bertkit.errors import UserError
+from bertkit.inputs import exists, is_folder
 from bertkit.log_lines import CURVES, DLLOGGER, MLLOG
 from bertkit.model_config import Head, ModelConfig, to_mapping
 from bertkit.profiling import TRACE
@@ -35,7 +36,7 @@ OURS = (
 
 def refuse_taken(folder: Path, resume: bool, overwrite: bool) -> None:
     """Raises UserError where the folder holds a run that is neither resumed nor overwritten."""
-    if folder.exists() and not folder.is_dir():
+    if exists(folder) and not is_folder(folder):
         raise UserError(f"{folder} is a file", "choose another folder with -o")
     taken = _taken(folder)
     if taken and not (resume or overwrite):
@@ -60,7 +61,7 @@ def open_folder(folder: Path, overwrite: bool) -> None:
 
 
 def _taken(folder: Path) -> list[str]:
-    return [name for name in OURS if (folder / name).exists()]
+    return [name for name in OURS if exists(folder / name)]
 
 
 def write_model(
@@ -96,14 +97,25 @@ def write_recipe(folder: Path, values: Mapping[str, Value]) -> None:
 
 def to_toml(values: Mapping[str, Value]) -> str:
     """Dotted keys as TOML tables; an unset value has no line."""
-    top = [f"{key} = {_toml(value)}" for key, value in values.items() if "." not in key and value is not None]
+    top = [_line(key, value) for key, value in values.items() if "." not in key and value is not None]
     sections: dict[str, list[str]] = {}
     for key, value in values.items():
         section, dot, leaf = key.partition(".")
         if dot and value is not None:
-            sections.setdefault(section, []).append(f"{leaf} = {_toml(value)}")
+            sections.setdefault(section, []).append(_line(leaf, value))
     tables = [f"[{name}]\n" + "\n".join(lines) for name, lines in sections.items()]
     return "\n".join(top) + "\n\n" + "\n\n".join(tables) + "\n"
+
+
+def _line(key: str, value: Value) -> str:
+    if isinstance(value, str) and _not_utf8(value):
+        return f"# {key} is {json.dumps(value)}, which is not UTF-8 and cannot stand in TOML"
+    return f"{key} = {_toml(value)}"
+
+
+def _not_utf8(text: str) -> bool:
+    """Whether a name holds bytes that are not UTF-8, which Python spells as halves of surrogate pairs."""
+    return any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def _toml(value: Value) -> str:

@@ -121,6 +121,6 @@ def _take(rest: list[str], name: str) -> str:
 
 
 def _number(name: str, text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
+    if not (text.isascii() and text.isdecimal() and len(text) < 19) or int(text) < 1:
         raise UserError(f"{name} {text!r} is not a whole number above 0", "correct it")
     return int(text)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from bertkit.errors import UserError
+from bertkit.inputs import whole_number
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ SLURM = (
     "SLURM_STEP_NODELIST", "SLURM_JOB_ID",
 )  # fmt: skip
 NO_STEP = 0xFFFFFFF0  # from here on Slurm numbers batch scripts and interactive shells
+MOST = 1 << 31  # no job has as many processes, nor any of these variables a larger value
 _HELP = "start the job through its launcher again, or unset these variables"
 
 
@@ -60,7 +62,7 @@ def from_env(env: Mapping[str, str] = os.environ) -> World:
         if launcher == "Hydra" and step and not {names[2], names[3]} & set(present):
             continue  # `srun --mpi=pmi2` sets PMI_RANK and PMI_SIZE too
         _whole(launcher, names, env)
-        rank, size, local_rank, local_size = (_number(launcher, env[name]) for name in names)
+        rank, size, local_rank, local_size = (_number(launcher, name, env) for name in names)
         return _checked(World(rank, size, local_rank, local_size, launcher, _address(env)))
     return _slurm_world(env) if step else World()
 
@@ -80,11 +82,8 @@ def _whole(launcher: str, names: tuple[str, ...], env: Mapping[str, str]) -> Non
         )
 
 
-def _number(launcher: str, text: str) -> int:
-    try:
-        return int(text)
-    except ValueError as error:
-        raise UserError(f"{launcher}'s environment holds no number: {error}", "unset it or start again") from None
+def _number(launcher: str, name: str, env: Mapping[str, str]) -> int:
+    return whole_number(env[name], f"{launcher}'s {name}", 0, MOST - 1, _HELP)
 
 
 def _checked(world: World) -> World:
@@ -103,13 +102,14 @@ def _checked(world: World) -> World:
 def _in_step(env: Mapping[str, str]) -> bool:
     """Whether srun started this process in a step. A batch script is in none, though SLURM_PROCID stands there."""
     step = env.get("SLURM_STEP_ID", "")
-    return step.isascii() and step.isdecimal() and int(step) < NO_STEP and bool(env.get("SLURM_STEP_NUM_TASKS"))
+    known = step.isascii() and step.isdecimal() and len(step) <= 10
+    return known and int(step) < NO_STEP and bool(env.get("SLURM_STEP_NUM_TASKS"))
 
 
 def _slurm_world(env: Mapping[str, str]) -> World:
     _whole("Slurm", SLURM, env)
     rank, size, local_rank, node, job, step = (
-        _number("Slurm", env[name])
+        _number("Slurm", name, env)
         for name in (*SLURM[:3], "SLURM_NODEID", "SLURM_JOB_ID", "SLURM_STEP_ID")
     )  # fmt: skip
     local_size = tasks_on_node(env["SLURM_STEP_TASKS_PER_NODE"], node)
@@ -122,7 +122,7 @@ def tasks_on_node(text: str, node: int) -> int:
     """Of Slurm's "4(x2),3" (4, 4 and 3 processes) the count of node number `node`, from 0. Raises UserError."""
     passed = 0
     for part in text.split(","):
-        found = re.fullmatch(r"([0-9]+)(?:\(x([0-9]+)\))?", part)
+        found = re.fullmatch(r"([0-9]{1,9})(?:\(x([0-9]{1,12})\))?", part)
         if found is None:
             raise UserError(f"SLURM_STEP_TASKS_PER_NODE = {text!r} is not understood at {part!r}", _HELP)
         passed += int(found[2] or 1)

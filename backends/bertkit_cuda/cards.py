@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from bertkit.cpu_lists import read_text
+
 # Volta, Turing and what came before have tensor cores for fp16 alone, or none.
 NO_BF16 = re.compile(
     r"\b(V100\w*|GV100|TITAN|T4|T4G|T\d{3,4}|RTX 20[678]0|Quadro|GTX|MX\d+|P100|P40|P6|P4|K\d0\w*|M\d0|M[46])\b"
@@ -43,7 +45,7 @@ def _card(root: Path, information: Path) -> Card:
     uuid = fields.get("GPU UUID", "").strip()
     return Card(
         fields.get("Model", "NVIDIA GPU").strip(),
-        int(node) if re.fullmatch(r"-?\d+", node) else -1,
+        int(node) if re.fullmatch(r"-?[0-9]{1,9}", node) else -1,
         "" if "?" in uuid else uuid,  # question marks until the driver has first used the card
     )
 
@@ -53,7 +55,7 @@ def _amd(root: Path) -> list[Card]:
     for path in sorted(
         (root / "sys/class/kfd/kfd/topology/nodes").glob("*/properties"), key=lambda p: int(p.parent.name)
     ):
-        fields = dict(re.findall(r"^(\w+) (\d+)$", _text(path), re.MULTILINE))
+        fields = dict(re.findall(r"^(\w+) ([0-9]{1,18})$", _text(path), re.MULTILINE))
         if int(fields.get("vendor_id", 0)) == AMD_VENDOR and int(fields.get("simd_count", 0)) > 0:
             version = int(fields.get("gfx_target_version", 0))  # 90402: gfx942, the last two in hexadecimal
             cards.append(Card(f"AMD gfx{version // 10000}{version // 100 % 100:x}{version % 100:x}"))
@@ -82,8 +84,8 @@ def visible(cards: list[Card], env: Mapping[str, str]) -> list[Card]:
 
 def _named(cards: list[Card], word: str) -> Card | None:
     """By a number, or by a UUID, of which the beginning is enough."""
-    if word.isdecimal():
-        return cards[int(word)] if int(word) < len(cards) else None
+    if word.isascii() and word.isdecimal():
+        return cards[int(word)] if len(word) < 10 and int(word) < len(cards) else None
     if word.startswith("GPU-"):
         found = next((card for card in cards if card.uuid.startswith(word)), None)
         if found or all(card.uuid for card in cards):
@@ -94,7 +96,4 @@ def _named(cards: list[Card], word: str) -> Card | None:
 
 
 def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""
+    return read_text(path)

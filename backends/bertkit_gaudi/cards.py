@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from importlib import metadata, util
 from pathlib import Path
 
+from bertkit.cpu_lists import read_text
 from bertkit_gaudi.environment import MODULES
 from bertkit_gaudi.generations import Generation, by_product
 
@@ -52,7 +53,7 @@ def visible(modules: str, count: int) -> list[int]:
     """The module of each local rank: those that are named, or all; a module's number is not the driver's index."""
     if not modules:
         return list(range(count))
-    return [int(word) for word in modules.split(",") if word.strip().isdecimal()][:count]
+    return [int(word) for word in modules.split(",") if re.fullmatch("[0-9]{1,9}", word.strip())][:count]
 
 
 def by_files(root: Path) -> dict[int, int]:
@@ -101,12 +102,9 @@ def read_answer(text: str) -> Cards | None:
 
 
 def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace").strip()
-    except OSError:
-        return ""
+    return read_text(path)
 
 
 def _number(path: Path) -> int:
     text = _text(path)
-    return int(text) if re.fullmatch(r"\d+", text) else -1
+    return int(text) if re.fullmatch(r"[0-9]{1,9}", text) else -1

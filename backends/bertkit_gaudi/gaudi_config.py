@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 from bertkit.disk import write_text
 from bertkit.errors import UserError
+from bertkit.inputs import read_object
 from bertkit_gaudi.environment import BF16_LIST, FP32_LIST
 
 # What each key means here. A key with a reason is understood, but something else does what it asked for.
@@ -40,14 +40,7 @@ class GaudiConfig:
 
 def read_config(path: Path) -> GaudiConfig:
     """Raises UserError for what is not such a file, and for keys of the mixed precision that ended with 1.12."""
-    try:
-        held = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}", "check device.gaudi_config") from None
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: is not JSON: {error}", "check device.gaudi_config") from None
-    if not isinstance(held, dict):
-        raise UserError(f"{path}: is no gaudi_config.json: no JSON object", "check device.gaudi_config")
+    held = read_object(path, "check device.gaudi_config")
     for key in held:
         if key in ENDED:
             cure = "name operators under autocast_bf16_ops and autocast_fp32_ops"

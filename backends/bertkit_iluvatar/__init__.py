@@ -74,6 +74,6 @@ def count_cards(root: Path, env: Mapping[str, str]) -> int:
         return len(files)
 
     def there(word: str) -> bool:
-        return word.startswith("GPU-") or (word.isdecimal() and int(word) < len(files))
+        return word.startswith("GPU-") or (bool(re.fullmatch("[0-9]{1,9}", word)) and int(word) < len(files))
 
     return min(len(files), len(list(itertools.takewhile(there, map(str.strip, shown.split(","))))))

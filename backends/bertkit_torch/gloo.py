@@ -54,7 +54,7 @@ def meet(world: World, timeout: float) -> Meeting:
 def _meet(world: World, timeout: float) -> Meeting:
     place = meeting_place(world)
     host, _, port = place.address.rpartition(":")
-    if not (port.isascii() and port.isdecimal() and 0 < int(port) < 65536):
+    if not (port.isascii() and port.isdecimal() and len(port) < 10 and 0 < int(port) < 65536):
         raise UserError(f"MASTER_PORT = {port!r} is no port", "give a number from 1024 to 65535")
     ours = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"  # torchrun keeps a store of its own there
     patience = timedelta(seconds=timeout)

@@ -7,7 +7,6 @@ theirs.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shlex
 import signal
@@ -22,8 +21,10 @@ from typing import Any
 from bertkit import record
 from bertkit.bench.run import DOES_NOT_FIT, OUT_OF_MEMORY
 from bertkit.bench.suite import Cell
+from bertkit.children import module_command
 from bertkit.disk import write_json, write_text
 from bertkit.errors import UserError
+from bertkit.inputs import exists, is_folder, mapping_value, read_object
 from bertkit.process_tree import die_with_parent
 from bertkit.record_files import INDEX, load, load_all, write
 from bertkit.record_types import Status, blank
@@ -69,20 +70,21 @@ def command(cell: Cell, how: How, record: Path) -> list[str]:
     words += ["--steps", str(how.steps)] if how.steps else ["--seconds", str(how.seconds)]
     words += [word for text in how.sets for word in ("--set", text)]
     many = ["launch", "-n", str(how.processes), "--"] if how.processes > 1 else []
-    return [sys.executable, "-m", "bertkit", *many, *words]
+    return [*module_command(sys.executable, "bertkit", *many, *words)]
 
 
 def open_suite(folder: Path, name: str, how: How) -> None:
     """Make the folder, or take it up again. Raises UserError where it holds cells measured in another way."""
     index = folder / INDEX
     mine = {"schema": SCHEMA, "suite": name, "how": how.compared()}
-    if index.exists():
-        theirs, ours = _read(index).get("how") or {}, how.compared()
+    if exists(index):
+        cure = "remove the folder, or choose another with -o"
+        theirs, ours = mapping_value(read_object(index, cure).get("how", {}), f"{index}: how", cure), how.compared()
         differs = [key for key in (*ours, *(theirs.keys() - ours)) if theirs.get(key) != ours.get(key)]
         if differs:
             both = ", ".join(f"{key} {theirs.get(key)!r}, now {ours.get(key)!r}" for key in differs)
             raise UserError(f"{folder} holds cells measured in another way: {both}", "choose another folder with -o")
-    elif folder.exists() and any(folder.iterdir()):
+    elif exists(folder) and (not is_folder(folder) or any(folder.iterdir())):
         raise UserError(f"{folder} holds other files", "choose another folder with -o")
     write_json(index, mine)
 
@@ -90,7 +92,7 @@ def open_suite(folder: Path, name: str, how: How) -> None:
 def read_outcome(folder: Path, cell: Cell) -> Outcome | None:
     """What an earlier call found of the cell; None where nothing, or only that it failed for another reason."""
     path = folder / f"{cell.name}.json"
-    if not path.exists():
+    if not exists(path):
         return None
     try:
         made = load(path).mapping
@@ -126,7 +128,7 @@ def _bare(cell: Cell, how: How, words: Sequence[str]) -> dict[str, Any]:
     made["fairness"] |= {"measures": cell.kind, "global_batch": cell.batch * how.processes}
     made["model"]["name"] = cell.model
     return made | {
-        "command": shlex.join(["bertkit", *words[3:]]),
+        "command": shlex.join(["bertkit", *words[len(module_command(sys.executable, "bertkit")) :]]),
         "config": {"cut_to": cell.cut},
         "backend": {"name": how.backend, "reason": None},
         "precision": {"name": cell.precision, "reason": None},
@@ -174,14 +176,6 @@ def _end(process: subprocess.Popen[str]) -> str:
         with contextlib.suppress(subprocess.TimeoutExpired):
             return process.communicate(timeout=wait)[1] or ""
     return ""
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        made: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read: {error}", "remove the folder, or choose another with -o") from None
-    return made
 
 
 class _Terminated(UserError):

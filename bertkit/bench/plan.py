@@ -98,7 +98,7 @@ def split_list(text: str, option: str) -> list[str]:
 def whole_numbers(text: str, option: str) -> list[int]:
     parts = split_list(text, option)
     for part in parts:
-        if not (part.isascii() and part.isdigit() and int(part) > 0):
+        if not (part.isascii() and part.isdigit() and len(part) < 19 and int(part) > 0):
             raise UserError(f"{option} {text}: {part!r} is not a whole number above 0", f"write it as {option} 8,32")
     return [int(part) for part in parts]
 

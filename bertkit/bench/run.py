@@ -20,6 +20,7 @@ from bertkit.display import Display
 from bertkit.energy import Energy, energy_of
 from bertkit.errors import UserError
 from bertkit.hardware import cpu_mhz
+from bertkit.inputs import exists, is_folder
 from bertkit.parameters import initial
 from bertkit.pretrained import starting_weights
 from bertkit.recipe import to_flat
@@ -237,9 +238,9 @@ def record_file(kind: Kind, asked: Path | None, overwrite: bool) -> Path:
     if asked is None:
         return Path("runs", "bench", f"{kind}-{datetime.now(UTC):%Y%m%dT%H%M%S%fZ}.json")
     path = asked.expanduser()
-    if path.is_dir():
+    if is_folder(path):
         raise UserError(f"{path} is a folder", "-o takes the record's file, as in -o bench.json")
-    if path.exists() and not overwrite:
+    if exists(path) and not overwrite:
         raise UserError(f"{path} is there already", "choose another file, or replace it with --overwrite")
     return path
 

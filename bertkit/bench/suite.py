@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import tomllib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,8 @@ from pydantic.dataclasses import dataclass as checked
 
 from bertkit.backend import PRECISIONS
 from bertkit.bench.workload import Kind
-from bertkit.errors import UserError, nearest
+from bertkit.errors import UserError, nearest, one_line
+from bertkit.inputs import parse_toml, read_text
 from bertkit.lengths import find_distribution
 from bertkit.packaged import packaged_text
 
@@ -79,7 +79,7 @@ class Wanted:
 def read_suites(name: str) -> dict[str, Suite]:
     """The packaged suite called `name`, all of them, or those of a file ending in .toml. Raises UserError for none."""
     if name.endswith(".toml"):
-        return _read(Path(name).name, _file_text(Path(name)))
+        return _read(Path(name).name, read_text(Path(name)))
     packaged = _read("suites.toml", packaged_text("bench", "suites.toml"))
     if name == ALL:
         return packaged
@@ -88,21 +88,13 @@ def read_suites(name: str) -> dict[str, Suite]:
     return {name: packaged[name]}
 
 
-def _file_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read: {error}", "check the path") from None
-
-
 def _read(where: str, text: str) -> dict[str, Suite]:
+    tables = parse_toml(text, where, "docs/bench.md shows a suite")
     try:
-        found: dict[str, Suite] = TypeAdapter(dict[str, Suite]).validate_python(tomllib.loads(text))
-    except tomllib.TOMLDecodeError as error:
-        raise UserError(f"{where}: is not TOML: {error}", "docs/bench.md shows a suite") from None
+        found: dict[str, Suite] = TypeAdapter(dict[str, Suite]).validate_python(tables)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
+        first = error.errors(include_url=False)[0]
+        place = one_line(".".join(str(part) for part in first["loc"]), 120)
         raise UserError(f"{where}: {place}: {first['msg'].lower()}", "docs/bench.md shows a suite") from None
     for suite in found.values():
         for grid in suite.grids:

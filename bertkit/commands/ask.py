@@ -13,6 +13,8 @@ import typer
 
 from bertkit.commands import options as o
 from bertkit.errors import UserError
+from bertkit.inputs import read_text
+from bertkit.streams import put, put_json
 
 if TYPE_CHECKING:
     from bertkit.tasks.squad.decoding import Found
@@ -79,11 +81,7 @@ def _context(context: str | None, file: Path | None) -> str | None:
         raise UserError("--context and --context-file are both given", "give one of them")
     if file is None:
         return context
-    try:
-        return file.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8"
-        raise UserError(f"{file}: cannot be read: {reason}", "check --context-file") from None
+    return read_text(file, "check --context-file")
 
 
 def _read(context: str | None) -> Iterator[tuple[str, str]]:
@@ -103,18 +101,21 @@ def _read(context: str | None) -> Iterator[tuple[str, str]]:
 def _line(prompt: str) -> str | None:
     if sys.stdin.isatty():
         print(prompt, end="", file=sys.stderr, flush=True)
-    line = sys.stdin.readline()
-    return line.rstrip("\n") if line else None
+    line = sys.stdin.buffer.readline()
+    try:
+        return line.decode("utf-8").rstrip("\r\n") if line else None
+    except UnicodeDecodeError as error:
+        raise UserError(f"standard input: not UTF-8 at byte {error.start + 1:,} of a line", "write UTF-8") from None
 
 
 def _show(found: Found, question: str, best: int, seconds: float, json: bool, with_question: bool) -> None:
     if json:
-        print(json_format.dumps(_as_json(found, question, best, seconds)), flush=True)
+        put_json(json_format.dumps(_as_json(found, question, best, seconds)), flush=True)
         return
     for span in found.n_best[:best] if best > 1 else ():
-        print(f"{span.probability:6.1%}  {span.text or '(no answer)'}")
+        put(f"{span.probability:6.1%}  {span.text or '(no answer)'}")
     if best == 1:
-        print(found.best or "(no answer)", flush=True)
+        put(found.best or "(no answer)", flush=True)
     if with_question and sys.stdin.isatty():
         print(f"({seconds * 1000:.0f} ms)", file=sys.stderr)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bertkit.commands.options import Json
+from bertkit.streams import put, put_json
 
 if TYPE_CHECKING:
     from bertkit.backend import Backend
@@ -30,16 +31,16 @@ def backends(
     cards = [find(name)] if name else list(installed().values())
     table = [_describe(card) for card in cards]
     if json:
-        print(json_format.dumps(table))
+        put_json(json_format.dumps(table))
         return
     for entry in table:
         aliases = f" ({', '.join(entry['aliases'])})" if entry["aliases"] else ""
-        print(f"{entry['name']}{aliases}: {'ready' if entry['ready'] else 'not ready'}: {entry['detail']}")
+        put(f"{entry['name']}{aliases}: {'ready' if entry['ready'] else 'not ready'}: {entry['detail']}")
         if name:
-            print(f"  precisions: {', '.join(entry['precisions'])}")
-            print(f"  layouts: {', '.join(entry['layouts'])}")
+            put(f"  precisions: {', '.join(entry['precisions'])}")
+            put(f"  layouts: {', '.join(entry['layouts'])}")
             for key, setting in entry["settings"].items():
-                print(f"  --set device.{key}={setting['default']}: {setting['help']}")
+                put(f"  --set device.{key}={setting['default']}: {setting['help']}")
 
 
 def _describe(card: Backend) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bertkit.commands import options as o
+from bertkit.streams import put_json
 
 if TYPE_CHECKING:
     from bertkit.bench.workload import Kind
@@ -209,7 +210,7 @@ def _bench(
     made = Bench(plan, Amount(steps or 0, seconds or 20.0), world, display).run(target)
     if world.is_first:
         if as_json:
-            print(to_json(made))
+            put_json(to_json(made))
         else:
             show(made, sys.stdout)
         display.say(f"record: {target}")

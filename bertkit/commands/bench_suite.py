@@ -14,6 +14,7 @@ from bertkit.disk import to_json
 from bertkit.display import Display
 from bertkit.errors import UserError
 from bertkit.registry import choose
+from bertkit.streams import put, put_json
 
 
 @dataclass(frozen=True)
@@ -68,9 +69,9 @@ def run_suite(words: Words) -> int:
 
 def _list(found: list[Cell], words: Words) -> int:
     if words.json:
-        print(to_json([cell.name for cell in found], indent=1))
+        put_json(to_json([cell.name for cell in found], indent=1))
     else:
-        print("\n".join([*(cell.name for cell in found), f"{len(found)} cells"]))
+        put("\n".join([*(cell.name for cell in found), f"{len(found)} cells"]))
     return 0
 
 
@@ -81,7 +82,7 @@ def _measure(folder: Path, found: list[Cell], how: How, words: Words, display: D
 
     outcomes = run_cells(folder, found, how, tell)
     if words.json:
-        print(to_json({"folder": str(folder), "how": how.compared(), "cells": summary(outcomes)}, indent=1))
+        put_json(to_json({"folder": str(folder), "how": how.compared(), "cells": summary(outcomes)}, indent=1))
     else:
         show_outcomes(outcomes, sys.stdout)
     display.say(f"records: {folder}, one a cell; {total(outcomes)}")

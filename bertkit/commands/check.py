@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from bertkit.commands.options import Json
+from bertkit.streams import put_json
 
 
 def check(
@@ -58,5 +59,5 @@ def check(
         if output:
             write_json(output, report)
         if json:
-            print(to_json(report))
+            put_json(to_json(report))
     return 1 if failed else 0

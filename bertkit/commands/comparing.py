@@ -19,6 +19,8 @@ from bertkit.compare.text import refusal, show
 from bertkit.disk import to_json, write_text
 from bertkit.display import Display
 from bertkit.errors import UserError
+from bertkit.inputs import is_folder
+from bertkit.streams import put, put_json
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ def run_compare(words: Words) -> int:
         write_text(path, write(made))
         display.say(f"written: {path}")
     if words.json:
-        print(to_json(to_mapping(made)))
+        put_json(to_json(to_mapping(made)))
     else:
         show(made, sys.stdout)
     unfair = refused(made.differences)
@@ -71,13 +73,13 @@ def list_published(json: bool) -> int:
 
     found = listing()
     if json:
-        print(to_json([dataclasses.asdict(one) for one in found], indent=1))
+        put_json(to_json([dataclasses.asdict(one) for one in found], indent=1))
         return 0
     rows = [("names", "figures", "tasks", "machine")]
     rows += [(" ".join(one.names), str(one.figures), " ".join(one.tasks), one.title) for one in found]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        put("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
     return 0
 
 
@@ -86,7 +88,7 @@ def _check(words: Words) -> None:
         raise UserError("no record is named", "name runs' folders, as in bertkit compare runs/a runs/b")
     files = [path for path in (words.markdown, words.html, words.csv) if path is not None]
     for path in files:
-        if path.is_dir():
+        if is_folder(path):
             raise UserError(f"{path} is a folder", "name a file")
     if len(set(files)) < len(files):
         raise UserError(f"{files[0]} is named twice", "give each form a file of its own")
@@ -123,7 +125,7 @@ def _parity(words: Words, entries: list[Entry], left_out: list[str], display: Di
         raise UserError(f"--parity holds two runs against one another, not {len(entries)}", "name two folders of runs")
     found = hold(entries[0], entries[1], words.steps)
     if words.json:
-        print(to_json(found.to_mapping()))
+        put_json(to_json(found.to_mapping()))
     else:
-        print("\n".join(lines(found)))
+        put("\n".join(lines(found)))
     return 0 if found.verdict.holds else 1

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from bertkit.commands import options as o
+from bertkit.streams import put, put_json
 
 app = typer.Typer(help="Settings: what there is, what is set, and where each value comes from.", no_args_is_help=True)
 
@@ -53,9 +54,9 @@ def show(
     values = found.flat()
     if json:
         rows = {key: {"value": value, "source": found.sources[key]} for key, value in values.items()}
-        print(json_format.dumps(rows))
+        put_json(json_format.dumps(rows))
         return
     width = max(len(key) for key in values)
     for key, value in values.items():
         text = found.sources[key] if resolved or key not in KEYS else KEYS[key].description
-        print(f"{key:<{width}} = {json_format.dumps(value):<12} # {text}")
+        put(f"{key:<{width}} = {json_format.dumps(value):<12} # {text}")

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from bertkit.commands.options import Json
+from bertkit.streams import put, put_json
 
 
 def convert(
@@ -59,13 +60,13 @@ def convert(
     options = {"say": say} if say else {}
     report = carry_out(source, destination, to, config, vocab, moments, leave_out or [], overwrite, **options)
     if json:
-        print(to_json(asdict(report)))
+        put_json(to_json(asdict(report)))
         return
     for note in report.notes:
         print(f"note: {note}", file=sys.stderr)
     beside = f" and {report.moments} tensors of moments" if report.moments else ""
-    print(
+    put(
         f"{report.destination} ({report.form}): {report.tensors} tensors, {report.parameters:,} parameters{beside},"
         f" bit for bit those of {report.source} ({report.kind})"
     )
-    print(f"files: {', '.join(report.files)}")
+    put(f"files: {', '.join(report.files)}")

@@ -18,6 +18,7 @@ from bertkit.commands.data_inspect import inspect
 from bertkit.commands.data_prepare import prepare
 from bertkit.commands.data_vocabulary import vocabulary
 from bertkit.errors import UserError
+from bertkit.streams import put, put_json
 
 if TYPE_CHECKING:
     from bertkit.downloads import Checked, Download, File, Progress, Source
@@ -47,11 +48,11 @@ def list_sources(as_json: AsJson = False) -> None:
 
     rows = [_row(source) for source in load_sources().values()]
     if as_json:
-        typer.echo(json.dumps(rows, indent=1, ensure_ascii=False))
+        put_json(json.dumps(rows, indent=1, ensure_ascii=False))
         return
     for row in rows:
         size = _bytes(row["bytes"]) if row["kind"] == "download" else "generated"
-        typer.echo(f"{row['name']:30} {size:>9}  {row['folder']:44} {row['title']}")
+        put(f"{row['name']:30} {size:>9}  {row['folder']:44} {row['title']}")
 
 
 def _row(source: Source) -> dict[str, object]:
@@ -175,11 +176,11 @@ def verify(
     if not found:
         raise UserError(f"no known data in {data_dir}", "`bertkit data get NAME` brings some; or name its folder")
     if as_json:
-        typer.echo(json.dumps([_report(source, each) for source, each in found.items()], indent=1))
+        put_json(json.dumps([_report(source, each) for source, each in found.items()], indent=1))
     else:
         for source, each in found.items():
             for file in each:
-                typer.echo(f"{file.state:8} {data_dir / source.folder / file.name}")
+                put(f"{file.state:8} {data_dir / source.folder / file.name}")
     if not all(_good(each) for each in found.values()):
         raise typer.Exit(1)
 

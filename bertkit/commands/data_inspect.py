@@ -10,6 +10,8 @@ import typer
 
 from bertkit.commands import options as o
 from bertkit.errors import UserError
+from bertkit.inputs import is_file
+from bertkit.streams import put, put_json
 
 if TYPE_CHECKING:
     from bertkit.pretraining.inspection import Inspection
@@ -37,18 +39,21 @@ def inspect(
     from bertkit.pretraining.inspection import inspect as look
 
     beside = (place / "vocab.txt" for place in (folder, folder.parent))
-    vocab = vocab or next((path for path in beside if path.is_file()), None)
+    vocab = vocab or next((path for path in beside if is_file(path)), None)
     vocabulary = _vocabulary(vocab) if vocab else None
     data = open_data(folder, vocabulary)
     held = open_data(evaluation, vocabulary) if evaluation else None
     found = look(data, held, vocabulary, samples, Display().follow())
-    typer.echo(to_json(asdict(found), indent=1) if as_json else "\n".join(_lines(found)))
+    if as_json:
+        put_json(to_json(asdict(found), indent=1))
+    else:
+        put("\n".join(_lines(found)))
 
 
 def _vocabulary(path: Path) -> Vocabulary:
     from bertkit.tokenizer import read_vocabulary
 
-    if not path.is_file():
+    if not is_file(path):
         raise UserError(f"{path}: no vocabulary", "name the vocab.txt that the data was made with")
     return read_vocabulary(path)
 

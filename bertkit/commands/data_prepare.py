@@ -12,6 +12,8 @@ import typer
 
 from bertkit.commands import options as o
 from bertkit.errors import UserError
+from bertkit.inputs import is_file
+from bertkit.streams import put_json
 
 if TYPE_CHECKING:
     from bertkit.display import Display
@@ -112,7 +114,7 @@ def prepare(
     seconds = time.monotonic() - started
     if as_json:
         summary = {name: value for name, value in asdict(manifest).items() if name not in ("sources", "shards")}
-        typer.echo(json.dumps({**summary, "folder": str(output), "seconds": seconds}, indent=1))
+        put_json(json.dumps({**summary, "folder": str(output), "seconds": seconds}, indent=1))
     _tell(manifest, work, seconds, quiet)
 
 
@@ -131,7 +133,7 @@ def _demand(word: str, known: tuple[str, ...], option: str) -> str:
 def _vocabulary(path: Path, casing: str) -> Vocabulary:
     from bertkit.tokenizer import casing_warning, read_vocabulary
 
-    if not path.is_file():
+    if not is_file(path):
         raise UserError(f"{path}: no vocabulary", "name a BERT's vocab.txt with --vocab")
     vocabulary = read_vocabulary(path, _demand(casing, CASINGS, "--casing"))  # type: ignore[arg-type]
     for said in (*vocabulary.warnings, casing_warning(vocabulary)):

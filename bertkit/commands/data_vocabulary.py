@@ -12,6 +12,7 @@ import typer
 from bertkit.commands import options as o
 from bertkit.commands.data_prepare import Inputs, Sources, input_format_of
 from bertkit.errors import UserError
+from bertkit.streams import put_json
 
 GOOGLES = 30522  # pieces of Google's English uncased vocabulary
 
@@ -29,13 +30,14 @@ def vocabulary(
 ) -> None:
     """Make a vocabulary of word pieces from text, for `bertkit data prepare`."""
     from bertkit.display import Display
+    from bertkit.inputs import exists, is_folder
     from bertkit.pretraining.sources import find_sources, text_bytes
     from bertkit.pretraining.vocabulary import PASSES, learn
     from bertkit.tokenizer import Vocabulary, write_vocabulary
 
-    if output.is_dir():
+    if is_folder(output):
         raise UserError(f"{output} is a folder", "name the file, as in -o vocab.txt")
-    if output.exists() and not overwrite:
+    if exists(output) and not overwrite:
         raise UserError(f"{output} is there already", "name another file, or --overwrite it")
     found = find_sources(sources, input_format_of(input_format))
     started = time.monotonic()
@@ -46,7 +48,7 @@ def vocabulary(
     seconds = time.monotonic() - started
     if as_json:
         said = {"file": str(output), "pieces": len(pieces), "cased": cased, "sha256": made.digest, "seconds": seconds}
-        typer.echo(json.dumps(said, indent=1))
+        put_json(json.dumps(said, indent=1))
     if not quiet:
         few = f", not {size:,}: the text has no more pairs met {min_frequency} times" if len(pieces) < size else ""
         typer.echo(f"{len(pieces):,} word pieces in {output}{few} ({seconds:.1f} s)", err=True)

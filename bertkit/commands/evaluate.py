@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from bertkit.commands import options as o
+from bertkit.streams import put, put_json
 
 
 def evaluate(
@@ -48,7 +49,7 @@ def evaluate(
     if not world.is_first:
         return
     if json:
-        print(json_format.dumps(found))
+        put_json(json_format.dumps(found))
         return
     metrics = "  ".join(f"{name} {value:.4f}" for name, value in found["metrics"].items())
-    print(f"{found['task']} dev, {found['examples']} examples, {found['precision']}: {metrics}")
+    put(f"{found['task']} dev, {found['examples']} examples, {found['precision']}: {metrics}")

@@ -19,6 +19,7 @@ from bertkit.launch import Allocator, Batch, Domain, LaunchPlan, Request, Thread
 from bertkit.launching import Way, carry_out, hand_in, introduce, planner, show, to_mapping
 from bertkit.machine import read_machine
 from bertkit.registry import Choice, choose
+from bertkit.streams import put, put_json
 
 STARTED = ("train", "evaluate", "predict", "bench", "data prepare")  # what several processes can do together
 
@@ -71,9 +72,9 @@ def run_launch(words: Words) -> int:
         made = plan(request)
         introduce(made, display)
         if words.json:
-            print(to_json(to_mapping(made), indent=2))
+            put_json(to_json(to_mapping(made), indent=2))
         elif words.dry_run:
-            print("\n".join(show(made)))
+            put("\n".join(show(made)))
         if words.slurm and not words.dry_run:
             _hand_in(made, words.slurm, words.submit, display)
         return 0

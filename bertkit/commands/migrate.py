@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from bertkit.commands import options as o
+from bertkit.streams import put, put_json
 
 
 def migrate(
@@ -36,9 +37,9 @@ def migrate(
             {"command": str(one), "words": list(one.words), "environment": dict(one.env)} for one in made.commands
         ]
         notes = [{"kind": note.kind, "text": note.text} for note in made.notes]
-        print(to_json({"commands": commands, "not_yet": made.not_yet, "notes": notes}, indent=1))
+        put_json(to_json({"commands": commands, "not_yet": made.not_yet, "notes": notes}, indent=1))
         return
     for one in made.commands:
-        print(one)
+        put(str(one))
     for note in made.notes:
-        print(f"# {note}")
+        put(f"# {note}")

@@ -6,6 +6,7 @@ import json as json_format
 from typing import Any
 
 from bertkit.commands.options import Json
+from bertkit.streams import put, put_json
 
 
 def models(json: Json = False) -> None:
@@ -34,12 +35,12 @@ def models(json: Json = False) -> None:
             }
         )
     if json:
-        print(json_format.dumps(table))
+        put_json(json_format.dumps(table))
         return
-    print("name    layers  hidden  heads  parameters (M)  GFLOP a sequence of 128, forward")
+    put("name    layers  hidden  heads  parameters (M)  GFLOP a sequence of 128, forward")
     for row in table:
-        print(
+        put(
             f"{row['name']:<8}{row['layers']:>6}{row['hidden']:>8}{row['heads']:>7}"
             f"{row['parameters'] / 1e6:>16.1f}{row['gflop_forward_128']:>12.2f}"
         )
-    print("-m also takes a folder with config.json and model.safetensors, a *.ckpt or .pt checkpoint, or a hub name")
+    put("-m also takes a folder with config.json and model.safetensors, a *.ckpt or .pt checkpoint, or a hub name")

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from bertkit.commands import options as o
+from bertkit.streams import put, put_json
 
 
 def predict(
@@ -58,8 +59,8 @@ def predict(
     if not world.is_first:
         return
     if json:
-        print(json_format.dumps(made))
+        put_json(json_format.dumps(made))
         return
     for entry in made:
         scored = "  ".join(f"{name} {value:.4f}" for name, value in entry.get("metrics", {}).items())
-        print(f"{entry['predictions']}: {entry['examples']} answers {scored}".rstrip())
+        put(f"{entry['predictions']}: {entry['examples']} answers {scored}".rstrip())

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from bertkit.commands.options import Json
+from bertkit.streams import put, put_json
 
 app = typer.Typer(invoke_without_command=True)
 
@@ -28,14 +29,14 @@ def recipes(context: typer.Context, json: Json = False) -> None:
 
     table = {name: describe_recipe(path) for name, path in packaged().items()}
     if json:
-        print(json_format.dumps(table))
+        put_json(json_format.dumps(table))
         return
     width = max(len(name) for name in table)
     for number, group in enumerate(_groups(list(table))):
         if number:
-            print()
+            put()
         for name in group:
-            print(f"{name:<{width}}  {table[name]}")
+            put(f"{name:<{width}}  {table[name]}")
 
 
 def _groups(names: list[str]) -> list[list[str]]:
@@ -59,13 +60,14 @@ def copy(
     """
     from bertkit.disk import write_text
     from bertkit.errors import UserError, nearest
+    from bertkit.inputs import exists
     from bertkit.resolve import packaged
 
     files = packaged()
     if name not in files:
         raise UserError(f"there is no recipe {name!r}", nearest(name, files))
     target = to or Path(f"{name}.toml")
-    if target.exists():
+    if exists(target):
         raise UserError(f"{target} exists", "name another file")
     write_text(target, files[name].read_text(encoding="utf-8"))
-    print(f"{target}: edit it, then bertkit train --recipe {target}")
+    put(f"{target}: edit it, then bertkit train --recipe {target}")

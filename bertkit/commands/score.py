@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from bertkit.commands.options import Json
+from bertkit.streams import put, put_json
 
 
 def score(
@@ -57,9 +58,9 @@ def score(
             "unknown": len(found.unknown),
             "metrics": found.metrics,
         }
-        print(to_json(result))
+        put_json(to_json(result))
         return
-    print(f"{found.task}, {found.examples} examples")
+    put(f"{found.task}, {found.examples} examples")
     width = max(map(len, found.metrics))
     for name, value in found.metrics.items():
-        print(f"  {name:<{width}}  {value if isinstance(value, int) else f'{value:.4f}'}")
+        put(f"  {name:<{width}}  {value if isinstance(value, int) else f'{value:.4f}'}")

@@ -13,6 +13,7 @@ from bertkit.display import Display
 from bertkit.recipe import Value
 from bertkit.resolve import resolve
 from bertkit.run import Outcome, train
+from bertkit.streams import put_json
 from bertkit.unsynced import train_unsynced
 from bertkit.world import from_env
 
@@ -41,7 +42,7 @@ def run_training(
     if outcome.record is not None and world.is_first:
         show(outcome, display)
         if as_json:
-            print(to_json(outcome.record))
+            put_json(to_json(outcome.record))
         if other is not None:
             return tell_parity(hold(read_one(outcome.folder), other), display)
     return outcome.exit_code

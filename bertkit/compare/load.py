@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import glob
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from bertkit.compare.entries import Entry, entry
 from bertkit.errors import UserError
+from bertkit.inputs import exists, is_folder
 from bertkit.record_files import INDEX, NAME, load, load_all
 
 Tell = Callable[[str, int, int], None]
@@ -25,7 +27,7 @@ class Source:
 def read(words: Iterable[str], tell: Tell) -> tuple[list[Entry], list[str]]:
     """(entries, a line for each record that could not be read). Raises UserError for a word that names nothing."""
     named = {word: sources_of(word) for word in words}
-    sources = list({one.path.resolve(): one for found in named.values() for one in found}.values())
+    sources = list({os.path.realpath(one.path): one for found in named.values() for one in found}.values())
     entries: list[Entry] = []
     left_out = [
         f"{word}: holds no {NAME}; give the folder of a run that came to its end, or one with such folders in it"
@@ -52,15 +54,15 @@ def read_one(path: Path) -> Entry:
 def sources_of(word: str) -> list[Source]:
     """The records that one word of the command line names; none of a folder that holds none."""
     label, equals, rest = word.partition("=")
-    if not equals or Path(word).expanduser().exists() or "/" in label:
+    if not equals or exists(Path(word).expanduser()) or "/" in label:
         label, rest = "", word
     if not rest:
         raise UserError(f"{word}: names no record", "give NAME=FOLDER")
     path = Path(rest).expanduser()
-    found = [path] if path.exists() else [Path(name) for name in sorted(glob.glob(str(path), recursive=True))]
+    found = [path] if exists(path) else [Path(name) for name in sorted(glob.glob(str(path), recursive=True))]
     if not found:
         raise UserError(f"{rest}: there is no such folder, file or pattern", "give a run's folder or its record.json")
-    return [Source(file, label) for one in found for file in _records(one, alone=path.exists())]
+    return [Source(file, label) for one in found for file in _records(one, alone=exists(path))]
 
 
 def _records(path: Path, alone: bool) -> list[Path]:
@@ -68,10 +70,10 @@ def _records(path: Path, alone: bool) -> list[Path]:
 
     Of what a pattern matched, files that are none of ours by their name are passed over.
     """
-    if not path.is_dir():
+    if not is_folder(path):
         return [path] if alone or path.suffix == ".json" else []
-    if (path / NAME).exists():
+    if exists(path / NAME):
         return [path / NAME]
-    if (path / INDEX).exists():
+    if exists(path / INDEX):
         return sorted(file for file in path.glob("[!.]*.json") if file.name != INDEX)
     return sorted(path.glob(f"*/{NAME}"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import json
 import os
 import re
 import shlex
@@ -15,8 +14,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from bertkit.errors import UserError
+from bertkit.inputs import parse_json
 
 COMPARED = ("bertkit", "torch", "mpi4py", "python")
+CURE = "look what its login prints, and whether bertkit starts there"
 MARK = "bertkit-versions "  # login shells may print lines of their own
 # One line, without ' and !, which some login shells cannot quote. bertkit's version is that of what would run; torch is
 # not imported, which takes seconds.
@@ -98,7 +99,7 @@ def _versions_here() -> dict[str, str]:
 def _ask(host: str, ssh: Ssh, python: str, seconds: float, env: Mapping[str, str]) -> dict[str, str]:
     if is_here(host):
         return _ask_here(python, env, 3 * seconds, host)
-    words = ["env", *(f"{name}={value}" for name, value in env.items()), python, "-c", PROBE]
+    words = ["env", *(f"{name}={value}" for name, value in env.items()), python, "-P", "-c", PROBE]
     # ControlMaster: a master that stayed behind would hold our end of the pipe open
     options = ["BatchMode=yes", f"ConnectTimeout={max(1, round(seconds))}", "ControlMaster=no", "LogLevel=ERROR"]
     argv = ["ssh", *ssh.options(), *(word for option in options for word in ("-o", option)), "--", host]
@@ -115,7 +116,7 @@ def _ask(host: str, ssh: Ssh, python: str, seconds: float, env: Mapping[str, str
 
 def _ask_here(python: str, env: Mapping[str, str], seconds: float, host: str) -> dict[str, str]:
     try:
-        return _parse(host, python, _run([python, "-c", PROBE], env, seconds))
+        return _parse(host, python, _run([python, "-P", "-c", PROBE], env, seconds))
     except OSError as error:
         raise _no_python(host, python, error.strerror or str(error)) from None
     except subprocess.TimeoutExpired:
@@ -133,13 +134,15 @@ def _run(argv: list[str], env: Mapping[str, str], seconds: float) -> subprocess.
 def _parse(host: str, python: str, done: subprocess.CompletedProcess[str]) -> dict[str, str]:
     lines = [line for line in done.stdout.splitlines() if line.startswith(MARK)]
     if done.returncode == 0 and lines:
-        versions: dict[str, str] = json.loads(lines[-1].removeprefix(MARK))
-        return versions
-    said = _last_line(done.stderr) if done.stderr.strip() else f"exit code {done.returncode}"
+        said = parse_json(lines[-1].removeprefix(MARK), f"{host}: what {python} says of its versions", CURE)
+        if not isinstance(said, dict) or not all(isinstance(value, str) for value in said.values()):
+            raise UserError(f"{host}: {python} does not tell its versions", CURE)
+        return said
+    words = _last_line(done.stderr) if done.stderr.strip() else f"exit code {done.returncode}"
     if done.returncode in (126, 127) or "command not found" in done.stderr.lower():
-        raise _no_python(host, python, said)
+        raise _no_python(host, python, words)
     raise UserError(
-        f"{host}: {python} cannot tell its versions: {said}", f"try it there: {python} -m bertkit --version"
+        f"{host}: {python} cannot tell its versions: {words}", f"try it there: {python} -m bertkit --version"
     )
 
 

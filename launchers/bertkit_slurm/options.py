@@ -61,7 +61,7 @@ def cpus_asked(options: tuple[str, ...]) -> int:
     for option in options:
         name, value = split(option)
         if name in CPUS:
-            if not value.isdecimal() or not int(value):
+            if not re.fullmatch(r"0*[1-9][0-9]{0,8}", value):
                 raise UserError(f"the batch option {option!r} gives no number of CPUs", "as --cpus-per-task=8")
             found = int(value)
     return found

@@ -15,7 +15,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from bertkit.children import module_command
 from bertkit.errors import UserError
+from bertkit.inputs import whole_number
 from bertkit.launch import LaunchPlan, Process, Request, rank_command, refuse_nested
 from bertkit.machine import Machine
 from bertkit.placing import PLACES, find_allocator, format_places, places, rank_env, thread_count
@@ -66,7 +68,7 @@ def _torchrun(python: str, processes: int, port: int) -> tuple[str, ...]:
         else ("--rdzv-backend", "c10d", "--rdzv-endpoint", f"{HERE}:0", "--local-addr", HERE)
     )
     return (
-        *(python, "-m", "torch.distributed.run", "--nnodes", "1", "--nproc-per-node", str(processes)),
+        *module_command(python, "torch.distributed.run", "--nnodes", "1", "--nproc-per-node", str(processes)),
         *meeting,
         *("--max-restarts", "0", "--monitor-interval", "0.1", "--no-python"),
     )
@@ -75,7 +77,4 @@ def _torchrun(python: str, processes: int, port: int) -> tuple[str, ...]:
 def _port(request: Request, env: Mapping[str, str]) -> int:
     if request.port or not env.get("MASTER_PORT"):
         return request.port
-    try:
-        return int(env["MASTER_PORT"])
-    except ValueError:
-        raise UserError(f"MASTER_PORT={env['MASTER_PORT']!r} is no port", "unset it, or set a number") from None
+    return whole_number(env["MASTER_PORT"], "MASTER_PORT", 1, 65535, "unset it, or set a port's number")

@@ -33,6 +33,6 @@ def test_two_lines_and_a_file(tmp_path: Path) -> None:
 
 def test_a_stream_that_cannot_spell_it(tmp_path: Path) -> None:
     env = command_env(tmp_path) | {"PYTHONIOENCODING": "ascii"}
-    command = [sys.executable, "-c", "from bertkit import cli; cli._bear_any_encoding(); print('a😀')"]
+    command = [sys.executable, "-c", "from bertkit import streams; streams.prepare(); print('a😀')"]
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
     assert done.stdout == "a\\U0001f600\n"

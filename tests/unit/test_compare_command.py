@@ -112,12 +112,12 @@ def test_a_bad_record_is_one_line_and_the_others_are_compared(typed: Typed, how:
     code, out, errors = typed("a", "b", "bad", "--json")
     assert code == 1
     assert len(errors) == 1
-    assert errors[0].startswith("warning: bad/record.json: ")
+    assert errors[0].startswith("warning: bad/record.json:")
     assert names(out) == ["a", "b"]
     assert json.loads(out)["left_out"] == [errors[0].removeprefix("warning: ")]
     code, out, errors = typed("bad")
     assert (code, out, len(errors)) == (2, "", 1)
-    assert errors[0].startswith("bertkit: bad/record.json: ")
+    assert errors[0].startswith("bertkit: bad/record.json:")
     assert typed("a", "b", "bad", "--strict")[0] == 2
 
 

@@ -63,11 +63,11 @@ def test_the_mixed_precision_that_ended_is_named_with_what_took_its_place(path: 
 @pytest.mark.parametrize(
     ("held", "said"),
     [
-        ("", "is not JSON"),
-        ("{", "is not JSON"),
-        ("[" * 100_000, "is not JSON"),
-        ("[]", "no JSON object"),
-        ("null", "no JSON object"),
+        ("", "not JSON"),
+        ("{", "not JSON"),
+        ("[" * 100_000, "nested too deep"),
+        ("[]", "not a JSON object"),
+        ("null", "not a JSON object"),
         ({"use_fused_adamw": True}, "no key 'use_fused_adamw'"),
         ({"use_fused_adam": "yes"}, "use_fused_adam is 'yes'"),
         ({"use_fused_adam": 1}, "use_fused_adam is 1"),
@@ -94,10 +94,10 @@ def test_what_is_no_such_file_is_one_line(path: Path, held: Any, said: str) -> N
 def test_a_file_that_is_not_there_or_not_text(path: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot be read: No such file"):
         read_config(path)
-    with pytest.raises(UserError, match="cannot be read: Is a directory"):
+    with pytest.raises(UserError, match="is a folder, not a file"):
         read_config(tmp_path)
     path.write_bytes(b"\xff\xfe{}")
-    with pytest.raises(UserError, match="is not JSON"):
+    with pytest.raises(UserError, match="not UTF-8 at byte 1"):
         read_config(path)
 
 

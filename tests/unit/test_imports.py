@@ -35,7 +35,7 @@ VENDORS_OWN = {
 
 # From the bottom up; a module imports from its own layer and those below it. A new module needs its place here.
 LAYERS = {
-    "ground": "bertkit errors",
+    "ground": "bertkit children errors streams",
     "values": """
         config_keys cpu_lists disk file_kinds hardware hosts hwloc inputs launch machine model_config packaged
         placing prefetch process_tree sorted_table sums tensor_bundle tensor_slices token_settings

@@ -77,7 +77,7 @@ def test_a_training_is_resumed(command: str, again: str) -> None:
 
 def test_the_command_of_a_rank() -> None:
     request = Request(("train", "-t", "a b"), python="/opt/python")
-    assert rank_command(request) == ("/opt/python", "-m", "bertkit.rank", "train", "-t", "a b")
+    assert rank_command(request) == ("/opt/python", "-P", "-m", "bertkit.rank", "train", "-t", "a b")
 
 
 def test_an_unknown_launcher_is_named() -> None:

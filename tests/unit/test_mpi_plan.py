@@ -66,7 +66,7 @@ def test_no_golden_file_is_left_over() -> None:
 def test_what_every_plan_keeps(case: str, flavour: Flavour) -> None:
     plan = plan_of(case, flavour)
     request = CASES[case][1]
-    program = (request.python, "-m", "bertkit.rank", *COMMAND)
+    program = (request.python, "-P", "-m", "bertkit.rank", *COMMAND)
     assert plan.argv[-len(program) :] == program
     assert all(one.argv == program for one in plan.processes)
     assert [one.rank for one in plan.processes] == list(range(len(plan.processes)))

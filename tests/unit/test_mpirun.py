@@ -101,7 +101,7 @@ def test_the_launcher_plans_for_what_it_finds(tmp_path: Path) -> None:
     machine = Machine((Core((0,), 0, 0), Core((1,), 0, 0)))
     plan = MpiLauncher().plan(Request(("check",), processes=2, allocator="system", python="py"), machine, env)
     assert plan.argv[0] == str(path)
-    assert plan.argv[-4:] == ("py", "-m", "bertkit.rank", "check")
+    assert plan.argv[-5:] == ("py", "-P", "-m", "bertkit.rank", "check")
     assert plan.notes[0] == f"MPICH 5.0.2, {path}"
 
 

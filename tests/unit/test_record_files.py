@@ -127,9 +127,9 @@ GOOD = json.dumps(sealed(blank("train")))
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "is cut off or no JSON at byte 0"),
-        (GOOD[:-40], "is cut off or no JSON at byte"),
-        ("[" * 100_000, "is cut off or no JSON"),
+        ("", "not JSON"),
+        (GOOD[:-40], "not JSON"),
+        ("[" * 100_000, "is nested too deep"),
         ("[]", "is no record of bertkit"),
         ('{"schema": "https://json-schema.org", "kind": "train"}', "is no record of bertkit"),
         ('{"schema": true, "kind": "train"}', "is no record of bertkit"),
@@ -161,7 +161,7 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="No such file"):
         load(tmp_path / "nothing")
     (tmp_path / "record.json").write_bytes(b'{"schema": 2, "kind": "\xff"}')
-    with pytest.raises(UserError, match="is cut off or no JSON"):
+    with pytest.raises(UserError, match="not UTF-8 at byte 24"):
         load(tmp_path)
 
 

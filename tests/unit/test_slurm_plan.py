@@ -94,7 +94,7 @@ def test_the_ranks_get_their_words_and_environment(slurm: Path, tmp_path: Path) 
     assert (done.returncode, done.stderr) == (0, "")
     assert [call["name"] for call in calls] == ["scontrol", "srun"]
     rank = calls[1]
-    assert rank["command"] == ["python3", "-m", "bertkit.rank", *MRPC]
+    assert rank["command"] == ["python3", "-P", "-m", "bertkit.rank", *MRPC]
     assert rank["env"]["MASTER_ADDR"] == "n1"
     assert rank["env"]["MASTER_PORT"] == "29500"
     assert rank["env"]["OMP_NUM_THREADS"] == "8"
@@ -162,7 +162,7 @@ def test_any_words_arrive_as_they_were(slurm: Path, words: list[str], python: st
     assert not any(line.startswith("#SBATCH") for line in script.split("\n")[len(directives(script)) + 1 :])
     done, calls = run_script(script, slurm, folder)
     assert (done.returncode, done.stderr) == (0, "")
-    assert calls[1]["command"] == [python, "-m", "bertkit.rank", "train", *words]
+    assert calls[1]["command"] == [python, "-P", "-m", "bertkit.rank", "train", *words]
     assert not (folder / "hurt").exists()
 
 

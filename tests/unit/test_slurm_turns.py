@@ -45,14 +45,14 @@ def test_usr1_saves_queues_again_and_the_next_turn_resumes(slurm: Path, tmp_path
     code, stderr = stop_while_running(script(), slurm, tmp_path, times)
     made = calls(tmp_path)
     assert code == 143
-    assert made[1]["command"][3:] == ["train", "-t", "mrpc", "--overwrite", "-o", "runs/a"]
+    assert made[1]["command"][4:] == ["train", "-t", "mrpc", "--overwrite", "-o", "runs/a"]
     assert [call["signal"] for call in made if "signal" in call][:1] == [signal.SIGUSR1]
     saved = next(number for number, call in enumerate(made) if "saved" in call)
     assert made[saved + 1 :] == [{"name": "scontrol", "argv": ["requeue", "7"]}]  # after the saving, once
     assert "job 7 is queued again" in stderr
     done, made = run_script(script(), slurm, tmp_path, SLURM_RESTART_COUNT="1")
     assert done.returncode == 0
-    assert made[1]["command"][3:] == ["train", "-t", "mrpc", "-o", "runs/a", "--resume"]
+    assert made[1]["command"][4:] == ["train", "-t", "mrpc", "-o", "runs/a", "--resume"]
     assert requeues(tmp_path) == []
 
 
@@ -85,4 +85,4 @@ def test_a_preemption_by_sigterm_alone_is_queued_again(slurm: Path, tmp_path: Pa
 
 def test_what_is_no_training_starts_anew(slurm: Path, tmp_path: Path) -> None:
     _, made = run_script(script(command="predict -m runs/a"), slurm, tmp_path, SLURM_RESTART_COUNT="2")
-    assert made[1]["command"][3:] == ["predict", "-m", "runs/a"]
+    assert made[1]["command"][4:] == ["predict", "-m", "runs/a"]

@@ -96,8 +96,8 @@ def test_an_unknown_suite_is_named() -> None:
 
 def test_a_cells_words() -> None:
     words = command(CELL, How("null", processes=2, steps=5, sets=("device.step_seconds=1",)), Path("x.json"))
-    assert words[1:6] == ["-m", "bertkit", "launch", "-n", "2"]
-    assert " ".join(words[7:]) == (
+    assert words[1:7] == ["-P", "-m", "bertkit", "launch", "-n", "2"]
+    assert " ".join(words[8:]) == (
         "bench infer -m tiny -d fp32 -b 4 --lengths mrpc -s 128 --backend null -o x.json --overwrite "
         "--seed 1 --steps 5 --set device.step_seconds=1"
     )
