@@ -54,6 +54,9 @@ TEXTS = [
 PAIRS = [(text, other or "x") for text, other in zip(TEXTS, TEXTS[::-1], strict=True)]  # "" is no second text there
 
 
+REFERENCE = "reference"  # the same model as transformers reads it, where it does not read the folder's weights
+
+
 def write_vocab(folder: Path, pieces: list[str]) -> None:
     (folder / "vocab.txt").write_text("".join(f"{piece}\n" for piece in pieces), encoding="utf-8")
 
@@ -198,10 +201,37 @@ def sharded_safetensors(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
 
 
+def labels_reversed(folder: Path) -> None:
+    """Logits are as the model has them; whose they are is asked of `bertkit predict`."""
+    write_vocab(folder, UNCASED)
+    write_bert(folder, len(UNCASED), id2label={0: "1", 1: "0"}, label2id={"1": 0, "0": 1})
+
+
+def compiled(folder: Path) -> None:
+    """As torch.compile names its weights; transformers itself reads them without the prefix alone."""
+    vocab_txt_only(folder)
+    shutil.copytree(folder, folder / REFERENCE)
+    rename_weights(folder, lambda name: f"_orig_mod.{name}")
+
+
+def sharded_bin(folder: Path) -> None:
+    """As transformers 4 saved a large model: two pickles and their index."""
+    from safetensors.torch import load_file
+
+    vocab_txt_only(folder)
+    arrays = load_file(folder / "model.safetensors")
+    files = [f"pytorch_model-0000{part}-of-00002.bin" for part in (1, 2)]
+    where = {name: files[number % 2] for number, name in enumerate(arrays)}
+    for file in files:
+        torch.save({name: array for name, array in arrays.items() if where[name] == file}, folder / file)
+    say(folder, "pytorch_model.bin.index.json", metadata={"total_size": 1}, weight_map=where)
+    (folder / "model.safetensors").unlink()
+
+
 KINDS = [
     vocab_txt_only, tokenizer_json_only, added_tokens, added_tokens_saved, accents_kept, accents_stripped_and_cased,
     chinese_not_split, cased, cased_against_tokenizer_json, tokenizer_json_as_it_is, special_tokens_renamed,
-    doubled_pieces, surplus_rows, gamma_and_beta, sharded_safetensors,
+    doubled_pieces, surplus_rows, gamma_and_beta, sharded_safetensors, labels_reversed,
 ]  # fmt: skip
 
 
@@ -216,7 +246,8 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 def theirs(folder: Path, texts: list[Any]) -> tuple[list[list[int]], np.ndarray]:
     """transformers' ids and logits, one text at a time."""
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-    model, report = transformers.AutoModelForSequenceClassification.from_pretrained(folder, output_loading_info=True)
+    weights = folder / REFERENCE if (folder / REFERENCE).exists() else folder
+    model, report = transformers.AutoModelForSequenceClassification.from_pretrained(weights, output_loading_info=True)
     assert not report["missing_keys"]
     ids, logits = [], []
     for text in texts:
