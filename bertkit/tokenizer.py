@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from bertkit.disk import write_text
+from bertkit.disk import write_json, write_text
 from bertkit.errors import UserError
 from bertkit.features import Features
 from bertkit.token_settings import ROLES, AddedToken
@@ -142,6 +142,19 @@ def read_vocabulary(path: Path, casing: Casing = "auto") -> Vocabulary:
 def write_vocabulary(path: Path, vocabulary: Vocabulary, added: bool = True) -> None:
     """As a `vocab.txt`. `added`: with the added tokens that are no word pieces as its last lines."""
     write_text(path, "\n".join(vocabulary.pieces if added else vocabulary.pieces[: vocabulary.word_pieces]) + "\n")
+
+
+def write_rules(folder: Path, vocabulary: Vocabulary) -> None:
+    """`vocab.txt`, and beside it a `tokenizer_config.json` where the pieces alone do not tell how text is cut."""
+    write_vocabulary(folder / "vocab.txt", vocabulary, added=False)
+    beside = folder / "tokenizer_config.json"
+    if vocabulary.plain and guess_lower_case(vocabulary.path, vocabulary.pieces)[0] == vocabulary.lower_case:
+        beside.unlink(missing_ok=True)
+        return
+    said = tokenizer_config(vocabulary, 0)
+    if not vocabulary.longest:
+        del said["model_max_length"]
+    write_json(beside, said)
 
 
 def without_words(rows: int, path: Path) -> Vocabulary:

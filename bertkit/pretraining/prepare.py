@@ -18,7 +18,7 @@ from bertkit.pretraining.manifest import Manifest, ShardEntry, SourceEntry, writ
 from bertkit.pretraining.spill import group_sizes
 from bertkit.pretraining.tasks import SIZES, SPILLS, hash_source, spill_piece, write_shard
 from bertkit.pretraining.work import Work, settings_of, weights_of
-from bertkit.tokenizer import write_vocabulary
+from bertkit.tokenizer import write_rules
 from bertkit.world import World
 
 
@@ -46,7 +46,7 @@ def prepare(
     if not world.is_first:
         return None
     manifest = _manifest(work, made, shards, hashes)
-    write_vocabulary(work.out / "vocab.txt", work.vocabulary)  # for who reads or learns from it
+    write_rules(work.out, work.vocabulary)  # for who reads or learns from it
     write_manifest(work.out, manifest)
     clear_desk(work, manifest)
     return manifest

@@ -80,6 +80,12 @@ def check(settings: Settings) -> None:
 
 def plan_work(settings: Settings, vocabulary: Vocabulary, sources: tuple[Source, ...], out: Path) -> Work:
     check(settings)
+    spaced = next((token.content for token in vocabulary.added if any(map(str.isspace, token.content))), None)
+    if settings.format == "parquet" and spaced:
+        raise UserError(
+            f"the added token {spaced!r} of {vocabulary.path} has a space in it, as Parquet has between tokens",
+            "choose --format hdf5 or tfrecord",
+        )
     text = text_bytes(sources)
     shards = settings.shards or max(1, text * settings.duplicates // SHARD_TEXT)
     return Work(settings, vocabulary, sources, plan(sources), shards, out)
