@@ -94,6 +94,7 @@ _DTYPES = {
     "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "u1", "BOOL": "?", "C64": "<c8",
 }  # fmt: skip
 _MOST_HEADER = 100 << 20  # bytes, safetensors' own bound
+_WRONG_HEADER = (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError)
 _SPARSE_FROM = 1 << 30  # bytes; below it a file system may keep a file's content with its name
 
 
@@ -111,7 +112,7 @@ def read_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
         raw = read_bytes(path, most=None)
         entries = deserialize(raw)  # type: ignore[no-untyped-call]
         return {name: _array(entry) for name, entry in entries}, dict(header.get("__metadata__") or {})
-    except (SafetensorError, struct.error, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (SafetensorError, struct.error, *_WRONG_HEADER) as error:
         raise UserError(
             f"{path}: is cut off or no safetensors file ({size} bytes): {error}",
             "copy or make the file again",

@@ -20,6 +20,7 @@ HF_FILES = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
+STATES = (".pt", ".pth", ".ckpt")  # of which one alone in a folder is its model; a .bin may be anything
 # what trainers save beside a model, with the same endings
 NO_WEIGHTS = ("optimizer", "scheduler", "scaler", "rng_state", "training_args", "random_states")
 KNOWN = "model.safetensors, pytorch_model.bin, *.index (TensorFlow 1), *.pt, *.pth and *.ckpt"
@@ -59,8 +60,9 @@ def _in_folder(folder: Path) -> tuple[Kind, Path]:
     prefix = tf1_prefix(folder)
     if prefix is not None:
         return "tf1", prefix
-    states = sorted(path for path in folder.iterdir() if _is_state(path))
-    old = old_tf1([path for path in sorted(folder.iterdir()) if ".ckpt" in path.name and is_file(path)])
+    files = sorted(_files(folder))
+    states = [path for path in files if path.suffix in STATES and not path.name.startswith(NO_WEIGHTS)]
+    old = old_tf1(path for path in files if ".ckpt" in path.name)
     if old:
         raise UserError(f"{old}: {V1[0]}", V1[1])
     if len(states) == 1:
@@ -74,5 +76,8 @@ def _in_folder(folder: Path) -> tuple[Kind, Path]:
     )
 
 
-def _is_state(path: Path) -> bool:
-    return path.suffix in (".pt", ".pth", ".ckpt") and not path.name.startswith(NO_WEIGHTS) and is_file(path)
+def _files(folder: Path) -> list[Path]:
+    try:
+        return [path for path in folder.iterdir() if is_file(path)]
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be read: {error.strerror}", "check the path") from None
