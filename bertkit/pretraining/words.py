@@ -1,5 +1,8 @@
 """WordPiece with a memory: the ids of `bertkit/tokenizer.py`, each word looked up once and then remembered.
 
+The names of special tokens are text here, as in google-research/bert: "[MASK]" in a corpus is a bracket, a word and a
+bracket, never the token, which would be something to predict that no text holds.
+
 A space ends a word whatever stands around it, so text may be encoded word by word and the ids be joined. Of plain
 ASCII words the pieces are found here, longest match first; all others go through the `tokenizers` library.
 """
@@ -11,7 +14,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from bertkit.tokenizer import LONGEST_WORD, Vocabulary, tokenizer
+from bertkit.tokenizer import LONGEST_WORD, Vocabulary, empty_tokenizer
 
 REMEMBERED = 400_000  # words, about 80 MB
 PARTS = re.compile(r"[A-Za-z0-9]+|[^A-Za-z0-9]")  # what the tokenizer splits ASCII at
@@ -26,11 +29,12 @@ class Words(dict[str, bytes]):
         self.dtype = np.dtype(np.uint16 if len(vocabulary.pieces) <= 1 << 16 else np.int32)
         self.ids = {piece: np.array(number, self.dtype).tobytes() for number, piece in enumerate(vocabulary.pieces)}
         self.longest = max(map(len, vocabulary.pieces))
-        self.library = tokenizer(vocabulary)
+        numbers = {piece: number for number, piece in enumerate(vocabulary.pieces)}
+        self.library = empty_tokenizer(vocabulary.lower_case, numbers)  # knows no special tokens, see above
         self.parts: dict[str, bytes] = {}
 
     def __missing__(self, word: str) -> bytes:
-        if word.isascii() and word.isprintable() and "[" not in word:  # [SEP] in a text is a special token
+        if word.isascii() and word.isprintable():
             text = word.lower() if self.lower else word
             found = b"".join([self.parts.get(part) or self._pieces(part) for part in PARTS.findall(text)])
         else:
