@@ -52,6 +52,14 @@ def is_file(path: Path | str) -> bool:
     return found is not None and stat.S_ISREG(found.st_mode)
 
 
+def inside(folder: Path) -> list[Path]:
+    """What is in a folder, by name. Raises UserError where the system does not tell."""
+    try:
+        return sorted(folder.iterdir())
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be read: {_reason(error)}", "check the path") from None
+
+
 def check_file(path: Path, cure: str = "check the path", most: int | None = None) -> int:
     """The bytes of a regular file that can be opened, before a library is let at it.
 

@@ -198,8 +198,11 @@ def casing_warning(vocabulary: Vocabulary) -> str | None:
     return None
 
 
-def tokenizer(vocabulary: Vocabulary) -> Tokenizer:
-    """BERT's tokenizer: clean text, split at spaces and punctuation, WordPiece; [CLS] a [SEP] b [SEP]."""
+def tokenizer(vocabulary: Vocabulary, names_are_text: bool = False) -> Tokenizer:
+    """BERT's tokenizer: clean text, split at spaces and punctuation, WordPiece; [CLS] a [SEP] b [SEP].
+
+    `names_are_text`: "[MASK]" and the like in a text are characters like any others, not the tokens of these names.
+    """
     import tokenizers
     from tokenizers import decoders, normalizers, processors
 
@@ -227,6 +230,7 @@ def tokenizer(vocabulary: Vocabulary) -> Tokenizer:
                 special=token.special,
             )
             for token in all_added(vocabulary)
+            if not (names_are_text and token.content in vocabulary.special)
         ]
     )
     return made

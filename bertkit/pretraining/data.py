@@ -20,7 +20,7 @@ from bertkit.errors import UserError
 from bertkit.pretraining import parquet
 from bertkit.pretraining.binned import BinnedSampler, Part
 from bertkit.pretraining.decoded import Decoded, look
-from bertkit.pretraining.manifest import Manifest, read_manifest
+from bertkit.pretraining.manifest import AGAIN, NAME, Manifest, read_manifest
 from bertkit.pretraining.masking import Masked, MaskingRule, Pieces, keys_of, mask, maskable, pieces_of
 from bertkit.pretraining.rows import Rows, bare, join, offsets, slots, take
 from bertkit.pretraining.shards import Shard, find_shards
@@ -215,6 +215,7 @@ def open_data(
             "name its vocab.txt: --set model.vocab=FILE, or --vocab FILE to inspect the data",
         )
     manifest = read_manifest(place, files)
+    shards = tuple(_as_said(shard, manifest) for shard in shards) if manifest else shards
     made_with = manifest.settings.get("vocabulary") if manifest else None
     if vocabulary and vocabulary.has_words and made_with and made_with != vocabulary.digest:
         raise UserError(
@@ -224,6 +225,15 @@ def open_data(
     pieces = pieces_of(vocabulary) if vocabulary else None
     decoded = Decoded(shards, vocabulary, 2 * WINDOW)
     return PretrainingData(shards, dynamic, rule or MaskingRule(), seed, pieces, manifest, decoded)
+
+
+def _as_said(shard: Shard, manifest: Manifest) -> Shard:
+    """The shard with what its manifest tells of it. Raises UserError where the two differ."""
+    entry = manifest.shard(shard.file.path.name)
+    if entry and entry.sequences != shard.sequences:
+        said = f"has {shard.sequences:,} sequences, {NAME} says {entry.sequences:,}"
+        raise UserError(f"{shard.file.path}: {said}", AGAIN)
+    return dataclasses.replace(shard, most_masked=max(1, manifest.most_masked)) if shard.static else shard
 
 
 def _edges(path: Path) -> str:

@@ -33,7 +33,7 @@ class Masks:
     shown_same: float  # left as they were, by the choice or by chance
     shown_random: float
     most: int  # positions of a sequence
-    special: int  # [CLS] or [SEP] that are predicted, which none should be
+    special: int  # [CLS], [SEP], [MASK] or [PAD] that are predicted, which none should be
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,7 @@ class _Seen:
     windows: list[np.ndarray]
     kin: list[Kinship]
     masks: np.ndarray  # masked, as [MASK], same, special, tokens
+    most: int = 0  # masked positions of a sequence
 
 
 def inspect(
@@ -118,7 +119,7 @@ def inspect(
         min(sizes),
         max(sizes),
         None if (labels == NO_LABEL).all() else float((labels == 1).mean()),
-        _masks(seen.masks, data) if vocabulary and not data.dynamic else None,
+        _masks(seen) if vocabulary and not data.dynamic else None,
         doubled,
         between,
         len(repeats) / max(1, len(known)),
@@ -150,9 +151,10 @@ def _look(
         seen.kin.append(kinship(keys, count, 0, before))
     if data.pieces and len(rows.positions):
         shown = rows.input_ids[np.repeat(rows.cu_seqlens[:-1], rows.masked_counts) + rows.positions]
-        special = np.isin(rows.masked_labels, data.pieces.special).sum()
+        special = np.isin(rows.masked_labels, data.pieces.control).sum()
         same = (shown == rows.masked_labels).sum()
         seen.masks += [len(shown), (shown == data.pieces.mask).sum(), same, special, 0]
+    seen.most = max(seen.most, int(rows.masked_counts.max(initial=0)))
     seen.masks[4] += len(rows.input_ids)
     return keys, count
 
@@ -167,12 +169,12 @@ def _histogram(lengths: np.ndarray, longest: int) -> tuple[tuple[int, int], ...]
     return tuple(zip(edges[1:].tolist(), counts.tolist(), strict=True))
 
 
-def _masks(totals: np.ndarray, data: PretrainingData) -> Masks | None:
-    masked, shown, same, special, tokens = (int(total) for total in totals)
+def _masks(seen: _Seen) -> Masks | None:
+    masked, shown, same, special, tokens = (int(total) for total in seen.masks)
     if not masked:
         return None
     rest = masked - shown - same
-    return Masks(masked / tokens, shown / masked, same / masked, rest / masked, data.most_masked, special)
+    return Masks(masked / tokens, shown / masked, same / masked, rest / masked, seen.most, special)
 
 
 def _doubled(shards: list[np.ndarray]) -> tuple[float, float]:
@@ -232,7 +234,7 @@ def _with_complaints(found: Inspection, uneven: int) -> Inspection:
     if masks and abs(masks.shown_mask - 0.8) > 0.05:
         said.append(f"{masks.shown_mask:.0%} of the masked pieces are shown as [MASK], not 80 %")
     if masks and masks.special:
-        said.append(f"{masks.special:,} of the masked pieces are [CLS] or [SEP]")
+        said.append(f"{masks.special:,} of the masked pieces are [CLS], [SEP], [MASK] or [PAD]")
     if uneven > 1:
         said.append(f"shards of one bin differ by up to {uneven:,} sequences; readers that need them even lose some")
     if found.eval_text and found.eval_text > 0.01:

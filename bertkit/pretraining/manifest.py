@@ -5,12 +5,12 @@ A folder with a manifest is whole: every shard it names is there in the size it 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from bertkit import inputs
 from bertkit.disk import write_json
 from bertkit.errors import UserError
 from bertkit.pretraining.shards import ShardFile
@@ -62,16 +62,46 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 
 
 def load_manifest(path: Path) -> Manifest:
-    """Raises UserError where the file is not a manifest."""
-    try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if found.pop("manifest") != VERSION:
-            raise UserError(f"{path}: is of another version of bertkit", "make the data again")
-        found["sources"] = tuple(SourceEntry(**entry) for entry in found["sources"])
-        found["shards"] = tuple(ShardEntry(**entry) for entry in found["shards"])
-        return Manifest(**found)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise UserError(f"{path}: is no manifest of prepared data", AGAIN) from None
+    """Raises UserError, naming what is wrong, where the file is not a manifest."""
+    found = inputs.read_object(path, AGAIN)
+    if found.get("manifest") != VERSION:
+        said = "is of another version of bertkit" if "manifest" in found else "is no manifest of prepared data"
+        raise UserError(f"{path}: {said}", "make the data again")
+    del found["manifest"]
+    sources, shards = (_entries(found.pop(name, None), f"{path}: {name}") for name in ("sources", "shards"))
+    settings = inputs.mapping_value(found.pop("settings", None), f"{path}: settings", AGAIN)
+    notes = inputs.mapping_value(found.pop("notes", None), f"{path}: notes", AGAIN)
+    for name, value in settings.items():
+        if not isinstance(value, str | int | float):
+            raise UserError(f"{path}: settings.{name} is {inputs.kind(value)}, not a text or a number", AGAIN)
+    return Manifest(
+        settings,
+        **_fields(Manifest, found, str(path), ("settings", "notes", "sources", "shards")),
+        notes={
+            name: inputs.whole_value(value, f"{path}: notes, {name!r}", cure=AGAIN) for name, value in notes.items()
+        },
+        sources=tuple(SourceEntry(**_fields(SourceEntry, entry, where)) for entry, where in sources),
+        shards=tuple(ShardEntry(**_fields(ShardEntry, entry, where)) for entry, where in shards),
+    )
+
+
+def _entries(value: object, where: str) -> list[tuple[Mapping[str, Any], str]]:
+    if not isinstance(value, list):
+        raise UserError(f"{where} is {inputs.kind(value)}, not a list", AGAIN)
+    return [(inputs.mapping_value(each, f"{where}[{at}]", AGAIN), f"{where}[{at}]") for at, each in enumerate(value)]
+
+
+def _fields(made: type, found: Mapping[str, Any], where: str, others: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The texts and whole numbers of one of the dataclasses above, each checked; `others` are read elsewhere."""
+    kinds = {field.name: field.type for field in fields(made) if field.name not in others}
+    if (missing := sorted(set(kinds) - set(found))) or (more := sorted(set(found) - set(kinds))):
+        raise UserError(f"{where}: {'lacks ' + missing[0] if missing else 'has an unknown ' + more[0]}", AGAIN)
+    for name, kind in kinds.items():
+        if kind == "int":
+            inputs.whole_value(found[name], f"{where}: {name}", cure=AGAIN)
+        elif not isinstance(found[name], str):
+            raise UserError(f"{where}: {name} is {inputs.kind(found[name])}, not a text", AGAIN)
+    return dict(found)
 
 
 def read_manifest(place: Path, files: Sequence[ShardFile]) -> Manifest | None:
@@ -79,12 +109,12 @@ def read_manifest(place: Path, files: Sequence[ShardFile]) -> Manifest | None:
 
     Raises UserError where a shard that it names is missing or has another size, or one is there that it does not name.
     """
-    if (place / UNFINISHED).is_dir():
+    if inputs.is_folder(place / UNFINISHED):
         raise UserError(
             f"{place}: its making was not finished", "run the same `bertkit data prepare` again: it goes on"
         )
     path = place / NAME
-    if not path.is_file():
+    if not inputs.exists(path):
         return None
     manifest = load_manifest(path)
     there = {file.path.name: file.path.stat().st_size for file in files}

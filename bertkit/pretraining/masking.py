@@ -39,14 +39,16 @@ class Pieces:
 
     size: int  # V
     mask: int
-    special: tuple[int, ...]  # never predicted: [CLS] and [SEP]
+    special: tuple[int, ...]  # [CLS] and [SEP]
+    control: tuple[int, ...]  # never predicted: these, [MASK] and [PAD]
     goes_on: np.ndarray  # (V,) bool: the piece continues a word
 
 
 def pieces_of(vocabulary: Vocabulary) -> Pieces:
     ids = vocabulary.special_ids
     goes_on = np.array([piece.startswith("##") for piece in vocabulary.pieces])
-    return Pieces(len(vocabulary.pieces), ids["[MASK]"], (ids["[CLS]"], ids["[SEP]"]), goes_on)
+    control = tuple(ids[name] for name in ("[CLS]", "[SEP]", "[MASK]", "[PAD]"))
+    return Pieces(len(vocabulary.pieces), ids["[MASK]"], (ids["[CLS]"], ids["[SEP]"]), control, goes_on)
 
 
 @dataclass(frozen=True)
@@ -79,8 +81,9 @@ def mask(ids: np.ndarray, cu_seqlens: np.ndarray, keys: np.ndarray, rule: Maskin
 
 def maskable(ids: np.ndarray, pieces: Pieces) -> np.ndarray:
     """(T,) bool: not a special token."""
-    cls, sep = pieces.special
-    may: np.ndarray = (ids != cls) & (ids != sep)
+    may: np.ndarray = np.ones(len(ids), bool)
+    for token in pieces.control:
+        may &= ids != token
     return may
 
 

@@ -9,14 +9,18 @@ Legend: N rows, S places of a row, P masked positions, K sequences of a row at t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from bertkit.errors import UserError
-from bertkit.pretraining.rows import MAKE_AGAIN, NO_LABEL, Rows, offsets, smallest
+from bertkit.pretraining.checked import LARGEST_ID, Place, check_kind, whole_numbers
+from bertkit.pretraining.rows import NO_LABEL, Rows, offsets, smallest
 
+ANY = (-(2**63), 2**64)
+AT_ONCE = 1 << 25  # numbers of a slab's rows times sequences, so that padding does not fill the memory
+IGNORED = (-1, -100)  # labels that losses leave out, besides 0 in some files
 # in packed rows alone: Padded's field, and how files call it
 PACKED = {"places": "positions", "begins": "next_sentence_positions", "there": "next_sentence_weights"}
 
@@ -29,11 +33,13 @@ class Padded:
     input_mask: np.ndarray  # (N, S) 1 … K: a token of that sequence, 0: padding
     segment_ids: np.ndarray  # (N, S)
     positions: np.ndarray  # (N, P) in the row, padded with 0
-    masked_ids: np.ndarray  # (N, P) padded with 0, -1 or -100
+    masked_ids: np.ndarray  # (N, P) padded with anything; below 0: nothing is predicted here
     labels: np.ndarray  # (N, K)
+    weights: np.ndarray | None = None  # (N, P) over 0: the position is predicted; None: the file has none
     places: np.ndarray | None = None  # (N, S) each token's place in its sequence
     begins: np.ndarray | None = None  # (N, K) where each sequence starts
     there: np.ndarray | None = None  # (N, K) 1: the row has this sequence
+    dense: bool = False  # masked_ids is (N, S): a label for each place, or what stands for none
 
 
 @dataclass(frozen=True)
@@ -45,22 +51,28 @@ class _Cut:
     second: np.ndarray  # (N, K) tokens of the second segment
 
 
+def slab(width: int, several: int) -> int:
+    """Rows decoded at a time."""
+    return max(1, min(8192, AT_ONCE // (width * several)))
+
+
 def unpad(padded: Padded, path: Path, first: int = 0) -> Rows:
     """The sequences, row by row; `first` is the number of the first row in its shard.
 
-    Raises UserError naming file and row. No masked position is 0, where [CLS] stands, and no label [PAD], so 0 is
-    padding in both.
+    Raises UserError naming file and row. What is predicted is told by weight, or where a file has none by position:
+    no masked position is 0, where [CLS] stands. The id 0 is a target as any other.
     """
+    place = Place(path, first, "row" if padded.labels.shape[1] > 1 else "sequence")
+    padded, hidden = _checked(padded, place)
     cut = _cut(padded)
-    _refuse(_faults(padded, cut), padded, path, first)
-    hidden = (padded.positions > 0) & (padded.masked_ids > 0)
+    _refuse(_faults(padded, cut), place)
     rows, _ = np.nonzero(hidden)
     places = padded.positions[hidden]
     inside = places < padded.input_mask.shape[1]
     whose = np.zeros(len(places), np.int64)  # 0: behind the end
     whose[inside] = padded.input_mask[rows[inside], places[inside]]
     faults = _mask_faults(cut, rows, places, whose)
-    _refuse(faults | {"a position is masked twice": _doubled(padded.positions, hidden)}, padded, path, first)
+    _refuse(faults | {"a position is masked twice": _doubled(padded.positions, hidden)}, place)
     order = np.argsort(rows * padded.labels.shape[1] + whose, kind="stable")
     rows, whose, places = rows[order], whose[order] - 1, places[order]
     masked = np.bincount(rows * cut.counts.shape[1] + whose, minlength=cut.counts.size).reshape(cut.counts.shape)
@@ -75,6 +87,54 @@ def unpad(padded: Padded, path: Path, first: int = 0) -> Rows:
         smallest(padded.masked_ids[hidden][order]),
         offsets(masked[present]),
     )
+
+
+def _checked(padded: Padded, place: Place) -> tuple[Padded, np.ndarray]:
+    """The rows with numbers of the right types and ranges, and which masked positions (N, P) are predicted."""
+    mask = whole_numbers(padded.input_mask, "input_mask", place, *ANY)
+    labels = whole_numbers(padded.labels, "next_sentence_labels", place, *ANY)
+    _refuse({"its next_sentence_labels are not 0, 1 or -1": _none_of(labels, (0, 1, *IGNORED))}, place)
+    if padded.there is not None:
+        check_kind(padded.there, PACKED["there"], place, "iubf")
+    wholes: dict[str, Any] = {
+        field: whole_numbers(values, name, place, *ANY)
+        for field, name in {**PACKED, "positions": "masked_lm_positions", "masked_ids": "masked_lm_ids"}.items()
+        if field != "there" and (values := getattr(padded, field)) is not None
+    }
+    padded = replace(padded, input_mask=mask, labels=labels, **wholes)
+    hidden, told = _hidden(padded, place), padded.weights is not None
+    real = mask > 0
+    whole_numbers(
+        padded.positions, "masked_lm_positions", place, 0 if told else -1, LARGEST_ID, hidden if told else None
+    )
+    whole_numbers(padded.masked_ids, "masked_lm_ids", place, 0, LARGEST_ID, hidden)
+    ids = whole_numbers(padded.input_ids, "input_ids", place, 0, LARGEST_ID, real)
+    segments = whole_numbers(padded.segment_ids, "segment_ids", place, 0, 1, real)
+    return replace(padded, input_ids=ids, segment_ids=segments), hidden
+
+
+def _hidden(padded: Padded, place: Place) -> np.ndarray:
+    """(N, P) bool: the position is predicted."""
+    weights, masked = padded.weights, padded.masked_ids
+    if weights is not None:
+        check_kind(weights, "masked_lm_weights", place, "iubf")
+        most = padded.labels.shape[1]  # packing scripts write the number of the sequence
+        whole = (weights >= 0) & (weights <= most) & (weights == np.floor(weights))
+        _refuse({f"its masked_lm_weights are not {'0 or 1' if most == 1 else f'0 to {most}'}": (~whole).any(1)}, place)
+        return np.asarray(weights > 0)
+    odd = ((masked < 0) & (masked != IGNORED[0]) & (masked != IGNORED[1])).any(1)
+    _refuse({"its masked_lm_ids hold a number below 0 that is not -1 or -100": odd}, place)
+    if padded.dense:  # nothing is predicted at [CLS], so what stands there stands for nothing elsewhere too
+        hidden = np.asarray((masked > 0) | ((masked == 0) & (masked[:, :1] < 0) & (padded.input_mask > 0)))
+    else:
+        hidden = np.asarray((padded.positions > 0) & (masked >= 0))
+    return hidden
+
+
+def _none_of(values: np.ndarray, known: tuple[int, ...]) -> np.ndarray:
+    """(N,) bool: the row has another value."""
+    others: np.ndarray = (~np.isin(values, known)).any(1)
+    return others
 
 
 def _cut(padded: Padded) -> _Cut:
@@ -103,10 +163,9 @@ def _faults(padded: Padded, cut: _Cut) -> dict[str, np.ndarray]:
         | (real != (np.arange(mask.shape[1]) < tokens[:, None])).any(1),
         "it has no tokens": tokens == 0,
         behind: turns_back.any(1),
-        "a token is negative": (padded.input_ids < 0).any(1),
     }
     if padded.there is not None:
-        faults["its next_sentence_weights are not one for each sequence"] = ((padded.there > 0) != present).any(1)
+        faults["its next_sentence_weights are not one for each sequence"] = (padded.there != present).any(1)
     if padded.begins is not None:
         wrong = (padded.begins != cut.starts) & present
         faults["its next_sentence_positions are not where its sequences start"] = wrong.any(1)
@@ -138,8 +197,7 @@ def _doubled(positions: np.ndarray, hidden: np.ndarray) -> np.ndarray:
     return twice
 
 
-def _refuse(faults: dict[str, np.ndarray], padded: Padded, path: Path, first: int) -> None:
-    row = "row" if padded.labels.shape[1] > 1 else "sequence"
+def _refuse(faults: dict[str, np.ndarray], place: Place) -> None:
     for fault, where in faults.items():
         if where.any():
-            raise UserError(f"{path}: {row} {first + int(where.argmax())}: {fault}", MAKE_AGAIN)
+            raise place.fault(int(where.argmax()), fault)

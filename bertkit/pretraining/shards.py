@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from bertkit import inputs
 from bertkit.errors import UserError
 
 Format = Literal["parquet", "hdf5", "tfrecord"]
 NAMES: dict[Format, re.Pattern[str]] = {
-    "parquet": re.compile(r".*\.parquet(_(?P<bin>\d+))?$"),  # LDDL: part.N.parquet_BIN
+    "parquet": re.compile(r".*\.parquet(_(?P<bin>[0-9]{1,9}))?$"),  # LDDL: part.N.parquet_BIN
     "hdf5": re.compile(r".*\.(hdf5|h5)$"),
     "tfrecord": re.compile(r".*\.tf_?record(-\d+-of-\d+)?$"),
 }
@@ -42,9 +43,9 @@ def find_shards(place: Path) -> tuple[ShardFile, ...]:
 
     Raises UserError where there is none, or where they are of several formats, or only some are binned.
     """
-    if not place.exists():
+    if not inputs.exists(place):
         raise UserError(f"{place}: there is no such file or folder", "`bertkit data prepare` makes pre-training data")
-    paths = [place] if place.is_file() else sorted(place.iterdir(), key=_by_numbers)
+    paths = sorted(inputs.inside(place), key=_by_numbers) if inputs.is_folder(place) else [place]
     found = tuple(file for path in paths if (file := shard_file(path)))
     if not found:
         raise UserError(f"{place}: holds no shards (.parquet, .hdf5, .tfrecord)", _where_else(place))
@@ -64,7 +65,7 @@ def find_shards(place: Path) -> tuple[ShardFile, ...]:
 
 def shard_file(path: Path) -> ShardFile | None:
     """The shard that a file is by its name; None for other files."""
-    if path.name.startswith((".", "_")) or not path.is_file():  # _metadata is Dask's
+    if path.name.startswith((".", "_")) or not inputs.is_file(path):  # _metadata is Dask's
         return None
     for format, name in NAMES.items():
         if match := name.fullmatch(path.name):
@@ -73,11 +74,13 @@ def shard_file(path: Path) -> ShardFile | None:
 
 
 def _by_numbers(path: Path) -> list[tuple[int, str]]:
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", path.name)]
+    parts = re.split(r"([0-9]{1,18})", path.name)
+    return [(int(part), "") if at % 2 else (-1, part) for at, part in enumerate(parts)]
 
 
 def _where_else(place: Path) -> str:
-    if place.is_file():
+    if not inputs.is_folder(place):
         return "name a shard or a folder of shards"
-    inside = [each.name for each in sorted(place.iterdir()) if each.is_dir() and any(map(shard_file, each.iterdir()))]
+    folders = [each for each in inputs.inside(place) if inputs.is_folder(each)]
+    inside = [each.name for each in folders if any(map(shard_file, inputs.inside(each)))]
     return f"its folders {', '.join(inside[:4])} do: name one" if inside else "name the folder that holds them"

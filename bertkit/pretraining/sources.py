@@ -5,20 +5,19 @@ The pieces depend on the files alone, never on the number of workers: so does al
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from bertkit import inputs
 from bertkit.errors import UserError
-from bertkit.pretraining.sentences import split_sentences
-from bertkit.pretraining.texts import BLOCK, PACKED, InputFormat, open_text
+from bertkit.pretraining.formats import form_of
+from bertkit.pretraining.texts import BLOCK, PACKED, InputFormat, open_text, read_text
 
 PIECE = 8 << 20  # bytes of text; small files go together, large ones are cut where a document begins
 UNPACKED = 4  # text is about so many times as large as packed
 LOOK = 1 << 16  # bytes of a file that its format is told by
-FINAL = ".!?…\"'”’)»。！？:;"
 
 
 @dataclass(frozen=True)
@@ -63,14 +62,15 @@ def find_sources(places: Sequence[Path], format: InputFormat | None) -> tuple[So
     of everything that could be text."""
     found = []
     for place in places:
-        if not place.exists():
+        if not inputs.exists(place):
             raise UserError(f"{place}: there is no such file or folder", "name text files or folders that hold some")
-        inside = sorted(path for path in place.rglob("*") if path.is_file()) if place.is_dir() else [place]
+        inside = sorted(path for path in place.rglob("*") if inputs.is_file(path)) if place.is_dir() else [place]
         for path in inside:
             name = path.relative_to(place).as_posix() if place.is_dir() else path.name
-            if any(part.startswith(".") for part in Path(name).parts) or not path.stat().st_size:
+            if any(part.startswith(".") for part in Path(name).parts):
                 continue
-            found.append(Source(path, name, path.stat().st_size, format or detect(path)))
+            if size := inputs.check_file(path):
+                found.append(Source(path, name, size, format or detect(path)))
     if not found:
         raise UserError(f"{', '.join(map(str, places))}: no text in it", "name text files or folders that hold some")
     return tuple(found)
@@ -79,30 +79,8 @@ def find_sources(places: Sequence[Path], format: InputFormat | None) -> tuple[So
 def detect(path: Path) -> InputFormat:
     """What a file's start looks like. Raises UserError where that is no text."""
     with open_text(path) as file:
-        try:
-            head = bytes(file.read(LOOK))
-        except (OSError, EOFError) as error:
-            raise UserError(f"{path}: cannot be unpacked: {error}", "copy or make the file again") from None
-    if b"\0" in head:
-        raise UserError(f"{path}: is not text: a zero byte at {head.index(0):,}", "leave it out, or make it UTF-8 text")
-    text = head.decode("utf-8-sig", "replace").lstrip()
-    if text.startswith("<doc "):
-        return "wiki"
-    if text.startswith("{") and _is_json(text):
-        return "jsonl"
-    lines = text.split("\n")[:-1] if len(head) == LOOK else text.split("\n")
-    full = [line for line in map(str.strip, lines) if line]
-    ended = sum(line[-1] in FINAL for line in full)
-    single = sum(sum(1 for _ in split_sentences(line)) for line in full) <= 1.3 * len(full)
-    return "sentences" if len(full) > 1 and ended >= 0.8 * len(full) and single else "raw"
-
-
-def _is_json(text: str) -> bool:
-    try:
-        found, _ = json.JSONDecoder().raw_decode(text)
-    except ValueError:
-        return '"text"' in text[:BLOCK].split("\n", 1)[0]  # a first line longer than what was read
-    return isinstance(found, dict) and "text" in found
+        head = read_text(file, path, LOOK)
+    return form_of(head, path, cut=len(head) == LOOK)
 
 
 def plan(sources: Sequence[Source]) -> tuple[Piece, ...]:

@@ -11,13 +11,15 @@ import bz2
 import contextlib
 import gzip
 import json
-import zlib
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Literal, cast
 
+from bertkit import inputs
 from bertkit.errors import UserError
+from bertkit.pretraining.checked import reading
 from bertkit.pretraining.sentences import split_sentences
 from bertkit.pretraining.shards import INSTALL
 
@@ -28,6 +30,7 @@ LONGEST_JSON = 64 << 20  # bytes of a line of JSON, which cannot be cut
 LONGEST_DOCUMENT = 4 << 20  # characters; what is longer goes on as another document
 DIVIDED_LINES = f"lines over {BLOCK >> 20} MB divided (line breaks would keep their sentences whole)"
 DIVIDED_DOCUMENTS = f"documents over {LONGEST_DOCUMENT >> 20} million characters divided"
+HALF_PAIR = re.compile("[\ud800-\udfff]")
 SHOWN = "make it UTF-8 text, or leave it out"
 
 
@@ -107,16 +110,23 @@ def _jsonl(path: Path, lines: Iterator[str]) -> Iterator[Iterator[str]]:
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
-        try:
-            text = json.loads(line)["text"]
-        except (ValueError, KeyError, TypeError, RecursionError):
-            text = None
-        if not isinstance(text, str):
-            raise UserError(
-                f'{path}: line {number} of its part is no JSON object with a string "text": {line.strip()[:40]!r}',
-                "mend it, or name the format: --input-format",
-            )
+        text = _text_of(line, f"{path}: line {number} of its part")
         yield (sentence for paragraph in text.split("\n") for sentence in split_sentences(paragraph))
+
+
+def _text_of(line: str, where: str) -> str:
+    cure = "mend it, or name the format: --input-format"
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        found = None
+    text = found.get("text") if isinstance(found, dict) else None
+    if isinstance(text, str):
+        if HALF_PAIR.search(text):
+            raise UserError(f"{where} holds half of a surrogate pair: {line.strip()[:40]!r}", "mend that character")
+        return text
+    has = f"; it has {', '.join(map(repr, list(found)[:8])) or 'no keys'}" if isinstance(found, dict) else ""
+    raise UserError(f'{where} is no JSON object with a string "text"{has}: {line.strip()[:40]!r}', cure)
 
 
 def _by_line(path: Path, lines: Iterator[str]) -> Iterator[Iterator[str]]:
@@ -141,7 +151,7 @@ def _lines(path: Path, start: int, stop: int, whole: bool, notes: Notes) -> Iter
         if start:
             file.seek(start)
         while True:
-            block = _read(file, path, BLOCK if stop < 0 else min(BLOCK, stop - place - len(rest)))
+            block = read_text(file, path, BLOCK if stop < 0 else min(BLOCK, stop - place - len(rest)))
             buffer = rest + block
             cut = buffer.rfind(b"\n") + 1 if block else len(buffer)
             if not cut and len(buffer) > (LONGEST_JSON if whole else BLOCK):
@@ -179,11 +189,10 @@ def _decoded(data: bytes, path: Path, place: int) -> str:
         raise UserError(f"{path}: is not UTF-8 at byte {place + error.start:,}", SHOWN) from None
 
 
-def _read(file: IO[bytes], path: Path, size: int) -> bytes:
-    try:
+def read_text(file: IO[bytes], path: Path, size: int) -> bytes:
+    """So many of a text file's bytes, unpacked. Raises UserError where that cannot be done."""
+    with reading(path, "copy or make the file again", "cannot be read or unpacked"):
         return bytes(file.read(size))  # the unpacked sizes are what offsets count
-    except (OSError, EOFError, zlib.error) as error:
-        raise UserError(f"{path}: cannot be read or unpacked: {error}", "copy or make the file again") from None
 
 
 def _open_zst(path: Path, mode: str) -> Any:
@@ -200,9 +209,8 @@ OPENERS: dict[str, Callable[[Path, str], Any]] = {".gz": gzip.open, ".bz2": bz2.
 @contextlib.contextmanager
 def open_text(path: Path) -> Iterator[IO[bytes]]:
     """The file's bytes, unpacked."""
-    try:
+    inputs.check_file(path)
+    with reading(path, "copy or make the file again", "cannot be read or unpacked"):
         file: Any = OPENERS.get(path.suffix, open)(path, "rb")
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror or error}", "check the path") from None
     with file as opened:
         yield cast("IO[bytes]", opened)

@@ -13,7 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
+from bertkit import inputs
 from bertkit.errors import UserError
+from bertkit.pretraining.checked import reading
 from bertkit.pretraining.rows import MAKE_AGAIN
 from bertkit.pretraining.shards import INSTALL
 
@@ -43,11 +45,9 @@ def framed(data: bytes) -> bytes:
 
 def mapped(path: Path) -> Raw:
     """The file's bytes, without reading them yet."""
-    try:
-        with path.open("rb") as file:
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if path.stat().st_size else b""
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}", "check the path") from None
+    size = inputs.check_file(path)
+    with reading(path), path.open("rb") as file:
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
 
 
 def records(raw: Raw, path: Path) -> Iterator[Span]:

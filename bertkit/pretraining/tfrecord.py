@@ -6,20 +6,21 @@ Legend: N records, S places of a record, P masked positions at the most, K seque
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from bertkit.errors import UserError
-from bertkit.pretraining.padded import PACKED, Padded, unpad
+from bertkit.pretraining.padded import PACKED, Padded, slab, unpad
 from bertkit.pretraining.rows import MAKE_AGAIN, Rows, join
 from bertkit.pretraining.shards import Shard, ShardFile
-from bertkit.pretraining.tf_example import Raw, Span, check_data, decode_varints, features, mapped, records
+from bertkit.pretraining.tf_example import HEADER, Raw, Span, check_data, decode_varints, features, mapped, records
 
 INTEGERS = ("input_ids", "input_mask", "segment_ids", "masked_lm_positions", "masked_lm_ids", "next_sentence_labels")
 WEIGHTS = "masked_lm_weights"  # over 0 a masked position, 0 padding; some writers leave it out
 FLOATS, INT64 = 2, 3
+LAST_BYTE, LONGEST_NUMBER = 0x7F, 10  # of a number: its last byte at the most, and how many it has
 Cells = list[tuple[int, bytes]]  # of one feature in each record: kind and packed values; kind 0: the record lacks it
-SLAB = 8192  # records decoded at a time
 
 
 def look(file: ShardFile) -> Shard:
@@ -40,23 +41,33 @@ def read(file: ShardFile) -> Rows:
     places = list(records(raw, file.path))
     if not places:
         raise UserError(f"{file.path}: holds no records", MAKE_AGAIN)
-    parts = [places[start : start + SLAB] for start in range(0, len(places), SLAB)]
-    return join([unpad(_padded(file, raw, part), file.path, SLAB * number) for number, part in enumerate(parts)])
+    first = _padded(file, raw, places[:1])
+    size = slab(first.input_ids.shape[1], first.labels.shape[1])
+    starts = range(0, len(places), size)
+    return join([unpad(_padded(file, raw, places[start : start + size]), file.path, start) for start in starts])
 
 
 def _padded(file: ShardFile, raw: Raw, places: Sequence[Span]) -> Padded:
     columns = _columns(file, raw, places, INTEGERS, (WEIGHTS, *PACKED.values()))
     ids, mask, segments, positions, masked, labels = (_table(file, places, name, columns[name]) for name in INTEGERS)
+    alike = (("input_mask", mask, ids), ("segment_ids", segments, ids), ("masked_lm_positions", positions, masked))
+    for name, one, other in alike:
+        if one.shape != other.shape:
+            raise _odd(file, places[0], f"has {one.shape[1]} values of {name}, not {other.shape[1]}")
+    if labels.shape[1] > ids.shape[1]:
+        raise _odd(file, places[0], f"has {labels.shape[1]} sequences in {ids.shape[1]} places")
     weights = _optional(file, places, WEIGHTS, columns[WEIGHTS], masked.shape[1])
-    if weights is not None:
-        masked = np.where(weights > 0, masked, 0)
     if labels.shape[1] == 1:
-        return Padded(ids, mask, segments, positions, masked, labels)
-    more = {
+        return Padded(ids, mask, segments, positions, masked, labels, weights)
+    more: dict[str, Any] = {
         field: _optional(file, places, name, columns[name], (ids if field == "places" else labels).shape[1])
         for field, name in PACKED.items()
     }
-    return Padded(ids, mask, segments, positions, masked, labels, **more)
+    return Padded(ids, mask, segments, positions, masked, labels, weights, **more)
+
+
+def _odd(file: ShardFile, span: Span, said: str) -> UserError:
+    return UserError(f"{file.path}: the record at byte {span[0] - HEADER:,} {said}", MAKE_AGAIN)
 
 
 def _columns(
@@ -67,7 +78,7 @@ def _columns(
     for span in places:
         check_data(raw, span, file.path)
         data = raw[slice(*span)]
-        where = f"{file.path}: the record at byte {span[0] - 12:,}"
+        where = f"{file.path}: the record at byte {span[0] - HEADER:,}"
         try:
             found = features(data)
         except (ValueError, IndexError, KeyError, UnicodeDecodeError):
@@ -93,28 +104,36 @@ def _count(file: ShardFile, raw: Raw, places: Sequence[Span], width: int) -> int
 def _optional(file: ShardFile, places: Sequence[Span], name: str, cells: Cells, width: int) -> np.ndarray | None:
     """(N, width) values of a feature, floats or integers; None where a record lacks it."""
     kinds = {kind for kind, _ in cells}
-    if kinds == {INT64}:
-        values = _table(file, places, name, cells)
-    elif kinds == {FLOATS}:
-        values = np.frombuffer(b"".join(cell for _, cell in cells), "<f4")
-    else:
+    if kinds == {0} or (0 in kinds and name == WEIGHTS):
         return None
-    if values.size != len(places) * width or len({len(cell) for kind, cell in cells if kind == FLOATS}) > 1:
+    if kinds == {INT64}:
+        return _table(file, places, name, cells, width)
+    if kinds != {FLOATS} or any(len(cell) != 4 * width for _, cell in cells):
         raise UserError(f"{file.path}: {name} has not {width} values in each record", MAKE_AGAIN)
-    return values.reshape(len(places), width)
+    return np.frombuffer(b"".join(cell for _, cell in cells), "<f4").reshape(len(places), width)
 
 
-def _table(file: ShardFile, places: Sequence[Span], name: str, cells: Cells) -> np.ndarray:
-    """(N, width) values of a feature that must be as long in every record."""
-    values, ends = decode_varints(np.frombuffer(b"".join(cell for _, cell in cells), np.uint8))
+def _table(file: ShardFile, places: Sequence[Span], name: str, cells: Cells, width: int = 0) -> np.ndarray:
+    """(N, width) values of a feature that must be as long in every record; 0: as long as in the first."""
+    data = np.frombuffer(b"".join(cell for _, cell in cells), np.uint8)
     bounds = np.cumsum([len(cell) for _, cell in cells])
+    open_ends = np.flatnonzero(np.array([bool(cell) and cell[-1] > LAST_BYTE for _, cell in cells]))
+    if len(open_ends):
+        raise _odd(file, places[open_ends[0]], f"ends within a number of {name}")
+    values, ends = decode_varints(data)
+    sizes = np.diff(ends, prepend=0)
+    if (long := (sizes > LONGEST_NUMBER) | ((sizes == LONGEST_NUMBER) & (data[ends - 1] > 1))).any():
+        record = int(np.searchsorted(bounds, ends[long.argmax()]))
+        raise _odd(file, places[record], f"has a number of over 64 bits in {name}")
     counts = np.diff(np.searchsorted(ends, bounds, side="right"), prepend=0)
+    if width and (counts != width).any():
+        raise UserError(f"{file.path}: {name} has not {width} values in each record", MAKE_AGAIN)
     width = counts[0]
     if (counts != width).any() or not width:
         odd = int((counts != width).argmax())
         raise UserError(
-            f"{file.path}: the record at byte {places[odd][0] - 12:,} has {counts[odd]} values of {name}, "
-            f"the one at byte {places[0][0] - 12:,} has {width}",
+            f"{file.path}: the record at byte {places[odd][0] - HEADER:,} has {counts[odd]} values of {name}, "
+            f"the one at byte {places[0][0] - HEADER:,} has {width}",
             "give each length a file of its own",
         )
     return values.reshape(len(cells), width)

@@ -1,5 +1,8 @@
 """WordPiece with a memory: the ids of `bertkit/tokenizer.py`, each word looked up once and then remembered.
 
+The names of special tokens are text here, as in google-research/bert: "[MASK]" in a corpus is a bracket, a word and a
+bracket, never the token, which would be something to predict that no text holds. Other added tokens are tokens.
+
 Where a vocabulary has no added tokens, a space ends a word whatever stands around it, so text may be encoded word by
 word and the ids be joined. Of plain ASCII words the pieces are found here, longest match first; all others go through
 the `tokenizers` library, as do whole sentences where there are added tokens.
@@ -27,13 +30,14 @@ class Words(dict[str, bytes]):
         self.dtype = np.dtype(np.uint16 if len(vocabulary.pieces) <= 1 << 16 else np.int32)
         self.ids = {piece: np.array(number, self.dtype).tobytes() for number, piece in enumerate(vocabulary.pieces)}
         self.longest = max(map(len, vocabulary.pieces))
-        self.library = tokenizer(vocabulary)
+        self.library = tokenizer(vocabulary, names_are_text=True)
+        own = [token for token in vocabulary.added if token.content not in vocabulary.special]
         # a token of its own may stand within a word or reach over several
-        self.whole = bool(vocabulary.added) or vocabulary.special != SPECIAL or not vocabulary.clean_text
+        self.whole = bool(own) or vocabulary.special != SPECIAL or not vocabulary.clean_text
         self.parts: dict[str, bytes] = {}
 
     def __missing__(self, word: str) -> bytes:
-        if word.isascii() and word.isprintable() and "[" not in word:  # [SEP] in a text is a special token
+        if word.isascii() and word.isprintable():
             text = word.lower() if self.lower else word
             found = b"".join([self.parts.get(part) or self._pieces(part) for part in PARTS.findall(text)])
         else:

@@ -43,36 +43,39 @@ LAYERS = {
     "seam": "backend",
     "material": """
         checkpoint collectives display downloads energy features flops layouts lengths log log_lines meter
-        migrate model_folder migrate.demo_bert migrate.launch_benchmark migrate.ours migrate.pretraining
+        migrate migrate.demo_bert migrate.launch_benchmark migrate.ours migrate.pretraining
         migrate.pretraining_scripts migrate.python_flags migrate.python_scripts migrate.shell_scripts
-        migrate.translate migrate.words parameters pretrained pretraining pretraining.binned pretraining.blocks
-        pretraining.data pretraining.decoded pretraining.desk pretraining.hdf5 pretraining.inspection
-        pretraining.manifest pretraining.masking pretraining.measures pretraining.padded pretraining.pairs
-        pretraining.parquet pretraining.prepare pretraining.rows pretraining.sentences pretraining.shards
-        pretraining.sources pretraining.spill pretraining.tasks pretraining.texts pretraining.tf_example
-        pretraining.tfrecord pretraining.vocabulary pretraining.words pretraining.work pretraining.workers
-        pretraining.writers
-        profiling published recipe recipe_parts recipe_sections record record_fairness record_files record_parts
-        record_types record_upgrade registry resolve run_folder sampler schedule spellings state_files
-        static_rows stopping tasks tasks.glue tasks.json_text tasks.metrics tasks.mrpc_raw tasks.pretrain
-        tasks.reading tasks.sample tasks.squad tasks.squad.decoding tasks.squad.metrics tasks.squad.reader
-        tasks.squad.task tasks.squad.windows tasks.table_format tasks.tables tasks.task tf1_weights tokenizer
-        weight_files weight_names weight_places weight_shapes weight_sources weight_targets""",
+        migrate.translate migrate.words model_folder parameters pretrained pretraining pretraining.arrow
+        pretraining.binned pretraining.blocks pretraining.checked pretraining.data pretraining.decoded
+        pretraining.desk pretraining.formats pretraining.hdf5 pretraining.inspection pretraining.manifest
+        pretraining.masking pretraining.measures pretraining.padded pretraining.pairs pretraining.parquet
+        pretraining.prepare pretraining.rows pretraining.sentences pretraining.shards pretraining.sources
+        pretraining.spill pretraining.tasks pretraining.texts pretraining.tf_example pretraining.tfrecord
+        pretraining.vocabulary pretraining.words pretraining.work pretraining.workers pretraining.writers
+        profiling published recipe recipe_parts recipe_sections record record_fairness record_files
+        record_parts record_types record_upgrade registry resolve run_folder sampler schedule spellings
+        state_files static_rows stopping tasks tasks.glue tasks.json_text tasks.metrics tasks.mrpc_raw
+        tasks.pretrain tasks.reading tasks.sample tasks.squad tasks.squad.decoding tasks.squad.metrics
+        tasks.squad.reader tasks.squad.task tasks.squad.windows tasks.table_format tasks.tables tasks.task
+        tf1_weights tokenizer weight_files weight_names weight_places weight_shapes weight_sources
+        weight_targets""",
     "work": """
-        agreement checks checks.contract checks.device checks.numerics checks.report checks.tolerance converting course
-        preparation pretraining.evaluation pretraining.held_out pretraining.phases scoring specimens trainer""",
+        agreement checks checks.contract checks.device checks.numerics checks.report checks.tolerance
+        converting course preparation pretraining.evaluation pretraining.held_out pretraining.phases scoring
+        specimens trainer""",
     "runs": """
         asking bench bench.cells bench.measure bench.plan bench.run bench.suite bench.suite_table bench.table
-        bench.workload compare compare.beside compare.comparison compare.curves compare.entries compare.fairness
-        compare.figures compare.files compare.load compare.markdown compare.page compare.parity compare.parity_report
-        compare.plots compare.reaching compare.scaling compare.systems compare.tables compare.text finetuning followers
-        inference launching pretraining.course pretraining.told rank run run_fairness run_results supervise training
-        unsynced""",
+        bench.workload compare compare.beside compare.comparison compare.curves compare.entries
+        compare.fairness compare.figures compare.files compare.load compare.markdown compare.page
+        compare.parity compare.parity_report compare.plots compare.reaching compare.scaling compare.systems
+        compare.tables compare.text finetuning followers inference launching pretraining.course
+        pretraining.told rank run run_fairness run_results supervise training unsynced""",
     "commands": """
-        commands commands.ask commands.backends commands.bench commands.bench_suite commands.check commands.compare
-        commands.comparing commands.config commands.convert commands.data commands.data_inspect commands.data_prepare
-        commands.data_vocabulary commands.evaluate commands.launch commands.launching commands.migrate commands.models
-        commands.options commands.predict commands.recipes commands.score commands.train commands.training""",
+        commands commands.ask commands.backends commands.bench commands.bench_suite commands.check
+        commands.compare commands.comparing commands.config commands.convert commands.data
+        commands.data_inspect commands.data_prepare commands.data_vocabulary commands.evaluate commands.launch
+        commands.launching commands.migrate commands.models commands.options commands.predict commands.recipes
+        commands.score commands.train commands.training""",
     "command line": "__main__ cli",
 }
 LAYER = {

@@ -124,7 +124,7 @@ PLAIN_FAULTS = [
     ("input_mask", (7, 2), 3, "sequence 7: its input_mask is not ones and then zeros"),
     ("masked_lm_positions", (5, 0), 31, "sequence 5: a masked position lies behind its end"),
     ("segment_ids", (9, 0), 1, "sequence 9: its second segment is not at its end"),
-    ("input_ids", (3, 1), -5, "sequence 3: a token is negative"),
+    ("input_ids", (3, 1), -5, "sequence 3: input_ids has -5, not a number from 0"),
 ]
 PACKED_FAULTS = [
     ("input_mask", (2, 4), 0, "row 2: its input_mask is not the numbers of its sequences and then zeros"),
@@ -137,7 +137,7 @@ PACKED_FAULTS = [
     ("next_sentence_weights", (1, 0), 0, "row 1: its next_sentence_weights are not one for each sequence"),
     ("masked_lm_positions", (0, 0), ROW - 1, "row 0: a masked position lies behind its end"),
     ("segment_ids", (4, 0), 1, "row 4: a second segment is not at its sequence's end"),
-    ("input_ids", (3, 1), -5, "row 3: a token is negative"),
+    ("input_ids", (3, 1), -5, "row 3: input_ids has -5, not a number from 0"),
 ]
 
 

@@ -20,7 +20,7 @@ from bertkit.pretraining.sentences import split_sentences
 from bertkit.pretraining.sources import detect, find_sources, plan
 from bertkit.pretraining.texts import Notes, documents
 from bertkit.pretraining.words import Words
-from bertkit.tokenizer import Vocabulary, read_vocabulary, tokenizer
+from bertkit.tokenizer import Vocabulary, empty_tokenizer, read_vocabulary
 from pretraining_files import PIECES
 
 DOCUMENTS = [["One sentence here.", "And a second one!"], ["Élan? Yes.", "“Quoted,” he said."], ["A third document."]]
@@ -190,6 +190,10 @@ def vocabulary(request: pytest.FixtureRequest) -> Vocabulary:
     return Vocabulary(Path("vocab.txt"), tuple(pieces), request.param)
 
 
+def ids_of(vocabulary: Vocabulary) -> dict[str, int]:
+    return {piece: number for number, piece in enumerate(vocabulary.pieces)}
+
+
 ODD = st.text(
     st.one_of(st.sampled_from("abcUPing.,-'[]#é"), st.characters(codec="utf-8", exclude_categories=["Cs"])), max_size=30
 )
@@ -199,7 +203,7 @@ ODD = st.text(
 @given(st.lists(st.one_of(ODD, st.sampled_from(["[MASK]", "[SEP]", "x" * 101, "unaffable", "wordingUP", "##ing"]))))
 def test_words_have_the_librarys_ids(vocabulary: Vocabulary, words: list[str]) -> None:
     sentence = " ".join(" ".join(words).split())
-    memory, library = Words(vocabulary), tokenizer(vocabulary)
+    memory, library = Words(vocabulary), empty_tokenizer(vocabulary.lower_case, ids_of(vocabulary))
     for _ in range(2):  # new, and remembered
         (found,) = memory.encode([sentence])
         assert np.frombuffer(found, memory.dtype).tolist() == library.encode(sentence, add_special_tokens=False).ids
@@ -209,7 +213,7 @@ def test_words_have_the_librarys_ids(vocabulary: Vocabulary, words: list[str]) -
 @pytest.mark.parametrize("casing", ["cased", "uncased"])
 def test_words_have_the_librarys_ids_over_a_real_corpus(casing: str, real_data: Path) -> None:
     vocabulary = read_vocabulary(real_data / "vocab" / f"bert-base-{casing}-vocab.txt")
-    memory, library = Words(vocabulary), tokenizer(vocabulary)
+    memory, library = Words(vocabulary), empty_tokenizer(vocabulary.lower_case, ids_of(vocabulary))
     for source in find_sources([real_data / "corpus"], None):
         for sentences in documents(source.path, source.format, 0, -1, Notes()):
             wanted = library.encode_batch_fast(sentences, add_special_tokens=False)
