@@ -10,7 +10,7 @@ from bertkit.tasks.squad.decoding import Found, decode
 from bertkit.tasks.squad.reader import Paragraph, Question
 from bertkit.tasks.squad.task import SquadFormat
 from bertkit.tasks.squad.windows import encode_squad
-from bertkit.trainer import predict
+from bertkit.trainer import check_finite, predict
 from bertkit.world import World
 
 
@@ -25,6 +25,7 @@ def ask(loaded: Loaded, recipe: Recipe, question: str, context: str) -> Found:
     shape = sequence_shape(recipe.data, 0)
     features = encode_squad([paragraph], loaded.source.vocabulary, shape, learn=False, where="--question")
     outputs = predict(loaded.engine, loaded.task.head, features, recipe.evaluation.batch_size, World())
+    check_finite(outputs, features, "--context")
     (found,) = decode([paragraph], features, outputs, answer_rules(recipe), has_null(loaded))
     return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,15 @@ from typing import Any
 from bertkit.backend import Engine, Job, Limits
 from bertkit.display import Display
 from bertkit.errors import UserError
+from bertkit.inputs import is_folder
+from bertkit.labels import to_answer
 from bertkit.model_config import ARCHITECTURES
 from bertkit.preparation import Target, check_segments, checked, choose_target, find_model, warn_of
 from bertkit.pretrained import Source, starting_weights
-from bertkit.recipe import Recipe, Value
+from bertkit.recipe import Recipe
 from bertkit.recipe_parts import answer_rules, cache_folder, exchange, sequence_shape
-from bertkit.resolve import read_toml
+from bertkit.run_folder import refuse_hiding
+from bertkit.run_task import check_task, differing, read_task
 from bertkit.tasks import Task, find_task
 from bertkit.tasks.pretrain import refuse
 from bertkit.tasks.reading import own_file, read_part, read_split
@@ -24,6 +28,8 @@ from bertkit.trainer import evaluate as evaluate_parts
 from bertkit.weight_files import Fit
 from bertkit.world import World
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class Ready:
@@ -32,7 +38,8 @@ class Ready:
     task: Task
     source: Source
     target: Target
-    fit: Fit
+    fit: Fit  # the rows of its head are in the task's order
+    notes: tuple[str, ...] = ()  # to be said
 
 
 @dataclass(frozen=True)
@@ -45,24 +52,11 @@ class Loaded:
     precision: str
 
 
-# Settings of its training that a model is scored and asked with, where nothing else is said.
-KEPT = (
-    "task", "precision", "data.dir", "data.dev_file", "data.seq_length", "data.doc_stride", "data.query_length",
-    "model.casing", "answers.n_best", "answers.longest", "answers.null_threshold",
-)  # fmt: skip
-
-
-def run_settings(run: str) -> dict[str, Value]:
-    """What the run's own recipe says of these; empty for a folder that is no run of bertkit's."""
-    path = Path(run) / "recipe.toml"
-    kept = read_toml(path) if path.exists() else {}
-    return {key: kept[key] for key in KEPT if key in kept}
-
-
-def make_ready(recipe: Recipe, dry_run: bool = False) -> Ready:
+def make_ready(recipe: Recipe, dry_run: bool = False, force: bool = False) -> Ready:
     """The model in the folder `recipe.model.name`, for the recipe's task. `dry_run`: the backend need not be ready.
 
-    Raises UserError where the folder has no head for the task: its answers would be random.
+    Raises UserError where the folder has no head for the task: its answers would be random; and where it is a run on
+    another task, unless `force` says that this is meant.
     """
     if not recipe.task:
         raise UserError(f"{recipe.model.name} does not say which task it was trained on", "name it with -t")
@@ -75,20 +69,29 @@ def make_ready(recipe: Recipe, dry_run: bool = False) -> Ready:
     source = find_model(recipe)
     if task.head.kind == "span":
         check_segments(source, task.name)
+    _check_run(recipe, task, source, force)
     fit = starting_weights(source, task.head, recipe.seed)
     warn_of(fit)
-    untrained = (*fit.missing, *fit.reshaped)
-    if untrained:
-        raise UserError(
-            f"{source.folder} has no trained head for {task.name}: it lacks {', '.join(untrained)}",
-            f"train it first: bertkit train -m {recipe.model.name} -t {task.name}",
-        )
-    return Ready(task, source, target, fit)
+    fit, notes, warnings = to_answer(fit, source.folder, recipe.model.name, task)
+    for warning in warnings:
+        logger.warning("%s", warning)
+    return Ready(task, source, target, fit, notes)
 
 
-def load(recipe: Recipe, world: World) -> Loaded:
+def _check_run(recipe: Recipe, task: Task, source: Source, force: bool) -> None:
+    """Hold what is asked against what the folder's run was trained on."""
+    run = recipe.model.name
+    told = read_task(source.folder) if source.folder else None
+    warnings = [*check_task(told, task, run, force), *differing(told, task, recipe, source.vocabulary, run)]
+    for warning in warnings:
+        logger.warning("%s", warning)
+
+
+def load(recipe: Recipe, world: World, display: Display, force: bool = False) -> Loaded:
     """The model in the folder `recipe.model.name` on its device, for the recipe's task."""
-    ready = make_ready(recipe)
+    ready = make_ready(recipe, force=force)
+    for note in ready.notes:
+        display.say(note)
     job = Job(
         ready.source.config,
         ready.task.head,
@@ -102,14 +105,16 @@ def load(recipe: Recipe, world: World) -> Loaded:
     return Loaded(ready.task, ready.source, ready.target.choice.backend.engine(job, world), ready.target.precision)
 
 
-def plan(recipe: Recipe, split: SplitName | None, file: Path | None, display: Display) -> None:
+def plan(recipe: Recipe, split: SplitName | None, file: Path | None, display: Display, force: bool = False) -> None:
     """Say what would be computed, everything read and checked. `split`, `file`: what is answered; None: neither."""
     if file is not None:
         own_file(str(file))
-    ready = make_ready(recipe, dry_run=True)
+    ready = make_ready(recipe, dry_run=True, force=force)
     display.say(f"backend: {ready.target.choice.backend.name} ({ready.target.choice.reason})")
     display.say(f"precision: {ready.target.precision} ({ready.target.reason})")
-    display.say(f"model: {ready.source.folder}, trained on {ready.task.name}")
+    display.say(f"model: {ready.source.folder}, for {ready.task.name}")
+    for note in ready.notes:
+        display.say(note)
     if file is not None:
         parts = [_file(ready, recipe, file, display)]
     elif split is not None:
@@ -122,9 +127,9 @@ def plan(recipe: Recipe, split: SplitName | None, file: Path | None, display: Di
         display.say(f"file: {part.file}, {part.examples:,} examples in {len(part.features):,} sequences")
 
 
-def evaluate(recipe: Recipe, world: World, display: Display) -> dict[str, Any]:
+def evaluate(recipe: Recipe, world: World, display: Display, force: bool = False) -> dict[str, Any]:
     """Metrics on the task's dev set."""
-    loaded = load(recipe, world)
+    loaded = load(recipe, world, display, force)
     parts = _split(loaded, recipe, "dev", recipe.data.eval_rows, display, recipe.data.dev_file)
     size = recipe.evaluation.batch_size
     metrics, _ = evaluate_parts(loaded.engine, loaded.task, parts, answer_rules(recipe), size, world, display)
@@ -138,11 +143,28 @@ def evaluate(recipe: Recipe, world: World, display: Display) -> dict[str, Any]:
     }
 
 
-def predict(recipe: Recipe, file: Path | None, output: Path, world: World, display: Display) -> list[dict[str, Any]]:
+def answers_folder(run: str, output: Path | None) -> Path:
+    """Where the answers of the model `run` go: `output`, or `predictions` in the run's own folder.
+
+    Raises UserError where the answers' folder would stand in the model's place at the next command: a model that is no
+    folder (a name on the hub, a weight file) has none to write into.
+    """
+    own = Path(run).expanduser()
+    if output is not None:
+        refuse_hiding(run, output)
+        return output
+    if not is_folder(own):
+        raise UserError(f"{run} is no folder that answers could be written into", "name one with -o")
+    return own / "predictions"
+
+
+def predict(
+    recipe: Recipe, file: Path | None, output: Path, world: World, display: Display, force: bool = False
+) -> list[dict[str, Any]]:
     """Answers for `file`, or for the task's test set, in the task's own format under `output`."""
     if file is not None:
         own_file(str(file))  # refused before the model is loaded
-    loaded = load(recipe, world)
+    loaded = load(recipe, world, display, force)
     parts = [_file(loaded, recipe, file, display)] if file else _split(loaded, recipe, "test", 0, display)
     made = []
     for part in parts:

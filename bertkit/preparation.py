@@ -11,6 +11,7 @@ from pathlib import Path
 
 from bertkit.backend import PRECISIONS, Backend, Job, Limits, Precision
 from bertkit.errors import UserError, nearest
+from bertkit.labels import to_learn
 from bertkit.pretrained import Source, find_source, starting_weights
 from bertkit.recipe import Recipe
 from bertkit.recipe_parts import (
@@ -87,7 +88,12 @@ def prepare(recipe: Recipe, say: Say, progress: Progress, dry_run: bool = False)
     (train,) = read("train", recipe.data.train_rows, recipe.data.train_file)
     dev = read("dev", recipe.data.eval_rows, recipe.data.dev_file)
     fit = starting_weights(source, task.head, recipe.seed, recipe.model.allow_missing)
+    fit, notes, warnings = to_learn(fit, source.folder, task, source.config, recipe.seed)
     say_fit(fit, source, say)
+    for note in notes:
+        say(note)
+    for warning in warnings:
+        logger.warning("%s", warning)
     job = make_job(recipe, task, target, source, fit, limits(recipe, [train, *dev]))
     return Prepared(recipe, target.choice, target.precision, target.reason, task, source, fit, job, train, tuple(dev))
 

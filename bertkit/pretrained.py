@@ -115,6 +115,7 @@ def model_folder(name: str) -> Path:
     """The folder called `name`, or the hub's model of that name from its cache or by download."""
     path = Path(name).expanduser()
     if path.is_dir():
+        _refuse_answers_alone(path)
         return path
     if path.exists():
         check_kind(path)
@@ -125,6 +126,15 @@ def model_folder(name: str) -> Path:
     if name.count("/") > 1 or name.startswith((".", "/", "~")):
         raise UserError(f"the model folder {name} does not exist", "sizes by name: " + ", ".join(ARCHITECTURES))
     return _from_hub(name)
+
+
+def _refuse_answers_alone(path: Path) -> None:
+    """`bertkit predict` of a model by its name on the hub once left such a folder; it hides the model."""
+    if [one.name for one in path.iterdir()] == ["predictions"]:
+        raise UserError(
+            f"{path} is a folder that holds nothing but predictions, no model",
+            f"if you mean the model of that name on the hub, remove {path} or move it away",
+        )
 
 
 def _from_hub(name: str) -> Path:

@@ -18,7 +18,7 @@ from bertkit.pretraining.course import pretraining
 from bertkit.profiling import wanted
 from bertkit.recipe import Recipe
 from bertkit.resolve import Resolved
-from bertkit.run_folder import open_folder, refuse_taken
+from bertkit.run_folder import open_folder, refuse_hiding, refuse_taken
 from bertkit.training import Training
 from bertkit.world import World
 
@@ -63,6 +63,7 @@ def train(
     """
     recipe = resolved.recipe
     folder = output_folder(recipe)
+    refuse_hiding(recipe.model.name, folder)
     if world.is_first and not dry_run:
         refuse_taken(folder, resume, overwrite)
     if recipe.log.profile:

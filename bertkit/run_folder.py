@@ -4,6 +4,7 @@ config.json model.safetensors vocab.txt tokenizer.json tokenizer_config.json   t
 record.json    what ran, on what, on which data, and what came out
 losses.json    every update's loss, where they are too many for the record
 recipe.toml    every setting, ready for --config
+task.json      what it is trained on, which later commands go by
 log.jsonl      one JSON object a line, as the run went
 mllog.txt dllogger.json tensorboard/   the same for other programs, where the recipe asks for it
 trace.json     what --profile recorded
@@ -14,6 +15,7 @@ checkpoints/   for --resume
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,14 +25,15 @@ from bertkit.disk import write_arrays, write_json, write_text
 from bertkit.errors import UserError
 from bertkit.inputs import exists, is_folder
 from bertkit.log_lines import CURVES, DLLOGGER, MLLOG
-from bertkit.model_config import Head, ModelConfig, to_mapping
+from bertkit.model_config import ARCHITECTURES, Head, ModelConfig, to_mapping
 from bertkit.profiling import TRACE
 from bertkit.recipe import Value
 from bertkit.tokenizer import Vocabulary, tokenizer, tokenizer_config, write_vocabulary
 
 OURS = (
     "config.json", "model.safetensors", "vocab.txt", "tokenizer.json", "tokenizer_config.json", "record.json",
-    "losses.json", "recipe.toml", "log.jsonl", "predictions", "checkpoints", MLLOG, DLLOGGER, CURVES, TRACE,
+    "losses.json", "recipe.toml", "task.json", "log.jsonl", "predictions", "checkpoints",
+    MLLOG, DLLOGGER, CURVES, TRACE,
 )  # fmt: skip
 
 
@@ -43,6 +46,21 @@ def refuse_taken(folder: Path, resume: bool, overwrite: bool) -> None:
         raise UserError(
             f"{folder} already holds a run ({', '.join(taken[:3])})",
             "go on with --resume, start anew with --overwrite, or choose another folder with -o",
+        )
+
+
+def refuse_hiding(model: str, output: Path) -> None:
+    """Raises UserError where `output` would be taken for the model at the next command: it bears the name of a model
+    that is no folder here but, say, the hub's.
+    """
+    own = Path(model).expanduser()
+    if not model or model in ARCHITECTURES or exists(own):  # a size is known before any folder
+        return
+    made, name = (Path(os.path.abspath(path)) for path in (output.expanduser(), own))
+    if made == name or name in made.parents:
+        raise UserError(
+            f"{output} would make a folder {own}, which would then be taken for the model {model}",
+            "choose another folder with -o",
         )
 
 

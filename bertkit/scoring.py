@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 
 from bertkit.errors import UserError
+from bertkit.inputs import DATA_BYTES, check_file, exists
+from bertkit.labels import class_named
 from bertkit.tasks import Task, find_task
 from bertkit.tasks.json_text import fault, kind, read_text
 from bertkit.tasks.squad.metrics import THRESHOLD, score_squad
@@ -20,6 +22,8 @@ from bertkit.tasks.squad.task import SquadFormat
 from bertkit.tasks.table_format import TableFormat
 from bertkit.tasks.tables import class_or_score, read_examples, read_rows
 from bertkit.tasks.task import Metrics
+
+NOT_FINITE = ("nan", "inf", "infinity")  # as Python, NumPy and C write them
 
 
 @dataclass(frozen=True)
@@ -54,8 +58,9 @@ def score_file(
         raise UserError(f"--null-odds and --threshold are squad2's, not {found.name}'s", "leave them away")
     _check_threshold(threshold, null_odds)
     for path in (predictions, gold, *([null_odds] if null_odds else [])):
-        if not path.is_file():
-            raise UserError(f"{path}: {'is a folder' if path.is_dir() else 'there is no such file'}", "check the path")
+        if not exists(path):
+            raise UserError(f"{path}: there is no such file", "check the path")
+        check_file(path, most=DATA_BYTES)
     if isinstance(own, TableFormat):
         return _score_table(found, own, predictions, gold)
     score = _score_squad(found.name, version2, predictions, gold, null_odds, threshold)
@@ -126,9 +131,20 @@ def _read_odds(path: Path) -> dict[str, float]:
     for name, value in odds.items():
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise UserError(f"{path}: the odds of {name[:60]!r} are {kind(value)}, not a number", "mend the file")
-        if not math.isfinite(value):
-            raise UserError(f"{path}: the odds of {name[:60]!r} are {value}", "odds are finite numbers")
-    return odds
+    infinite = [name for name, value in odds.items() if not _is_finite(value)]
+    if infinite:
+        raise UserError(
+            f"{path}: {len(infinite):,} of {len(odds):,} odds are not finite (first: those of {infinite[0][:60]!r})",
+            "mend what wrote them: odds are finite numbers",
+        )
+    return {name: float(value) for name, value in odds.items()}
+
+
+def _is_finite(value: int | float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number that no float holds
+        return False
 
 
 def _read_object(path: Path, what: str) -> dict[str, Any]:
@@ -164,10 +180,10 @@ def _score_table(task: Task, table: TableFormat, predictions: Path, gold: Path) 
     note = ""
     if not task.labels:
         outputs = np.array([[_number(task, *row, predictions)] for row in rows])
+        _check_finite(outputs, predictions)
     else:
         as_numbers = "0" not in task.labels and all(text.isdecimal() for _, text in rows)
-        names = tuple(map(str, range(len(task.labels)))) if as_numbers else task.labels
-        outputs = np.eye(len(names))[[_class(names, *row, predictions) for row in rows]]
+        outputs = np.eye(len(task.labels))[[_class(task, as_numbers, *row, predictions) for row in rows]]
         if as_numbers:
             note = "read as class numbers: " + ", ".join(f"{at} is {text}" for at, text in enumerate(task.labels))
     return Score(task.name, table.score(outputs, labels), len(labels), note=note)
@@ -204,14 +220,25 @@ def _read_table(path: Path, count: int, gold: Path) -> list[tuple[int, str]]:
     return [found[index] for index in range(count)]
 
 
-def _class(names: tuple[str, ...], line: int, text: str, path: Path) -> int:
-    if text not in names:
+def _class(task: Task, as_number: bool, line: int, text: str, path: Path) -> int:
+    names = tuple(map(str, range(len(task.labels)))) if as_number else task.labels
+    number = names.index(text) if text in names else None if as_number else class_named(text, task)
+    if number is None:
         raise UserError(f"{path}:{line}: {text[:60]!r} is no label", f"it must be one of {', '.join(names)}")
-    return names.index(text)
+    return number
 
 
 def _number(task: Task, line: int, text: str, path: Path) -> float:
     try:
-        return class_or_score(task, text)
+        return float(text) if text.strip().lower().lstrip("+-") in NOT_FINITE else class_or_score(task, text)
     except ValueError:
         raise UserError(f"{path}:{line}: {text[:60]!r} is no score", "it must be a number") from None
+
+
+def _check_finite(scores: np.ndarray, path: Path) -> None:
+    bad = np.flatnonzero(~np.isfinite(scores).all(axis=1))
+    if len(bad):
+        raise UserError(
+            f"{path}: {len(bad):,} of {len(scores):,} scores are not finite (first: that of index {bad[0]})",
+            "mend what wrote them: a score is a finite number",
+        )

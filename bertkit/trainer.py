@@ -153,6 +153,24 @@ def predict(
     return {name: engine.gather(np.concatenate(parts))[rows] for name, parts in found.items()}
 
 
+def check_finite(outputs: Arrays, features: Features, where: str) -> None:
+    """Raises UserError where a sequence has outputs that are not finite: the largest of them would be no answer."""
+    rows = np.zeros(len(features), bool)
+    for values in outputs.values():
+        bad = ~np.isfinite(values)
+        if bad.ndim > 1:
+            rows |= bad.any(axis=1)
+        else:  # a value for each token
+            rows[np.searchsorted(features.cu_seqlens, np.flatnonzero(bad), side="right") - 1] = True
+    if rows.any():
+        what = "windows" if any(values.ndim == 1 for values in outputs.values()) else "examples"
+        raise UserError(
+            f"{where}: {int(rows.sum()):,} of {len(rows):,} {what} have logits that are not finite "
+            f"(the first, from 0: {int(rows.argmax()):,})",
+            "the weights are damaged, or the numbers too large for this precision: try -d fp32",
+        )
+
+
 def _token_rows(lengths: np.ndarray, order: np.ndarray) -> np.ndarray:
     """(T,) where the tokens of sequences stand that have these lengths, taken in `order`."""
     starts = (np.cumsum(lengths) - lengths)[order]
@@ -173,6 +191,7 @@ def answer(
     """The task's answers to one part, on every rank."""
     with display.progress(what, len(part.features)) as bar:
         outputs = predict(engine, task.head, part.features, batch_size, world, bar.add)
+    check_finite(outputs, part.features, str(part.file))
     return task.format.answer(task, part, outputs, rules)
 
 

@@ -30,6 +30,7 @@ from bertkit.recipe import KEYS
 from bertkit.resolve import Resolved
 from bertkit.run_folder import write_recipe
 from bertkit.run_results import Results, write_results
+from bertkit.run_task import write_task
 from bertkit.stopping import EXIT_CODES, StopRequest, stop_on_signals
 from bertkit.tasks.task import Answered
 from bertkit.trainer import Logged, fit
@@ -87,6 +88,8 @@ class Training:
         self.before = (self.progress.train_seconds, self.progress.wall_seconds)
         if self.world.is_first:
             write_recipe(self.folder, self.resolved.flat())
+            ready = self.ready
+            write_task(self.folder, ready.task, ready.recipe, ready.source.vocabulary, record.versions())
         for name, value in self.engine.describe().items():
             self.display.say(f"  {name}: {value}")
         samples = self.course.samples(self.progress.step)

@@ -31,6 +31,7 @@ def ask(
     seq_length: o.SeqLength = None,
     best: Annotated[int, typer.Option("-n", "--n-best", min=1, help="How many answers to show.")] = 1,
     sets: o.Sets = None,
+    force: o.Force = False,
     dry_run: o.DryRun = False,
     json: o.Json = False,
 ) -> None:
@@ -48,8 +49,9 @@ def ask(
     from bertkit.asking import ask as ask_model
     from bertkit.asking import check_context, check_question, has_null
     from bertkit.display import Display
-    from bertkit.inference import load, plan, run_settings
+    from bertkit.inference import load, plan
     from bertkit.resolve import resolve
+    from bertkit.run_task import run_settings
     from bertkit.world import World
 
     given = _context(context, context_file)
@@ -64,9 +66,9 @@ def ask(
     chosen["task"] = task or settings.get("task") or "squad"
     recipe = resolve(chosen, sets or (), run=settings).recipe
     if dry_run:
-        plan(recipe, None, None, Display())
+        plan(recipe, None, None, Display(), force)
         return
-    loaded = load(recipe, World())
+    loaded = load(recipe, World(), Display(), force)
     has_null(loaded)
     pairs = [(question, given or "")] if question is not None else _read(given)
     for asked, text in pairs:

@@ -20,6 +20,7 @@ def evaluate(
     batch_size: Annotated[int | None, typer.Option("-b", "--batch-size", help="Sequences at once.")] = None,
     seq_length: o.SeqLength = None,
     sets: o.Sets = None,
+    force: o.Force = False,
     dry_run: o.DryRun = False,
     json: o.Json = False,
     quiet: o.Quiet = False,
@@ -34,8 +35,9 @@ def evaluate(
     """
     from bertkit.display import Display
     from bertkit.inference import evaluate as evaluate_run
-    from bertkit.inference import plan, run_settings
+    from bertkit.inference import plan
     from bertkit.resolve import resolve
+    from bertkit.run_task import run_settings
     from bertkit.world import from_env
 
     chosen = o.recipe_options(backend, dtype, run, task, data_dir, None, seq_length, None, None, None, None)
@@ -43,9 +45,9 @@ def evaluate(
     world = from_env()
     display = Display(quiet=quiet or not world.is_first)
     if dry_run:
-        plan(resolved.recipe, "dev", None, display)
+        plan(resolved.recipe, "dev", None, display, force)
         return
-    found = evaluate_run(resolved.recipe, world, display)
+    found = evaluate_run(resolved.recipe, world, display, force)
     if not world.is_first:
         return
     if json:

@@ -10,6 +10,9 @@ import typer
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, and nothing else there.")]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Say nothing but errors.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything and say the plan; compute nothing.")]
+Force = Annotated[
+    bool, typer.Option("--force", help="Answer another task than the run was trained on.", show_default=False)
+]
 BackendName = Annotated[
     str | None,
     typer.Option("--backend", help="Whose chip: a backend's name or alias, or auto.", show_default=False),

@@ -20,7 +20,8 @@ def predict(
         typer.Option("--file", help="A file in the format of the task's test set; without it, the test set."),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Folder for the answers; else RUN/predictions.")
+        Path | None,
+        typer.Option("-o", "--output", help="Folder for the answers; else RUN/predictions, if RUN is a folder."),
     ] = None,
     data_dir: o.DataDir = None,
     backend: o.BackendName = None,
@@ -28,6 +29,7 @@ def predict(
     batch_size: Annotated[int | None, typer.Option("-b", "--batch-size", help="Sequences at once.")] = None,
     seq_length: o.SeqLength = None,
     sets: o.Sets = None,
+    force: o.Force = False,
     dry_run: o.DryRun = False,
     json: o.Json = False,
     quiet: o.Quiet = False,
@@ -43,19 +45,21 @@ def predict(
       bertkit predict runs/mnli -t ax --data-dir data/glue
     """
     from bertkit.display import Display
-    from bertkit.inference import plan, run_settings
+    from bertkit.inference import answers_folder, plan
     from bertkit.inference import predict as predict_run
     from bertkit.resolve import resolve
+    from bertkit.run_task import run_settings
     from bertkit.world import from_env
 
+    folder = answers_folder(run, output)
     chosen = o.recipe_options(backend, dtype, run, task, data_dir, None, seq_length, None, None, None, None)
     resolved = resolve(chosen | {"evaluation.batch_size": batch_size}, sets or (), run=run_settings(run))
     world = from_env()
     display = Display(quiet=quiet or not world.is_first)
     if dry_run:
-        plan(resolved.recipe, "test", file, display)
+        plan(resolved.recipe, "test", file, display, force)
         return
-    made = predict_run(resolved.recipe, file, output or Path(run) / "predictions", world, display)
+    made = predict_run(resolved.recipe, file, folder, world, display, force)
     if not world.is_first:
         return
     if json:

@@ -46,31 +46,34 @@ def table_task(
     vocab: str = "",
     parts_of: str = "",
     raw_files: tuple[str, ...] = (),
+    other_labels: tuple[str, ...] = (),
 ) -> Task:
     """A task over tables: a class where there are `labels`, else a score."""
     head = Head("classification", len(labels)) if labels else Head("regression", 1)
     own = TableFormat(score, submission, broken_rows)
     return Task(
-        name, title, folder, splits, head, primary, own, labels, vocab=vocab, parts_of=parts_of, raw_files=raw_files
-    )
+        name, title, folder, splits, head, primary, own, labels, other_labels,
+        vocab=vocab, parts_of=parts_of, raw_files=raw_files,
+    )  # fmt: skip
 
 
 GLUE: tuple[Task, ...] = (
     table_task(
         "cola", "linguistic acceptability", "CoLA", ("0", "1"),
         _splits(Columns(3, None, 1, header=False, columns=4), Columns("sentence")),
-        matthews, "mcc", {"": "CoLA.tsv"},
+        matthews, "mcc", {"": "CoLA.tsv"}, other_labels=("unacceptable", "acceptable"),
     ),
     table_task(
         "sst2", "sentiment of film reviews", "SST-2", ("0", "1"),
         _splits(Columns("sentence", None, "label")),
-        accuracy, "accuracy", {"": "SST-2.tsv"},
+        accuracy, "accuracy", {"": "SST-2.tsv"}, other_labels=("negative", "positive"),
     ),
     table_task(
         "mrpc", "paraphrases in news", "MRPC", ("0", "1"),
         _splits(Columns("#1 String", "#2 String", "Quality")),
         accuracy_and_f1, "f1", {"": "MRPC.tsv"},
         raw_files=("msr_paraphrase_train.txt", "msr_paraphrase_test.txt"),
+        other_labels=("not_equivalent", "equivalent"),
     ),
     table_task(
         "stsb", "similarity of sentences, 0 to 5", "STS-B", (),
@@ -81,6 +84,7 @@ GLUE: tuple[Task, ...] = (
         "qqp", "paraphrases among questions", "QQP", ("0", "1"),
         _splits(Columns("question1", "question2", "is_duplicate")),
         accuracy_and_f1, "f1", {"": "QQP.tsv"}, broken_rows=3,
+        other_labels=("not_duplicate", "duplicate"),
     ),
     table_task(
         "mnli", "entailment across genres", "MNLI", MNLI_LABELS,
@@ -104,7 +108,7 @@ GLUE: tuple[Task, ...] = (
     table_task(
         "wnli", "what a pronoun refers to", "WNLI", ("0", "1"),
         _splits(Columns("sentence1", "sentence2", "label")),
-        accuracy, "accuracy", {"": "WNLI.tsv"},
+        accuracy, "accuracy", {"": "WNLI.tsv"}, other_labels=("not_entailment", "entailment"),
     ),
     table_task(
         "ax", "diagnostic set for an MNLI model", "AX", MNLI_LABELS,

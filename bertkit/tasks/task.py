@@ -122,10 +122,12 @@ class Task:
     primary: str  # the metric that picks the best checkpoint; larger is better
     format: Format
     labels: tuple[str, ...] = ()  # class names in the order of the logits
+    other_labels: tuple[str, ...] = ()  # the same classes as Hugging Face's dataset of this task calls them
     version: int = 1  # raise it when the same files would give other features
     recipe: str = ""  # the recipe that its runs start from where no other is named
     vocab: str = ""  # a vocabulary of its own, beside its files
     parts_of: str = ""  # a test-only task that is answered by another task's model
+    models_of: tuple[str, ...] = ()  # other tasks whose models answer this one too
     raw_files: tuple[str, ...] = ()  # files that can stand for the table's own, as Microsoft's do for MRPC
 
 

@@ -149,7 +149,7 @@ WRONG: dict[str, Bad] = {
     "odds that are texts": ({"odds.json": ODDS | {"b": "0.5"}}, ODDLY, ("odds of 'b' are a text, not a number",)),
     "odds that are null": ({"odds.json": ODDS | {"b": None}}, ODDLY, ("odds of 'b' are null, not a number",)),
     "odds that are true": ({"odds.json": ODDS | {"b": True}}, ODDLY, ("odds of 'b' are true or false, not a number",)),
-    "odds without end": ({"odds.json": ODDS | {"b": float("inf")}}, ODDLY, ("odds of 'b' are inf", "finite")),
+    "odds without end": ({"odds.json": ODDS | {"b": float("inf")}}, ODDLY, ("1 of 4 odds are not finite", "'b'")),
     "odds that lack an id": ({"odds.json": {"a": 1.0}}, ODDLY, ("odds.json: the null odds lack 3", "first 'b'")),
     "a table for squad": ({"said.json": b"index\tprediction\n0\tcat\n"}, V1, ("said.json:1:1: not JSON",)),
     "JSON for a task of GLUE": (

@@ -91,7 +91,7 @@ def _splits(version: str) -> Mapping[SplitName, tuple[Split, ...]]:
 SQUAD: tuple[Task, ...] = (
     Task(
         "squad", "questions about paragraphs, v1.1", "squad", _splits("v1.1"),
-        Head("span", 2), "f1", SquadFormat(version2=False), recipe="squad",
+        Head("span", 2), "f1", SquadFormat(version2=False), recipe="squad", models_of=("squad2",),
     ),
     Task(
         "squad2", "questions about paragraphs, some without an answer, v2.0", "squad", _splits("v2.0"),
