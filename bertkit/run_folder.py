@@ -35,8 +35,6 @@ OURS = (
 
 def refuse_taken(folder: Path, resume: bool, overwrite: bool) -> None:
     """Raises UserError where the folder holds a run that is neither resumed nor overwritten."""
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder} is a file", "choose another folder with -o")
     taken = _taken(folder)
     if taken and not (resume or overwrite):
         raise UserError(

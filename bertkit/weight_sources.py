@@ -15,8 +15,10 @@ from typing import Any, Literal
 import numpy as np
 
 from bertkit.backend import Arrays
+from bertkit.checkpoint import check_tensors
 from bertkit.disk import read_arrays
 from bertkit.errors import UserError
+from bertkit.sealed import read_sealed_arrays
 from bertkit.state_files import read_state, untied
 from bertkit.tf1_weights import FIRST, SECOND, STEP, read_tf1, tf1_prefix
 from bertkit.weight_files import HF_FILES, read_raw
@@ -69,7 +71,7 @@ def read_contents(source: Path, moments: bool = False, config: str = "", vocab: 
         )
     file, arrays = read_raw(path)
     beside = path / MOMENTS_FILE
-    state_of = read_arrays(beside)[0] if moments and beside.exists() else {}
+    state_of = read_sealed_arrays(beside, needed=False)[0] if moments and beside.exists() else {}
     notes = [f"left out: {MOMENTS_FILE}"] if beside.exists() and not moments else []
     return Contents(kind, file, untied(arrays, str(file)), state_of, {}, tuple(notes), *files)
 
@@ -109,6 +111,7 @@ def _in_folder(folder: Path) -> tuple[Kind, Path]:
 
 def _read_run(path: Path, moments: bool) -> tuple[Arrays, Arrays]:
     """A run's checkpoint: its parameters and, if wanted, its moments."""
+    check_tensors(path)
     arrays, _ = read_arrays(path)
     weights = {name.removeprefix(IN_RUN): array for name, array in arrays.items() if name.startswith(IN_RUN)}
     if not weights:

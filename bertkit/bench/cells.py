@@ -24,6 +24,7 @@ from bertkit.bench.run import DOES_NOT_FIT, OUT_OF_MEMORY
 from bertkit.bench.suite import Cell
 from bertkit.disk import write_json, write_text
 from bertkit.errors import UserError
+from bertkit.folder_lock import NAME as LOCK
 from bertkit.process_tree import die_with_parent
 from bertkit.record_files import INDEX, load, load_all, write
 from bertkit.record_types import Status, blank
@@ -82,9 +83,11 @@ def open_suite(folder: Path, name: str, how: How) -> None:
         if differs:
             both = ", ".join(f"{key} {theirs.get(key)!r}, now {ours.get(key)!r}" for key in differs)
             raise UserError(f"{folder} holds cells measured in another way: {both}", "choose another folder with -o")
-    elif folder.exists() and any(folder.iterdir()):
+    elif folder.exists() and any(path.name != LOCK for path in folder.iterdir()):
         raise UserError(f"{folder} holds other files", "choose another folder with -o")
     write_json(index, mine)
+    for part in folder.glob(".*.part*"):  # left where a kill came
+        part.unlink(missing_ok=True)
 
 
 def read_outcome(folder: Path, cell: Cell) -> Outcome | None:
@@ -185,7 +188,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 class _Terminated(UserError):
-    """SIGTERM: the cell under way is ended, those that are done stay."""
+    """SIGTERM, or what a batch system sends: the cell under way is ended, those that are done stay."""
 
     exit_code = 143
 
@@ -197,11 +200,12 @@ def _sigterm_raises() -> Iterator[None]:
     def stop(number: int, frame: FrameType | None) -> None:
         raise _Terminated("stopped", "the same command goes on where it was")
 
-    before = signal.signal(signal.SIGTERM, stop)
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGALRM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def run_cells(

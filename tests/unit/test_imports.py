@@ -37,8 +37,8 @@ VENDORS_OWN = {
 LAYERS = {
     "ground": "bertkit errors",
     "values": """
-        cpu_lists disk hardware hosts hwloc inputs launch machine model_config packaged placing prefetch process_tree
-        sorted_table sums tensor_bundle watchdog world""",
+        cpu_lists disk folder_lock hardware hosts hwloc inputs launch machine model_config owner packaged placing
+        prefetch process_tree sealed sorted_table sums tensor_bundle watchdog world""",
     "seam": "backend",
     "material": """
         checkpoint collectives display downloads energy features flops layouts lengths log log_lines meter
