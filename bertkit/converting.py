@@ -14,9 +14,11 @@ from bertkit.backend import Arrays
 from bertkit.config_keys import told_of_keys
 from bertkit.disk import write_arrays, write_json, write_text
 from bertkit.errors import UserError
+from bertkit.folder_lock import holding
 from bertkit.model_config import READ, ModelConfig, from_mapping, to_mapping
 from bertkit.model_folder import check_fit
 from bertkit.run_folder import write_tokenizer
+from bertkit.sealed import write_sealed_arrays
 from bertkit.state_files import padded, read_state, same, untied, write_state
 from bertkit.tf1_weights import read_tf1, write_tf1
 from bertkit.tokenizer import Vocabulary, casing_warning, read_vocabulary, write_vocabulary
@@ -25,7 +27,7 @@ from bertkit.weight_files import read_raw
 from bertkit.weight_places import HF_FILES
 from bertkit.weight_shapes import check_moments, check_weights, head_of
 from bertkit.weight_sources import MOMENTS_FILE, Contents, count, read_contents, read_json
-from bertkit.weight_targets import Target, beside, find_target, move_in, refuse_taken
+from bertkit.weight_targets import Target, beside, find_target, lock_of, move_in, refuse_taken
 
 # The keys that Google's bert_config.json always has; others are left out of it where they say what all models have.
 GOOGLES = (
@@ -76,6 +78,21 @@ def convert(
 ) -> Report:
     """Write SRC as DST. Raises UserError, with nothing written, for what is missing, unknown, damaged or misshapen."""
     target = find_target(destination, to)
+    with holding(lock_of(target), "a conversion", str(destination)):
+        return _convert(source, destination, target, config, vocab, moments, leave_out, overwrite, say)
+
+
+def _convert(
+    source: Path,
+    destination: Path,
+    target: Target,
+    config: str,
+    vocab: str,
+    moments: bool,
+    leave_out: Sequence[str],
+    overwrite: bool,
+    say: Callable[[str], object],
+) -> Report:
     refuse_taken(target, overwrite)
     say(f"reading {source}")
     contents = read_contents(source, moments, config, vocab)
@@ -135,7 +152,7 @@ def write(model: Model, target: Target, folder: Path) -> list[str]:
     if target.form == "hf":
         write_arrays(folder / HF_FILES[0], model.weights, {"format": "pt"})
         if model.moments:
-            write_arrays(folder / MOMENTS_FILE, model.moments, {})
+            write_sealed_arrays(folder / MOMENTS_FILE, model.moments, {})
         write_json(folder / "config.json", hf_config(model))
         if model.vocabulary is not None:
             write_tokenizer(folder, model.config, model.vocabulary)

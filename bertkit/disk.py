@@ -7,9 +7,12 @@ import hashlib
 import json
 import math
 import os
+import re
 import secrets
+import shutil
 import struct
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,11 @@ import numpy as np
 
 from bertkit.errors import UserError
 from bertkit.inputs import check_file, read_bytes
+from bertkit.owner import is_gone, this_process
+
+LONGEST_WRITE = 86_400.0  # seconds; a temporary file of a process that cannot be seen from here is left for so long
+PIECE = 16 << 20  # bytes that are hashed and written at once
+_TEMPORARY = re.compile(r"\..*\.([0-9a-f]{12})-([0-9]{1,10})-([0-9]{1,18})\.[0-9a-f]{8}\.part", re.DOTALL)
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
@@ -24,9 +32,10 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 
     Raises UserError where the disk is full or read-only; `path` then is what it was before.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")  # of its own, should two processes write
+    temporary = temporary_beside(path)  # of its own, should two processes write
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        sweep(path.parent)
         temporary.touch(exist_ok=False)
         mode = temporary.stat().st_mode  # as the user's umask has it; some writers make the file anew with 0600
         write(temporary)
@@ -40,12 +49,41 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
             temporary.unlink(missing_ok=True)
         if isinstance(error, UserError):
             raise
-        if isinstance(error, OSError) or type(error).__name__ == "SafetensorError":
+        if isinstance(error, OSError):
             raise UserError(
                 f"{path}: cannot be written: {getattr(error, 'strerror', None) or error}",
                 "free some space or choose another folder; what was there before is untouched",
             ) from error
         raise
+
+
+def temporary_beside(path: Path) -> Path:
+    """A name beside `path` that no other writer has, and that tells which process it is of: `sweep` goes by that."""
+    me = this_process()
+    name = os.fsdecode(os.fsencode(path.name)[:150])  # file systems take 255 bytes
+    return path.with_name(f".{name}.{me.place}-{me.pid}-{me.started}.{secrets.token_hex(4)}.part")
+
+
+def sweep(folder: Path) -> None:
+    """Remove the temporary files (and folders) that killed processes left there, and no one else's.
+
+    One of a process that cannot be seen from here, as on another machine, is left unless it is older than a day.
+    """
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in [entry for entry in entries if _left_over(entry)]:
+            with contextlib.suppress(OSError):
+                shutil.rmtree(entry) if entry.is_dir(follow_symlinks=False) else os.unlink(entry)
+
+
+def _left_over(entry: os.DirEntry[str]) -> bool:
+    found = _TEMPORARY.fullmatch(entry.name)
+    if found is None:
+        return False
+    if found[1] == this_process().place:
+        return is_gone(int(found[2]), int(found[3]))
+    with contextlib.suppress(OSError):
+        return time.time() - entry.stat(follow_symlinks=False).st_mtime > LONGEST_WRITE
+    return False
 
 
 def sync_folder(folder: Path) -> None:
@@ -80,22 +118,53 @@ def _finite(value: Any) -> Any:
     return [_finite(part) for part in value] if isinstance(value, list | tuple) else value
 
 
-def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
-    """A safetensors file, written atomically."""
-    from safetensors.numpy import save_file
-
-    whole = {name: np.asarray(array, order="C") for name, array in arrays.items()}
-    write_atomically(path, lambda temporary: save_file(whole, temporary, dict(metadata)))
-
-
-# safetensors' names of dtypes that NumPy knows; BF16 it does not, so its bits are widened to float32
+# safetensors' names of dtypes that NumPy knows; BF16 it does not, so its bits are widened to float32. In the order in
+# which safetensors lays them out in a file.
 _DTYPES = {
-    "F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1",
-    "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "u1", "BOOL": "?", "C64": "<c8",
+    "U64": "<u8", "I64": "<i8", "F64": "<f8", "C64": "<c8", "F32": "<f4", "U32": "<u4", "I32": "<i4", "BF16": "<u2",
+    "F16": "<f2", "U16": "<u2", "I16": "<i2", "I8": "i1", "U8": "u1", "BOOL": "?",
 }  # fmt: skip
 _MOST_HEADER = 100 << 20  # bytes, safetensors' own bound
 _WRONG_HEADER = (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError)
 _SPARSE_FROM = 1 << 30  # bytes; below it a file system may keep a file's content with its name
+_NAMES = {np.dtype(dtype): name for name, dtype in _DTYPES.items() if name != "BF16"}
+
+
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> str:
+    """A safetensors file, written atomically, byte for byte as safetensors lays it out; returns its SHA-256.
+
+    Not by safetensors' own writer: that makes a temporary file of its own beside ours, which a kill leaves, and the
+    file would have to be read again for its hash.
+    """
+    digest = hashlib.sha256()
+
+    def fill(temporary: Path) -> None:
+        with temporary.open("wb") as file:
+            for piece in _pieces(arrays, metadata):
+                digest.update(piece)
+                file.write(piece)
+
+    write_atomically(path, fill)
+    return digest.hexdigest()
+
+
+def _pieces(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> Iterator[bytes | memoryview]:
+    """The bytes of a safetensors file, one array in memory at most besides those that are given."""
+    order = list(_DTYPES)
+    kinds = {name: _NAMES[array.dtype.newbyteorder("<")] for name, array in arrays.items()}
+    names = sorted(arrays, key=lambda name: (order.index(kinds[name]), name))
+    header: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))} if metadata else {}
+    end = 0
+    for name in names:
+        begin, end = end, end + arrays[name].nbytes
+        header[name] = {"dtype": kinds[name], "shape": list(arrays[name].shape), "data_offsets": [begin, end]}
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    yield struct.pack("<Q", len(text)) + text
+    for name in names:
+        flat = np.ascontiguousarray(arrays[name], _DTYPES[kinds[name]]).reshape(-1).view(np.uint8)
+        for start in range(0, len(flat), PIECE):
+            yield flat[start : start + PIECE].data
 
 
 def read_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:

@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 
 from bertkit.backend import Batch
-from bertkit.disk import read_arrays, write_arrays
 from bertkit.errors import UserError
+from bertkit.sealed import read_sealed_arrays, write_sealed_arrays
 
-FORMAT = 2  # of the cache file; part of its key
+FORMAT = 3  # of the cache file; part of its key
 COMPACT = ("input_ids", "token_type_ids")
 LABEL, NOTE = "label.", "note."  # prefixes of names in the cache file
 logger = logging.getLogger(__name__)
@@ -82,13 +82,16 @@ def cached(folder: Path | None, name: str, key: str, build: Callable[[], Feature
     path = folder / f"{name}-{key}.safetensors"
     if os.path.exists(path):  # Path.exists raises where the folder is closed to us
         try:
-            return _unflat(read_arrays(path)[0])
+            arrays, said = read_sealed_arrays(path)
+            if said.get("key") != key:
+                raise UserError(f"{path}: is of another key", "it was renamed")
+            return _unflat(arrays)
         except (UserError, KeyError) as error:
             logger.warning("features in %s are damaged and built anew: %s", path, error)
     features = build()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_arrays(path, _compact(_flat(features)), {"key": key})
+        write_sealed_arrays(path, _compact(_flat(features)), {"key": key})
     except (UserError, OSError) as error:
         logger.warning("features are not kept for the next run: %s", error)
     return features

@@ -9,11 +9,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bertkit.disk import to_json, write_text
+from bertkit.disk import to_json, write_atomically
 from bertkit.errors import UserError
+from bertkit.inputs import exists, read_bytes
 from bertkit.log_lines import Follower
 
 FILE = "log.jsonl"
+logger = logging.getLogger(__name__)
 
 
 class RunLog:
@@ -40,22 +42,48 @@ class RunLog:
             raise UserError(f"{self.path}: cannot be written: {error.strerror}", "free some space") from None
 
     def cut_after(self, step: int) -> None:
-        """Forget what a resumed run will do again: events of later steps, and a last line that a crash cut off."""
-        if self.path is None or not self.path.exists():
+        """Forget what a resumed run will do again: events of later steps, and a last line that a crash cut off.
+
+        Other lines that are damaged are left out with a warning; no line keeps a run from going on.
+        """
+        if self.path is None or not exists(self.path):
             return
-        kept = [to_json(entry) for entry in read_log(self.path) if entry.get("step", 0) <= step]
-        write_text(self.path, "".join(line + "\n" for line in kept))
+        kept, damaged = [], []
+        lines = list(_lines(self.path))
+        for number, line in enumerate(lines, 1):
+            entry = _event(line)
+            if entry is not None and entry.get("step", 0) <= step:
+                kept.append(line)
+            elif entry is None and line.strip() and number < len(lines):
+                damaged.append(number)
+        if damaged:
+            places = ", ".join(map(str, damaged[:3])) + (", …" if len(damaged) > 3 else "")
+            logger.warning("%s: damaged lines are left out: %d (line %s)", self.path, len(damaged), places)
+        write_atomically(self.path, lambda temporary: temporary.write_bytes(b"".join(line + b"\n" for line in kept)))
 
 
 def read_log(path: Path) -> Iterator[Mapping[str, Any]]:
-    """The events of a log; a line that is not whole is passed over."""
-    for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
-        try:
-            entry = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        if isinstance(entry, dict):
+    """The events of a log; a line that is not whole is passed over. Raises UserError where it cannot be read."""
+    for line in _lines(path):
+        entry = _event(line)
+        if entry is not None:
             yield entry
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    """All lines without their ends; the last one is what a crash cut off, or empty."""
+    yield from read_bytes(path, "move it away", most=None).split(b"\n")
+
+
+def _event(line: bytes) -> Mapping[str, Any] | None:
+    """What a line says; None where it is damaged, or not of ours: an event's step is a whole number."""
+    try:
+        entry = json.loads(line.decode("utf-8"))
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(entry, dict) or not isinstance(entry.get("event"), str):
+        return None
+    return entry if type(entry.get("step", 0)) is int else None
 
 
 class Warnings(logging.Handler):

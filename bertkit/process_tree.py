@@ -32,6 +32,12 @@ def state(pid: int) -> str:
     return (_stat(pid) or [""])[0]
 
 
+def started(pid: int) -> int:
+    """When the process began, in clock ticks since the machine's start; 0 where it cannot be known."""
+    fields = _stat(pid)
+    return int(fields[19]) if len(fields) > 19 and fields[19].isdecimal() else 0
+
+
 def children(parent: int) -> list[int]:
     """The processes that have this parent."""
     pids = (int(path.name) for path in Path("/proc").glob("[0-9]*"))

@@ -29,7 +29,8 @@ from bertkit.placing import PLACES, parse_places
 from bertkit.process_tree import die_with_parent, state
 from bertkit.world import World, from_env
 
-STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)  # each means: save and end
+FROM_BATCH = (signal.SIGUSR1, signal.SIGALRM)  # what a batch system sends ahead of the time limit
+STOPS = (signal.SIGTERM, signal.SIGINT, *FROM_BATCH)  # each means: save and end
 DAEMONS = ("orted", "prted", "hydra_pmi_proxy")  # what an mpirun has on every other box
 DAEMON_SECONDS = 5.0
 STOPPED_SECONDS = 5.0  # that a process stands still before it is said
@@ -94,8 +95,9 @@ def bind(place: Place) -> list[str]:
 
 
 def _prepare_child() -> None:
-    """Slurm signals every process of a step: SIGUSR1 must not kill the child, which gets SIGTERM from us instead."""
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    """Slurm signals every process of a step: that must not kill the child, which gets SIGTERM from us instead."""
+    for number in FROM_BATCH:
+        signal.signal(number, signal.SIG_IGN)
     die_with_parent()
 
 

@@ -10,6 +10,7 @@ from pydantic.dataclasses import dataclass
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 Share = Annotated[float, Field(ge=0, le=1)]
 Rate = Annotated[float, Field(ge=0, lt=1)]
+Scale = Annotated[float, Field(gt=0, le=1e38)]  # of a loss; float32 ends at 3.4e38
 Whole = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
 
@@ -137,10 +138,12 @@ class OptimizerSection:
 
 @dataclass(frozen=True, config=STRICT)
 class LossScalingSection:
-    initial: Annotated[float, Field(gt=0)] = Field(default=65536.0, description="what an fp16 loss is multiplied by")
+    initial: Annotated[float, Field(gt=0, le=1e38)] = Field(
+        default=65536.0, description="what an fp16 loss is multiplied by"
+    )
     dynamic: bool = Field(default=True, description="false: the factor stays; true: it follows the overflows")
     grow_after: Positive = Field(default=2000, description="updates without an overflow after which it is doubled")
-    floor: Annotated[float, Field(gt=0)] = Field(default=1.0, description="the factor is never less")
+    floor: Scale = Field(default=1.0, description="the factor is never less")
     patience: Positive = Field(default=20, description="overflows in a row that end the run")
 
 

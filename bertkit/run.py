@@ -13,6 +13,7 @@ from bertkit.agreement import agree
 from bertkit.course import Course
 from bertkit.display import Display
 from bertkit.finetuning import fine_tuning
+from bertkit.folder_lock import alone_in
 from bertkit.preparation import task_of
 from bertkit.pretraining.course import pretraining
 from bertkit.profiling import wanted
@@ -61,11 +62,26 @@ def train(
 
     `compare`: called with what shapes the run before its first update; by default it compares the ranks of `world`.
     """
+    folder = output_folder(resolved.recipe)
+    writes = world.is_first and not dry_run
+    refuse_hiding(resolved.recipe.model.name, folder)
+    with alone_in(folder, "a training", writes):
+        if writes:
+            refuse_taken(folder, resume, overwrite)
+        return _train(resolved, world, display, folder, resume, overwrite, dry_run, compare)
+
+
+def _train(
+    resolved: Resolved,
+    world: World,
+    display: Display,
+    folder: Path,
+    resume: bool,
+    overwrite: bool,
+    dry_run: bool,
+    compare: Compare | None,
+) -> Outcome:
     recipe = resolved.recipe
-    folder = output_folder(recipe)
-    refuse_hiding(recipe.model.name, folder)
-    if world.is_first and not dry_run:
-        refuse_taken(folder, resume, overwrite)
     if recipe.log.profile:
         wanted(recipe.log.profile)
     course = open_course(recipe, world, display, dry_run)

@@ -23,7 +23,7 @@ from pathlib import Path
 from bertkit.backend import Arrays
 from bertkit.disk import write_arrays, write_json, write_text
 from bertkit.errors import UserError
-from bertkit.inputs import exists, is_folder
+from bertkit.inputs import exists
 from bertkit.log_lines import CURVES, DLLOGGER, MLLOG
 from bertkit.model_config import ARCHITECTURES, Head, ModelConfig, to_mapping
 from bertkit.profiling import TRACE
@@ -39,8 +39,6 @@ OURS = (
 
 def refuse_taken(folder: Path, resume: bool, overwrite: bool) -> None:
     """Raises UserError where the folder holds a run that is neither resumed nor overwritten."""
-    if exists(folder) and not is_folder(folder):
-        raise UserError(f"{folder} is a file", "choose another folder with -o")
     taken = _taken(folder)
     if taken and not (resume or overwrite):
         raise UserError(

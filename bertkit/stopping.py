@@ -1,4 +1,7 @@
-"""SIGTERM and Ctrl-C during training: finish the update, save, and leave with the code that the signal asks for."""
+"""A signal to stop during training: finish the update, save, and leave with the code that the signal asks for.
+
+SIGUSR1 and SIGALRM are what batch systems send ahead of the time limit, as `--signal=USR1@120` of sbatch's asks.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +11,15 @@ import threading
 from collections.abc import Iterator
 from types import FrameType
 
-EXIT_CODES = {signal.SIGTERM: 143, signal.SIGINT: 130}  # 128 + the signal's number, as shells report it
+# 128 + the signal's number, as shells report it; the batch systems' have SIGTERM's, so that one code says "saved, to be
+# gone on with".
+EXIT_CODES = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGUSR1: 143, signal.SIGALRM: 143}
 
 
 class StopRequest:
-    """Set by a signal, read between updates. A second Ctrl-C does not wait; a second SIGTERM says nothing new.
+    """Set by a signal, read between updates. A second Ctrl-C does not wait; another signal says nothing new.
 
-    Slurm signals every process of a step, so SIGTERM comes twice: from Slurm, and from the rank's wrapper.
+    Slurm signals every process of a step, so a stop comes twice: from Slurm, and from the rank's wrapper.
     """
 
     def __init__(self) -> None:
@@ -36,7 +41,7 @@ class StopRequest:
 
 @contextlib.contextmanager
 def stop_on_signals() -> Iterator[StopRequest]:
-    """Catch SIGTERM and SIGINT while training; the handlers that were there before come back."""
+    """Catch these signals while training; the handlers that were there before come back."""
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
         yield request

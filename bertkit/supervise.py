@@ -25,6 +25,7 @@ LINE = re.compile(r"\[rank (\d+) on ([^\]]*)\]([!?=]?) (.*)", re.DOTALL)  # as b
 TAIL = 15  # last lines of a rank that are kept
 POLL = 0.1  # seconds
 NOT_ALL = -1
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGALRM)  # ask us to end the job
 STOP_CODES = (130, 143)  # of a rank that was asked to stop
 
 
@@ -109,8 +110,8 @@ def _show(text: str, stream: IO[str]) -> None:
 def supervise(plan: LaunchPlan, tag: bool, grace: float, folder: Path | None = None) -> Ended:
     """Start `plan.argv` and follow it to its end; all of it is gone when this returns.
 
-    A signal (Ctrl-C, SIGTERM) asks the ranks to save and end, and has them killed after `grace` seconds; so has the
-    failure of a rank where the starting program does not end the others by then.
+    A signal of `STOPS` asks the ranks to save and end, and has them killed after `grace` seconds; so has the failure of
+    a rank where the starting program does not end the others by then.
     """
     follower = Follower(tag, folder)
     adopt_orphans()
@@ -158,7 +159,7 @@ def _catching() -> Iterator[list[int]]:
     def catch(number: int, frame: FrameType | None) -> None:
         caught.append(number)
 
-    before = {number: signal.signal(number, catch) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, catch) for number in STOPS}
     try:
         yield caught
     finally:

@@ -20,6 +20,7 @@ from bertkit.agreement import agree, gather_json
 from bertkit.collectives import join
 from bertkit.display import Display
 from bertkit.errors import UserError
+from bertkit.folder_lock import alone_in
 from bertkit.recipe import Recipe
 from bertkit.recipe_parts import scaled_rate
 from bertkit.record_files import NAME, load, write
@@ -45,8 +46,16 @@ def train_unsynced(
 ) -> Outcome:
     """Train this process's worker; on the first rank, pick the best of all when they are done."""
     folder = output_folder(resolved.recipe)
-    if world.is_first and not dry_run:
-        refuse_taken(folder, resume, overwrite)
+    writes = world.is_first and not dry_run
+    with alone_in(folder, "a training", writes):
+        if writes:
+            refuse_taken(folder, resume, overwrite)
+        return _train_workers(resolved, world, display, folder, resume, overwrite, dry_run)
+
+
+def _train_workers(
+    resolved: Resolved, world: World, display: Display, folder: Path, resume: bool, overwrite: bool, dry_run: bool
+) -> Outcome:
     mine = worker_recipe(resolved.recipe, world, folder)
     alone = dataclasses.replace(world, rank=0, size=1)  # learns alone, but shares the machine
     display.say(
@@ -65,6 +74,7 @@ def train_unsynced(
     try:
         if world.is_first:
             _clear(folder, overwrite)
+        gather_json(others.gather, "the folder is ready")  # before that no worker makes its own folder in it
         outcome = train(own, alone, display, resume, overwrite, compare=compare)
         workers = gather_json(others.gather, _summary(outcome, mine, world))
         code = max(worker["exit_code"] for worker in workers)
@@ -199,4 +209,5 @@ def _clear(folder: Path, overwrite: bool) -> None:
             )
     open_folder(folder, overwrite)
     for worker in folder.glob("worker-*") if overwrite else ():
-        shutil.rmtree(worker)
+        with alone_in(worker, "a training"):
+            shutil.rmtree(worker)

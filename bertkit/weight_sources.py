@@ -14,9 +14,11 @@ from typing import Any
 import numpy as np
 
 from bertkit.backend import Arrays
+from bertkit.checkpoint import check_tensors
 from bertkit.disk import read_arrays
 from bertkit.errors import UserError
 from bertkit.inputs import exists, is_folder, read_object
+from bertkit.sealed import read_sealed_arrays
 from bertkit.state_files import read_state, untied
 from bertkit.tf1_weights import FIRST, SECOND, STEP, read_tf1
 from bertkit.tokenizer_files import vocabulary_file
@@ -71,7 +73,7 @@ def read_contents(source: Path, moments: bool = False, config: str = "", vocab: 
         )
     stored = read_hf(path)
     beside = folder / MOMENTS_FILE
-    state_of = read_arrays(beside)[0] if moments and exists(beside) else {}
+    state_of = read_sealed_arrays(beside, needed=False)[0] if moments and exists(beside) else {}
     notes = [
         *stored.warnings,
         *stored.notes,
@@ -82,6 +84,7 @@ def read_contents(source: Path, moments: bool = False, config: str = "", vocab: 
 
 def _read_run(path: Path, moments: bool) -> tuple[Arrays, Arrays]:
     """A run's checkpoint: its parameters and, if wanted, its moments."""
+    check_tensors(path)
     arrays, _ = read_arrays(path)
     weights = {name.removeprefix(IN_RUN): array for name, array in arrays.items() if name.startswith(IN_RUN)}
     if not weights:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from bertkit.disk import sync_folder
+from bertkit.disk import sweep, sync_folder, temporary_beside
 from bertkit.errors import UserError, nearest
 from bertkit.inputs import exists, is_file, is_folder, read_json
 from bertkit.weight_names import dialects
@@ -62,9 +61,18 @@ def refuse_taken(target: Target, overwrite: bool) -> None:
 
 
 def beside(folder: Path) -> Path:
-    """A folder on the same disk, to be filled and moved in: in `folder` where there is one, else beside it."""
-    name = f".convert.{secrets.token_hex(4)}.part"
-    return folder / name if folder.is_dir() else folder.parent / name
+    """A folder on the same disk, to be filled and moved in: in `folder` where there is one, else beside it.
+
+    What a killed conversion left there is removed.
+    """
+    place = folder if folder.is_dir() else folder.parent
+    sweep(place)
+    return temporary_beside(place / "convert")
+
+
+def lock_of(target: Target) -> Path:
+    """What a conversion holds: beside the folder, which may not be there yet and is moved in at once."""
+    return target.folder.absolute().parent / f".{target.folder.absolute().name}.convert.lock"
 
 
 def move_in(temporary: Path, target: Target, overwrite: bool) -> tuple[str, ...]:

@@ -24,6 +24,7 @@ from bertkit.bench.suite import Cell
 from bertkit.children import module_command
 from bertkit.disk import write_json, write_text
 from bertkit.errors import UserError
+from bertkit.folder_lock import NAME as LOCK
 from bertkit.inputs import exists, is_folder, mapping_value, read_object
 from bertkit.process_tree import die_with_parent
 from bertkit.record_files import INDEX, load, load_all, write
@@ -84,9 +85,11 @@ def open_suite(folder: Path, name: str, how: How) -> None:
         if differs:
             both = ", ".join(f"{key} {theirs.get(key)!r}, now {ours.get(key)!r}" for key in differs)
             raise UserError(f"{folder} holds cells measured in another way: {both}", "choose another folder with -o")
-    elif exists(folder) and (not is_folder(folder) or any(folder.iterdir())):
+    elif exists(folder) and (not is_folder(folder) or any(path.name != LOCK for path in folder.iterdir())):
         raise UserError(f"{folder} holds other files", "choose another folder with -o")
     write_json(index, mine)
+    for part in folder.glob(".*.part*"):  # left where a kill came
+        part.unlink(missing_ok=True)
 
 
 def read_outcome(folder: Path, cell: Cell) -> Outcome | None:
@@ -179,7 +182,7 @@ def _end(process: subprocess.Popen[str]) -> str:
 
 
 class _Terminated(UserError):
-    """SIGTERM: the cell under way is ended, those that are done stay."""
+    """SIGTERM, or what a batch system sends: the cell under way is ended, those that are done stay."""
 
     exit_code = 143
 
@@ -191,11 +194,12 @@ def _sigterm_raises() -> Iterator[None]:
     def stop(number: int, frame: FrameType | None) -> None:
         raise _Terminated("stopped", "the same command goes on where it was")
 
-    before = signal.signal(signal.SIGTERM, stop)
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGALRM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def run_cells(

@@ -13,6 +13,7 @@ from bertkit.bench.suite_table import brief, show_outcomes, summary, total
 from bertkit.disk import to_json
 from bertkit.display import Display
 from bertkit.errors import UserError
+from bertkit.folder_lock import alone_in
 from bertkit.registry import choose
 from bertkit.streams import put, put_json
 
@@ -63,8 +64,9 @@ def run_suite(words: Words) -> int:
     if words.dry_run:
         return _list(found, words)
     folder = (words.output or Path("runs", "bench", f"{Path(words.suite).stem}-{card.name}")).expanduser()
-    open_suite(folder, words.suite, how)
-    return _measure(folder, found, how, words, display)
+    with alone_in(folder, "a suite"):
+        open_suite(folder, words.suite, how)
+        return _measure(folder, found, how, words, display)
 
 
 def _list(found: list[Cell], words: Words) -> int:

@@ -6,7 +6,6 @@ A task's note is written when the task is done, so a note that is there is true;
 from __future__ import annotations
 
 import functools
-import json
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -14,13 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bertkit.disk import write_json, write_text
+from bertkit.disk import sha256_file, sweep, write_text
 from bertkit.display import Display
 from bertkit.errors import PeersLost, UserError
+from bertkit.folder_lock import NAME as LOCK
+from bertkit.inputs import is_file, read_bytes
 from bertkit.pretraining.manifest import NAME, UNFINISHED, Manifest
 from bertkit.pretraining.shards import shard_file
 from bertkit.pretraining.work import Work, key_of, load_work, write_work
 from bertkit.pretraining.workers import GO_ON, Done, run_all
+from bertkit.sealed import read_sealed, write_sealed
 from bertkit.world import World
 
 KEY = "key"
@@ -31,15 +33,16 @@ LONGEST_WAIT = 3600  # seconds; a packed file of many gigabytes is one task
 def is_ours(work: Work) -> bool:
     """Whether OUT/.unfinished is there, for this work."""
     note = work.desk / KEY
-    return note.is_file() and note.read_text() == key_of(work)
+    return is_file(note) and read_bytes(note).decode("utf-8", "replace") == key_of(work)
 
 
 def open_desk(work: Work, overwrite: bool, display: Display) -> None:
     """Make OUT/.unfinished, or take up the one that is there."""
     if is_ours(work):
         display.say("going on with what an earlier run has finished")
+        _take_up(work, display)
         return
-    if work.desk.is_dir() or (work.out.is_dir() and any(work.out.iterdir())):
+    if work.desk.is_dir() or (work.out.is_dir() and any(path.name != LOCK for path in work.out.iterdir())):
         ours = work.desk.is_dir() or (work.out / NAME).is_file()
         if not (overwrite and ours):
             what = "unfinished data of other sources or settings" if work.desk.is_dir() else "something already"
@@ -53,6 +56,44 @@ def open_desk(work: Work, overwrite: bool, display: Display) -> None:
         write_text(work.desk / KEY, key_of(work))
     except OSError as error:
         raise UserError(f"{work.out}: cannot be made: {error.strerror}", "choose another -o") from None
+
+
+def _take_up(work: Work, display: Display) -> None:
+    """Sweep what a kill left, and write the note of the work anew where it is damaged."""
+    for folder in (work.out, work.desk):
+        sweep(folder)
+    try:
+        load_work(work.out)
+    except (UserError, KeyError, TypeError, ValueError) as error:
+        display.warn(f"the note of the work is damaged and written anew: {error}")
+        write_work(work)
+
+
+def _is_done(note: Path, display: Display) -> bool:
+    """Whether a task's note is there, and true: what is damaged is done again, with a warning."""
+    if not is_file(note):
+        return False
+    if wrong := _wrong(note):
+        display.warn(f"what an earlier run has finished is damaged and done again: {wrong}")
+        note.unlink()
+    return not wrong
+
+
+def _wrong(note: Path) -> str:
+    """What is wrong with a task's note, or with the files that it tells of; "": nothing."""
+    try:
+        found = read_sealed(note)
+        spills = [
+            (note.parent / name, sha256)
+            for name, sha256 in zip(found.get("spills", ()), found.get("hashes", ()), strict=True)
+        ]
+        shards = [(note.parents[1] / entry["name"], entry["sha256"]) for entry in found.get("entries", ())]
+        for path, sha256 in (*spills, *shards):
+            if not is_file(path) or sha256_file(path) != sha256:
+                return f"{path} is not as it was written"
+    except (UserError, OSError, KeyError, TypeError, ValueError) as error:
+        return str(error)
+    return ""
 
 
 def wait_for(work: Work, there: Callable[[], bool]) -> None:
@@ -106,16 +147,16 @@ def stage(crew: Crew, what: str, task: Task, weights: Sequence[int]) -> list[Map
         return work.desk / f"{what}-{number:06d}.json"
 
     mine = range(crew.world.rank, count, crew.world.size)
-    left = [number for number in mine if not note(number).is_file()]
+    left = [number for number in mine if not _is_done(note(number), crew.display)]
     total = max(1, sum(weights[number] for number in mine))
     done = total - sum(weights[number] for number in left)
     units = len(mine) if what == "write" else -(-total // 1_000_000)  # shards or MB
     with crew.display.progress(what if what == "write" else f"{what} (MB)", units, done * units // total) as bar:
         for number, found in run_all(work, functools.partial(load_work, work.out), task, left, crew.workers):
-            write_json(note(number), found)
+            write_sealed(note(number), found)
             done += weights[number]
             bar.to(done * units // total)
     if not crew.world.is_first:
         return []
     wait_for(work, lambda: all(note(number).is_file() for number in range(count)))
-    return [json.loads(note(number).read_text(encoding="utf-8")) for number in range(count)]
+    return [read_sealed(note(number), "the same command does it again") for number in range(count)]

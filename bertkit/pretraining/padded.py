@@ -124,7 +124,6 @@ def _hidden(padded: Padded, place: Place) -> np.ndarray:
         return np.asarray(weights > 0)
     odd = ((masked < 0) & (masked != IGNORED[0]) & (masked != IGNORED[1])).any(1)
     _refuse({"its masked_lm_ids hold a number below 0 that is not -1 or -100": odd}, place)
-    hidden: np.ndarray
     if padded.dense:  # nothing is predicted at [CLS], so what stands there stands for nothing elsewhere too
         hidden = np.asarray((masked > 0) | ((masked == 0) & (masked[:, :1] < 0) & (padded.input_mask > 0)))
     else:
@@ -134,8 +133,7 @@ def _hidden(padded: Padded, place: Place) -> np.ndarray:
 
 def _none_of(values: np.ndarray, known: tuple[int, ...]) -> np.ndarray:
     """(N,) bool: the row has another value."""
-    others: np.ndarray = (~np.isin(values, known)).any(1)
-    return others
+    return np.asarray((~np.isin(values, known)).any(1))
 
 
 def _cut(padded: Padded) -> _Cut:

@@ -10,14 +10,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bertkit.disk import write_json
 from bertkit.display import Display
 from bertkit.errors import UserError
+from bertkit.folder_lock import alone_in
 from bertkit.pretraining.desk import Crew, clear_desk, is_ours, open_desk, stage, wait_for
 from bertkit.pretraining.manifest import Manifest, ShardEntry, SourceEntry, write_manifest
 from bertkit.pretraining.spill import group_sizes
 from bertkit.pretraining.tasks import SIZES, SPILLS, hash_source, spill_piece, write_shard
 from bertkit.pretraining.work import Work, settings_of, weights_of
+from bertkit.sealed import write_sealed
 from bertkit.tokenizer import write_rules
 from bertkit.world import World
 
@@ -31,6 +32,11 @@ def prepare(
     Raises UserError where the folder holds other data, or what the corpus gives is nothing to learn from.
     """
     world = world or World()
+    with alone_in(work.out, "`data prepare`", world.is_first):
+        return _prepare(work, workers, display, overwrite, world)
+
+
+def _prepare(work: Work, workers: int, display: Display, overwrite: bool, world: World) -> Manifest | None:
     if world.is_first:
         open_desk(work, overwrite, display)
     else:
@@ -67,8 +73,8 @@ def _plan_shards(work: Work, made: Sequence[Mapping[str, Any]]) -> None:
         raise UserError(f"{names}: too little text to make a sequence of", "name more text")
     spills = [name for done in made for name in done["spills"]]
     sizes = group_sizes([work.desk / name for name in spills], work.settings.bins)
-    write_json(work.desk / SIZES, sizes.tolist())
-    write_json(work.desk / SPILLS, spills)
+    write_sealed(work.desk / SIZES, {"sizes": sizes.tolist()})
+    write_sealed(work.desk / SPILLS, {"spills": spills})
 
 
 def _manifest(

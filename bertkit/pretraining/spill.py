@@ -29,15 +29,15 @@ def bin_of(lengths: np.ndarray, bin_size: int, bins: int) -> np.ndarray:
     return found
 
 
-def write_spill(path: Path, rows: Rows, bin_size: int, bins: int, groups: int, seed: tuple[int, ...]) -> None:
-    """One block's sequences, sorted, with the starts of all bins' groups."""
+def write_spill(path: Path, rows: Rows, bin_size: int, bins: int, groups: int, seed: tuple[int, ...]) -> str:
+    """One block's sequences, sorted, with the starts of all bins' groups; returns the file's SHA-256."""
     stream = np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed)))
     group = bin_of(rows.lengths, bin_size, bins) * groups + stream.integers(groups, size=len(rows))
     rows = take(rows, np.argsort(group, kind="stable"))
     arrays = {name: getattr(rows, name) for name in NAMES}
     arrays |= {"cu_seqlens": rows.cu_seqlens, "cu_masked": rows.cu_masked}
     arrays["cu_groups"] = offsets(np.bincount(group, minlength=bins * groups))
-    write_arrays(path, arrays, {})
+    return write_arrays(path, arrays, {})
 
 
 def group_sizes(paths: Sequence[Path], bins: int) -> np.ndarray:

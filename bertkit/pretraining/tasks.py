@@ -6,7 +6,6 @@ Each is a pure function of (work, number), whoever does it, and what it writes i
 from __future__ import annotations
 
 import functools
-import json
 from dataclasses import asdict
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from bertkit.pretraining.words import Words
 from bertkit.pretraining.work import Settings, Work
 from bertkit.pretraining.workers import Done
 from bertkit.pretraining.writers import write_hdf5, write_parquet, write_tfrecord
+from bertkit.sealed import read_sealed
 from bertkit.tokenizer import Vocabulary
 
 GROUPS, ORDER = 1, 2  # what a random order is of
@@ -37,7 +37,7 @@ def spill_piece(work: Work, number: int) -> Done:
     shape = Shape(settings.seq_length, settings.next_sentence, settings.short)
     rule = MaskingRule(settings.share, settings.most_masked, settings.whole_words)
     making = Making(shape, rule if settings.masking == "static" else None, settings.duplicates, settings.seed)
-    spills, sequences = [], 0
+    spills, hashes, sequences = [], [], 0
     for turn, block in enumerate(blocks(work.pieces[number], work.sources, words, shape.room, counts, notes)):
         made = list(make(block, making, pieces, number, turn))
         if not sum(map(len, made)):
@@ -46,18 +46,25 @@ def spill_piece(work: Work, number: int) -> Done:
         spills.append(f"spill-{number:06d}-{turn:04d}.safetensors")
         sequences += len(rows)
         seed = (settings.seed, GROUPS, number, turn)
-        write_spill(work.desk / spills[-1], rows, settings.bin_size, settings.bins, work.shards, seed)
-    return {"spills": spills, "sequences": sequences, "notes": notes.counts, "first": notes.first, **asdict(counts)}
+        path = work.desk / spills[-1]
+        hashes.append(write_spill(path, rows, settings.bin_size, settings.bins, work.shards, seed))
+    return {
+        "spills": spills,
+        "hashes": hashes,
+        "sequences": sequences,
+        "notes": notes.counts,
+        "first": notes.first,
+        **asdict(counts),
+    }
 
 
 def write_shard(work: Work, number: int) -> Done:
     """One shard, of every bin."""
     settings = work.settings
-    spills = [work.desk / name for name in json.loads((work.desk / SPILLS).read_text())]
+    spills = [work.desk / name for name in read_sealed(work.desk / SPILLS)["spills"]]
+    sizes = np.array(read_sealed(work.desk / SIZES)["sizes"], np.int64)
     entries, most = [], 0
-    for bin, rows in enumerate(
-        gather(spills, np.array(json.loads((work.desk / SIZES).read_text()), np.int64), number, work.shards)
-    ):
+    for bin, rows in enumerate(gather(spills, sizes, number, work.shards)):
         stream = np.random.Generator(np.random.PCG64(np.random.SeedSequence([settings.seed, ORDER, number, bin])))
         rows = take(rows, stream.permutation(len(rows)))
         path = work.out / shard_name(settings, number, work.shards, bin)

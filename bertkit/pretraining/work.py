@@ -8,11 +8,11 @@ from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from typing import Literal
 
-from bertkit.disk import write_json
 from bertkit.errors import UserError
 from bertkit.pretraining.manifest import UNFINISHED
 from bertkit.pretraining.shards import Format
 from bertkit.pretraining.sources import Part, Piece, Source, part_bytes, plan, text_bytes
+from bertkit.sealed import read_sealed, write_sealed
 from bertkit.tokenizer import Vocabulary, read_vocabulary
 
 NOTE = "work.json"  # in OUT/.unfinished
@@ -108,7 +108,7 @@ def weights_of(work: Work) -> list[int]:
 def write_work(work: Work) -> None:
     """Note the work in its folder. Worker processes read it there: what is sent to a process that dies while it starts
     may block the sender."""
-    write_json(
+    write_sealed(
         work.desk / NOTE,
         {
             "settings": asdict(work.settings),
@@ -122,7 +122,7 @@ def write_work(work: Work) -> None:
 
 def load_work(out: Path) -> Work:
     """The work that `write_work` noted."""
-    found = json.loads((out / UNFINISHED / NOTE).read_text(encoding="utf-8"))
+    found = read_sealed(out / UNFINISHED / NOTE, "start anew with --overwrite")
     path, casing = found["vocabulary"]
     return Work(
         Settings(**found["settings"]),

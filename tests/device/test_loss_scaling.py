@@ -94,3 +94,30 @@ def test_a_bf16_checkpoint_has_none() -> None:
     arrays = {name: array for name, array in made.state_dict().items() if not name.startswith("loss_scaling.")}
     made.load_state_dict(arrays)
     assert float(made.scaler.factor) == 65536.0
+
+
+def test_it_never_grows_to_infinity() -> None:
+    """Gradients of zeros overflow at no scale."""
+    made = engine(LossScaling(initial=2.0**22, grow_after=1))
+    parts = torch.zeros(3)
+    for _ in range(200):
+        made.scaler._remember(torch.tensor(False), parts)
+    assert float(made.scaler.factor) == 2.0**24
+    larger = engine(LossScaling(initial=2.0**30, grow_after=1))
+    larger.scaler._remember(torch.tensor(False), parts)
+    assert float(larger.scaler.factor) == 2.0**30
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("factor", np.inf), ("factor", np.nan), ("factor", 0.0), ("factor", -1.0), ("factor", 1e300), ("good", np.nan)],
+)
+def test_a_checkpoint_whose_scale_is_no_number_begins_it_anew(
+    name: str, value: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = engine(LossScaling(initial=1024.0))
+    made.load_state_dict(made.state_dict() | {f"loss_scaling.{name}": np.array(value)})
+    assert float(made.scaler.factor) == 1024.0
+    assert float(made.scaler.good) == 0.0
+    assert "begins anew at 1024" in caplog.text
+    assert np.isfinite(train(made, BATCH, "classification", 3)).all()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import math
+import os
+import random
 import shutil
 import tempfile
 from pathlib import Path
@@ -16,9 +19,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from bertkit import disk
+from bertkit import checkpoint, disk
 from bertkit.checkpoint import Checkpoints, Progress
 from bertkit.errors import UserError
+from bertkit.sealed import read_sealed, write_sealed
+from left_over import ended_process, left_by
 
 DTYPES = ("<f4", "<f8", "<f2", "<i8", "<i4", "<i2", "i1", "<u4", "u1", "?")
 
@@ -186,9 +191,17 @@ def test_a_manifest_cut_off_anywhere_is_passed_over(tmp_path: Path) -> None:
 
 def test_another_format_is_named(tmp_path: Path) -> None:
     checkpoints = saved(tmp_path, 1)
-    values = json.loads(manifest(checkpoints, 1).read_text())
-    manifest(checkpoints, 1).write_text(json.dumps(values | {"format": 2}))
-    with pytest.raises(UserError, match="format 2, not 1"):
+    values = read_sealed(manifest(checkpoints, 1))
+    write_sealed(manifest(checkpoints, 1), values | {"format": 3})
+    with pytest.raises(UserError, match="format 3, not 2"):
+        checkpoints.load(1)
+
+
+def test_a_manifest_of_an_earlier_bertkit_is_refused_by_name(tmp_path: Path) -> None:
+    checkpoints = saved(tmp_path, 1)
+    values = read_sealed(manifest(checkpoints, 1))
+    manifest(checkpoints, 1).write_text(json.dumps(values | {"format": 1}))
+    with pytest.raises(UserError, match=r"has no seal.*earlier bertkit.*--overwrite"):
         checkpoints.load(1)
 
 
@@ -219,7 +232,7 @@ def test_all_damaged_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -
 def test_what_a_crash_left_is_cleaned_away(tmp_path: Path) -> None:
     checkpoints = saved(tmp_path, 1)
     tensors(checkpoints, 7).write_bytes(b"without a manifest")
-    part = checkpoints.folder / ".step-00000007.safetensors.abc.part"
+    part = left_by(ended_process(), checkpoints.folder / "step-00000007.safetensors")
     part.write_bytes(b"half")
     foreign = checkpoints.folder / "notes.txt"
     foreign.write_text("the user's own")
@@ -230,7 +243,7 @@ def test_what_a_crash_left_is_cleaned_away(tmp_path: Path) -> None:
     assert [part.exists(), tensors(checkpoints, 7).exists(), foreign.exists()] == [False, False, True]
 
 
-@pytest.mark.parametrize("failing", ["write_arrays", "write_json"])
+@pytest.mark.parametrize("failing", ["write_arrays", "write_sealed"])
 def test_an_interrupted_write_leaves_the_one_before(
     failing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -254,16 +267,96 @@ def test_an_interrupted_write_leaves_the_one_before(
     assert newest[1] == progress(1)
 
 
-def test_an_earlier_checkpoints_evaluations_have_no_times(tmp_path: Path) -> None:
-    checkpoints = saved(tmp_path, 3)
-    manifest = tmp_path / "checkpoints" / "step-00000003.json"
-    values = json.loads(manifest.read_text())
-    values["evaluations"] = [{"step": 2, "f1": 0.25, "accuracy": 0.5}]
-    del values["wall_seconds"]
-    manifest.write_text(json.dumps(values))
-    progress = checkpoints.load(3)[1]
-    metrics = {"f1": 0.25, "accuracy": 0.5}
-    assert progress.evaluations == (
-        {"step": 2, "training_seconds": None, "wall_seconds": None, "metrics": metrics},
-    )  # fmt: skip
-    assert progress.wall_seconds == 0.0
+FLIPS = int(os.environ.get("BERTKIT_TEST_FLIPS", "200"))
+
+
+def test_any_flipped_bit_of_tensors_and_manifest_is_noticed(tmp_path: Path) -> None:
+    checkpoints = saved(tmp_path, 1, 2)
+    files = [path(checkpoints, 2) for path in (tensors, manifest)]
+    whole = [file.read_bytes() for file in files]
+    bits = [(number, bit) for number, content in enumerate(whole) for bit in range(8 * len(content))]
+    for number, bit in random.Random(11).choices(bits, k=FLIPS):  # noqa: S311 - places, not secrets
+        content = bytearray(whole[number])
+        content[bit // 8] ^= 1 << bit % 8
+        files[number].write_bytes(content)
+        with pytest.raises(UserError):
+            checkpoints.load(2)
+        files[number].write_bytes(whole[number])
+    assert checkpoints.load(2)[1] == progress(2)
+
+
+def test_every_bit_of_the_manifest_counts(tmp_path: Path) -> None:
+    """Also one that JSON does not care for: a blank, the case of an exponent's letter."""
+    checkpoints = saved(tmp_path, 1)
+    whole = manifest(checkpoints, 1).read_bytes()
+    for bit in range(8 * len(whole)):
+        content = bytearray(whole)
+        content[bit // 8] ^= 1 << bit % 8
+        manifest(checkpoints, 1).write_bytes(content)
+        with pytest.raises(UserError):
+            read_sealed(manifest(checkpoints, 1))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"train_seconds": 2**63}, {"evaluations": "\u0663"}, {"losses": [10**400]}, {"losses": None}, {"shaped_by": 3}],
+)
+def test_values_that_nobody_wrote_are_passed_over(
+    change: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """By the seal; and were the seal there, as of a faulty bertkit, by what they are."""
+    checkpoints = saved(tmp_path, 1, 2)
+    values = read_sealed(manifest(checkpoints, 2))
+    manifest(checkpoints, 2).write_text(json.dumps(values | change))
+    assert_falls_back(checkpoints, 1, caplog, "seal")
+    if "train_seconds" not in change:
+        caplog.clear()
+        write_sealed(manifest(checkpoints, 2), values | change)
+        assert_falls_back(checkpoints, 1, caplog)
+
+
+def test_tensors_of_another_checkpoint_are_no_part_of_this_one(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    checkpoints = saved(tmp_path, 1, 2)
+    other = saved(tmp_path / "other", 2)
+    other.save({"model.w": np.zeros(3)}, progress(2))
+    shutil.copy(tensors(other, 2), tensors(checkpoints, 2))
+    assert_falls_back(checkpoints, 1, caplog, "checksum")
+
+
+def test_whatever_is_wrong_the_one_before_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    checkpoints = saved(tmp_path, 1, 2)
+    read = checkpoint.read_arrays
+
+    def failing(path: Path) -> Any:
+        if path == tensors(checkpoints, 2):
+            raise RuntimeError("what nobody thought of")
+        return read(path)
+
+    monkeypatch.setattr(checkpoint, "read_arrays", failing)
+    assert_falls_back(checkpoints, 1, caplog, "RuntimeError: what nobody thought of")
+
+
+@pytest.mark.parametrize("made", ["folder", "pipe", "loop"])
+def test_what_is_no_file_is_passed_over(made: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    checkpoints = saved(tmp_path, 1, 2)
+    for path in (tensors(checkpoints, 2), manifest(checkpoints, 2)):
+        path.unlink()
+        if made == "folder":
+            path.mkdir()
+        elif made == "pipe":
+            os.mkfifo(path)
+        else:
+            path.symlink_to(path.name)
+    assert_falls_back(checkpoints, 1, caplog)
+
+
+def test_names_that_only_look_like_checkpoints_are_none(tmp_path: Path) -> None:
+    checkpoints = saved(tmp_path, 1)
+    for name in ("step-²²²²²²²²", "step-7", "step-" + "9" * 400, "step--0000001", "xstep-00000009"):
+        with contextlib.suppress(OSError):  # a name that is too long
+            (checkpoints.folder / f"{name}.json").write_text("{}")
+    assert checkpoints.steps() == [1]

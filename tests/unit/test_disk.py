@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import struct
@@ -19,6 +20,8 @@ from hypothesis import strategies as st
 
 from bertkit.disk import read_arrays, sha256_file, write_arrays, write_atomically, write_json, write_text
 from bertkit.errors import UserError
+from bertkit.owner import this_process
+from left_over import ended_process, left_by
 
 
 def safetensors(header: object, data: bytes = b"", length: int | None = None) -> bytes:
@@ -273,3 +276,66 @@ def test_a_file_that_cannot_be_read_is_named(name: str, tmp_path: Path) -> None:
 def test_the_checksum_is_sha256(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"abc")
     assert sha256_file(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+@pytest.mark.parametrize("metadata", [{"format": "pt"}, {"b": "é\n", "a": ""}])
+def test_arrays_are_laid_out_as_safetensors_does(metadata: dict[str, str], tmp_path: Path) -> None:
+    from safetensors.numpy import load, save
+
+    stream = np.random.default_rng(5)
+    dtypes = ("<u8", "<i8", "<f8", "<f4", "<u4", "<i4", "<f2", "<u2", "<i2", "i1", "u1", "?")
+    arrays = {f'{dtype} "é\x01': (stream.random((3, 2)) * 90).astype(dtype) for dtype in dtypes}
+    arrays |= {"none": np.zeros((0, 3)), "one": np.array(2.5, np.float32), "b": np.ones(3), "a": np.ones(5)}
+    digest = write_arrays(tmp_path / "a", arrays, metadata)
+    raw = (tmp_path / "a").read_bytes()
+    assert digest == sha256_file(tmp_path / "a")
+    if len(metadata) == 1:  # safetensors writes several in no fixed order
+        assert raw == save(arrays, metadata)
+    back = load(raw)
+    assert {name: (array.dtype, array.tolist()) for name, array in back.items()} == {
+        name: (array.dtype, array.tolist()) for name, array in arrays.items()
+    }
+
+
+def test_arrays_in_another_order_or_byte_order_are_laid_out_the_same(tmp_path: Path) -> None:
+    plain = np.arange(6, dtype="<f4").reshape(2, 3)
+    write_arrays(tmp_path / "plain", {"a": plain, "t": plain.T.copy()}, {})
+    write_arrays(tmp_path / "odd", {"a": plain.astype(">f4"), "t": plain.T}, {})
+    assert (tmp_path / "odd").read_bytes() == (tmp_path / "plain").read_bytes()
+
+
+def test_what_killed_writers_left_is_swept_and_nothing_else(tmp_path: Path) -> None:
+    gone, elsewhere = ended_process(), dataclasses.replace(ended_process(), host="elsewhere")
+    swept = [left_by(gone, tmp_path / "a.json"), left_by(gone, tmp_path / ("x" * 250))]
+    old = left_by(elsewhere, tmp_path / "old")
+    os.utime(old, (0, 0))
+    folder = left_by(gone, tmp_path / "convert")
+    folder.unlink()
+    folder.mkdir()
+    (folder / "model.safetensors").write_bytes(b"half")
+    kept = [
+        left_by(this_process(), tmp_path / "a.json"),  # written at this moment, in another thread say
+        left_by(elsewhere, tmp_path / "a.json"),
+        tmp_path / ".notes.part",
+        tmp_path / "archive.zip.part",  # of a download, which goes on with it
+        tmp_path / ".a.json.0123456789ab-1-1.01234567.part.bak",
+    ]
+    for path in kept[2:]:
+        path.write_bytes(b"the user's own")
+    write_text(tmp_path / "b.json", "{}")
+    assert not any(path.exists() for path in (*swept, old, folder))
+    assert all(path.exists() for path in kept)
+
+
+def test_a_killed_writer_leaves_one_file_and_the_next_write_removes_it(tmp_path: Path) -> None:
+    """Also of what safetensors would write: its own temporary file stood beside ours."""
+    program = (
+        "import os, signal, sys; from pathlib import Path; import numpy as np; from bertkit import disk;"
+        "os.fsync = lambda handle: os.kill(os.getpid(), signal.SIGKILL);"
+        "disk.write_arrays(Path(sys.argv[1]), {'a': np.ones(100_000)}, {})"
+    )
+    done = subprocess.run([sys.executable, "-c", program, tmp_path / "model"], check=False)
+    assert done.returncode == -9
+    assert len(list(tmp_path.iterdir())) == 1
+    write_text(tmp_path / "other", "x")
+    assert [path.name for path in tmp_path.iterdir()] == ["other"]

@@ -37,9 +37,9 @@ VENDORS_OWN = {
 LAYERS = {
     "ground": "bertkit children errors streams",
     "values": """
-        config_keys cpu_lists disk file_kinds hardware hosts hwloc inputs launch machine model_config packaged
-        placing prefetch process_tree sorted_table sums tensor_bundle tensor_slices token_settings
-        tokenizer_files tokenizer_json watchdog world""",
+        config_keys cpu_lists disk file_kinds folder_lock hardware hosts hwloc inputs launch machine
+        model_config owner packaged placing prefetch process_tree sealed sorted_table sums tensor_bundle
+        tensor_slices token_settings tokenizer_files tokenizer_json watchdog world""",
     "seam": "backend",
     "material": """
         checkpoint collectives display downloads energy features flops labels layouts lengths log log_lines

@@ -78,6 +78,35 @@ def test_cutting_forgets_later_steps_and_a_torn_line(tmp_path: Path) -> None:
     assert events(tmp_path)[-1]["step"] == 4
 
 
+@pytest.mark.parametrize(
+    "line",
+    [b'{"event": "update", "step": "3"}', b'{"event": "update", "step": null}', b'{"event": "update", "step": [1]}',
+     b'{"event": "update", "step": true}', b'{"event": "update", "step": 2.5}',
+     b'{"event": 5, "step": 1}', b'{"step": 1}',
+     b"[" * 100_000, b'{"event": "update", "step": ' + b"9" * 5000 + b"}", b"\xff\xfe", b"null", b"\x00" * 50,
+     b'{"event": "up'],
+    ids=range(13),
+)  # fmt: skip
+def test_a_damaged_line_is_left_out_and_said(line: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    log = RunLog(tmp_path)
+    for step in range(1, 5):
+        log.write("update", step=step)
+    whole = (tmp_path / FILE).read_bytes().split(b"\n")
+    (tmp_path / FILE).write_bytes(b"\n".join([whole[0], line, *whole[1:]]))
+    with caplog.at_level(logging.WARNING):
+        log.cut_after(3)
+    assert (tmp_path / FILE).read_bytes() == b"".join(kept + b"\n" for kept in whole[:3])
+    assert "damaged lines are left out: 1 (line 2)" in caplog.text
+
+
+def test_cutting_changes_no_line_that_is_kept(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    lines = b'{"event":  "a", "half": "\\ud800", "x": 1E5, "deep": ' + b"[" * 700 + b"]" * 700 + b"}\n"
+    (tmp_path / FILE).write_bytes(lines)
+    RunLog(tmp_path).cut_after(0)
+    assert (tmp_path / FILE).read_bytes() == lines
+    assert not caplog.records
+
+
 def test_cutting_before_anything_is_written(tmp_path: Path) -> None:
     RunLog(tmp_path).cut_after(5)
     assert list(tmp_path.iterdir()) == []
