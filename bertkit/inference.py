@@ -10,11 +10,13 @@ from bertkit.backend import Engine, Job, Limits
 from bertkit.display import Display
 from bertkit.errors import UserError
 from bertkit.model_config import ARCHITECTURES
+from bertkit.model_names import is_own_folder, published
 from bertkit.preparation import Target, choose_target, find_model
 from bertkit.pretrained import Source, starting_weights
 from bertkit.recipe import Recipe, Value
 from bertkit.recipe_parts import answer_rules, cache_folder, exchange, sequence_shape
 from bertkit.resolve import read_toml
+from bertkit.supply import data_only
 from bertkit.tasks import Task, find_task
 from bertkit.tasks.pretrain import refuse
 from bertkit.tasks.reading import own_file, read_part, read_split
@@ -70,8 +72,7 @@ def make_ready(recipe: Recipe, dry_run: bool = False) -> Ready:
     if task.head.kind == "pretraining":
         refuse(task)
     target = choose_target(recipe, task, training=False, dry_run=dry_run)
-    if recipe.model.name in ARCHITECTURES:
-        raise UserError(f"{recipe.model.name!r} is a size, not a trained model", "give the folder of a run")
+    refuse_untrained(recipe.model.name)
     source = find_model(recipe)
     fit = starting_weights(source, task.head, recipe.seed)
     untrained = (*fit.missing, *fit.reshaped)
@@ -81,6 +82,14 @@ def make_ready(recipe: Recipe, dry_run: bool = False) -> Ready:
             f"train it first: bertkit train -m {recipe.model.name} -t {task.name}",
         )
     return Ready(task, source, target, fit)
+
+
+def refuse_untrained(name: str) -> None:
+    """Raises UserError for a published model, which has no head for any task, before one is fetched."""
+    if name in ARCHITECTURES:
+        raise UserError(f"{name!r} is a size, not a trained model", "give the folder of a run")
+    if not is_own_folder(name) and published(name):
+        raise UserError(f"{name!r} is a pre-trained model without a trained head", "give the folder of a run")
 
 
 def load(recipe: Recipe, world: World) -> Loaded:
@@ -156,6 +165,8 @@ def predict(recipe: Recipe, file: Path | None, output: Path, world: World, displ
 def _split(
     loaded: Loaded | Ready, recipe: Recipe, split: SplitName, rows: int, display: Display, file: str = ""
 ) -> list[Part]:
+    if not file:
+        data_only(recipe, loaded.task, display.say, split, may_fetch=isinstance(loaded, Loaded))
     folder, shape = Path(recipe.data.dir).expanduser(), sequence_shape(recipe.data, rows)
     cache = cache_folder(recipe.data)
     return read_split(loaded.task, folder, split, loaded.source.vocabulary, shape, cache, display.follow(), file)

@@ -24,6 +24,9 @@ NOT_SETTINGS = (
     "BERTKIT_CACHE",
     "BERTKIT_MPIRUN",
     "BERTKIT_PLACES",
+    "BERTKIT_MODELS",
+    "BERTKIT_MIRROR",
+    "BERTKIT_SOURCES",
 )  # variables of ours that are no recipe keys
 logger = logging.getLogger(__name__)
 

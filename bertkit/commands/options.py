@@ -10,6 +10,7 @@ import typer
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, and nothing else there.")]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Say nothing but errors.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything and say the plan; compute nothing.")]
+Offline = Annotated[bool, typer.Option("--offline", help="Fetch neither a model nor data.")]
 BackendName = Annotated[
     str | None,
     typer.Option("--backend", help="Whose chip: a backend's name or alias, or auto.", show_default=False),
@@ -23,7 +24,7 @@ Model = Annotated[
     typer.Option(
         "-m",
         "--model",
-        help="A size (tiny … large), a model's folder or file, or a hub name.",
+        help="A published model (tiny … large), a model's folder or file, or a hub name.",
         show_default=False,
     ),
 ]

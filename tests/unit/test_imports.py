@@ -41,10 +41,10 @@ LAYERS = {
         sorted_table sums tensor_bundle watchdog world""",
     "seam": "backend",
     "material": """
-        checkpoint collectives display downloads energy features flops layouts lengths log log_lines meter
+        checkpoint collectives display downloads energy features fetching file_lock flops hub layouts lengths log log_lines meter
         migrate migrate.demo_bert migrate.launch_benchmark migrate.ours migrate.pretraining
         migrate.pretraining_scripts migrate.python_flags migrate.python_scripts migrate.shell_scripts
-        migrate.translate migrate.words parameters pretrained pretraining pretraining.binned pretraining.blocks
+        migrate.translate migrate.words model_names parameters pretrained pretraining pretraining.binned pretraining.blocks
         pretraining.data pretraining.decoded pretraining.desk pretraining.hdf5 pretraining.inspection
         pretraining.manifest pretraining.masking pretraining.measures pretraining.padded pretraining.pairs
         pretraining.parquet pretraining.prepare pretraining.rows pretraining.sentences pretraining.shards
@@ -53,7 +53,7 @@ LAYERS = {
         pretraining.writers
         profiling published recipe recipe_parts recipe_sections record record_fairness record_files record_parts
         record_types record_upgrade registry resolve run_folder sampler schedule spellings state_files
-        static_rows stopping tasks tasks.glue tasks.json_text tasks.metrics tasks.mrpc_raw tasks.pretrain
+        static_rows stopping supply tasks tasks.glue tasks.json_text tasks.metrics tasks.mrpc_raw tasks.pretrain
         tasks.reading tasks.sample tasks.squad tasks.squad.decoding tasks.squad.metrics tasks.squad.reader
         tasks.squad.task tasks.squad.windows tasks.table_format tasks.tables tasks.task tf1_weights tokenizer
         weight_files weight_names weight_shapes weight_sources weight_targets""",
