@@ -1,21 +1,25 @@
 """Published data and checkpoints: the table, fetching that resumes, careful unpacking, verifying.
 
-Nothing reaches its place unverified where ``sources.toml`` has a checksum.
+Nothing reaches its place unverified where ``sources.toml`` has a checksum. BERTKIT_MIRROR names a server that has what
+the publishers have, BERTKIT_SOURCES a table of one's own, whose entries take the place of those of the same name.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import http.client
+import lzma
 import os
 import re
 import shutil
 import stat
+import struct
 import urllib.error
 import urllib.request
 import zipfile
 import zlib
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -24,11 +28,13 @@ from urllib.parse import urlsplit
 
 from bertkit import __version__, disk
 from bertkit.errors import UserError, nearest
+from bertkit.inputs import read_toml
 from bertkit.packaged import packaged_table
 
 TIMEOUT_S = 30.0  # of silence, not of the whole download
 ATTEMPTS = 4  # each goes on where the connection broke
 CHUNK = 1 << 18  # bytes
+MIRROR, SOURCES = "BERTKIT_MIRROR", "BERTKIT_SOURCES"  # environment
 MAX_UNPACKED = 4 << 30  # bytes; the largest archive of the table, BERT large, unpacks to 1.3 GB
 WEB = re.compile(r"https?://(\[[\da-fA-F:.]+\]|[\w.-]+)(:\d+)?([/?#]\S*)?")
 
@@ -66,6 +72,18 @@ class Source:
     folder: str
     downloads: tuple[Download, ...]
     files: tuple[File, ...]
+    about: int | None = None  # bytes of the downloads, roughly
+    # of published models
+    architecture: str = ""  # the size that it has
+    aliases: tuple[str, ...] = ()
+    hub: str = ""
+    casing: Literal["auto", "cased", "uncased"] = "auto"
+
+    @property
+    def size(self) -> int | None:
+        """Bytes of all downloads, where each is known."""
+        sizes = [download.size for download in self.downloads]
+        return None if not sizes or None in sizes else sum(size or 0 for size in sizes)
 
 
 @dataclass(frozen=True)
@@ -82,25 +100,67 @@ class Unreachable(UserError):
     """A host does not answer, breaks off, or does not have the file."""
 
 
-def load_sources() -> dict[str, Source]:
-    """The packaged table, by name."""
-    sources = {}
-    table = packaged_table("sources.toml")
-    for name, entry in table.items():
-        downloads = [{"name": PurePosixPath(each["url"]).name} | each for each in entry.pop("downloads")]
-        entry["downloads"] = tuple(Download(**each) for each in downloads)
-        entry["files"] = tuple(File(**each) for each in entry["files"])
-        sources[name] = Source(name=name, **entry)
+def load_sources(env: Mapping[str, str] = os.environ) -> dict[str, Source]:
+    """The packaged table by name, with the entries of the file that BERTKIT_SOURCES names laid over it.
+
+    Raises UserError for a file that is no such table.
+    """
+    sources = {name: _source(name, entry) for name, entry in packaged_table("sources.toml").items()}
+    own = env.get(SOURCES)
+    for name, entry in read_toml(Path(own).expanduser(), f"correct {SOURCES}").items() if own else ():
+        try:
+            sources[name] = _own_source(name, entry)
+        except (TypeError, KeyError, ValueError, AttributeError) as error:
+            raise UserError(
+                f"{own}: entry {name!r} is not like those of bertkit's sources.toml: {error}", f"correct {SOURCES}"
+            ) from None
     return sources
+
+
+def _source(name: str, entry: Mapping[str, Any]) -> Source:
+    downloads = [{"name": PurePosixPath(each["url"]).name} | each for each in entry["downloads"]]
+    made = {
+        "downloads": tuple(Download(**each) for each in downloads),
+        "files": tuple(File(**each) for each in entry["files"]),
+        "aliases": tuple(entry.get("aliases", ())),
+    }
+    return Source(name=name, **{**entry, **made})
+
+
+def _own_source(name: str, entry: Mapping[str, Any]) -> Source:
+    """An entry of the user's table. Raises ValueError where it would lead out of the data folder."""
+    source = _source(name, entry)
+    folder = PurePosixPath(source.folder)
+    if folder.is_absolute() or ".." in folder.parts or not folder.parts:
+        raise ValueError(f"folder {source.folder!r} is not below the data folder")
+    for file in (*source.files, *source.downloads):
+        if not file.name or PurePosixPath(file.name).name != file.name:
+            raise ValueError(f"{file.name!r} is not the name of a file")
+        if not isinstance(file.sha256, str) or not isinstance(file.md5, str):
+            raise TypeError(f"the checksum of {file.name} is not a text")
+    for download in source.downloads:
+        if not isinstance(download.size, int | None) or not isinstance(download.strip, str):
+            raise TypeError(f"the size or strip of {download.name} has the wrong type")
+    return source
 
 
 def find_sources(names: Sequence[str]) -> list[Source]:
     """The entries called `names`, each once. Raises UserError, with the nearest names, for an unknown one."""
     table = load_sources()
+    known = {alias: source for source in table.values() for alias in source.aliases} | table
     for name in names:
-        if name.lower() not in table:
-            raise UserError(f"there is no data called {name!r}", nearest(name.lower(), table))
-    return [table[name] for name in dict.fromkeys(name.lower() for name in names)]
+        if name.lower() not in known:
+            raise UserError(f"there is no data called {name!r}", nearest(name.lower(), known))
+    return list(dict.fromkeys(known[name.lower()] for name in names))
+
+
+def mirrored(url: str, base: str = "", env: Mapping[str, str] = os.environ) -> str:
+    """Where to ask for `url`: at `base` with its path, at BERTKIT_MIRROR with its host and path, or where it is."""
+    parts = urlsplit(url)
+    if base:
+        return base.rstrip("/") + parts.path
+    mirror = env.get(MIRROR, "").rstrip("/")
+    return f"{mirror}/{parts.netloc}{parts.path}" if mirror else url
 
 
 def verify(folder: Path, files: Sequence[File]) -> list[Checked]:
@@ -128,7 +188,7 @@ def fetch(download: Download, target: Path, progress: Progress) -> Checked:
     A `target` that is there already is only checked. Raises Unreachable where the host does not give it;
     UserError for a URL not of http(s), a disk not writable, and a wrong digest, after removing the download.
     """
-    path = target if target.is_file() else target.with_name(target.name + ".part")
+    path = target if target.is_file() else part_of(target)
     if path != target:
         _download(download, path, progress)
     checked = _check(path, download)
@@ -142,6 +202,11 @@ def fetch(download: Download, target: Path, progress: Progress) -> Checked:
     return checked
 
 
+def part_of(target: Path) -> Path:
+    """Where the bytes of an unfinished download are."""
+    return target.with_name(target.name + ".part")
+
+
 def _download(download: Download, part: Path, progress: Progress) -> None:
     """Fill `part`, going on where the connection breaks as long as that brings it forward."""
     if not WEB.fullmatch(download.url):
@@ -149,7 +214,7 @@ def _download(download: Download, part: Path, progress: Progress) -> None:
     try:
         part.parent.mkdir(parents=True, exist_ok=True)
         for attempt in range(1, ATTEMPTS + 1):
-            with part.open("ab") as file:
+            with _open_part(part) as file:
                 before = file.tell()
                 try:
                     return _receive(download, file, progress)
@@ -162,6 +227,24 @@ def _download(download: Download, part: Path, progress: Progress) -> None:
         raise
     except OSError as error:
         raise UserError(f"{part}: cannot be written: {error.strerror}", "choose another folder") from None
+
+
+def _open_part(part: Path) -> IO[bytes]:
+    """The file to go on with. Raises UserError for a link or another thing that would lead the bytes elsewhere."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK | getattr(os, "O_NOFOLLOW", 0)
+    try:
+        handle = os.open(part, flags, 0o666)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO) or part.is_symlink():
+            raise UserError(f"{part} is a link or no file: nothing is downloaded into it", "remove it") from None
+        raise
+    found = os.fstat(handle)
+    if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
+        os.close(handle)
+        raise UserError(f"{part} is a link or no file: nothing is downloaded into it", "remove it")
+    file = os.fdopen(handle, "ab")
+    file.seek(0, os.SEEK_END)
+    return file
 
 
 def _receive(download: Download, file: IO[bytes], progress: Progress) -> None:
@@ -190,7 +273,7 @@ def _stream(url: str, start: int) -> Iterator[tuple[int, int | None, bytes]]:
             raise Unreachable(f"{host} broke off at {offset} of {total} bytes", "run it again to go on")
     except urllib.error.HTTPError as error:
         error.close()
-        if error.code != 416:
+        if error.code != 416 or not start:
             raise Unreachable(f"{host} cannot be reached for {url}: {error.code} {error.reason}") from None
         if not error.headers.get("Content-Range", "").endswith(f"/{start}"):  # else all of it is here
             yield from _stream(url, 0)
@@ -207,6 +290,13 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
+# What zipfile and what it is made of raise of a damaged archive. RuntimeError: encrypted; IndexError: a nameless member
+DAMAGED = (
+    zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, NotImplementedError, RuntimeError, OSError,
+    ValueError, IndexError, KeyError, OverflowError, AttributeError, TypeError,
+)  # fmt: skip
+
+
 def unpack_zip(archive: Path, folder: Path, strip: str = "", only: Collection[str] = ()) -> None:
     """Put the files below the archive's folder `strip` into `folder`, or of them `only` these, each whole.
 
@@ -216,6 +306,8 @@ def unpack_zip(archive: Path, folder: Path, strip: str = "", only: Collection[st
     try:
         with zipfile.ZipFile(archive) as opened:
             members = _members(opened, strip, archive)
+            if strip and not set(only) <= set(members):  # the publisher packed them without a folder
+                members = _members(opened, "", archive) | members
             wanted = {name: members[name] for name in only or members if name in members}
             if absent := set(only) - set(wanted):
                 raise UserError(f"{archive} holds no {', '.join(sorted(absent))}", "unpack it by hand")
@@ -225,13 +317,16 @@ def unpack_zip(archive: Path, folder: Path, strip: str = "", only: Collection[st
             for name, member in wanted.items():
                 with opened.open(member) as content:
                     disk.write_atomically(folder / name, partial(_copy, content))
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError) as error:
-        raise UserError(f"{archive} cannot be unpacked: {error}", "remove it, then run it again") from None
+    except DAMAGED as error:
+        said = str(error) or type(error).__name__
+        raise UserError(f"{archive} cannot be unpacked: {said}", "remove it, then run it again") from None
 
 
 def _members(opened: zipfile.ZipFile, strip: str, archive: Path) -> dict[str, zipfile.ZipInfo]:
     found = {}
     for member in opened.infolist():
+        if not member.filename:
+            raise zipfile.BadZipFile("a member has no name")
         path = PurePosixPath(member.filename.replace("\\", "/"))
         special = stat.S_IFMT(member.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR)  # 0: Windows
         if special or path.is_absolute() or ".." in path.parts or ":" in member.filename:

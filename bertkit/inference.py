@@ -13,12 +13,14 @@ from bertkit.errors import UserError
 from bertkit.inputs import is_folder
 from bertkit.labels import to_answer
 from bertkit.model_config import ARCHITECTURES
+from bertkit.model_names import is_own_folder, published
 from bertkit.preparation import Target, check_segments, checked, choose_target, find_model, warn_of
 from bertkit.pretrained import Source, starting_weights
 from bertkit.recipe import Recipe
 from bertkit.recipe_parts import answer_rules, cache_folder, exchange, sequence_shape
 from bertkit.run_folder import refuse_hiding
 from bertkit.run_task import check_task, differing, read_task
+from bertkit.supply import data_only
 from bertkit.tasks import Task, find_task
 from bertkit.tasks.pretrain import refuse
 from bertkit.tasks.reading import own_file, read_part, read_split
@@ -64,8 +66,7 @@ def make_ready(recipe: Recipe, dry_run: bool = False, force: bool = False) -> Re
     if task.head.kind == "pretraining":
         refuse(task)
     target = choose_target(recipe, task, training=False, dry_run=dry_run)
-    if recipe.model.name in ARCHITECTURES:
-        raise UserError(f"{recipe.model.name!r} is a size, not a trained model", "give the folder of a run")
+    refuse_untrained(recipe.model.name)
     source = find_model(recipe)
     if task.head.kind == "span":
         check_segments(source, task.name)
@@ -85,6 +86,14 @@ def _check_run(recipe: Recipe, task: Task, source: Source, force: bool) -> None:
     warnings = [*check_task(told, task, run, force), *differing(told, task, recipe, source.vocabulary, run)]
     for warning in warnings:
         logger.warning("%s", warning)
+
+
+def refuse_untrained(name: str) -> None:
+    """Raises UserError for a published model, which has no head for any task, before one is fetched."""
+    if name in ARCHITECTURES:
+        raise UserError(f"{name!r} is a size, not a trained model", "give the folder of a run")
+    if not is_own_folder(name) and published(name):
+        raise UserError(f"{name!r} is a pre-trained model without a trained head", "give the folder of a run")
 
 
 def load(recipe: Recipe, world: World, display: Display, force: bool = False) -> Loaded:
@@ -181,6 +190,8 @@ def predict(
 def _split(
     loaded: Loaded | Ready, recipe: Recipe, split: SplitName, rows: int, display: Display, file: str = ""
 ) -> list[Part]:
+    if not file:
+        data_only(recipe, loaded.task, display.say, split, may_fetch=isinstance(loaded, Loaded))
     folder, shape = Path(recipe.data.dir).expanduser(), sequence_shape(recipe.data, rows)
     cache = cache_folder(recipe.data)
     parts = read_split(loaded.task, folder, split, loaded.source.vocabulary, shape, cache, display.follow(), file)

@@ -26,6 +26,7 @@ from bertkit.recipe_parts import (
 )
 from bertkit.recipe_sections import DataSection
 from bertkit.registry import Choice, choose
+from bertkit.supply import Start, supply
 from bertkit.tasks import Task, find_task
 from bertkit.tasks.reading import Progress, read_split
 from bertkit.tasks.task import Part, SplitName, task_folder
@@ -75,8 +76,9 @@ def prepare(recipe: Recipe, say: Say, progress: Progress, dry_run: bool = False)
     task = task_of(recipe)
     target = choose_target(recipe, task, dry_run=dry_run)
     data_dir = Path(recipe.data.dir).expanduser()
+    start = supply(recipe, task, say, ("train", "dev"), may_fetch=not dry_run)
     task_vocab = task_folder(task, data_dir) / task.vocab if task.vocab else None
-    source = find_model(recipe, task_vocab)
+    source = find_model(recipe, task_vocab, start=start)
     cache = cache_folder(recipe.data)
     if task.head.kind == "span":
         check_segments(source, task.name)  # before its files are encoded, which takes a minute
@@ -124,10 +126,18 @@ def choose_target(recipe: Recipe, task: Task, training: bool = True, dry_run: bo
     return Target(choice, precision, reason, settings)
 
 
-def find_model(recipe: Recipe, task_vocab: Path | None = None, ids_only: bool = False) -> Source:
-    """The recipe's model, its vocabulary and length checked; what is odd but allowed is warned about."""
-    source = find_source(recipe.model.name, recipe.model.vocab, recipe.model.casing, task_vocab, ids_only)
-    source = dataclasses.replace(source, config=with_numerics(source.config, recipe.model))
+def find_model(
+    recipe: Recipe, task_vocab: Path | None = None, ids_only: bool = False, start: Start | None = None
+) -> Source:
+    """The recipe's model, its vocabulary and length checked; what is odd but allowed is warned about.
+
+    `start`: where it was found; None: the name is that of a folder or file.
+    """
+    start = start or Start(recipe.model.name, recipe.model.vocab, recipe.model.casing)
+    source = find_source(start.name, start.vocab, start.casing, task_vocab, ids_only)
+    source = dataclasses.replace(source, name=recipe.model.name, config=with_numerics(source.config, recipe.model))
+    if start.random:
+        source = dataclasses.replace(source, folder=None, weights=None)
     check_length(recipe.data, source)
     for warning in source.warnings:
         logger.warning("%s", warning)

@@ -9,19 +9,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bertkit import hub
 from bertkit.disk import sha256_file
+from bertkit.downloads import Unreachable
 from bertkit.errors import UserError, nearest
 from bertkit.file_kinds import TORCH, check_kind
 from bertkit.inputs import exists, is_file, is_folder
 from bertkit.model_config import ARCHITECTURES, Head, ModelConfig, read_config
 from bertkit.model_folder import check_fit, check_pad, find_config, read_configuration
+from bertkit.model_names import known_names
 from bertkit.parameters import initial
 from bertkit.tf1_weights import tf1_prefix
 from bertkit.tokenizer import GOOGLES_SPECIAL, Casing, Vocabulary, casing_warning, read_vocabulary, without_words
 from bertkit.tokenizer_files import vocabulary_file
 from bertkit.weight_files import Fit, Stored, fit_weights, has_plug_in, read_weights
-
-HUB_FILES = ("*.json", "vocab.txt", "model*.safetensors", "pytorch_model*.bin")
 
 
 @dataclass(frozen=True)
@@ -138,17 +139,15 @@ def _refuse_answers_alone(path: Path) -> None:
 
 
 def _from_hub(name: str) -> Path:
-    try:
-        from huggingface_hub import snapshot_download
-    except ImportError:
+    if not hub.is_installed():
         raise UserError(
             f"there is no folder and no size {name!r}",
-            f"{nearest(name, ARCHITECTURES)} (hub names: bertkit[hub])",
-        ) from None
+            f"{nearest(name, known_names())} (hub names: bertkit[hub])",
+        )
     try:
-        return Path(snapshot_download(name, allow_patterns=list(HUB_FILES)))
-    except Exception as error:  # the hub's client raises a dozen types, all of which mean: not to be had
+        return hub.model(name)
+    except Unreachable as error:
         raise UserError(
-            f"there is no folder and no size {name!r}, and the model hub did not give it: {type(error).__name__}",
-            f"{nearest(name, ARCHITECTURES)} Offline, copy the model's folder here and give its path",
+            f"there is no folder and no size {name!r}, and {error.cause}",
+            f"{nearest(name, known_names())} Offline, copy the model's folder here and give its path",
         ) from None

@@ -49,6 +49,7 @@ class Recipe:
     )
     seed: Whole = Field(default=1, description="fixes the new head's start, the order of the data and dropout")
     output: Text = Field(default="", description="the run's folder; empty: runs/<task>-<model>-seed<seed>")
+    offline: bool = Field(default=False, description="true: fetch neither a model nor data")
     model: ModelSection = ModelSection()
     data: DataSection = DataSection()
     train: TrainSection = TrainSection()

@@ -28,7 +28,13 @@ Text = Annotated[str, Field(coerce_numbers_to_str=True), AfterValidator(_without
 class ModelSection:
     name: Text = Field(
         default="base",
-        description="a size (tiny … large), a folder or file, a hub name, or from-data: the data folder's own",
+        description="a size (tiny … large) or another published model, a folder or file, a hub name, or from-data: the "
+        "data folder's own",
+    )
+    start: Literal["auto", "pretrained", "random"] = Field(
+        default="auto",
+        description="auto: pre-trained, save that a size starts at random in pre-training, in bench and where the task "
+        "has its own vocabulary",
     )
     vocab: Text = Field(default="", description="vocab.txt; empty: the model's own")
     casing: Literal["auto", "cased", "uncased"] = Field(

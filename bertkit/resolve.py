@@ -25,6 +25,9 @@ NOT_SETTINGS = (
     "BERTKIT_CACHE",
     "BERTKIT_MPIRUN",
     "BERTKIT_PLACES",
+    "BERTKIT_MODELS",
+    "BERTKIT_MIRROR",
+    "BERTKIT_SOURCES",
 )  # variables of ours that are no recipe keys
 MOST_VALUE = 4096  # characters of a value; the longest path of Linux
 logger = logging.getLogger(__name__)

@@ -17,6 +17,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 # One compute thread each: two tests at a time share two cores, and OpenMP's threads spin while they wait for others.
 os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["HF_HUB_OFFLINE"] = "1"  # nothing is fetched, save where a test says so and serves it itself
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

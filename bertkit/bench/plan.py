@@ -18,6 +18,7 @@ from bertkit.pretrained import Source, find_source
 from bertkit.recipe import Recipe
 from bertkit.recipe_parts import with_numerics
 from bertkit.registry import Choice, choose
+from bertkit.supply import Say, supply
 from bertkit.tasks import find_task
 from bertkit.tasks.reading import Progress
 from bertkit.tasks.task import task_folder
@@ -113,11 +114,17 @@ def check_sets(kind: Kind, sets: Iterable[str]) -> None:
 
 
 def make_plan(
-    kind: Kind, lists: Lists, recipe: Recipe, longest: int, progress: Progress, dry_run: bool = False
+    kind: Kind,
+    lists: Lists,
+    recipe: Recipe,
+    longest: int,
+    progress: Progress,
+    dry_run: bool = False,
+    say: Say = lambda line: None,
 ) -> Plan:
     """Raises UserError for whatever cannot run. `recipe.task`, if set, gives the lengths.
 
-    `dry_run`: the backend need not be ready.
+    `dry_run`: the backend need not be ready, and nothing is fetched.
     """
     names = lists.lengths or [recipe.task]
     choice = choose(recipe.backend, dry_run)
@@ -127,7 +134,7 @@ def make_plan(
     if recipe.model.layout != "auto" and recipe.model.layout not in card.capabilities.layouts:
         has = ", ".join(card.capabilities.layouts)
         raise UserError(f"backend {card.name} has no layout {recipe.model.layout}", f"it has {has}")
-    models = [_model(name, recipe) for name in lists.models]
+    models = [_model(name, kind, recipe, say, not dry_run) for name in lists.models]
     if lists.lengths:
         for name, model in itertools.product(names, models):
             _check_positions(name, model, longest)
@@ -150,15 +157,18 @@ def _precision(card: Backend, name: str, kind: Kind) -> Precision:
     return choose_precision(card, name, kind == "train")[0]
 
 
-def _model(name: str, recipe: Recipe) -> Model:
+def _model(name: str, kind: Kind, recipe: Recipe, say: Say, may_fetch: bool) -> Model:
+    recipe = _named(recipe, name)
     if not recipe.task:
-        if name in ARCHITECTURES:
+        if name in ARCHITECTURES and recipe.model.start != "pretrained":
             return Model(name, with_numerics(ARCHITECTURES[name], recipe.model), None)
-        source = find_source(name, recipe.model.vocab, recipe.model.casing)
+        start = supply(recipe, None, say, shape=True, may_fetch=may_fetch)
+        source = find_source(start.name, start.vocab, start.casing)
         return Model(name, with_numerics(source.config, recipe.model), source)
     task = find_task(recipe.task)
+    start = supply(recipe, task, say, ("train" if kind == "train" else "dev",), shape=True, may_fetch=may_fetch)
     vocab = task_folder(task, Path(recipe.data.dir).expanduser()) / task.vocab if task.vocab else None
-    source = find_model(_named(recipe, name), vocab)
+    source = find_model(recipe, vocab, start=start)
     return Model(name, source.config, source)
 
 

@@ -32,6 +32,7 @@ def ask(
     best: Annotated[int, typer.Option("-n", "--n-best", min=1, help="How many answers to show.")] = 1,
     sets: o.Sets = None,
     force: o.Force = False,
+    offline: o.Offline = False,
     dry_run: o.DryRun = False,
     json: o.Json = False,
 ) -> None:
@@ -63,6 +64,7 @@ def ask(
         raise UserError("a question needs a context", "give it with --context or --context-file")
     settings = run_settings(run)
     chosen = o.recipe_options(backend, dtype, run, task, None, None, seq_length, None, None, None, None)
+    chosen["offline"] = True if offline else None
     chosen["task"] = task or settings.get("task") or "squad"
     recipe = resolve(chosen, sets or (), run=settings).recipe
     if dry_run:

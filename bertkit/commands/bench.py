@@ -201,7 +201,7 @@ def _bench(
 
     target = record_file(kind, output, overwrite)
     longest = resolved.recipe.data.seq_length if given else 0
-    plan = make_plan(kind, lists, resolved.recipe, longest, tell, dry_run)
+    plan = make_plan(kind, lists, resolved.recipe, longest, tell, dry_run, display.say)
     if dry_run:
         display.say(f"backend: {plan.backend.name} ({plan.choice.reason})")
         for case in plan.cases:

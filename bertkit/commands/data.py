@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
-from urllib.parse import urlsplit
 
 import typer
 
@@ -21,9 +17,7 @@ from bertkit.errors import UserError
 from bertkit.streams import put, put_json
 
 if TYPE_CHECKING:
-    from bertkit.downloads import Checked, Download, File, Progress, Source
-
-EVERY_S = 5.0  # between lines of progress where no bar can be drawn
+    from bertkit.downloads import Checked, Source
 
 app = typer.Typer(
     name="data",
@@ -45,18 +39,18 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 def list_sources(as_json: AsJson = False) -> None:
     """List what can be had; with --json also its terms of use, files and URLs."""
     from bertkit.downloads import load_sources
+    from bertkit.fetching import size_of
 
-    rows = [_row(source) for source in load_sources().values()]
+    sources = load_sources().values()
     if as_json:
-        put_json(json.dumps(rows, indent=1, ensure_ascii=False))
+        put_json(json.dumps([_row(source) for source in sources], indent=1, ensure_ascii=False))
         return
-    for row in rows:
-        size = _bytes(row["bytes"]) if row["kind"] == "download" else "generated"
-        put(f"{row['name']:30} {size:>9}  {row['folder']:44} {row['title']}")
+    for source in sources:
+        size = size_of(source).replace("about ", "~") if source.downloads else "generated"
+        put(f"{source.name:36} {size:>9}  {source.folder:44} {source.title}")
 
 
 def _row(source: Source) -> dict[str, object]:
-    sizes = [download.size for download in source.downloads]
     return {
         "name": source.name,
         "title": source.title,
@@ -64,16 +58,12 @@ def _row(source: Source) -> dict[str, object]:
         "folder": source.folder,
         "terms": source.terms,
         "homepage": source.homepage,
-        "bytes": None if not sizes or None in sizes else sum(size or 0 for size in sizes),
+        "bytes": source.size,
+        "about": source.about,
+        "aliases": list(source.aliases),
         "urls": [download.url for download in source.downloads],
         "files": [file.name for file in source.files],
     }
-
-
-def _bytes(size: object) -> str:
-    if not isinstance(size, int):
-        return "?"
-    return f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{size / 1e3:.0f} kB"
 
 
 @app.command(epilog="Example: bertkit data get mrpc squad --data-dir data")
@@ -86,76 +76,18 @@ def get(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be brought; bring nothing.")] = False,
 ) -> None:
     """Download what is missing, verify it and put it in its folder. A broken download is resumed."""
-    from bertkit.downloads import find_sources, verify
+    from bertkit.downloads import find_sources
+    from bertkit.fetching import bring, lacking
 
     for source in find_sources(names):
         folder = data_dir / source.folder
-        found = verify(folder, source.files)
-        _refuse_to_overwrite(folder, found)
-        missing = [file for file, each in zip(source.files, found, strict=True) if each.state == "missing"]
         if dry_run:
-            what = ", ".join(file.name for file in missing)
-            _say(f"{source.name}: {f'would bring {what} into {folder}' if missing else f'{folder} is complete'}")
+            what = ", ".join(file.name for file in lacking(source, data_dir))
+            _say(f"{source.name}: {f'would bring {what} into {folder}' if what else f'{folder} is complete'}")
             continue
-        for download in source.downloads if missing else ():
-            _bring(download, folder, missing, url_base)
-        if missing and not source.downloads:
-            from bertkit.tasks.sample import write_sample
-
-            write_sample(data_dir)
-        done = f"is complete; terms of use: {source.terms}" if missing else "was complete already"
-        _say(f"{source.name}: {folder} {done}" + (f" ({source.homepage})" if missing and source.homepage else ""))
-
-
-def _refuse_to_overwrite(folder: Path, found: Sequence[Checked]) -> None:
-    for each in found:
-        if each.state == "differs":
-            raise UserError(
-                f"{folder / each.name} is there but is not the published file"
-                f" (its digest is {each.digest}, published is {each.published})",
-                "move it away, then run the command again",
-            )
-
-
-def _bring(download: Download, folder: Path, missing: Sequence[File], url_base: str) -> None:
-    """Fetch `download` if it brings one of `missing`, and unpack and verify those."""
-    from bertkit.downloads import Unreachable, fetch, unpack_zip
-
-    wanted = [file for file in missing if download.unpack or file.name == download.name]
-    if not wanted:
-        return
-    if url_base:
-        download = replace(download, url=url_base.rstrip("/") + urlsplit(download.url).path)
-    names = [file.name for file in wanted]
-    target = folder / download.name
-    try:
-        with _progress(download.name) as progress:
-            checked = fetch(download, target, progress)
-    except Unreachable as error:
-        known = f"{', '.join(names)}{f' (or {download.name})' if download.unpack else ''}"
-        by_hand = f"put {known} into {folder} by hand, or name a mirror with --url-base"
-        raise UserError(error.cause, f"{error.cure}, or {by_hand}" if error.cure else by_hand) from None
-    if checked.state == "unknown":
-        inside = "; the files in it are verified" if all(file.sha256 or file.md5 for file in wanted) else ""
-        unverified = f"{download.name} could not be verified, no checksum of it is published: its SHA-256 is"
-        _say(f"{unverified} {checked.digest}{inside}")
-    if download.unpack:
-        unpack_zip(target, folder, download.strip, names)
-        target.unlink()
-    _demand_published(folder, wanted)
-
-
-def _demand_published(folder: Path, files: Sequence[File]) -> None:
-    """Remove what was brought but is not the published file. Raises UserError where that was so."""
-    from bertkit.downloads import verify
-
-    for each in verify(folder, files):
-        if each.state == "differs":
-            (folder / each.name).unlink()
-            raise UserError(
-                f"{folder / each.name} has the digest {each.digest}, published is {each.published}",
-                "it was removed; run the command again, or name a mirror with --url-base",
-            )
+        brought = bring(source, data_dir, _say, url_base)
+        done = f"is complete; terms of use: {source.terms}" if brought else "was complete already"
+        _say(f"{source.name}: {folder} {done}" + (f" ({source.homepage})" if brought and source.homepage else ""))
 
 
 @app.command(epilog="Example: bertkit data verify mrpc squad --json")
@@ -200,36 +132,3 @@ def _good(found: Sequence[Checked]) -> bool:
 
 def _say(line: str) -> None:
     typer.echo(line, err=True)
-
-
-@contextlib.contextmanager
-def _progress(label: str) -> Iterator[Progress]:
-    if sys.stderr.isatty():
-        from rich import progress
-        from rich.console import Console
-
-        columns = (
-            progress.TextColumn("{task.description}"),
-            progress.BarColumn(),
-            progress.DownloadColumn(),
-            progress.TransferSpeedColumn(),
-            progress.TimeRemainingColumn(),
-        )
-        with progress.Progress(*columns, console=Console(stderr=True), transient=True) as bars:
-            bar = bars.add_task(label, total=None)
-            yield lambda done, total: bars.update(bar, completed=done, total=total)
-    else:
-        yield _lines(label)
-
-
-def _lines(label: str) -> Callable[[int, int | None], None]:
-    """A line every few seconds."""
-    said = time.monotonic()
-
-    def tell(done: int, total: int | None) -> None:
-        nonlocal said
-        if time.monotonic() - said >= EVERY_S:
-            said = time.monotonic()
-            _say(f"{label}: {_bytes(done)}" + (f" of {_bytes(total)}" if total else ""))
-
-    return tell

@@ -21,6 +21,7 @@ def evaluate(
     seq_length: o.SeqLength = None,
     sets: o.Sets = None,
     force: o.Force = False,
+    offline: o.Offline = False,
     dry_run: o.DryRun = False,
     json: o.Json = False,
     quiet: o.Quiet = False,
@@ -41,7 +42,8 @@ def evaluate(
     from bertkit.world import from_env
 
     chosen = o.recipe_options(backend, dtype, run, task, data_dir, None, seq_length, None, None, None, None)
-    resolved = resolve(chosen | {"evaluation.batch_size": batch_size}, sets or (), run=run_settings(run))
+    chosen |= {"evaluation.batch_size": batch_size, "offline": True if offline else None}
+    resolved = resolve(chosen, sets or (), run=run_settings(run))
     world = from_env()
     display = Display(quiet=quiet or not world.is_first)
     if dry_run:

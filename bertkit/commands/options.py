@@ -13,6 +13,7 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything and sa
 Force = Annotated[
     bool, typer.Option("--force", help="Answer another task than the run was trained on.", show_default=False)
 ]
+Offline = Annotated[bool, typer.Option("--offline", help="Fetch neither a model nor data.")]
 BackendName = Annotated[
     str | None,
     typer.Option("--backend", help="Whose chip: a backend's name or alias, or auto.", show_default=False),
@@ -26,7 +27,7 @@ Model = Annotated[
     typer.Option(
         "-m",
         "--model",
-        help="A size (tiny … large), a model's folder or file, or a hub name.",
+        help="A published model (tiny … large), a model's folder or file, or a hub name.",
         show_default=False,
     ),
 ]

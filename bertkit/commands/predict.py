@@ -30,6 +30,7 @@ def predict(
     seq_length: o.SeqLength = None,
     sets: o.Sets = None,
     force: o.Force = False,
+    offline: o.Offline = False,
     dry_run: o.DryRun = False,
     json: o.Json = False,
     quiet: o.Quiet = False,
@@ -53,7 +54,8 @@ def predict(
 
     folder = answers_folder(run, output)
     chosen = o.recipe_options(backend, dtype, run, task, data_dir, None, seq_length, None, None, None, None)
-    resolved = resolve(chosen | {"evaluation.batch_size": batch_size}, sets or (), run=run_settings(run))
+    chosen |= {"evaluation.batch_size": batch_size, "offline": True if offline else None}
+    resolved = resolve(chosen, sets or (), run=run_settings(run))
     world = from_env()
     display = Display(quiet=quiet or not world.is_first)
     if dry_run:

@@ -30,6 +30,7 @@ def train(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check everything and say the plan; train nothing.")
     ] = False,
+    offline: o.Offline = False,
     strict: Annotated[
         bool, typer.Option("--strict", help="An answer that does not stand in its paragraph is an error.")
     ] = False,
@@ -88,6 +89,8 @@ def train(
 
     Examples:
 
+      bertkit train -m large -t mrpc
+
       bertkit train -m models/minilm -t mrpc --data-dir data/glue -d bf16 -o runs/mrpc
 
       bertkit train -m models/minilm -t squad --data-dir data -o runs/squad
@@ -109,6 +112,7 @@ def train(
     )
     chosen |= {
         "data.strict": True if strict else None,
+        "offline": True if offline else None,
         "ranks.synchronise": sync_gradients,
         "ranks.shard_data": shard_data,
         "train.phases": phases,

@@ -19,7 +19,7 @@ from bertkit.record_files import NAME, Record
 # them matters (the start, the vocabulary, the data) is compared by its hash.
 FREE = (
     "seed", "output", "backend", "data.dir", "data.cache", "data.train_file", "data.dev_file", "model.name",
-    "model.vocab", "log.", "checkpoint.every", "checkpoint.keep", "ranks.timeout",
+    "model.vocab", "model.start", "offline", "log.", "checkpoint.every", "checkpoint.keep", "ranks.timeout",
 )  # fmt: skip
 # What goes with the number of devices: settings, and facts of fairness. A layout is compared as it came out.
 SCALED = ("train.batch_size", "train.micro_batch_size", "ranks.", "model.layout", "schedule.warmup_steps")

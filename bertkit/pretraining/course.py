@@ -21,6 +21,7 @@ from bertkit.pretraining.phases import Phase, open_phases, training_place
 from bertkit.pretraining.told import of_phases
 from bertkit.recipe import Recipe
 from bertkit.recipe_parts import limit_sequences, scaled_rate, warming_updates
+from bertkit.supply import supply
 from bertkit.tasks.task import Answered
 from bertkit.trainer import Plan, When
 from bertkit.weight_places import find_kind
@@ -117,7 +118,7 @@ def pretraining(recipe: Recipe, world: World, display: Display, dry_run: bool) -
     task = task_of(recipe)
     target = choose_target(recipe, task, dry_run=dry_run)
     root = Path(recipe.data.dir).expanduser()
-    source = _source(recipe, root)
+    source = _source(recipe, root, display, dry_run)
     phases = open_phases(recipe, source, world.size)
     fit = starting_weights(source, task.head, recipe.seed, recipe.model.allow_missing)
     say_fit(fit, source, display.say)
@@ -126,13 +127,15 @@ def pretraining(recipe: Recipe, world: World, display: Display, dry_run: bool) -
     return Pretraining(ready, phases, world, make_plan(recipe, phases), recipe.checkpoint.result == "best")
 
 
-def _source(recipe: Recipe, root: Path) -> Source:
+def _source(recipe: Recipe, root: Path, display: Display, dry_run: bool) -> Source:
     """The model to begin with: the recipe's, or the checkpoint in the data's folder."""
     if recipe.model.name == FROM_DATA:
         _, path = find_kind(root)
         recipe = dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, name=str(path)))
     beside = (top / "vocab.txt" for top in (root, training_place(root, int(recipe.train.phases[0]))))
-    source = find_model(recipe, next((path for path in beside if path.exists()), None), ids_only=True)
+    own = next((path for path in beside if path.exists()), None)
+    start = supply(recipe, None, display.say, beside=own, shape=True, may_fetch=not dry_run)
+    source = find_model(recipe, own, ids_only=True, start=start)
     if source.keys.get("tie_word_embeddings") is False:
         raise UserError(
             f"{source.folder}: tie_word_embeddings is false in its configuration",

@@ -26,7 +26,9 @@ def vocab(sample_dir: Path) -> Path:
 
 
 def train(folder: Path, data: Path, vocab: Path, task: str = "squad", *more: str) -> Done:
-    learning = settings(model__vocab=vocab, data__doc_stride=8, data__eval_rows=60, model__hidden_dropout=0.0)
+    learning = settings(
+        model__start="random", model__vocab=vocab, data__doc_stride=8, data__eval_rows=60, model__hidden_dropout=0.0
+    )
     common = ("-b", "8", "-e", "6", "--lr", "5e-4", *learning, *more)
     return run(folder, "train", *TINY, "-t", task, "--data-dir", data, "-o", "run", *common)
 

@@ -113,6 +113,8 @@ WRONG: list[tuple[str, Value]] = [
     ("log.dllogger", "perhaps"),
     ("log.tensorboard", "perhaps"),
     ("log.profile", "last"),
+    ("model.start", "fresh"),
+    ("offline", "perhaps"),
 ]
 EDGES: list[tuple[str, Value]] = [
     ("model.hidden_dropout", 0.0),

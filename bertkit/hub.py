@@ -1,0 +1,123 @@
+"""The model hub: what its cache holds, and fetching from it where the package `huggingface_hub` is installed.
+
+The cache is read without the package. Its client goes on with a broken download and keeps two processes from fetching
+the same file.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from bertkit.downloads import MIRROR, Unreachable, mirrored
+from bertkit.errors import UserError
+from bertkit.inputs import read_text
+
+HUB = "https://huggingface.co"
+PLAIN = ("*.json", "vocab.txt")
+WEIGHTS = ("model*.safetensors", "pytorch_model*.bin")  # the first kind that a repository has is fetched
+TIMEOUT_S = 10.0  # for the list of files
+TRUE = ("1", "on", "yes", "true")
+
+
+@dataclass(frozen=True)
+class Listed:
+    """What would be fetched of a repository."""
+
+    names: tuple[str, ...]
+    bytes: int | None  # None: not known
+
+
+def is_installed() -> bool:
+    try:
+        import huggingface_hub  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+def is_offline(env: Mapping[str, str] = os.environ) -> bool:
+    """Whether the hub's own variable forbids a network."""
+    return env.get("HF_HUB_OFFLINE", "").strip().lower() in TRUE
+
+
+def cached(repository: str, env: Mapping[str, str] = os.environ) -> Path | None:
+    """The folder of a repository's main revision in the hub's cache; None where there is none."""
+    folder = cache_folder(env) / ("models--" + repository.replace("/", "--"))
+    reference = folder / "refs" / "main"
+    try:
+        revision = read_text(reference).strip() if reference.is_file() else ""
+    except (UserError, OSError):
+        return None
+    found = folder / "snapshots" / revision
+    return found if revision and "/" not in revision and revision != ".." and found.is_dir() else None
+
+
+def cache_folder(env: Mapping[str, str] = os.environ) -> Path:
+    """Where the hub's client keeps what it fetched."""
+    own = env.get("HF_HUB_CACHE") or env.get("HUGGINGFACE_HUB_CACHE")
+    if own:
+        return Path(own).expanduser()
+    home = env.get("HF_HOME") or os.path.join(env.get("XDG_CACHE_HOME") or "~/.cache", "huggingface")
+    return Path(home).expanduser() / "hub"
+
+
+def endpoint(env: Mapping[str, str] = os.environ) -> str:
+    """The hub's address: its own variable, else our mirror, else the hub itself."""
+    own = env.get("HF_ENDPOINT", "").rstrip("/")
+    return own or (mirrored(HUB, env=env) if env.get(MIRROR) else HUB)
+
+
+def model(repository: str) -> Path:
+    """A repository's folder, from the cache where the hub's variable forbids a network. Raises Unreachable."""
+    if is_offline():
+        return fetch(repository, (*PLAIN, *WEIGHTS))
+    return fetch(repository, list_files(repository).names)
+
+
+def list_files(repository: str) -> Listed:
+    """Files to fetch, weights in one form only. Raises Unreachable where the hub does not tell."""
+    import huggingface_hub
+
+    try:
+        client = huggingface_hub.HfApi(endpoint=endpoint())
+        found = client.model_info(repository, files_metadata=True, timeout=TIMEOUT_S).siblings or []
+    except Exception as error:  # the hub's client raises a dozen types, all of which mean: not to be had
+        raise Unreachable(_said(repository, error)) from None
+    sizes: dict[str, Any] = {file.rfilename: file.size for file in found}
+    names = choose(list(sizes))
+    known = [sizes[name] for name in names]
+    return Listed(names, sum(known) if all(isinstance(size, int) for size in known) else None)
+
+
+def choose(names: Sequence[str]) -> tuple[str, ...]:
+    """Of a repository's files those that a model is read from."""
+    weights = next((kept for pattern in WEIGHTS if (kept := _matching(names, (pattern,)))), [])
+    return (*_matching(names, PLAIN), *weights)
+
+
+def _matching(names: Sequence[str], patterns: Sequence[str]) -> list[str]:
+    return [name for name in names if "/" not in name and any(fnmatchcase(name, pattern) for pattern in patterns)]
+
+
+def fetch(repository: str, names: Collection[str]) -> Path:
+    """The folder in the hub's cache with these files. Raises Unreachable where the hub does not give them."""
+    import huggingface_hub
+    from huggingface_hub.utils import disable_progress_bars
+
+    if not sys.stderr.isatty():
+        disable_progress_bars()
+    where: dict[str, Any] = {} if endpoint() == HUB else {"endpoint": endpoint()}
+    try:
+        return Path(huggingface_hub.snapshot_download(repository, allow_patterns=sorted(names), **where))
+    except Exception as error:  # as above
+        raise Unreachable(_said(repository, error)) from None
+
+
+def _said(repository: str, error: Exception) -> str:
+    return f"the model hub did not give {repository}: {type(error).__name__}"
