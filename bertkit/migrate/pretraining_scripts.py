@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from bertkit.migrate.ours import Draft, set_model
+from bertkit.migrate.ours import Draft, NotUnderstood, set_model, unless_open
 from bertkit.migrate.pretraining import Phase, pretrain
-from bertkit.migrate.python_flags import carry_over, is_on, read_flags
-from bertkit.migrate.python_scripts import BACKENDS, whose
-from bertkit.migrate.words import Old, whole
+from bertkit.migrate.python_flags import carry_over, is_on, lost_reason, read_flags
+from bertkit.migrate.python_scripts import BACKENDS, gaudi_settings, whose
+from bertkit.migrate.starters import CARDS, WHOLE, whole
+from bertkit.migrate.words import Old
+from bertkit.model_config import ARCHITECTURES
 
 
 def run_pretraining(old: Old, draft: Draft) -> list[Draft]:
@@ -32,18 +34,41 @@ def run_pretraining(old: Old, draft: Draft) -> list[Draft]:
         flags.get("seed", ""),
         scaling="linear" if system == "tensorflow" else "",
     )  # fmt: skip
-    kept = {name: value for name, value in flags.items() if name not in SAID_BY_PHASE}
-    carry_over(draft, kept)
-    if checkpoint := flags.get("init_checkpoint"):
-        set_model(draft, checkpoint, flags.get("vocab_file", ""))
-    if flags.get("input_dir"):
-        draft.options["--data-dir"] = flags["input_dir"]
+    carry_over(draft, flags, SAID_BY_PHASE)
+    _start(flags, draft)
+    if system == "habana":
+        gaudi_settings(flags, draft)
+    if is_on(flags, "allreduce_post_accumulation_fp16"):
+        draft.differs("gradients are summed in fp16 there, in fp32 here; ranks.gradients=bf16 sends half as much")
+    if old.elided:
+        draft.differs("the document leaves arguments out; the program's own values are taken for them")
     model = draft.options.get("-m", "large")
     rules = {"google": "adam", "habana": "nvidia", "intel": "nvidia"}.get(system, system)
     return [pretrain(draft, phase, rules, model)]
 
 
-SAID_BY_PHASE = ("max_seq_length", "learning_rate", "warmup_proportion", "seed")
+SAID_BY_PHASE = ("max_seq_length", "learning_rate", "warmup_proportion", "seed", "max_steps")
+
+
+def _start(flags: Mapping[str, str], draft: Draft) -> None:
+    """The model, its vocabulary and the data; a size by its configuration's name, where training starts at random."""
+    config = next(
+        (flags[name] for name in ("config_file", "bert_config_file", "bert_config_path") if flags.get(name)), ""
+    )
+    if checkpoint := flags.get("init_checkpoint"):
+        set_model(draft, checkpoint, flags.get("vocab_file", ""), config)
+    else:
+        size = next((size for size in ARCHITECTURES if size in config.rpartition("/")[2]), "")
+        draft.options["-m"] = size or "large"
+        if config and not size:
+            draft.differs(f"the size is taken to be large: what {config} says is not read")
+        if vocab := unless_open(draft, flags.get("vocab_file", ""), "the published vocabulary is taken"):
+            draft.sets["model.vocab"] = vocab
+    data = flags.get("input_dir") or flags.get("input_file") or ""
+    if data := unless_open(draft, data, "the folder data is taken"):
+        draft.options["--data-dir"] = data
+    if is_on(flags, "resume_from_checkpoint") and "phase2" not in flags:
+        draft.options["--resume"] = ""
 
 
 def _parts(flags: Mapping[str, str]) -> str:
@@ -60,9 +85,12 @@ def train_bert_pretraining(old: Old, draft: Draft) -> list[Draft]:
     words = [f"--{name}={value}" if value else f"--{name}" for name, value in flags.items()]
     if data := old.env.get("DATA"):
         words += [f"--input_dir={data}/2048_shards_uncompressed", f"--init_checkpoint={data}/model.ckpt-28252.apex.pt"]
+    visible = old.env.get("CUDA_VISIBLE_DEVICES", "")
+    many = len(visible.split(",")) if visible else CARDS
     one = old.program == "train_bert_pretraining.sh"
-    draft.place = replace(draft.place, processes=1 if one else 8)
-    draft.differs("as many processes as the script finds cards: 8 here")
+    draft.place = replace(draft.place, processes=1 if one else many)
+    if not one and not visible:
+        draft.differs(f"as many processes as the script finds cards: {CARDS} here")
     return run_pretraining(replace(old, arguments=tuple(words)), draft)
 
 
@@ -77,41 +105,59 @@ ILUVATAR: Mapping[str, str] = {
 def prepare_corpus(old: Old, draft: Draft) -> list[Draft]:
     """LDDL's preprocess_bert_pretrain."""
     flags = read_flags(old.arguments)
-    if "elided" in flags or not flags:
-        draft.do("put the text, the folder and the vocabulary that the document leaves out where it says so")
-    source = next((flags[name] for name in CORPORA if flags.get(name)), "TEXT")
-    draft.command = ("data", "prepare", source)
+    sources = [flags[name] for name in CORPORA if flags.get(name)]
+    lacking = [name for name in ("sink", "vocab_file") if not flags.get(name)]
+    if not sources or lacking:
+        raise NotUnderstood(
+            "the old command leaves out " + " and ".join([*([] if sources else ["the text"]), *lacking]),
+            "add them, as --wikipedia DIR --sink DIR --vocab-file FILE",
+        )
+    draft.command = ("data", "prepare", *sources)
     draft.place = replace(draft.place, processes=1, sockets=False, nodes=0, hosts="")
-    draft.options |= {"-o": flags.get("sink", "SHARDS"), "--vocab": flags.get("vocab_file", "VOCABULARY")}
-    for theirs, ours in (("target_seq_length", "-s"), ("bin_size", "--bin-size"), ("seed", "--seed")):
-        if flags.get(theirs, "").isdecimal():
-            draft.options[ours] = flags[theirs]
+    draft.options |= {"-o": flags["sink"], "--vocab": flags["vocab_file"]}
+    for theirs, ours in PREPARED:
+        if WHOLE.fullmatch(flags.get(theirs, "")) or theirs in ("masked_lm_ratio", "short_seq_prob"):
+            draft.options |= {ours: flags[theirs]} if flags.get(theirs) else {}
         elif theirs in flags:
-            draft.do(f"{ours} with your number for {flags[theirs]}")
+            draft.differs(f"--{theirs.replace('_', '-')} {flags[theirs]} is no number: {ours} is left as it is")
     if "masking" in flags:
         draft.options["--masking"] = "static"
     if flags.get("sample_ratio", "1") not in ("1", "1.0"):
-        draft.lost("--sample_ratio", "all of the text is taken")
+        draft.lost("--sample_ratio", lost_reason("sample_ratio"))
     draft.differs("one process for each core of this machine; `bertkit launch` starts several that share a folder")
     return [draft]
 
 
+PREPARED = (
+    ("target_seq_length", "-s"), ("bin_size", "--bin-size"), ("seed", "--seed"), ("num_shards", "--shards"),
+    ("duplicate_factor", "--duplicate-factor"), ("masked_lm_ratio", "--mask-share"),
+    ("short_seq_prob", "--short-seq-prob"),
+)  # fmt: skip
 CORPORA = ("wikipedia", "books", "common_crawl", "open_webtext")
 
 
 def balance_shards(old: Old, draft: Draft) -> list[Draft]:
     """LDDL's balance_dask_output: shards of the same size."""
-    draft.command = ("data", "inspect", read_flags(old.arguments).get("indir", "SHARDS"))
+    folder = read_flags(old.arguments).get("indir")
+    if not folder:
+        raise NotUnderstood("the old command leaves out the folder of the shards", "add --indir DIR")
+    draft.command = ("data", "inspect", folder)
     draft.place = replace(draft.place, processes=1, sockets=False, nodes=0, hosts="")
     draft.differs("`bertkit data prepare` makes shards of like size itself; the command says what is in them")
     return [draft]
+
+
+def unknown_inside(old: Old, draft: Draft) -> list[Draft]:
+    """A script of the documents whose call of the program is not in them."""
+    raise NotUnderstood(f"what {old.program} passes to its program is not known", "give the python line that is in it")
 
 
 PROGRAMS: Mapping[str, Callable[[Old, Draft], list[Draft]]] = {
     "run_pretraining.py": run_pretraining,
     "run_pretrain_mlperf.py": run_pretraining,
     "run_pretraining_single.py": run_pretraining,
-    "cmd_gbs2048.sh": run_pretraining,
+    "cmd_gbs2048.sh": unknown_inside,
+    "run_and_time.sh": unknown_inside,
     "train_bert_pretraining_amp_dist.sh": train_bert_pretraining,
     "train_bert_pretraining.sh": train_bert_pretraining,
     "preprocess_bert_pretrain": prepare_corpus,
