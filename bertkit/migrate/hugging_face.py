@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 from bertkit.migrate.ours import Draft, NotUnderstood
 from bertkit.migrate.python_flags import carry_over, is_on, lost_reason, read_flags
-from bertkit.migrate.python_scripts import gaudi_settings
+from bertkit.migrate.python_scripts import GAUDI, data_of, gaudi_settings
 from bertkit.migrate.shell_scripts import GLUE_NAMES
 from bertkit.migrate.words import Old
 from bertkit.spellings import ACCUMULATION, MICRO, number_of, spelled_batch
@@ -75,14 +75,40 @@ def _fine_tune(task: str, old: Old, flags: dict[str, str], draft: Draft) -> Draf
     if flags.keys() & {"warmup_steps", "num_warmup_steps", "warmup_ratio"}:
         own.pop("warmup_proportion", None)
     draft.options["-s"] = length
-    carry_over(draft, {**own, **flags}, ("max_seq_length",))
+    data_of(flags | {"predict_file": flags.get("validation_file") or flags.get("predict_file", "")}, draft)
+    carry_over(draft, {**own, **flags}, READ | GAUDI if draft.options.get("--backend") == "gaudi" else READ)
+    _other_names(model, flags, draft)
     _schedule(flags, draft)
     _rows(flags, draft)
     if steps := flags.get("max_steps", "").removeprefix("-1").removeprefix("0"):
         draft.sets["train.steps"] = steps
     if is_on(flags, "do_predict"):
-        draft.do(f"then answer the test set: bertkit predict RUN's folder (`-o` of this command) -t {task}")
+        file = f" --file {flags['test_file']}" if flags.get("test_file") else ""
+        draft.do(f"then answer the test set: bertkit predict FOLDER -t {task}{file}, where FOLDER is the run's (-o)")
     return draft
+
+
+# what is read here, whatever the value
+READ = frozenset(
+    "model_name_or_path model_type task_name dataset_name dataset_config_name max_seq_length max_length max_steps fp16"
+    " bf16 tf32 per_device_train_batch_size per_gpu_train_batch_size gradient_accumulation_steps lr_scheduler_type"
+    " optim eval_strategy evaluation_strategy save_strategy logging_strategy data_dir train_file validation_file"
+    " predict_file do_predict version_2_with_negative no_cuda use_cpu use_habana_mixed_precision tokenizer_name"
+    " config_name resume_from_checkpoint do_lower_case test_file".split()
+)
+
+
+def _other_names(model: str, flags: Mapping[str, str], draft: Draft) -> None:
+    """A tokenizer or a configuration of another model; casing; a run to go on from."""
+    for name in ("tokenizer_name", "config_name"):
+        if flags.get(name) and flags[name] != model:
+            draft.lost(f"--{name} {flags[name]}", lost_reason(name))
+    if is_on(flags, "do_lower_case"):
+        draft.sets["model.casing"] = "uncased"
+    if is_on(flags, "resume_from_checkpoint"):
+        draft.options["--resume"] = ""
+    if flags.get("test_file") and not is_on(flags, "do_predict"):
+        draft.lost("--test_file", "it is not read without --do_predict there, either")
 
 
 def _backend(old: Old, flags: Mapping[str, str], draft: Draft) -> None:

@@ -18,6 +18,7 @@ EXPANDED = re.compile(r"\$[\w{(]")  # what a shell puts in
 CONFIGS = ("config.json", "bert_config.json")
 CHECKPOINT = re.compile(r"\.(pt|ckpt(-\d+)?)$")  # files and prefixes that -m takes
 OPEN_WORD = re.compile(r"<[^<>]*>")
+BUCKET = re.compile(r"(gs|s3|hdfs|az|abfs|https?)://")
 PLACEHOLDER = re.compile(r"<[^<>]*>|\$\(.*\)|\$(?:[1-9@*]|\{[1-9@*]\})")  # what nobody but the user can fill in
 
 
@@ -167,7 +168,8 @@ def set_model(draft: Draft, checkpoint: str, vocab: str = "", config: str = "", 
     folder = _folder(checkpoint) if CHECKPOINT.search(checkpoint) else model
     if vocab and not _is_beside(vocab, folder, ("vocab.txt",)):
         draft.sets["model.vocab"] = vocab
-    if config and not _is_beside(config, folder, CONFIGS) and CHECKPOINT.search(checkpoint):
+    is_file = CHECKPOINT.search(checkpoint) or checkpoint.endswith(".bin")
+    if config and is_file and not _is_beside(config, folder, CONFIGS):
         draft.before.append(("cp", "-n", config, posixpath.join(folder, "bert_config.json")))
         draft.differs("the configuration is read from beside the checkpoint, so it is copied there first")
 
@@ -200,6 +202,9 @@ def refuse_open(draft: Draft) -> None:
     words = [*said.values(), *draft.sets.values(), *draft.command, *(word for one in draft.before for word in one)]
     found = dict.fromkeys(match[0] for word in words for match in PLACEHOLDER.finditer(word))
     found |= dict.fromkeys(value for value in draft.options.values() if "$(" in value and value not in found)
+    far = next((word for word in words if BUCKET.match(word)), "")
+    if far:
+        raise NotUnderstood(f"{far} is no folder or file of this machine", "copy it, and name the copy")
     if found:
         raise NotUnderstood(f"the old command leaves open {', '.join(found)}", "write what stands for it")
 

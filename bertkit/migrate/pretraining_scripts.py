@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from bertkit.migrate.ours import Draft, NotUnderstood, set_model, unless_open
 from bertkit.migrate.pretraining import Phase, pretrain
 from bertkit.migrate.python_flags import carry_over, is_on, lost_reason, read_flags
-from bertkit.migrate.python_scripts import BACKENDS, gaudi_settings, whose
+from bertkit.migrate.python_scripts import BACKENDS, GAUDI, gaudi_settings, other_optimizer, whose
 from bertkit.migrate.starters import CARDS, WHOLE, whole
 from bertkit.migrate.words import Old
 from bertkit.model_config import ARCHITECTURES
@@ -30,11 +31,11 @@ def run_pretraining(old: Old, draft: Draft) -> list[Draft]:
         _whole(flags, "max_seq_length", 512 if "phase2" in flags else 128), update, once,
         flags.get("learning_rate", "5e-5"), flags.get("warmup_proportion", ""),
         flags.get("max_steps") or flags.get("num_train_steps") or "1000",
-        "fp16" if is_on(flags, "fp16") or is_on(flags, "amp") else "bf16" if is_on(flags, "autocast") else "",
+        _precision(flags),
         flags.get("seed", ""),
         scaling="linear" if system == "tensorflow" else "",
     )  # fmt: skip
-    carry_over(draft, flags, SAID_BY_PHASE)
+    carry_over(draft, flags, READ | GAUDI if system == "habana" else READ)
     _start(flags, draft)
     if system == "habana":
         gaudi_settings(flags, draft)
@@ -44,10 +45,17 @@ def run_pretraining(old: Old, draft: Draft) -> list[Draft]:
         draft.differs("the document leaves arguments out; the program's own values are taken for them")
     model = draft.options.get("-m", "large")
     rules = {"google": "adam", "habana": "nvidia", "intel": "nvidia"}.get(system, system)
+    rules = "adam" if other_optimizer(flags, draft) == "adam" else rules
     return [pretrain(draft, phase, rules, model)]
 
 
-SAID_BY_PHASE = ("max_seq_length", "learning_rate", "warmup_proportion", "seed", "max_steps")
+# what is read here, whatever the value
+READ = frozenset(
+    "max_seq_length learning_rate warmup_proportion seed max_steps num_train_steps train_batch_size"
+    " num_accumulation_steps gradient_accumulation_steps fp16 bf16 amp autocast init_checkpoint vocab_file config_file"
+    " bert_config_file input_file bert_config_path input_dir resume_from_checkpoint phase2 phase1_end_step resume_phase2"
+    " do_lower_case allreduce_post_accumulation_fp16 optimizer_type".split()
+)
 
 
 def _start(flags: Mapping[str, str], draft: Draft) -> None:
@@ -67,8 +75,27 @@ def _start(flags: Mapping[str, str], draft: Draft) -> None:
     data = flags.get("input_dir") or flags.get("input_file") or ""
     if data := unless_open(draft, data, "the folder data is taken"):
         draft.options["--data-dir"] = data
-    if is_on(flags, "resume_from_checkpoint") and "phase2" not in flags:
+    _goes_on(flags, draft)
+
+
+def _precision(flags: Mapping[str, str]) -> str:
+    if is_on(flags, "fp16") or is_on(flags, "amp"):
+        return "fp16"
+    return "bf16" if is_on(flags, "autocast") or is_on(flags, "bf16") else ""
+
+
+def _goes_on(flags: Mapping[str, str], draft: Draft) -> None:
+    """A phase that goes on from the run before it, or a run that goes on itself; theirs share one folder."""
+    if not is_on(flags, "resume_from_checkpoint"):
+        return
+    if "phase2" not in flags or is_on(flags, "resume_phase2"):
         draft.options["--resume"] = ""
+    elif folder := flags.get("output_dir", "").rstrip("/"):
+        draft.options["-o"] = f"{folder}-phase2"
+        draft.sets["train.moments_from"] = folder
+        draft.differs(f"phase 2 goes on from the run in {folder} and has a folder of its own")
+    else:
+        raise NotUnderstood("the old command leaves out the folder of phase 1", "add its --output_dir")
 
 
 def _parts(flags: Mapping[str, str]) -> str:
@@ -136,6 +163,45 @@ PREPARED = (
 CORPORA = ("wikipedia", "books", "common_crawl", "open_webtext")
 
 
+def create_data(old: Old, draft: Draft) -> list[Draft]:
+    """create_pretraining_data.py of Google (TFRecord) and NVIDIA (HDF5): one sentence a line."""
+    flags = read_flags(old.arguments)
+    lacking = [name for name in ("input_file", "output_file", "vocab_file") if not flags.get(name)]
+    if lacking:
+        raise NotUnderstood(f"the old command leaves out {' and '.join(lacking)}", "add them")
+    made = flags["output_file"]
+    draft.command = ("data", "prepare", *flags["input_file"].split(","))
+    draft.place = replace(draft.place, processes=1, sockets=False, nodes=0, hosts="")
+    folder = re.sub(r"\.\w+$", "", made.split(",")[0])
+    draft.options |= {"-o": folder, "--vocab": flags["vocab_file"], "--input-format": "sentences"}
+    draft.options["--format"] = "hdf5" if made.endswith((".hdf5", ".h5")) else "tfrecord"
+    for theirs, ours, usual in CREATED:
+        draft.options[ours] = flags.get(theirs) or usual
+    if is_on(flags, "do_whole_word_mask"):
+        draft.options["--whole-words"] = ""
+    if "do_lower_case" in flags:
+        draft.options["--casing"] = "uncased" if is_on(flags, "do_lower_case") else "cased"
+    draft.differs(f"the shards lie in the folder {folder}")
+    known = {
+        "input_file",
+        "output_file",
+        "vocab_file",
+        "do_whole_word_mask",
+        "do_lower_case",
+        *(row[0] for row in CREATED),
+    }
+    for name in flags.keys() - known:
+        draft.lost(f"--{name}", lost_reason(name))
+    return [draft]
+
+
+CREATED = (
+    ("max_seq_length", "-s", "128"), ("max_predictions_per_seq", "--max-predictions", "20"),
+    ("random_seed", "--seed", "12345"), ("dupe_factor", "--duplicate-factor", "10"),
+    ("masked_lm_prob", "--mask-share", "0.15"), ("short_seq_prob", "--short-seq-prob", "0.1"),
+)  # fmt: skip
+
+
 def balance_shards(old: Old, draft: Draft) -> list[Draft]:
     """LDDL's balance_dask_output: shards of the same size."""
     folder = read_flags(old.arguments).get("indir")
@@ -161,5 +227,6 @@ PROGRAMS: Mapping[str, Callable[[Old, Draft], list[Draft]]] = {
     "train_bert_pretraining_amp_dist.sh": train_bert_pretraining,
     "train_bert_pretraining.sh": train_bert_pretraining,
     "preprocess_bert_pretrain": prepare_corpus,
+    "create_pretraining_data.py": create_data,
     "balance_dask_output": balance_shards,
 }

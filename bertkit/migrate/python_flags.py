@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from bertkit.migrate.ours import Draft
@@ -46,7 +46,7 @@ def is_on(flags: Mapping[str, str], name: str) -> bool:
     return name in flags and flags[name].lower() not in FALSE
 
 
-def carry_over(draft: Draft, flags: Mapping[str, str], without: Sequence[str] = ()) -> None:
+def carry_over(draft: Draft, flags: Mapping[str, str], without: Collection[str] = ()) -> None:
     """Put into `draft` what has its own option or setting, and note what has none."""
     itself = table("flags.toml")["by_itself"]["flags"]
     for name, value in flags.items():

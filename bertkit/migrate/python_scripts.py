@@ -13,10 +13,22 @@ from bertkit.migrate.starters import whole
 from bertkit.migrate.words import Old
 
 BACKENDS = {"nvidia": "cuda", "habana": "gaudi", "tensorflow": "cuda", "intel": "cpu", "google": ""}
+IPEX = "intel_extension_for_pytorch.cpu.launch"
 TORCH = ("torch.distributed.launch", "torch.distributed.run", "torchrun", "bind_pyt", "bind.sh")
 IS_PUBLISHED = re.compile(
     r"(?!.*finetuned)(google-bert/)?bert-[\w-]+|tiny|mini|small|medium|base|large"
 )  # no trained head
+# what the readers here read, whatever the value
+GAUDI = frozenset(
+    "use_lazy_mode use_torch_compile torch_compile use_hpu_graphs use_hpu_graphs_for_training gaudi_config_name"
+    " enable_packed_data_mode".split()
+)
+READ = GAUDI | frozenset(
+    "autocast fp16 amp manual_fp16 bert_model init_checkpoint config_file bert_config_file vocab_file data_dir"
+    " task_name train_file predict_file train_batch_size gradient_accumulation_steps num_accumulation_steps max_steps"
+    " do_lower_case version_2_with_negative optimizer_type allreduce_post_accumulation_fp16 do_predict".split()
+)
+TRAINS = frozenset("learning_rate num_train_epochs seed output_dir warmup_proportion".split())  # nothing to answers
 # the programs' own values
 OWN: Mapping[str, Mapping[str, str]] = {
     "squad": {"max_seq_length": "384", "num_train_epochs": "3", "seed": "42"},
@@ -33,6 +45,8 @@ def whose(old: Old, flags: Mapping[str, str]) -> str:
         return "tensorflow"
     if "bert_config_file" in flags:
         return "google"
+    if old.program == "run_pretrain_mlperf.py" or set(old.starters) & {"ipexrun", IPEX}:
+        return "intel"
     if flags.keys() & {"bert_model", "fp16", "config_file", "json_summary"} or set(old.starters) & set(TORCH):
         return "nvidia"
     return "intel" if "numactl" in old.starters else "google"
@@ -68,10 +82,14 @@ def _fine_tune(family: str, task: str, old: Old, flags: dict[str, str], draft: D
     if precision:
         draft.options["-d"] = precision
     _model(flags, draft, old.elided)
-    _data(flags, draft)
+    data_of(flags, draft)
     _batches(system, flags, draft)
-    carry_over(draft, flags)
+    carry_over(draft, flags, READ if system == "habana" else READ - GAUDI)
     _steps(flags, draft)
+    if other_optimizer(flags, draft) == "lamb":
+        draft.sets |= {"optimizer.name": "lamb", "optimizer.trust_ratio": "all", "optimizer.epsilon": "1e-6"}
+    if family == "glue" and is_on(flags, "do_predict"):
+        draft.do(f"then answer the test set: bertkit predict FOLDER -t {task}, where FOLDER is the run's")
     if is_on(flags, "do_lower_case"):
         draft.sets["model.casing"] = "uncased"
     if system == "tensorflow":
@@ -82,6 +100,15 @@ def _fine_tune(family: str, task: str, old: Old, flags: dict[str, str], draft: D
     if old.elided:
         draft.differs("the document leaves arguments out; what it leaves out is as the recipe has it")
     return draft
+
+
+def other_optimizer(flags: Mapping[str, str], draft: Draft) -> str:
+    """What --optimizer_type asks for: lamb, adam, or "" where it is not given or not to be had."""
+    asked = flags.get("optimizer_type", "").lower()
+    if asked and asked not in ("lamb", "adam", "adamw"):
+        draft.lost(f"--optimizer_type {asked}", "there are adamw and lamb")
+        return ""
+    return asked.removesuffix("w")
 
 
 def _tensorflow(draft: Draft) -> None:
@@ -110,8 +137,8 @@ def _recipe(system: str, family: str, flags: Mapping[str, str], precision: str) 
         return "google-glue"
     if system == "intel":
         return "intel-squad"
-    model = f"{flags.get('init_checkpoint', '')}{flags.get('bert_config_file', '')}"
-    return "google-squad-large" if "large" in model or "L-24" in model else "google-squad-base"
+    model = f"{flags.get('init_checkpoint', '')}{flags.get('bert_config_file', '')}".lower()
+    return "google-squad-large" if "large" in model or "l-24" in model else "google-squad-base"
 
 
 def _model(flags: Mapping[str, str], draft: Draft, elided: bool) -> None:
@@ -154,7 +181,7 @@ def gaudi_settings(flags: Mapping[str, str], draft: Draft) -> None:
         draft.differs(f"{config}: the backend's own choice of operators is taken; device.gaudi_config names a file")
 
 
-def _data(flags: Mapping[str, str], draft: Draft) -> None:
+def data_of(flags: Mapping[str, str], draft: Draft) -> None:
     asked = {name: flags[name] for name in ("train_file", "predict_file", "data_dir") if flags.get(name)}
     flags = {name: file for name, file in asked.items() if unless_open(draft, file, "the task's own data are taken")}
     files = [flags[name] for name in ("train_file", "predict_file") if flags.get(name)]
@@ -193,13 +220,13 @@ def _evaluate(family: str, task: str, flags: dict[str, str], precision: str, dra
     draft.command = ("evaluate", _trained(flags, draft))
     draft.place = replace(draft.place, processes=1)
     draft.options["-t"] = task
-    _data(flags, draft)
+    data_of(flags, draft)
     for name in ("predict_batch_size", "eval_batch_size"):
         if name in flags:
             draft.options["-b"] = flags.pop(name)
     if precision:
         draft.options["-d"] = precision
-    carry_over(draft, flags, ("learning_rate", "num_train_epochs", "seed", "output_dir", "warmup_proportion"))
+    carry_over(draft, flags, READ | TRAINS)
     if "output_dir" in flags:
         draft.lost("--output_dir", "evaluate prints the scores; `bertkit predict … -o` writes the answers")
     return draft
@@ -219,7 +246,7 @@ def inference(old: Old, draft: Draft) -> list[Draft]:
         draft.sets["answers.null_threshold"] = flags.get("null_score_diff_threshold", "-11.0")
     if "n_best_size" in flags:
         draft.options["-n"] = flags.pop("n_best_size")
-    carry_over(draft, flags, ("null_score_diff_threshold",))
+    carry_over(draft, flags, READ | {"null_score_diff_threshold", "question", "context"})
     draft.differs("a long context is read in windows; theirs cuts it to one")
     return [draft]
 

@@ -120,9 +120,10 @@ def _reader(old: Old) -> Reader:
     names = (old.program, f"{old.program.rpartition('.')[2]}.py")
     name = next((name for name in names if name in READERS), "")
     if not name:
-        raise NotUnderstood(
-            f"{old.program} is none of the programs that are known", nearest(old.program, list(READERS))
-        )
+        is_script = old.program.endswith((".sh", ".bash", ".sbatch", ".slurm"))
+        inside = f"give what is in it: bertkit migrate - < {old.program}"
+        cure = inside if is_script else nearest(old.program, list(READERS))
+        raise NotUnderstood(f"{old.program} is none of the programs that are known", cure)
     if name in OF_HUGGING_FACE and hugging_face.is_theirs(read_flags(old.arguments)):
         return OF_HUGGING_FACE[name]
     return READERS[name]

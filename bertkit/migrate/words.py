@@ -13,7 +13,7 @@ from bertkit.migrate.python_flags import ELIDED
 from bertkit.migrate.shell import ASSIGNED, Line, State, read_script
 from bertkit.migrate.starters import PREFIXES, STARTERS, read_options
 
-PYTHON = re.compile(r"python[\d.]*$")
+PYTHON = re.compile(r"(python[\d.]*|\$\{?PYTHON[\w.]*\}?|\$\(which python[\d.]*\))$")
 OPEN_PROGRAMS = ("script",)  # what documents write for any program
 # what prepares a shell or a machine; nothing of it is needed for the new command
 PREPARES = frozenset(
