@@ -1,5 +1,8 @@
 """Other systems' spellings of our options, Hugging Face's above all: a `run_glue` command line pasted here works.
 
+The one table of them: `bertkit train` reads its own command line by it, `bertkit migrate` those of other systems. Here
+stand the words that mean one thing everywhere; a batch size that one system counts before accumulation and another
+after it is read by whoever knows the system.
 Pure functions from one argument list to another; what was changed is said to the user.
 """
 
@@ -41,6 +44,27 @@ WITH_VALUE: Mapping[str, str] = {
     "save_steps": "checkpoint.every",
     "save_total_limit": "checkpoint.keep",
     "cache_dir": "data.cache",
+    "eval_dir": "--eval-dir",
+    "target_mlm_accuracy": "--target-mlm-accuracy",
+    "steps_this_run": "--steps-this-run",
+    "seed": "--seed",
+    "warmup_proportion": "schedule.warmup",
+    "num_warmup_steps": "schedule.warmup_steps",
+    "predict_batch_size": "evaluation.batch_size",
+    "eval_batch_size": "evaluation.batch_size",
+    "per_gpu_eval_batch_size": "evaluation.batch_size",
+    "log_freq": "log.every",
+    "num_steps_per_checkpoint": "checkpoint.every",
+    "save_checkpoints_steps": "checkpoint.every",
+    "keep_n_most_recent_checkpoints": "checkpoint.keep",
+    "eval_iter_samples": "evaluation.every_samples",
+    "eval_iter_start_samples": "evaluation.start_samples",
+    "init_loss_scale": "loss_scaling.initial",
+    "start_warmup_step": "schedule.warmup_start",
+    "weight_decay_rate": "optimizer.weight_decay",
+    "opt_lamb_beta_1": "optimizer.beta1",
+    "opt_lamb_beta_2": "optimizer.beta2",
+    "ddp_timeout": "ranks.timeout",
     "dist_backend": "device.dist_backend",  # a setting of the backends that have it; others say that they do not
 }
 SWITCHES: Mapping[str, tuple[str, ...]] = {
@@ -49,6 +73,10 @@ SWITCHES: Mapping[str, tuple[str, ...]] = {
     "tf32": ("--dtype", "tf32"),
     "overwrite_output_dir": ("--overwrite",),
     "load_best_model_at_end": ("--set", "checkpoint.result=best"),
+    "gradient_checkpointing": ("--set", "device.recompute=true"),  # of the backends that have it
+    "checkpoint_activations": ("--set", "device.recompute=true"),
+    "distributed_lamb": ("--set", "optimizer.shard=true"),
+    "use_zero_optimizer": ("--set", "optimizer.shard=true"),
     "do_train": (),  # `bertkit train` trains and evaluates
     "do_eval": (),
 }
@@ -58,6 +86,8 @@ MICRO, ACCUMULATION = "per_device_train_batch_size", "gradient_accumulation_step
 
 def translate(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     """(the arguments in our spelling, a note for each that was changed)."""
+    if list(arguments[:1]) == ["migrate"]:  # what follows is an old command, to be read as it stands
+        return list(arguments), []
     ours: list[str] = []
     notes: list[str] = []
     batch: dict[str, int] = {}
@@ -73,9 +103,7 @@ def translate(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
         if theirs in SWITCHES:
             if rest and rest[0].lower() in ("true", "false") and not equals:
                 value = rest.pop(0)
-            if value.lower() not in (*TRUE, *FALSE):
-                raise UserError(f"{name}={value} is neither true nor false", "correct it")
-            new = list(SWITCHES[theirs]) if value.lower() in TRUE else []
+            new = spelled(theirs, value)
             none = "(always so)" if not SWITCHES[theirs] else "(off)"
         elif theirs in WITH_VALUE or theirs in (MICRO, ACCUMULATION):
             if name == WITH_VALUE.get(theirs):  # the same word in both worlds
@@ -83,26 +111,32 @@ def translate(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
                 continue
             value = value if equals else _take(rest, name)
             if theirs not in WITH_VALUE:
-                batch[theirs] = _number(name, value)
+                batch[theirs] = number_of(name, value)
                 continue
-            new, none = _spelled(WITH_VALUE[theirs], value), ""
+            new, none = spelled(theirs, value), ""
         else:
             ours.append(argument)
             continue
         ours += new
         notes.append(f"{name} -> {' '.join(new) or none}")
     if batch:
-        new = _batch(batch)
+        new = spelled_batch(batch)
         ours += new
         notes.append(f"--{' --'.join(batch)} -> {' '.join(new)}")
     return ours + behind, notes
 
 
-def _spelled(target: str, value: str) -> list[str]:
-    return [target, value] if target.startswith("--") else ["--set", f"{target}={value}"]
+def spelled(theirs: str, value: str) -> list[str]:
+    """Our words for one of theirs, of either table, and its value. Raises UserError for a switch's odd value."""
+    if theirs not in SWITCHES:
+        target = WITH_VALUE[theirs]
+        return [target, value] if target.startswith("--") else ["--set", f"{target}={value}"]
+    if value.lower() not in (*TRUE, *FALSE):
+        raise UserError(f"--{theirs}={value} is neither true nor false", "correct it")
+    return list(SWITCHES[theirs]) if value.lower() in TRUE else []
 
 
-def _batch(theirs: Mapping[str, int]) -> list[str]:
+def spelled_batch(theirs: Mapping[str, int]) -> list[str]:
     """Their batch size is before accumulation; ours is what one update sees on a process."""
     accumulation = theirs.get(ACCUMULATION, 1)
     if MICRO not in theirs:
@@ -120,7 +154,7 @@ def _take(rest: list[str], name: str) -> str:
     return rest.pop(0)
 
 
-def _number(name: str, text: str) -> int:
+def number_of(name: str, text: str) -> int:
     if not (text.isascii() and text.isdecimal() and len(text) < 19) or int(text) < 1:
         raise UserError(f"{name} {text!r} is not a whole number above 0", "correct it")
     return int(text)

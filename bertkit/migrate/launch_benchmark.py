@@ -6,40 +6,23 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from bertkit.errors import UserError
-from bertkit.migrate.ours import Draft, set_model
+from bertkit.migrate.ours import Draft, NotUnderstood, set_model
 from bertkit.migrate.pretraining import Phase, pretrain
-from bertkit.migrate.python_flags import is_on, read_assignments, read_flags
-from bertkit.migrate.words import WHOLE, Old, whole
+from bertkit.migrate.python_flags import is_on, lost_reason, read_assignments, read_flags, table
+from bertkit.migrate.starters import WHOLE, whole
+from bertkit.migrate.words import Old
 
 PRECISIONS = {"bfloat16": "bf16", "fp32": "fp32", "fp16": "fp16", "int8": "int8"}
-LOST = {
-    "docker_image": "bertkit starts no container; start the command in one",
-    "volume": "bertkit starts no container; mount it where you start one",
-    "shm_size": "bertkit starts no container",
-    "num_intra_threads": "threads follow from the cores of each process; `launch --threads` has their rules",
-    "num_inter_threads": "torch has one pool of threads",
-    "data_num_intra_threads": "batches are made in a thread of their own",
-    "data_num_inter_threads": "batches are made in a thread of their own",
-    "num_cores": "threads follow from the cores that the process may use (taskset, numactl)",
-    "disable_tcmalloc": "`launch --allocator` chooses",
-    "tcmalloc_large_alloc_report_threshold": "`launch --allocator` chooses",
-    "num_instances": "start several, each under numactl",
-    "numa_cores_per_instance": "start several, each under numactl",
-    "profile": "bertkit bench measures; it writes no timeline",
-    "output_results": "bertkit predict writes the answers",
-    "verbose": "warnings name what is odd",
-    "debug": "there is no shell in a container to open",
-    "noinstall": "nothing is installed at the start",
-}
 SAID = (
     "framework model_name mode precision batch_size mpi_num_processes mpi_num_processes_per_socket mpi_hostnames"
-    " data_location checkpoint socket_id benchmark_only accuracy_only output_dir dry_run"
+    " data_location checkpoint socket_id benchmark_only accuracy_only output_dir dry_run num_cores num_intra_threads"
+    " disable_tcmalloc"
 ).split()
 MODEL_SAID = (
     "train_option infer_option init_checkpoint config_file vocab_file learning_rate max_seq_length num_train_epochs"
     " doc_stride num_train_steps warmup_steps max_predictions task_name data_dir optimized_softmax experimental_gelu"
     " do_lower_case do_train do_eval do_predict mpi_workers_sync_gradients train_file predict_file input_file"
-    " output_dir"
+    " output_dir profile accum_steps max_predictions"
 ).split()
 
 
@@ -54,11 +37,10 @@ def launch_benchmark(old: Old, draft: Draft) -> list[Draft]:
             f"launch_benchmark.py has no precision {ours['precision']!r}", "it has " + ", ".join(PRECISIONS)
         )
     draft.options["--backend"] = "cpu"
-    for name, why in LOST.items():
-        if name in ours or is_on(model, name):
-            draft.lost(f"--{name.replace('_', '-')}" if name in ours else name, why)
-    for name in [*(set(ours) - set(SAID) - set(LOST)), *(set(model) - set(MODEL_SAID) - set(LOST))]:
-        draft.lost(name, "there is nothing like it here")
+    for name in [*sorted(set(ours) - set(SAID)), *sorted(set(model) - set(MODEL_SAID))]:
+        if name in ours or is_on(model, name) or name not in table("flags.toml")["lost"]:
+            draft.lost(f"--{name.replace('_', '-')}" if name in ours else name, lost_reason(name))
+    _threads(ours, draft)
     if ours.get("socket_id", "-1") != "-1":
         draft.do(f"for socket {ours['socket_id']} alone, start it under numactl --cpunodebind={ours['socket_id']}")
     if ours.get("mode") == "inference":
@@ -70,6 +52,17 @@ def launch_benchmark(old: Old, draft: Draft) -> list[Draft]:
     if kind == "pretraining":
         return [_pretraining(ours, model, precision, draft)]
     return [_training(kind, ours, model, precision, draft)]
+
+
+def _threads(ours: Mapping[str, str], draft: Draft) -> None:
+    """The backend has a setting for the threads of a process; launch one for what is preloaded."""
+    for name in ("num_cores", "num_intra_threads"):
+        if WHOLE.fullmatch(ours.get(name, "")):
+            draft.sets["device.threads"] = ours[name]
+    if "disable_tcmalloc" in ours:
+        draft.place = replace(draft.place, allocator="system" if is_on(ours, "disable_tcmalloc") else "tcmalloc")
+    if is_on(ours, "profile"):
+        draft.differs("a few updates are profiled by --profile 20-22")
 
 
 def _place(ours: Mapping[str, str], draft: Draft) -> None:
@@ -150,8 +143,9 @@ def _numerics(model: Mapping[str, str], draft: Draft) -> None:
 
 def _pretraining(ours: Mapping[str, str], model: Mapping[str, str], precision: str, draft: Draft) -> Draft:
     batch = whole(_batch(ours, 24), "the batch size")
+    update = batch * whole(model.get("accum_steps", "1"), "accum_steps")  # what is computed at once is not divided
     phase = Phase(
-        whole(model.get("max_seq_length", "512"), "the length"), batch, batch, model.get("learning_rate", "3e-5"), "",
+        whole(model.get("max_seq_length", "512"), "the length"), update, batch, model.get("learning_rate", "3e-5"), "",
         model.get("num_train_steps", "20"), precision, warmup_steps=model.get("warmup_steps", "10"),
         scaling="sqrt" if draft.place.sockets else "",
     )  # fmt: skip
@@ -162,7 +156,7 @@ def _pretraining(ours: Mapping[str, str], model: Mapping[str, str], precision: s
     if is_on(model, "do_eval"):
         draft.differs("theirs evaluates on the training files; here a dev set is its own")
     if "max_predictions" in model:
-        draft.lost("max_predictions", "the file says how many words are masked")
+        draft.lost("max_predictions", lost_reason("max_predictions"))
     name = model.get("init_checkpoint", "large")
     made = pretrain(draft, phase, "adam", name)
     set_model(made, name, model.get("vocab_file", ""), model.get("config_file", ""))
@@ -172,10 +166,15 @@ def _pretraining(ours: Mapping[str, str], model: Mapping[str, str], precision: s
 
 def _inference(ours: Mapping[str, str], model: Mapping[str, str], precision: str, draft: Draft) -> Draft:
     """--benchmark-only times it, --accuracy-only scores it."""
-    where, run = ours.get("data_location", "data"), ours.get("checkpoint", "")
+    where, run = ours.get("data_location", ""), ours.get("checkpoint", "")
+    if not where or not run:
+        raise NotUnderstood(
+            "the old command leaves out the data or the checkpoint", "add --data-location, --checkpoint"
+        )
     draft.options |= {"-t": "squad", "--data-dir": where, "-b": _batch(ours, 32), "-s": "384", "-d": precision}
     draft.sets["model.vocab"] = f"{where}/vocab.txt"
-    draft.do(f"copy bert_config.json from {where} into {run}: the configuration is read from the model's folder")
+    draft.before.append(("cp", "-n", f"{where}/bert_config.json", f"{run}/"))
+    draft.differs("the configuration is read from the model's folder, so it is copied there first")
     if "accuracy_only" in ours:
         draft.command = ("evaluate", run)
     else:

@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-NoteKind = Literal["lost", "differs", "do", "not yet"]
+from bertkit.errors import UserError
+
+NoteKind = Literal["lost", "differs", "do"]
+LITERAL = "\ue000"  # within an old word: a dollar that the shell leaves alone, as in single quotes
 PLAIN = re.compile(r"[\w$@%+=:,./{}~-]+")  # words that a shell leaves alone; $VAR is to be filled in by it
+EXPANDED = re.compile(r"\$[\w{(]")  # what a shell puts in
+CONFIGS = ("config.json", "bert_config.json")
 CHECKPOINT = re.compile(r"\.(pt|ckpt(-\d+)?)$")  # files and prefixes that -m takes
-PLACEHOLDER = re.compile(r"<[^<>]*>")
+OPEN_WORD = re.compile(r"<[^<>]*>")
+BUCKET = re.compile(r"(gs|s3|hdfs|az|abfs|https?)://")
+PLACEHOLDER = re.compile(r"<[^<>]*>|\$\(.*\)|\$(?:[1-9@*]|\{[1-9@*]\})")  # what nobody but the user can fill in
+
+
+class NotUnderstood(UserError):
+    """An old command that names no program that is known, or leaves out what nobody else can know."""
+
+    exit_code = 1
 
 
 @dataclass(frozen=True)
@@ -18,7 +33,7 @@ class Note:
     """What somebody who knows the old command should know of the new one."""
 
     kind: NoteKind  # lost: not carried over; differs: carried over, but means less or more; do: a step by hand
-    text: str
+    text: str  # a line
 
     def __str__(self) -> str:
         return f"{self.kind}: {self.text}"
@@ -29,7 +44,7 @@ class Command:
     """One command of ours."""
 
     env: tuple[tuple[str, str], ...]
-    words: tuple[str, ...]  # the first is bertkit, or export
+    words: tuple[str, ...]  # the first is bertkit, export, or a copy that it needs (cp, ln)
 
     def __str__(self) -> str:
         return " ".join([*(f"{name}={_quoted(value)}" for name, value in self.env), *map(_quoted, self.words)])
@@ -37,15 +52,11 @@ class Command:
 
 @dataclass(frozen=True)
 class Migrated:
-    """An old command in our words."""
+    """An old command, or a script of several, in our words."""
 
     commands: tuple[Command, ...]
     notes: tuple[Note, ...]
-
-    @property
-    def not_yet(self) -> bool:
-        """Whether it needs what bertkit does not do yet."""
-        return any(note.kind == "not yet" for note in self.notes)
+    faults: tuple[UserError, ...] = ()  # of commands of the script that gave none of ours
 
 
 @dataclass(frozen=True)
@@ -60,9 +71,14 @@ class Place:
     nodes: int = 0  # above 0: by Slurm
     container: str = ""
     mounts: tuple[str, ...] = ()
+    allocator: str = ""  # preloaded; "": as launch chooses
 
     def words(self) -> list[str]:
         """The words of `bertkit launch` up to the command; none for a single process."""
+        words = self._many()
+        return [*words[:-1], "--allocator", self.allocator, "--"] if words and self.allocator else words
+
+    def _many(self) -> list[str]:
         if self.nodes:
             words = ["--slurm", "bertkit.sbatch", "--nodes", str(self.nodes), "-n", str(self.processes or 1)]
             words += ["--container", self.container] if self.container else []
@@ -86,6 +102,7 @@ class Draft:
     options: dict[str, str] = field(default_factory=dict)  # option -> value
     sets: dict[str, str] = field(default_factory=dict)  # setting -> value
     env: dict[str, str] = field(default_factory=dict)
+    before: list[tuple[str, ...]] = field(default_factory=list)  # commands that it needs first
     notes: list[Note] = field(default_factory=list)
 
     def lost(self, what: str, why: str) -> None:
@@ -97,14 +114,22 @@ class Draft:
     def do(self, text: str) -> None:
         self._note("do", text)
 
-    def not_yet(self, text: str) -> None:
-        self._note("not yet", text)
+    def say(self, words: Sequence[str]) -> None:
+        """Take words of `bertkit train`: an option and its value, a switch, or --set and a setting."""
+        if words[:1] == ["--set"]:
+            key, _, value = words[1].partition("=")
+            self.sets[key] = value
+        elif words:
+            self.options[SHORT.get(words[0], words[0])] = words[1] if len(words) > 1 else ""
 
     def _note(self, kind: NoteKind, text: str) -> None:
-        if (note := Note(kind, text)) not in self.notes:
+        if (note := Note(kind, " ".join(text.replace(LITERAL, "$").split()))) not in self.notes:
             self.notes.append(note)
 
-    def as_command(self) -> Command:
+    def as_commands(self) -> list[Command]:
+        return [*(Command((), words) for words in self.before), self._as_command()]
+
+    def _as_command(self) -> Command:
         words = ["bertkit", *self.place.words(), *self.command] if self.command[0] != "export" else list(self.command)
         for option, value in self.options.items():
             words += [option, value] if value else [option]
@@ -113,25 +138,52 @@ class Draft:
         return Command(tuple(self.env.items()), tuple(words))
 
 
-def set_model(draft: Draft, checkpoint: str, vocab: str = "", config: str = "") -> None:
-    """-m for a checkpoint of theirs; its configuration is read from beside it."""
+# how an option is written in a command that somebody reads
+SHORT: Mapping[str, str] = {
+    "--model": "-m", "--task": "-t", "--dtype": "-d", "--batch-size": "-b", "--seq-length": "-s", "--epochs": "-e",
+    "--learning-rate": "--lr", "--output": "-o",
+}  # fmt: skip
+
+
+def unless_open(draft: Draft, value: str, instead: str) -> str:
+    """The value; "" with a note where it is a `<name>` that the document leaves open."""
+    if not OPEN_WORD.search(value):
+        return value
+    draft.differs(f"{value} is left open in the document: {instead}")
+    return ""
+
+
+def set_model(draft: Draft, checkpoint: str, vocab: str = "", config: str = "", usual: str = "large") -> None:
+    """-m for a checkpoint of theirs; its configuration is read from beside it.
+
+    `usual`: the published model to start from where the document leaves it open.
+    """
+    if not unless_open(draft, checkpoint, f"the published {usual} is taken"):
+        draft.options["-m"] = usual
+        return
+    vocab = unless_open(draft, vocab, "the model's own vocabulary is taken")
+    config = unless_open(draft, config, "the model's own configuration is taken")
     model = model_name(draft, checkpoint, told=bool(config))
     draft.options["-m"] = model
     folder = _folder(checkpoint) if CHECKPOINT.search(checkpoint) else model
-    if vocab and _folder(vocab) != folder:
+    if vocab and not _is_beside(vocab, folder, ("vocab.txt",)):
         draft.sets["model.vocab"] = vocab
-    if config and _folder(config) != folder and CHECKPOINT.search(checkpoint):
-        name = "bert_config.json"
-        draft.do(f"copy {config} to {folder}/{name}: the configuration is read from beside the checkpoint")
+    is_file = CHECKPOINT.search(checkpoint) or checkpoint.endswith(".bin")
+    if config and is_file and not _is_beside(config, folder, CONFIGS):
+        draft.before.append(("cp", "-n", config, posixpath.join(folder, "bert_config.json")))
+        draft.differs("the configuration is read from beside the checkpoint, so it is copied there first")
 
 
 def model_name(draft: Draft, checkpoint: str, told: bool = False) -> str:
     """What -m or a command takes for a checkpoint of theirs. `told`: the old command names the configuration."""
     if checkpoint.endswith(".bin"):
-        draft.do(f"give {checkpoint} the name pytorch_model.bin, in a folder with its config.json and vocab.txt")
-        return _folder(checkpoint)
+        folder, name = posixpath.split(checkpoint)
+        if name != "pytorch_model.bin":
+            draft.before.append(("ln", "-s", name, posixpath.join(folder, "pytorch_model.bin")))
+            draft.differs(f"{name} is given the name under which a model's folder has its weights")
+        return folder or "."
     if checkpoint.endswith(".pt") and not told:
-        draft.do(f"put bert_config.json and vocab.txt of the model beside {checkpoint}")
+        draft.do(f"put bert_config.json and vocab.txt of the model beside {checkpoint}, if they are not there")
     return checkpoint
 
 
@@ -139,11 +191,22 @@ def _folder(path: str) -> str:
     return path.rpartition("/")[0] or "."
 
 
-def fill_in(draft: Draft) -> None:
-    """Note every word that the documents leave open."""
-    words = [*draft.options.values(), *draft.sets.values()]
-    for found in dict.fromkeys(match[0] for word in words for match in PLACEHOLDER.finditer(word)):
-        draft.do(f"fill in {found}")
+def _is_beside(path: str, folder: str, names: Sequence[str]) -> bool:
+    """Whether it is the file of one of these names in the model's folder, which is found by itself."""
+    return _folder(path) == folder and posixpath.basename(path) in names
+
+
+def refuse_open(draft: Draft) -> None:
+    """Raises NotUnderstood for a word that the old command leaves open and nobody else can know."""
+    said = {option: value for option, value in draft.options.items() if option not in ("--question", "--context")}
+    words = [*said.values(), *draft.sets.values(), *draft.command, *(word for one in draft.before for word in one)]
+    found = dict.fromkeys(match[0] for word in words for match in PLACEHOLDER.finditer(word))
+    found |= dict.fromkeys(value for value in draft.options.values() if "$(" in value and value not in found)
+    far = next((word for word in words if BUCKET.match(word)), "")
+    if far:
+        raise NotUnderstood(f"{far} is no folder or file of this machine", "copy it, and name the copy")
+    if found:
+        raise NotUnderstood(f"the old command leaves open {', '.join(found)}", "write what stands for it")
 
 
 def spell_batch(draft: Draft, update: int, at_once: int) -> None:
@@ -154,4 +217,11 @@ def spell_batch(draft: Draft, update: int, at_once: int) -> None:
 
 
 def _quoted(word: str) -> str:
-    return word if PLAIN.fullmatch(word) else shlex.quote(word)
+    """The word as a shell takes it; `$VAR` stays for the shell to fill in."""
+    if not EXPANDED.search(word):
+        word = word.replace(LITERAL, "$")
+        return word if PLAIN.fullmatch(word) and not set("${}") & set(word) else shlex.quote(word)
+    if PLAIN.fullmatch(word):
+        return word
+    escaped = re.sub(r'([\\"`])', r"\\\1", word).replace(LITERAL, "\\$")
+    return f'"{escaped}"'

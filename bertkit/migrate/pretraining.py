@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bertkit.migrate.ours import Draft, spell_batch
-from bertkit.model_config import ARCHITECTURES
 
 RULES = {  # whose LAMB has a trust ratio for which parameters, and the power of its polynomial
     "nvidia": ("decayed", "0.5"),
@@ -56,8 +55,10 @@ def pretrain(draft: Draft, phase: Phase, rules: str, model: str = "large") -> Dr
         made.sets |= {"schedule.name": "polynomial", "schedule.power": power, "schedule.decay_from": "start"}
     if rules in COUNTS_FROM_ONE:
         made.sets["schedule.start"] = "1"
-    if model in ARCHITECTURES and "model.vocab" not in made.sets:
-        made.do("put vocab.txt of the data into its folder, or name it with --set model.vocab=FILE")
+    if "--data-dir" not in made.options:
+        made.do(
+            "shards are read from the folder data, where `bertkit data prepare` may put them; --data-dir names another"
+        )
     return made
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from bertkit.migrate.ours import Draft
 from bertkit.packaged import packaged_table
+from bertkit.spellings import SWITCHES, WITH_VALUE, spelled
 
 ELIDED = ("...", "…")  # a value that a document leaves out
 FALSE = ("false", "f", "no", "0")
@@ -45,20 +46,30 @@ def is_on(flags: Mapping[str, str], name: str) -> bool:
     return name in flags and flags[name].lower() not in FALSE
 
 
-def carry_over(draft: Draft, flags: Mapping[str, str], without: Sequence[str] = ()) -> None:
+def carry_over(draft: Draft, flags: Mapping[str, str], without: Collection[str] = ()) -> None:
     """Put into `draft` what has its own option or setting, and note what has none."""
-    known = table("flags.toml")
+    itself = table("flags.toml")["by_itself"]["flags"]
     for name, value in flags.items():
-        if name in without or (not value and name in known["options"] | known["settings"]):
+        if name in without or name in itself:
             continue
-        if name in known["options"]:
-            draft.options[known["options"][name]] = value
-        elif name in known["settings"]:
-            draft.sets[known["settings"][name]] = value
-        elif name in known["lost"]:
-            draft.lost(f"--{name}", known["lost"][name])
-        elif name not in known["by_itself"]["flags"]:
-            draft.lost(f"--{name}", "there is nothing like it here")
+        if name == "loss_scale":
+            _loss_scale(draft, value)
+        elif name in SWITCHES or (value and name in WITH_VALUE):
+            draft.say(spelled(name, value))
+        elif name not in WITH_VALUE:
+            draft.lost(f"--{name}", lost_reason(name))
+
+
+def lost_reason(name: str) -> str:
+    """Why nothing of ours says it."""
+    known = table("flags.toml")["lost"]
+    return str(known[name]["why"]) if name in known else "there is nothing like it here"
+
+
+def _loss_scale(draft: Draft, value: str) -> None:
+    """0 is a scale that follows the overflows, as ours by itself."""
+    if value not in ("", "0", "0.0", "dynamic"):
+        draft.sets |= {"loss_scaling.initial": value, "loss_scaling.dynamic": "false"}
 
 
 def _is_number(word: str) -> bool:

@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from bertkit.migrate.ours import Draft, set_model, spell_batch
+from bertkit.migrate.ours import Draft, NotUnderstood, set_model, spell_batch, unless_open
 from bertkit.migrate.python_flags import carry_over, is_on, read_flags
 from bertkit.migrate.shell_scripts import GLUE_NAMES
-from bertkit.migrate.words import Old, whole
+from bertkit.migrate.starters import whole
+from bertkit.migrate.words import Old
 
 BACKENDS = {"nvidia": "cuda", "habana": "gaudi", "tensorflow": "cuda", "intel": "cpu", "google": ""}
+IPEX = "intel_extension_for_pytorch.cpu.launch"
 TORCH = ("torch.distributed.launch", "torch.distributed.run", "torchrun", "bind_pyt", "bind.sh")
+IS_PUBLISHED = re.compile(
+    r"(?!.*finetuned)(google-bert/)?bert-[\w-]+|tiny|mini|small|medium|base|large"
+)  # no trained head
+# what the readers here read, whatever the value
+GAUDI = frozenset(
+    "use_lazy_mode use_torch_compile torch_compile use_hpu_graphs use_hpu_graphs_for_training gaudi_config_name"
+    " enable_packed_data_mode".split()
+)
+READ = GAUDI | frozenset(
+    "autocast fp16 amp manual_fp16 bert_model init_checkpoint config_file bert_config_file vocab_file data_dir"
+    " task_name train_file predict_file train_batch_size gradient_accumulation_steps num_accumulation_steps max_steps"
+    " do_lower_case version_2_with_negative optimizer_type allreduce_post_accumulation_fp16 do_predict".split()
+)
+TRAINS = frozenset("learning_rate num_train_epochs seed output_dir warmup_proportion".split())  # nothing to answers
 # the programs' own values
 OWN: Mapping[str, Mapping[str, str]] = {
     "squad": {"max_seq_length": "384", "num_train_epochs": "3", "seed": "42"},
@@ -28,6 +45,8 @@ def whose(old: Old, flags: Mapping[str, str]) -> str:
         return "tensorflow"
     if "bert_config_file" in flags:
         return "google"
+    if old.program == "run_pretrain_mlperf.py" or set(old.starters) & {"ipexrun", IPEX}:
+        return "intel"
     if flags.keys() & {"bert_model", "fp16", "config_file", "json_summary"} or set(old.starters) & set(TORCH):
         return "nvidia"
     return "intel" if "numactl" in old.starters else "google"
@@ -51,6 +70,8 @@ def _fine_tune(family: str, task: str, old: Old, flags: dict[str, str], draft: D
     system = whose(old, flags)
     if backend := BACKENDS[system]:
         draft.options["--backend"] = backend
+    if is_on(flags, "allreduce_post_accumulation_fp16"):
+        draft.differs("gradients are summed in fp16 there, in fp32 here; ranks.gradients=bf16 sends half as much")
     precision = _precision(system, flags)
     if _only_scores(flags, old.elided):
         return _evaluate(family, task, flags, precision, draft)
@@ -60,20 +81,34 @@ def _fine_tune(family: str, task: str, old: Old, flags: dict[str, str], draft: D
     draft.options["-t"] = task
     if precision:
         draft.options["-d"] = precision
-    _model(flags, draft)
-    _data(flags, draft)
+    _model(flags, draft, old.elided)
+    data_of(flags, draft)
     _batches(system, flags, draft)
-    carry_over(draft, flags)
+    carry_over(draft, flags, READ if system == "habana" else READ - GAUDI)
     _steps(flags, draft)
+    if other_optimizer(flags, draft) == "lamb":
+        draft.sets |= {"optimizer.name": "lamb", "optimizer.trust_ratio": "all", "optimizer.epsilon": "1e-6"}
+    if family == "glue" and is_on(flags, "do_predict"):
+        draft.do(f"then answer the test set: bertkit predict FOLDER -t {task}, where FOLDER is the run's")
     if is_on(flags, "do_lower_case"):
         draft.sets["model.casing"] = "uncased"
     if system == "tensorflow":
         _tensorflow(draft)
     if system == "habana":
+        gaudi_settings(flags, draft)
         draft.differs("whether their fused AdamW corrects its bias is not documented; here it does not")
     if old.elided:
         draft.differs("the document leaves arguments out; what it leaves out is as the recipe has it")
     return draft
+
+
+def other_optimizer(flags: Mapping[str, str], draft: Draft) -> str:
+    """What --optimizer_type asks for: lamb, adam, or "" where it is not given or not to be had."""
+    asked = flags.get("optimizer_type", "").lower()
+    if asked and asked not in ("lamb", "adam", "adamw"):
+        draft.lost(f"--optimizer_type {asked}", "there are adamw and lamb")
+        return ""
+    return asked.removesuffix("w")
 
 
 def _tensorflow(draft: Draft) -> None:
@@ -102,20 +137,53 @@ def _recipe(system: str, family: str, flags: Mapping[str, str], precision: str) 
         return "google-glue"
     if system == "intel":
         return "intel-squad"
-    model = f"{flags.get('init_checkpoint', '')}{flags.get('bert_config_file', '')}"
-    return "google-squad-large" if "large" in model or "L-24" in model else "google-squad-base"
+    model = f"{flags.get('init_checkpoint', '')}{flags.get('bert_config_file', '')}".lower()
+    return "google-squad-large" if "large" in model or "l-24" in model else "google-squad-base"
 
 
-def _model(flags: Mapping[str, str], draft: Draft) -> None:
+def _model(flags: Mapping[str, str], draft: Draft, elided: bool) -> None:
+    """The model to start from; the recipe's where the document leaves its name out."""
     config = flags.get("config_file") or flags.get("bert_config_file") or ""
     checkpoint = flags.get("init_checkpoint") or flags.get("bert_model")
     if checkpoint:
         set_model(draft, checkpoint, flags.get("vocab_file", ""), config)
-    else:
-        draft.do("name the model with -m: the old command leaves it out")
+    elif not elided:
+        raise NotUnderstood("the old command names no model", "add its --init_checkpoint or --bert_model")
 
 
-def _data(flags: Mapping[str, str], draft: Draft) -> None:
+def _trained(flags: Mapping[str, str], draft: Draft) -> str:
+    """The model that answers: one that has been trained before."""
+    checkpoint = flags.get("init_checkpoint") or flags.get("bert_model") or ""
+    if not checkpoint or (IS_PUBLISHED.fullmatch(checkpoint) and not flags.get("init_checkpoint")):
+        raise NotUnderstood("the old command names no trained model", "add its --init_checkpoint")
+    if "<" not in checkpoint:
+        config = flags.get("config_file") or flags.get("bert_config_file") or ""
+        set_model(
+            draft, checkpoint, unless_open(draft, flags.get("vocab_file", ""), "the model's own is taken"), config
+        )
+    return draft.options.pop("-m", checkpoint)
+
+
+def gaudi_settings(flags: Mapping[str, str], draft: Draft) -> None:
+    """How the vendor's scripts say what the backend's settings say."""
+    if "use_lazy_mode" in flags:
+        draft.sets["device.mode"] = "lazy" if is_on(flags, "use_lazy_mode") else "eager"
+    if is_on(flags, "use_torch_compile") or is_on(flags, "torch_compile"):
+        draft.sets["device.mode"] = "eager"
+    if any(is_on(flags, name) for name in ("use_hpu_graphs", "use_hpu_graphs_for_training")):
+        draft.sets["device.graphs"] = "true"
+    if is_on(flags, "enable_packed_data_mode"):
+        draft.sets["model.layout"] = "packed"
+    config = flags.get("gaudi_config_name", "")
+    if config.endswith(".json") or config.startswith((".", "/", "~", "$")):
+        draft.sets["device.gaudi_config"] = config if config.endswith(".json") else f"{config}/gaudi_config.json"
+    elif config:
+        draft.differs(f"{config}: the backend's own choice of operators is taken; device.gaudi_config names a file")
+
+
+def data_of(flags: Mapping[str, str], draft: Draft) -> None:
+    asked = {name: flags[name] for name in ("train_file", "predict_file", "data_dir") if flags.get(name)}
+    flags = {name: file for name, file in asked.items() if unless_open(draft, file, "the task's own data are taken")}
     files = [flags[name] for name in ("train_file", "predict_file") if flags.get(name)]
     folders = {file.rpartition("/")[0] or "." for file in files}
     if len(folders) == 1:
@@ -149,17 +217,16 @@ def _steps(flags: Mapping[str, str], draft: Draft) -> None:
 
 
 def _evaluate(family: str, task: str, flags: dict[str, str], precision: str, draft: Draft) -> Draft:
-    _model(flags, draft)
-    draft.command = ("evaluate", draft.options.pop("-m", "runs/RUN"))
+    draft.command = ("evaluate", _trained(flags, draft))
     draft.place = replace(draft.place, processes=1)
     draft.options["-t"] = task
-    _data(flags, draft)
+    data_of(flags, draft)
     for name in ("predict_batch_size", "eval_batch_size"):
         if name in flags:
             draft.options["-b"] = flags.pop(name)
     if precision:
         draft.options["-d"] = precision
-    carry_over(draft, flags, ("learning_rate", "num_train_epochs", "seed", "output_dir", "warmup_proportion"))
+    carry_over(draft, flags, READ | TRAINS)
     if "output_dir" in flags:
         draft.lost("--output_dir", "evaluate prints the scores; `bertkit predict … -o` writes the answers")
     return draft
@@ -168,8 +235,7 @@ def _evaluate(family: str, task: str, flags: dict[str, str], precision: str, dra
 def inference(old: Old, draft: Draft) -> list[Draft]:
     """inference.py of NVIDIA: one question about one text."""
     flags = read_flags(old.arguments)
-    _model(flags, draft)
-    draft.command = ("ask", draft.options.pop("-m", "runs/RUN"))
+    draft.command = ("ask", _trained(flags, draft))
     for name in ("question", "context"):
         if name in flags:
             draft.options[f"--{name}"] = flags[name]
@@ -180,16 +246,53 @@ def inference(old: Old, draft: Draft) -> list[Draft]:
         draft.sets["answers.null_threshold"] = flags.get("null_score_diff_threshold", "-11.0")
     if "n_best_size" in flags:
         draft.options["-n"] = flags.pop("n_best_size")
-    carry_over(draft, flags, ("null_score_diff_threshold",))
+    carry_over(draft, flags, READ | {"null_score_diff_threshold", "question", "context"})
     draft.differs("a long context is read in windows; theirs cuts it to one")
     return [draft]
 
 
-def no_program(old: Old, draft: Draft) -> list[Draft]:
-    """A launch line of the documents whose program is left out."""
-    draft.command = ("train", "--recipe", "demo")
-    draft.do("the old line names no program: `train --recipe demo` stands in its place, put yours")
+def score(old: Old, draft: Draft) -> list[Draft]:
+    """SQuAD's evaluate-v1.1.py and evaluate-v2.0.py: the file with the answers, then the predictions."""
+    flags = read_flags(old.arguments)
+    files = [old.where.outside(word) for word in _positional(old.arguments, SCORE_SWITCHES)]
+    if len(files) != 2:
+        raise NotUnderstood(f"{old.program} takes two files, not {len(files)}", "give the data and the predictions")
+    task = "squad" if "1.1" in old.program else "squad2"
+    draft.command = ("score", files[1])
+    draft.place = replace(draft.place, processes=1, sockets=False, nodes=0, hosts="")
+    draft.options |= {"-t": task, "--file": files[0]}
+    for names, option in ((("na_prob_file", "n"), "--null-odds"), (("na_prob_thresh", "t"), "--threshold")):
+        if value := next((flags[name] for name in names if flags.get(name)), ""):
+            draft.options[option] = value.split()[0]
+    for name, why in SCORE_LOST.items():
+        if name in flags:
+            draft.lost(f"--{name.replace('_', '-')}", why)
     return [draft]
+
+
+SCORE_SWITCHES = ("verbose", "v")
+SCORE_LOST = {
+    "out_file": "the scores are printed; --json prints them for programs",
+    "o": "the scores are printed; --json prints them for programs",
+    "out_image_dir": "no curves are drawn",
+    "p": "no curves are drawn",
+    "verbose": "the scores are printed",
+    "v": "the scores are printed",
+}
+
+
+def _positional(words: tuple[str, ...], switches: tuple[str, ...]) -> list[str]:
+    """The words that are neither flags nor the values of those that take one."""
+    found: list[str] = []
+    takes = False
+    for word in words:
+        if word.startswith("-"):
+            takes = "=" not in word and word.lstrip("-") not in switches
+        elif takes:
+            takes = False
+        else:
+            found.append(word)
+    return found
 
 
 PROGRAMS: Mapping[str, Callable[[Old, Draft], list[Draft]]] = {
@@ -197,5 +300,8 @@ PROGRAMS: Mapping[str, Callable[[Old, Draft], list[Draft]]] = {
     "run_glue.py": run_glue,
     "run_classifier.py": run_glue,
     "inference.py": inference,
-    "": no_program,
+    "evaluate-v1.1.py": score,
+    "evaluate_v1.1.py": score,
+    "evaluate-v2.0.py": score,
+    "evaluate_v2.0.py": score,
 }

@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from bertkit.errors import UserError, nearest
-from bertkit.migrate.ours import Draft, set_model, spell_batch
+from bertkit.migrate.ours import Draft, NotUnderstood, set_model, spell_batch, unless_open
 from bertkit.migrate.pretraining import Phase, pretrain, pretrain_phases
-from bertkit.migrate.python_flags import table
-from bertkit.migrate.words import CARDS, WHOLE, Old, number
+from bertkit.migrate.python_flags import lost_reason, table
+from bertkit.migrate.starters import CARDS, WHOLE, number
+from bertkit.migrate.words import Old
 
 BROUGHT = ("squad", "squad2", "mrpc", "cola", "mnli", "sst2", "bert-base-uncased", "bert-large-uncased")
 GLUE_NAMES = {"sst-2": "sst2", "sts-b": "stsb"}
@@ -24,8 +25,7 @@ def run_squad(old: Old, draft: Draft) -> list[Draft]:
     if given["mode"] in ("eval", "prediction"):
         return [_evaluate("squad", given, draft)]
     draft.options["--recipe"] = recipe or _recipe("squad", given)
-    set_model(draft, given["checkpoint"], given["vocab"], given["config"])
-    draft.options["--data-dir"] = given["data"]
+    _files(given, draft)
     if not recipe:
         _hyper(given, draft)
         spell_batch(draft, _whole(given, "batch", 4, draft), _whole(given, "batch", 4, draft))
@@ -42,14 +42,24 @@ def run_glue(old: Old, draft: Draft) -> list[Draft]:
         return [_evaluate(task, given, draft)]
     draft.options["--recipe"] = recipe or _recipe("glue", given)
     draft.options["-t"] = task
-    set_model(draft, given["checkpoint"], given["vocab"], given["config"])
-    draft.options["--data-dir"] = given["data"]
+    _files(given, draft)
     if not recipe:
         _hyper(given, draft)
         batch = _whole(given, "batch", 16, draft)
         spell_batch(draft, batch, batch // _whole(given, "accumulation", 1, draft) or 1)
     _mode(given, draft)
     return [draft]
+
+
+def _files(given: Mapping[str, str], draft: Draft) -> None:
+    """The model and the data that the line names; the published ones where it names none."""
+    if given["checkpoint"]:
+        set_model(draft, given["checkpoint"], given["vocab"], given["config"])
+    else:
+        draft.options["-m"] = "large"
+        draft.differs("the script's own checkpoint is one of NVIDIA's; the published large is taken")
+    if data := unless_open(draft, given["data"], "the task's own data are taken"):
+        draft.options["--data-dir"] = data
 
 
 def run_pretraining(old: Old, draft: Draft) -> list[Draft]:
@@ -76,10 +86,24 @@ def run_sub(old: Old, draft: Draft) -> list[Draft]:
         for name in names:
             if name in env:
                 given[argument] = env.pop(name)
+    if steps := env.pop("STEPS_THIS_RUN", ""):
+        draft.sets["train.steps_this_run"] = steps
     for name, value in env.items():
-        draft.lost(f"{name}={value}", "no option here says it")
+        draft.lost(f"{name}={value}", RUN_SUB.get(name, "no option here says it"))
     draft.place = replace(old.place, nodes=old.place.nodes or 1)
     return [pretrain(draft, _phase(given, draft, 512 if second else 128, key), "nvidia")]
+
+
+RUN_SUB = {
+    "BIN_SIZE": "the shards say their bins; `bertkit data prepare --bin-size` makes them",
+    "NUM_WORKERS": "batches are made ahead in a thread",
+    "MASKING": "the shards say how they were masked; data.masking chooses",
+    "DASK_TASKS_PER_NODE": "`bertkit data prepare` starts its own processes",
+    "RERUN_DASK": "`bertkit data prepare` is a command of its own",
+    "USE_JEMALLOC": "`launch --allocator` chooses",
+    "IMAGE_VERSION": "`launch --container` names the image",
+    "GPUS": "`launch -n` says it",
+}
 
 
 def finetune_train_benchmark(old: Old, draft: Draft) -> list[Draft]:
@@ -111,7 +135,7 @@ def _benchmark(draft: Draft, suite: str, task: str, xla: bool) -> None:
     draft.options |= {"--suite": suite, "-d": "fp16,fp32"}
     draft.differs("their second precision is --noamp: tf32 on an A100, fp32 before it; fp32 is taken")
     if xla:
-        draft.lost("use_xla", table("flags.toml")["lost"]["use_xla"])
+        draft.lost("use_xla", lost_reason("use_xla"))
 
 
 def _four(old: Old, usual: tuple[str, ...], draft: Draft) -> list[str]:
@@ -156,17 +180,30 @@ def _arguments(family: str, script: str, old: Old, draft: Draft) -> tuple[dict[s
     if len(words) > len(names) and script != "run_pretraining":
         raise UserError(f"{script}.sh takes {len(names)} arguments, not {len(words)}", "check their order")
     for name, word in zip(names, words, strict=False):
-        if not word.startswith("<") or name in FILES:
+        if name in FILES and word:
+            given[name] = word if word.startswith("<") else _outside(name, word, old, draft)
+        elif not word.startswith("<"):
             given[name] = word
     left_open(words, [name not in FILES for name in names], draft)
     return given, ""
+
+
+def _outside(name: str, word: str, old: Old, draft: Draft) -> str:
+    """The file as it is called outside of the container that the script ran in."""
+    try:
+        return old.where.outside(word)
+    except NotUnderstood:
+        if name != "output":
+            raise
+        draft.lost(word, "it lies in the container only; -o names a folder outside")
+        return ""
 
 
 def left_open(words: Sequence[str], has_own: Sequence[bool], draft: Draft) -> None:
     """Note the arguments that a document leaves open and the script has a value for by itself."""
     found = [word for word, own in zip(words, has_own, strict=False) if own and word.startswith("<")]
     if found:
-        draft.do(f"left open in the document, so the script's own values are taken: {', '.join(found)}")
+        draft.differs(f"left open in the document, so the script's own values are taken: {', '.join(found)}")
 
 
 def _preset(family: str, preset: str, given: dict[str, str]) -> tuple[dict[str, str], str]:
@@ -212,8 +249,8 @@ def _hyper(given: Mapping[str, str], draft: Draft) -> None:
 def _mode(given: Mapping[str, str], draft: Draft) -> None:
     if WHOLE.fullmatch(given["steps"].removesuffix(".0")) and float(given["steps"]) > 0:
         draft.sets["train.steps"] = given["steps"].removesuffix(".0")
-    if given["output"]:
-        draft.options["-o"] = given["output"]
+    if output := unless_open(draft, given["output"], "the run's folder is named by its task and model"):
+        draft.options["-o"] = output
     if given["mode"] == "train":
         draft.differs("bertkit train evaluates in the end, too")
 
@@ -221,9 +258,12 @@ def _mode(given: Mapping[str, str], draft: Draft) -> None:
 def _evaluate(task: str, given: Mapping[str, str], draft: Draft) -> Draft:
     """What mode=eval does, on one card as there: the checkpoint scored on the dev set."""
     draft.place = replace(draft.place, processes=1)
+    if not given["checkpoint"] or given["checkpoint"].startswith("<"):
+        raise NotUnderstood("the old command names no trained checkpoint", "give it as the first argument")
     set_model(draft, given["checkpoint"], given["vocab"], given["config"])
     draft.command = ("evaluate", draft.options.pop("-m"))
-    draft.options |= {"-t": task, "--data-dir": given["data"], "-d": given["precision"], "-b": given["batch"]}
+    draft.options |= {"-t": task} | ({"--data-dir": given["data"]} if given["data"] else {})
+    draft.options |= {"-d": given["precision"], "-b": given["batch"]}
     draft.options["-s"] = "384" if task == "squad" else "128"
     if given["output"]:
         draft.lost(given["output"], "evaluate prints the scores; `bertkit predict … -o` writes the answers")
