@@ -35,7 +35,8 @@ OTHER_DTYPES = {
 }  # fmt: skip
 OBJECTS = "_CHECKPOINTABLE_OBJECT_GRAPH"  # what TensorFlow 2's object-based checkpoints hold besides
 CHUNK = 1 << 24  # bytes whose CRC is taken at once
-MOST = 1 << 31  # bytes of an index: one that is meant has a few hundred thousand
+MOST = 1 << 28  # bytes of an index: one that is meant has a few hundred thousand
+MOST_DIMENSIONS = 254  # TensorFlow's own bound
 COPY = "copy the checkpoint again"
 SHARD = f"the index asks for it; {COPY}"
 
@@ -277,8 +278,8 @@ def _entry(name: str, raw: bytes) -> Entry:
     slices = tuple(_extents(part) for part in message.get(7, []))
     shard, offset, length, crc = (_number(message, number) for number in (3, 4, 5, 6))
     entry = Entry(_number(message, 1), tuple(shape), shard, offset, length, crc, slices)
-    if any(width >= 1 << 63 for width in shape):
-        raise Damaged(f"{name} has a dimension of unknown size")
+    if len(shape) > MOST_DIMENSIONS or any(width >= 1 << 63 for width in shape):
+        raise Damaged(f"{name} has dimensions of unknown number or size")
     if not entry.is_read:
         return entry
     size = math.prod(entry.shape) * np.dtype(DTYPES[entry.dtype]).itemsize

@@ -156,7 +156,7 @@ HEADER = b"\x08\x01\x1a\x02\x08\x01"
         ({b"": HEADER, b"x": message(1, 0, b"\1") + message(7, 0, b"\1")}, "a slice is a number"),
         (
             {b"": HEADER, b"x": message(1, 0, b"\1") + message(2, 2, b"\x0d\x12\x0b\x08" + b"\xff" * 9 + b"\1")},
-            "unknown size",
+            "unknown number or size",
         ),
         (
             {b"": HEADER, b"x": message(1, 0, b"\1") + message(7, 2, b"\x0d\x0a\x0b\x10" + b"\xff" * 9 + b"\1")},
@@ -183,6 +183,34 @@ def test_a_compressed_block_is_refused() -> None:
     data[size + 1 : size + 5] = struct.pack("<I", masked_crc(bytes(data[: size + 1])))
     with pytest.raises(Unsupported, match="compressed"):
         read_table(bytes(data))
+
+
+def test_keys_that_grow_at_every_entry_do_not_fill_the_memory() -> None:
+    """Each key repeats the one before and adds a byte: 100,000 of them would have 5 GB."""
+    table = sorted_table._Block(1 << 30)
+    for number in range(100_000):
+        table.entries += varint(number) + varint(1) + varint(0) + b"a"
+    made = bytearray()
+    handle = sorted_table._put(made, table)
+    index = sorted_table._Block(1)
+    index.add(b"b", handle)
+    footer = sorted_table._put(made, sorted_table._Block(1)) + sorted_table._put(made, index)
+    data = bytes(made) + footer.ljust(40, b"\0") + struct.pack("<Q", sorted_table.MAGIC)
+    with pytest.raises(Damaged, match="its keys are far longer than the file"):
+        read_table(data)
+
+
+def test_a_block_that_is_named_twice_is_damage() -> None:
+    made = bytearray()
+    block = sorted_table._Block(1)
+    block.add(b"a", b"1")
+    handle = sorted_table._put(made, block)
+    index = sorted_table._Block(1)
+    index.add(b"a", handle)
+    index.add(b"b", handle)
+    footer = sorted_table._put(made, sorted_table._Block(1)) + sorted_table._put(made, index)
+    with pytest.raises(Damaged, match="its keys are not in order"):
+        read_table(bytes(made) + footer.ljust(40, b"\0") + struct.pack("<Q", sorted_table.MAGIC))
 
 
 def test_the_checksum_is_the_published_one() -> None:
