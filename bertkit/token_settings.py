@@ -146,7 +146,7 @@ def flag(value: object, what: str, nothing: bool = False) -> bool | None:
     """True, false or, with `nothing`, null. Raises UserError for anything else."""
     if not isinstance(value, bool) and not (nothing and value is None):
         raise UserError(
-            f"{what} is {value if isinstance(value, str) else kind(value)!r}, not true or false", "correct it"
+            f"{what} is {repr(value) if isinstance(value, str) else kind(value)}, not true or false", "correct it"
         )
     return value
 
