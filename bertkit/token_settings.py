@@ -124,7 +124,11 @@ def read_added(path: Path) -> Said:
     if not exists(path):
         return Said(path)
     return Said(
-        path, added=tuple(AddedToken(text, _id(number, path, text)) for text, number in read_object(path).items())
+        path,
+        added=tuple(
+            AddedToken(text_of(text, f"{path}: a token"), _id(number, path, text))
+            for text, number in read_object(path).items()
+        ),
     )
 
 
@@ -138,7 +142,8 @@ def text_of(value: object, what: str) -> str:
     """A token as files spell it: a text, or an object with `content`. Raises UserError for anything else."""
     content = value.get("content") if isinstance(value, dict) else value
     if not isinstance(content, str) or not content:
-        raise UserError(f"{what} is {kind(content)}, not a token's text", "correct it")
+        shown = "empty" if content == "" else kind(content)
+        raise UserError(f"{what} is {shown}, not a token's text", "correct it")
     return content
 
 
@@ -146,7 +151,7 @@ def flag(value: object, what: str, nothing: bool = False) -> bool | None:
     """True, false or, with `nothing`, null. Raises UserError for anything else."""
     if not isinstance(value, bool) and not (nothing and value is None):
         raise UserError(
-            f"{what} is {value if isinstance(value, str) else kind(value)!r}, not true or false", "correct it"
+            f"{what} is {repr(value) if isinstance(value, str) else kind(value)}, not true or false", "correct it"
         )
     return value
 

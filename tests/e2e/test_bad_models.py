@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from bertkit.disk import read_arrays, write_arrays
 from command import NULL, run, settings
 from conftest import assert_one_line_error
 
@@ -78,6 +79,38 @@ def test_a_vocabulary_of_another_model(spoilt: Path, sample_dir: Path, tmp_path:
     path = spoilt / "vocab.txt"
     path.write_text(path.read_text() + "\n".join(f"more{number}" for number in range(20)) + "\n")
     refused(tmp_path, sample_dir, "word pieces but the model", "embeddings", "model.vocab")
+
+
+def one_segment(spoilt: Path) -> None:
+    """As RoBERTa-like models have it: a single row of token types."""
+    path, weights = spoilt / "config.json", spoilt / "model.safetensors"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"type_vocab_size": 1}))
+    arrays, metadata = read_arrays(weights)
+    name = "bert.embeddings.token_type_embeddings.weight"
+    write_arrays(weights, {**arrays, name: arrays[name][:1]}, metadata)
+
+
+@pytest.mark.parametrize("more", [(), ("--dry-run",)], ids=["run", "dry run"])
+def test_pairs_need_a_second_segment(more: tuple[str, ...], spoilt: Path, tmp_path: Path) -> None:
+    one_segment(spoilt)
+    (tmp_path / "MRPC").mkdir()
+    for name in ("train.tsv", "dev.tsv"):
+        rows = "Quality\t#1 ID\t#2 ID\t#1 String\t#2 String\n" + "1\t1\t2\tgood film\ta good film\n" * 4
+        (tmp_path / "MRPC" / name).write_text(rows)
+    words = ("train.tsv has pairs of texts, but the type_vocab_size of spoilt is 1", "type_vocab_size is 2")
+    backend = ("--backend", "null", "-m", "spoilt", "-s", "32")
+    done = run(tmp_path, "train", "-t", "mrpc", *backend, "--data-dir", tmp_path, "-o", "run", *more)
+    assert_one_line_error(done, *words)
+    assert not (tmp_path / "run").exists()
+    done = run(tmp_path, "train", "-t", "squad", *backend, "--data-dir", tmp_path, "-o", "run", *more)
+    assert_one_line_error(done, "squad has pairs of texts")
+
+
+def test_a_model_of_one_segment_learns_and_answers_single_texts(spoilt: Path, sample_dir: Path, tmp_path: Path) -> None:
+    one_segment(spoilt)
+    rows = settings(data__train_rows=32, data__eval_rows=8, train__steps=1)
+    done = run(tmp_path, *NULL, *rows, "--data-dir", sample_dir, "-m", "spoilt", "-o", "run")
+    assert done.returncode == 0, done.stderr
 
 
 def test_weights_of_another_size(spoilt: Path, sample_dir: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
 import numpy as np
@@ -296,3 +297,23 @@ def test_the_record_tells_of_both_phases(data: Path, tmp_path: Path) -> None:
     assert "phase 2: 5 updates of 8 sequences" in made["fairness"]["schedule"]
     assert made["units"] == {"mlm_accuracy": "fraction", "mlm_loss": "nats", "nsp_accuracy": "fraction"}
     assert set(made["majority_class"]) == set(made["metrics"])
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"type_vocab_size": 1}, "has pairs of texts, but the type_vocab_size of .* is 1"),
+        ({"tie_word_embeddings": False}, "tie_word_embeddings is false"),
+        ({"is_decoder": True}, "is_decoder is True"),
+    ],
+    ids=str,
+)
+def test_a_model_that_cannot_learn_from_pairs_or_masks_is_refused(
+    changed: dict[str, object], said: str, data: Path, tmp_path: Path
+) -> None:
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    write_vocabulary(tmp_path)
+    keys = sizes | {"vocab_size": len(PIECES), "model_type": "bert"} | changed
+    (tmp_path / "config.json").write_text(json.dumps(keys))
+    with pytest.raises(UserError, match=said):
+        course(data, model__name=str(tmp_path))
