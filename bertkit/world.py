@@ -61,10 +61,18 @@ def from_env(env: Mapping[str, str] = os.environ) -> World:
             continue
         if launcher == "Hydra" and step and not {names[2], names[3]} & set(present):
             continue  # `srun --mpi=pmi2` sets PMI_RANK and PMI_SIZE too
-        _whole(launcher, names, env)
-        rank, size, local_rank, local_size = (_number(launcher, name, env) for name in names)
+        known = _of_one(names, env)
+        _whole(launcher, names, known)
+        rank, size, local_rank, local_size = (_number(launcher, name, known) for name in names)
         return _checked(World(rank, size, local_rank, local_size, launcher, _address(env)))
     return _slurm_world(env) if step else World()
+
+
+def _of_one(names: tuple[str, str, str, str], env: Mapping[str, str]) -> Mapping[str, str]:
+    """`env` with what a job of one process leaves no doubt about: Kubeflow's, for one, gives rank and size alone."""
+    if env.get(names[0], "").strip() != "0" or env.get(names[1], "").strip() != "1":
+        return env
+    return {names[2]: "0", names[3]: "1"} | {name: value for name, value in env.items() if value}
 
 
 def _address(env: Mapping[str, str]) -> str:

@@ -67,6 +67,16 @@ def test_any_of_the_four_that_is_missing_is_named(launcher: str) -> None:
 
 
 @pytest.mark.parametrize("launcher", SPELLINGS)
+def test_a_job_of_one_process_needs_no_local_numbers(launcher: str) -> None:
+    rank, size, local_rank, _ = SPELLINGS[launcher]
+    assert from_env({rank: "0", size: "1", **MASTER}) == World(0, 1, 0, 1, launcher, "node1:29500")
+    with pytest.raises(UserError, match="set by half"):
+        from_env({rank: "0", size: "2", **MASTER})
+    with pytest.raises(UserError, match="inconsistent"):
+        from_env({rank: "0", size: "1", local_rank: "3", **MASTER})
+
+
+@pytest.mark.parametrize("launcher", SPELLINGS)
 @pytest.mark.parametrize("which", [0, 1])
 def test_rank_or_size_alone_is_half(launcher: str, which: int) -> None:
     with pytest.raises(UserError, match="set by half"):
