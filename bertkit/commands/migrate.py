@@ -15,6 +15,7 @@ from bertkit.errors import UserError
 if TYPE_CHECKING:
     from bertkit.migrate.ours import Migrated
 
+ORDER = ("differs", "lost", "do")  # what changed, what could not be carried over, what is left to do
 MOST_BYTES = 1 << 20  # read of standard input; far above what is taken for a script
 
 
@@ -92,5 +93,5 @@ def _show(made: Migrated, json: bool) -> None:
         print(one)
     for fault in made.faults:
         print(f"# not understood: {fault}")
-    for note in made.notes:
+    for note in sorted(made.notes, key=lambda note: ORDER.index(note.kind)):
         print(f"# {note}")

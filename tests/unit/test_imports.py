@@ -42,9 +42,10 @@ LAYERS = {
     "seam": "backend",
     "material": """
         checkpoint collectives display downloads energy features flops layouts lengths log log_lines meter
-        migrate migrate.containers migrate.demo_bert migrate.hugging_face migrate.launch_benchmark migrate.ours
-        migrate.pretraining migrate.pretraining_scripts migrate.python_flags migrate.python_scripts migrate.shell
-        migrate.shell_scripts migrate.starters migrate.translate migrate.words parameters pretrained pretraining
+        migrate migrate.containers migrate.demo_bert migrate.fitting migrate.hugging_face
+        migrate.launch_benchmark migrate.ours migrate.pretraining migrate.pretraining_scripts
+        migrate.python_flags migrate.python_scripts migrate.shell migrate.shell_scripts migrate.starters
+        migrate.translate migrate.words parameters pretrained pretraining
         pretraining.binned pretraining.blocks
         pretraining.data pretraining.decoded pretraining.desk pretraining.hdf5 pretraining.inspection
         pretraining.manifest pretraining.masking pretraining.measures pretraining.padded pretraining.pairs
