@@ -123,7 +123,7 @@ MEANT = {
         "--recipe intel-squad ", "-b 24", "-d fp32", "learning_rate_scaling=sqrt", "model.softmax=fp32",
     ),
     "MULTI_HLS_IPS=a,b ./demo_bert finetuning -d fp32 -m tiny -t squad -v 4": (
-        "launch --hosts a,b -n 4 --ssh-port 3022 --", "--backend gaudi", "-b 10", "uncased_L-2_H-128_A-2",
+        "launch --hosts a,b -n 4 --ssh-port 3022 --", "--backend gaudi", "-b 10", "-m tiny ",
     ),
     "mpirun -np 4 -H box1:2,box2:2 python run_squad.py --horovod --noamp --do_train --init_checkpoint=m": (
         "launch --hosts box1,box2 -n 2 --", "-d fp32",
