@@ -73,7 +73,7 @@ def _text(words: Sequence[str]) -> str:
 def _as_typed(word: str) -> str:
     """A word that the shell has read once, as it is typed; NAME=VALUE stays one, and so do && and the like."""
     name, equals, value = word.partition("=")
-    if word in ("&&", "||", ";", "|", "…", "..."):
+    if word in ("&&", "||", ";", "|", "&", ">", ">>", "<", "2>&1", "…", "..."):
         return word
     return f"{name}={shlex.quote(value)}" if equals and name.isidentifier() else shlex.quote(word)
 

@@ -190,6 +190,9 @@ ASKED = {
     "make me a sandwich": "make is none of the programs",
     "while true; do python run_glue.py; done": "`while` is not followed",
     f"{GLUE} --output_dir gs://bucket/x": "gs://bucket/x is no folder or file of this machine",
+    "python run_squad.py --bert_model m --do_train --train_batch_size=$((4*8))": "is $((4*8)) in the old command",
+    "python run_squad.py --bert_model m --do_train --train_batch_size $BS": "is $BS in the old command, which only",
+    f"{GLUE} --per_device_train_batch_size $BS": "is $BS in the old command, which only the shell knows",
     "bash train.sh": "train.sh is none of the programs",
     "python run_pretraining.py --input_dir=/d --phase2 --resume_from_checkpoint": "leaves out the folder of phase 1",
 }
