@@ -43,6 +43,9 @@ SAID = {
     "cd a\ncd ../b\nbash scripts/run_squad.sh ck.pt 2.0 4 3e-5 0.1 fp16 8 1 squad v.txt out train c.json": (
         "-m b/ck.pt", "--data-dir b/squad", "-o b/out", "model.vocab=b/v.txt",
     ),
+    "cd /w && python create_pretraining_data.py --input_file a,b --output_file=o.tfrecord --vocab_file v": (
+        "data prepare /w/a /w/b -o /w/o --vocab /w/v",
+    ),
     f"cd /w && {GLUE} --output_dir out": ("-m bert-base-cased", "-o /w/out"),
     f"cd /w && {GLUE.replace('bert-base-cased', './mine')}": ("-m /w/mine",),
     # containers: files inside are named as they are outside
