@@ -111,7 +111,7 @@ def translate(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
                 continue
             value = value if equals else _take(rest, name)
             if theirs not in WITH_VALUE:
-                batch[theirs] = number_of(name, value)
+                batch[theirs] = _number(name, value)
                 continue
             new, none = spelled(theirs, value), ""
         else:
@@ -154,7 +154,7 @@ def _take(rest: list[str], name: str) -> str:
     return rest.pop(0)
 
 
-def number_of(name: str, text: str) -> int:
+def _number(name: str, text: str) -> int:
     if not (text.isascii() and text.isdecimal() and len(text) < 19) or int(text) < 1:
         raise UserError(f"{name} {text!r} is not a whole number above 0", "correct it")
     return int(text)

@@ -16,6 +16,7 @@ from bertkit.streams import put, put_json
 if TYPE_CHECKING:
     from bertkit.migrate.ours import Migrated
 
+ORDER = ("differs", "lost", "do")  # what changed, what could not be carried over, what is left to do
 MOST_BYTES = 1 << 20  # read of standard input; far above what is taken for a script
 
 
@@ -73,7 +74,7 @@ def _text(words: Sequence[str]) -> str:
 def _as_typed(word: str) -> str:
     """A word that the shell has read once, as it is typed; NAME=VALUE stays one, and so do && and the like."""
     name, equals, value = word.partition("=")
-    if word in ("&&", "||", ";", "|", "…", "..."):
+    if word in ("&&", "||", ";", "|", "&", ">", ">>", "<", "2>&1", "…", "..."):
         return word
     return f"{name}={shlex.quote(value)}" if equals and name.isidentifier() else shlex.quote(word)
 
@@ -93,5 +94,5 @@ def _show(made: Migrated, json: bool) -> None:
         put(str(one))
     for fault in made.faults:
         put(f"# not understood: {fault}")
-    for note in made.notes:
+    for note in sorted(made.notes, key=lambda note: ORDER.index(note.kind)):
         put(f"# {note}")

@@ -25,15 +25,16 @@ READ = (
     " save_ckpt_steps no_steps_accumulation global_batch_size run_phase2 enable_packed_data_mode resume1 resume2"
     " profile"
 ).split()
-# the weights that it fetches itself, by the name of the same model as it is published
+# the weights that it fetches itself, by the name under which -m knows the same model
 WEIGHTS: Mapping[str, str] = {
-    "tiny": "google/bert_uncased_L-2_H-128_A-2",
-    "mini": "google/bert_uncased_L-4_H-256_A-4",
-    "small": "google/bert_uncased_L-4_H-512_A-8",
-    "medium": "google/bert_uncased_L-8_H-512_A-8",
-    "base": "google/bert_uncased_L-12_H-768_A-12",
+    "tiny": "tiny",
+    "mini": "mini",
+    "small": "small",
+    "medium": "medium",
+    "base": "base",
     "large": "bert-large-uncased-whole-word-masking",
 }
+BASE = "google/bert_uncased_L-12_H-768_A-12"
 BATCH = {("mrpc", "bf16"): "64", ("mrpc", "fp32"): "32", ("squad", "bf16"): "24", ("squad", "fp32"): "10"}
 OURS = ("USE_HOROVOD", "NUM_WORKERS_PER_HLS", "MULTI_HLS_IPS", "OUTPUT_DIR", "DOCKER_SSHD_PORT")
 SSH_PORT = 3022  # of the containers
@@ -93,6 +94,8 @@ def _finetuning(flags: Mapping[str, str], size: str, draft: Draft) -> Draft:
             draft.options[option] = flags[flag]
     if folder := flags.get("checkpoint_folder") or flags.get("bert_config_dir"):
         draft.options["-m"] = f"{folder.rstrip('/')}/bert_model.ckpt"
+    elif size == "base":
+        draft.differs(f"base is Google's of 2018; demo_bert has the one of 2020, on the hub as {BASE}")
     for flag in ("iters", "warmup", "global_batch_size", "no_steps_accumulation"):
         if flag in flags:
             draft.lost(f"--{flag}", "it is of pre-training there, too")

@@ -8,8 +8,9 @@ from bertkit.migrate.ours import Draft, NotUnderstood
 from bertkit.migrate.python_flags import carry_over, is_on, lost_reason, read_flags
 from bertkit.migrate.python_scripts import GAUDI, data_of, gaudi_settings
 from bertkit.migrate.shell_scripts import GLUE_NAMES
+from bertkit.migrate.starters import whole
 from bertkit.migrate.words import Old
-from bertkit.spellings import ACCUMULATION, MICRO, number_of, spelled_batch
+from bertkit.spellings import ACCUMULATION, MICRO, spelled_batch
 
 # the values of their programs by themselves, where ours differ
 TRAINER: Mapping[str, str] = {
@@ -172,9 +173,9 @@ ANSWERED = frozenset(
 def _batch(flags: Mapping[str, str], draft: Draft) -> None:
     """Theirs is before accumulation, and 8 by itself."""
     micro = flags.get(MICRO) or flags.get("per_gpu_train_batch_size") or "8"
-    theirs = {MICRO: number_of(f"--{MICRO}", micro)}
+    theirs = {MICRO: whole(micro, MICRO)}
     if flags.get(ACCUMULATION):
-        theirs[ACCUMULATION] = number_of(f"--{ACCUMULATION}", flags[ACCUMULATION])
+        theirs[ACCUMULATION] = whole(flags[ACCUMULATION], ACCUMULATION)
     words = spelled_batch(theirs)
     draft.say(words[:2])
     draft.say(words[2:])

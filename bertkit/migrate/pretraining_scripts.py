@@ -53,8 +53,8 @@ def run_pretraining(old: Old, draft: Draft) -> list[Draft]:
 READ = frozenset(
     "max_seq_length learning_rate warmup_proportion seed max_steps num_train_steps train_batch_size"
     " num_accumulation_steps gradient_accumulation_steps fp16 bf16 amp autocast init_checkpoint vocab_file config_file"
-    " bert_config_file input_file bert_config_path input_dir resume_from_checkpoint phase2 phase1_end_step resume_phase2"
-    " do_lower_case allreduce_post_accumulation_fp16 optimizer_type".split()
+    " bert_config_file input_file bert_config_path input_dir resume_from_checkpoint phase2 phase1_end_step"
+    " resume_phase2 do_lower_case allreduce_post_accumulation_fp16 optimizer_type".split()
 )
 
 

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
-from bertkit.errors import UserError
+from bertkit.errors import UserError, visible
 from bertkit.migrate.ours import LITERAL, Draft, NotUnderstood
 from bertkit.migrate.python_flags import ELIDED
 
@@ -56,7 +56,7 @@ class State:
 
 
 def check_text(text: str) -> str:
-    """The text, where it can be a script. Raises UserError for a NUL, a text of any size, bytes that are not UTF-8."""
+    """The text, where it can be a script. Raises UserError for one too large, not UTF-8, or with what is not seen."""
     if len(text) > MOST_CHARACTERS:
         raise UserError(
             f"the old command has {len(text):,} characters, at most {MOST_CHARACTERS:,} are read", "give the command"
@@ -65,7 +65,11 @@ def check_text(text: str) -> str:
         raise UserError("the old command holds a NUL", "give it as text")
     if any("\ud800" <= character <= "\udfff" for character in text):
         raise UserError("the old command is not UTF-8", "give it in that encoding")
-    return CONTINUED.sub(" ", text.replace("\r\n", "\n")).replace(LITERAL, "?")
+    text = text.replace("\r\n", "\n")
+    unseen = next((character for character in text if character == LITERAL or visible(character) != character), "")
+    if unseen:
+        raise UserError(f"the old command holds the character U+{ord(unseen):04X}, which is not seen", "take it out")
+    return CONTINUED.sub(" ", text)
 
 
 def join(folder: str, path: str) -> str:

@@ -9,7 +9,7 @@ from bertkit.errors import UserError, nearest
 from bertkit.migrate.ours import Draft, NotUnderstood, set_model, spell_batch, unless_open
 from bertkit.migrate.pretraining import Phase, pretrain, pretrain_phases
 from bertkit.migrate.python_flags import lost_reason, table
-from bertkit.migrate.starters import CARDS, WHOLE, number
+from bertkit.migrate.starters import CARDS, WHOLE, number, whole
 from bertkit.migrate.words import Old
 
 BROUGHT = ("squad", "squad2", "mrpc", "cola", "mnli", "sst2", "bert-base-uncased", "bert-large-uncased")
@@ -218,7 +218,10 @@ def _preset(family: str, preset: str, given: dict[str, str]) -> tuple[dict[str, 
     cards, of_machine = parts[1].removesuffix("gpu"), f"{parts[0]} {parts[2]}"
     given |= known["common"] | known.get(of_machine, {}) | {"cards": cards, "precision": parts[2]}
     if "update" in given:
-        batch, most = int(given["update"]) // int(cards), int(tables["presets"]["most"][of_machine])
+        batch, most = (
+            int(given["update"]) // whole(cards, "the number of cards"),
+            int(tables["presets"]["most"][of_machine]),
+        )
         steps = 1
         while batch // steps > most:
             steps *= 2

@@ -20,7 +20,9 @@ CARDS = 8  # of the machines that the documents are about
 
 
 def whole(text: str, what: str) -> int:
-    """Raises UserError for anything but a whole number above 0."""
+    """Raises UserError for anything but a whole number above 0, NotUnderstood for what only a shell knows."""
+    if "$" in text:
+        raise NotUnderstood(f"{what} is {text} in the old command, which only the shell knows", "write its value")
     if not WHOLE.match(text):
         raise UserError(f"{what} is {text!r} in the old command, no whole number above 0", "correct it")
     return int(text)

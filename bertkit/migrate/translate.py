@@ -8,6 +8,7 @@ from dataclasses import replace
 from bertkit.errors import UserError, nearest
 from bertkit.migrate import hugging_face, pretraining_scripts, python_scripts
 from bertkit.migrate.demo_bert import demo_bert, export
+from bertkit.migrate.fitting import fit
 from bertkit.migrate.launch_benchmark import launch_benchmark
 from bertkit.migrate.ours import Command, Draft, Migrated, Note, NotUnderstood, refuse_open
 from bertkit.migrate.python_flags import read_flags
@@ -37,7 +38,6 @@ VARIABLES = {
     "MASTER_ADDR": "`bertkit launch` chooses where ranks meet",
     "MASTER_PORT": "`bertkit launch --port` says where ranks meet",
 }
-COMPUTES = ("train", "evaluate", "predict", "ask", "bench")
 EMPTY = UserError("the old command is empty", 'give it, as in: bertkit migrate "./demo_bert finetuning …"')
 
 
@@ -104,7 +104,7 @@ def _say(old: Old, backend: str) -> list[Draft]:
     if old.program not in TOLD_BY_VARIABLES:
         _variables(old, draft, drafts)
     for one in drafts:
-        _backend(one, backend)
+        fit(one, backend)
         refuse_open(one)
     drafts[0].notes = list(dict.fromkeys([*draft.notes, *(note for one in drafts for note in one.notes)]))
     return drafts[:1] + [_without_notes(one) for one in drafts[1:]]
@@ -160,10 +160,3 @@ def _only_variables(state: State, notes: list[Note]) -> Migrated:
     draft = Draft()
     (made,) = export(Old("export", (), env={name: state.variables[name] for name in names}), draft)
     return Migrated(tuple(made.as_commands()), (*notes, *draft.notes))
-
-
-def _backend(draft: Draft, asked: str) -> None:
-    """The option stands first, and only where something is computed."""
-    named = draft.options.pop("--backend", "")
-    if draft.command and draft.command[0] in COMPUTES and "-h" not in draft.command and (asked or named):
-        draft.options = {"--backend": asked or named, **draft.options}

@@ -80,7 +80,8 @@ PATHS = frozenset(
     " common_crawl open_webtext dataset_path checkpoint_folder init_checkpoint_path bert_config_dir"
     " na_prob_file".split()
 )
-MADE = frozenset("output_dir sink json_summary out_file out_image_dir logging_dir".split())
+MADE = frozenset("output_dir output_file sink json_summary out_file out_image_dir logging_dir".split())
+SEVERAL = frozenset({"input_file", "output_file"})  # files with commas between
 NAMES = frozenset("model_name_or_path bert_model tokenizer_name config_name gaudi_config_name".split())
 
 
@@ -100,7 +101,8 @@ def called_from_outside(old: Old, draft: Draft) -> Old:
             value, spread = words[at + 1], 2
         if is_file and value and not (flag in NAMES and not looks_like_path(value)):
             try:
-                made += [f"{name}={old.where.outside(value)}"]
+                outside = (old.where.outside(one) for one in (value.split(",") if flag in SEVERAL else [value]))
+                made.append(f"{name}={','.join(outside)}")
             except NotUnderstood:
                 if flag not in MADE:
                     raise

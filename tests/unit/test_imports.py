@@ -43,23 +43,23 @@ LAYERS = {
     "seam": "backend",
     "material": """
         checkpoint collectives display downloads energy features fetching file_lock flops hub labels layouts
-        lengths log log_lines meter migrate migrate.containers migrate.demo_bert migrate.hugging_face
-        migrate.launch_benchmark migrate.ours migrate.pretraining migrate.pretraining_scripts
-        migrate.python_flags migrate.python_scripts migrate.shell migrate.shell_scripts migrate.starters
-        migrate.translate migrate.words model_folder model_names parameters pretrained pretraining
-        pretraining.arrow pretraining.binned pretraining.blocks pretraining.checked pretraining.data
-        pretraining.decoded pretraining.desk pretraining.formats pretraining.hdf5 pretraining.inspection
-        pretraining.manifest pretraining.masking pretraining.measures pretraining.padded pretraining.pairs
-        pretraining.parquet pretraining.prepare pretraining.rows pretraining.sentences pretraining.shards
-        pretraining.sources pretraining.spill pretraining.tasks pretraining.texts pretraining.tf_example
-        pretraining.tfrecord pretraining.vocabulary pretraining.words pretraining.work pretraining.workers
-        pretraining.writers profiling published recipe recipe_parts recipe_sections record record_fairness
-        record_files record_parts record_types record_upgrade registry resolve run_folder run_task sampler
-        schedule spellings state_files static_rows stopping supply tasks tasks.glue tasks.json_text
-        tasks.metrics tasks.mrpc_raw tasks.pretrain tasks.reading tasks.sample tasks.squad
-        tasks.squad.decoding tasks.squad.metrics tasks.squad.reader tasks.squad.task tasks.squad.windows
-        tasks.table_format tasks.tables tasks.task tf1_weights tokenizer weight_files weight_names
-        weight_places weight_shapes weight_sources weight_targets""",
+        lengths log log_lines meter migrate migrate.containers migrate.demo_bert migrate.fitting
+        migrate.hugging_face migrate.launch_benchmark migrate.ours migrate.pretraining
+        migrate.pretraining_scripts migrate.python_flags migrate.python_scripts migrate.shell
+        migrate.shell_scripts migrate.starters migrate.translate migrate.words model_folder model_names
+        parameters pretrained pretraining pretraining.arrow pretraining.binned pretraining.blocks
+        pretraining.checked pretraining.data pretraining.decoded pretraining.desk pretraining.formats
+        pretraining.hdf5 pretraining.inspection pretraining.manifest pretraining.masking pretraining.measures
+        pretraining.padded pretraining.pairs pretraining.parquet pretraining.prepare pretraining.rows
+        pretraining.sentences pretraining.shards pretraining.sources pretraining.spill pretraining.tasks
+        pretraining.texts pretraining.tf_example pretraining.tfrecord pretraining.vocabulary pretraining.words
+        pretraining.work pretraining.workers pretraining.writers profiling published recipe recipe_parts
+        recipe_sections record record_fairness record_files record_parts record_types record_upgrade registry
+        resolve run_folder run_task sampler schedule spellings state_files static_rows stopping supply tasks
+        tasks.glue tasks.json_text tasks.metrics tasks.mrpc_raw tasks.pretrain tasks.reading tasks.sample
+        tasks.squad tasks.squad.decoding tasks.squad.metrics tasks.squad.reader tasks.squad.task
+        tasks.squad.windows tasks.table_format tasks.tables tasks.task tf1_weights tokenizer weight_files
+        weight_names weight_places weight_shapes weight_sources weight_targets""",
     "work": """
         agreement checks checks.contract checks.device checks.numerics checks.report checks.tolerance
         converting course preparation pretraining.evaluation pretraining.held_out pretraining.phases scoring

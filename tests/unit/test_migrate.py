@@ -123,7 +123,7 @@ MEANT = {
         "--recipe intel-squad ", "-b 24", "-d fp32", "learning_rate_scaling=sqrt", "model.softmax=fp32",
     ),
     "MULTI_HLS_IPS=a,b ./demo_bert finetuning -d fp32 -m tiny -t squad -v 4": (
-        "launch --hosts a,b -n 4 --ssh-port 3022 --", "--backend gaudi", "-b 10", "uncased_L-2_H-128_A-2",
+        "launch --hosts a,b -n 4 --ssh-port 3022 --", "--backend gaudi", "-b 10", "-m tiny ",
     ),
     "mpirun -np 4 -H box1:2,box2:2 python run_squad.py --horovod --noamp --do_train --init_checkpoint=m": (
         "launch --hosts box1,box2 -n 2 --", "-d fp32",
@@ -182,6 +182,7 @@ def test_another_backend_may_be_asked_for() -> None:
         ("python launch_benchmark.py --mode=cooking", "add --mode=training or --mode=inference"),
         ("python launch_benchmark.py --precision=fp4 --mode=training", "has no precision 'fp4'"),
         ("bash scripts/run_squad.sh $(source s.sh && dgx9_8gpu_fp16)", "no preset 'dgx9_8gpu_fp16' of squad is known"),
+        ("bash scripts/run_glue.sh $(source s.sh && mrpc_dgxa100-80g_é8gpu_fp16)", "the number of cards is 'é8'"),
         ("export PATH=/bin", "PATH alone is no command"),
         ("scripts/finetune_train_benchmark.sh large true 8 mrpc", "knows squad only, not 'mrpc'"),
         (f"bash scripts/run_squad.sh {'x ' * 20}", "takes 14 arguments, not 20"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
 import time
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from bertkit.migrate.demo_bert import READ, SHORT
 from bertkit.migrate.ours import Migrated, NotUnderstood
 from bertkit.migrate.shell import MOST_CHARACTERS
 from bertkit.migrate.translate import READERS, migrate
+from bertkit.registry import installed
 from bertkit.spellings import WITH_VALUE, spelled, translate
 
 
@@ -40,6 +42,9 @@ SAID = {
     f"(cd /w; ls); {SQUAD}": ("-m ck/b.pt",),
     "cd a\ncd ../b\nbash scripts/run_squad.sh ck.pt 2.0 4 3e-5 0.1 fp16 8 1 squad v.txt out train c.json": (
         "-m b/ck.pt", "--data-dir b/squad", "-o b/out", "model.vocab=b/v.txt",
+    ),
+    "cd /w && python create_pretraining_data.py --input_file a,b --output_file=o.tfrecord --vocab_file v": (
+        "data prepare /w/a /w/b -o /w/o --vocab /w/v",
     ),
     f"cd /w && {GLUE} --output_dir out": ("-m bert-base-cased", "-o /w/out"),
     f"cd /w && {GLUE.replace('bert-base-cased', './mine')}": ("-m /w/mine",),
@@ -77,7 +82,9 @@ SAID = {
         "schedule.name=constant", "schedule.warmup=0 ", "train.steps=40",
     ),
     "python run_qa.py --model_name_or_path m/x/y --dataset_name squad_v2 --version_2_with_negative --do_train "
-    "--doc_stride 64 --gradient_checkpointing": ("-t squad2", "-s 384", "doc_stride=64", "device.recompute=true"),
+    "--doc_stride 64 --gradient_checkpointing --fp16": (
+        "-t squad2", "-s 384", "doc_stride=64", "device.recompute=true", "--backend cuda",
+    ),
     "python run_qa.py --model_name_or_path out --dataset_name squad --do_eval --per_device_eval_batch_size 4": (
         "bertkit evaluate out -t squad -s 384 -b 4",
     ),
@@ -113,7 +120,7 @@ SAID = {
     # demo_bert, its long options
     "python3 demo_bert.py --command=finetuning --model_variant=tiny --data_type=fp32 --test_set=squad --use_horovod=4 "
     "--dataset_path=/d --output_dir=/o --learning_rate=1e-5 --save_ckpt_steps=9 --epochs=1": (
-        "launch -n 4 -- train --backend gaudi", "uncased_L-2_H-128_A-2", "-d fp32", "--data-dir /d", "-o /o",
+        "launch -n 4 -- train --backend gaudi", "-m tiny", "-d fp32", "--data-dir /d", "-o /o",
         "--lr 1e-5", "checkpoint.every=9", "-e 1 ", "-b 10",
     ),
     "./demo_bert pretraining -d bf16 -m base -b 64,8 -i 10,5 -w 2,1 --global_batch_size 1024,512 --resume_p2": (
@@ -143,6 +150,14 @@ def test_several_commands_give_several_and_each_in_its_order() -> None:
     said = [str(note) for note in made.notes]
     assert any(note.startswith("lost: pip install x: ") for note in said)
     assert any(note.startswith("lost: | tee s: ") for note in said)
+
+
+def test_the_answer_is_a_script_that_a_shell_reads(tmp_path: Path) -> None:
+    script = tmp_path / "answer.sh"
+    made = [migrate(old) for old in SAID]
+    script.write_text("\n".join(str(line) for one in made for line in one.commands), encoding="utf-8")
+    done = subprocess.run(["bash", "-n", script], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_what_was_not_understood_of_a_script_does_not_hide_the_rest() -> None:
@@ -178,6 +193,9 @@ ASKED = {
     "make me a sandwich": "make is none of the programs",
     "while true; do python run_glue.py; done": "`while` is not followed",
     f"{GLUE} --output_dir gs://bucket/x": "gs://bucket/x is no folder or file of this machine",
+    "python run_squad.py --bert_model m --do_train --train_batch_size=$((4*8))": "is $((4*8)) in the old command",
+    "python run_squad.py --bert_model m --do_train --train_batch_size $BS": "is $BS in the old command, which only",
+    f"{GLUE} --per_device_train_batch_size $BS": "is $BS in the old command, which only the shell knows",
     "bash train.sh": "train.sh is none of the programs",
     "python run_pretraining.py --input_dir=/d --phase2 --resume_from_checkpoint": "leaves out the folder of phase 1",
 }
@@ -204,6 +222,35 @@ def test_a_flag_that_a_program_does_not_have_is_said(program: str, name: str) ->
     said = " ".join([*map(str, made.commands), *map(str, made.notes)])
     known = {"data_dir": "--data-dir x", "use_lazy_mode": "device.mode"}
     assert f"--{name}" in said or known.get(name, "never") in said
+
+
+ON_ANOTHER = {
+    ("bash scripts/run_squad.sh $(source s.sh && dgxa100-80g_8gpu_fp16)", "cpu"): ("--backend cpu", "-d auto"),
+    ("python run_pretraining.py --fp16 --checkpoint_activations --input_dir d --config_file c", "cpu"): ("-d auto",),
+    ("python gaudi_spawn.py --world_size 8 run_qa.py --model_name_or_path m --use_lazy_mode", "cuda"): ("-d fp32",),
+    ("scripts/finetune_inference_benchmark.sh squad", "cpu"): ("-d fp32",),
+    ("./demo_bert pretraining -d bf16 -m base --enable_packed_data_mode True", "null"): ("model.layout=packed",),
+    ("DATA=/d bash train_bert_pretraining_amp_dist.sh", "hpu"): ("--backend hpu", "-d fp16"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("old", "backend"), ON_ANOTHER)
+def test_a_command_for_another_backend_has_only_what_that_has(old: str, backend: str) -> None:
+    cards = installed()
+    card = cards.get(backend) or cards["gaudi"]
+    made = migrate(old, backend)
+    said = "\n".join(map(str, made.commands))
+    assert all(word in said for word in ON_ANOTHER[old, backend]), said
+    assert set(re.findall(r"device\.(\w+)=", said)) <= set(card.settings)
+    before = set(re.findall(r"device\.(\w+)=", new(old)))
+    for name in before - set(card.settings):
+        assert f"lost: device.{name}=" in "\n".join(map(str, made.notes))
+
+
+def test_a_setting_of_some_backends_is_left_to_add_where_none_is_named() -> None:
+    old = f"{GLUE} --gradient_checkpointing"
+    assert "device." not in new(old)
+    assert "do: add --set device.recompute=true where the backend has it: cuda, gaudi, iluvatar" in notes(old)
 
 
 def test_a_host_file_that_is_here_is_read(tmp_path: Path) -> None:
@@ -235,7 +282,7 @@ def test_train_and_migrate_spell_alike(name: str) -> None:
     assert ours[1:] == spelled(name, value) or ours[1:] == [f"--{name}", value]
     made = shlex.split(new(f"{GLUE} --{name} {value}"))
     wanted = ours[-1]
-    assert wanted in made
+    assert wanted in made or f"do: add --set {wanted} where" in notes(f"{GLUE} --{name} {value}")
 
 
 def test_a_dollar_of_single_quotes_stays_one() -> None:
@@ -249,6 +296,8 @@ def test_a_dollar_of_single_quotes_stays_one() -> None:
         ("python 'x", "a quote (') is not closed"),
         ('python "x', 'a quote (") is not closed'),
         ("a\0b", "holds a NUL"),
+        ("python run_glue.py \x1b[31m", "holds the character U+001B, which is not seen"),
+        ("python run_glue.py \u202e", "holds the character U+202E, which is not seen"),
         ("python run_glue.py \udcff", "is not UTF-8"),
         ("a" * (MOST_CHARACTERS + 1), "characters, at most"),
         (
