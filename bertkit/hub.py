@@ -108,7 +108,7 @@ def _matching(names: Sequence[str], patterns: Sequence[str]) -> list[str]:
 def fetch(repository: str, names: Collection[str]) -> Path:
     """The folder in the hub's cache with these files. Raises Unreachable where the hub does not give them."""
     import huggingface_hub
-    from huggingface_hub.utils import disable_progress_bars
+    from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
 
     if not sys.stderr.isatty():
         disable_progress_bars()

@@ -15,7 +15,7 @@ from typing import Literal
 from bertkit import hub
 from bertkit.downloads import Source, Unreachable, load_sources
 from bertkit.errors import UserError
-from bertkit.fetching import bring, in_bytes, size_of
+from bertkit.fetching import bring, in_bytes, own_sources, size_of
 from bertkit.model_config import ARCHITECTURES
 from bertkit.model_names import MODELS, Place, find_local, is_own_folder, published
 from bertkit.recipe import Recipe
@@ -69,9 +69,11 @@ def supply(
 ) -> Start:
     """Find or fetch the recipe's model and the files of `splits`.
 
-    `task`: None in pre-training, where no vocabulary but that of the data will do. `beside`: it. `shape`: the name of a size is no more than that, so the model starts at
-    random. `may_fetch`: False in a dry run. Raises UserError, in one line with the commands that would fetch all of it,
-    where something is not here and cannot be fetched.
+    `task`: None in pre-training, where no vocabulary but that of the data will do; `beside` is that one. `shape`: the
+    name of a size is no more than that, so the model starts at random. `may_fetch`: False in a dry run.
+
+    Raises UserError, in one line with the commands that would fetch all of it, where something is not here and cannot
+    be fetched.
     """
     data_dir = Path(recipe.data.dir).expanduser()
     if recipe.offline:
@@ -183,6 +185,8 @@ def cannot_fetch(lack: Lack, why: str) -> UserError:
 
 def _fetch(lack: Lack, need: Need | None, say: Say) -> Need | None:
     """Fetch it. Raises UserError as `cannot_fetch` where no host gives it."""
+    for line in own_sources():
+        say(line)
     try:
         if lack.data:
             _fetch_data(lack.data, lack.data_dir, say)

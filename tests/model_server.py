@@ -70,9 +70,11 @@ def serving() -> Iterator[ModelServer]:
     with ModelServer() as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -103,10 +105,16 @@ class Handler(BaseHTTPRequestHandler):
 
     def find(self, path: str) -> tuple[bytes | None, dict[str, str]]:
         if path.startswith("api/models/"):
-            name = path.removeprefix("api/models/").partition("/revision/")[0]
+            name = path.removeprefix("api/models/").partition("/revision/")[0].partition("/tree/")[0]
             files = self.server.repositories.get(name)
             if files is None:
                 return None, {}
+            if "/tree/" in path:
+                tree = [
+                    {"type": "file", "path": file, "size": len(content), "oid": hashlib.sha256(content).hexdigest()}
+                    for file, content in files.items()
+                ]
+                return json.dumps(tree).encode(), {"Content-Type": "application/json"}
             siblings = [{"rfilename": file, "size": len(content)} for file, content in files.items()]
             told = {"id": name, "modelId": name, "sha": COMMIT, "siblings": siblings, "tags": [], "private": False}
             return json.dumps(told).encode(), {"Content-Type": "application/json"}
@@ -117,9 +125,7 @@ class Handler(BaseHTTPRequestHandler):
             return content, {"X-Repo-Commit": COMMIT, "ETag": f'"{tag}"', "Accept-Ranges": "bytes"}
         return self.server.files.get(path), {"Accept-Ranges": "bytes"}
 
-    def reply(
-        self, status: int, content: bytes, headers: Mapping[str, str], head: bool, path: str, start: int
-    ) -> None:
+    def reply(self, status: int, content: bytes, headers: Mapping[str, str], head: bool, path: str, start: int) -> None:
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)
@@ -162,7 +168,8 @@ def google_files(seed: int = 3) -> dict[str, bytes]:
         write_json(folder / "bert_config.json", dataclasses.asdict(CONFIG))
         (folder / "vocab.txt").write_text("\n".join(vocabulary()) + "\n")
         write_tf1(folder / "bert_model.ckpt", initial(CONFIG, Head("pretraining", 2), seed), {})
-        return {path.name: path.read_bytes() for path in folder.iterdir()}
+        files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    return files | {"bert_model.ckpt.meta": b"a graph, which nobody reads"}
 
 
 def zipped(files: Mapping[str, bytes], folder: str = "") -> bytes:

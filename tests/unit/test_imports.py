@@ -41,10 +41,12 @@ LAYERS = {
         sorted_table sums tensor_bundle watchdog world""",
     "seam": "backend",
     "material": """
-        checkpoint collectives display downloads energy features fetching file_lock flops hub layouts lengths log log_lines meter
+        checkpoint collectives display downloads energy features fetching file_lock flops hub layouts lengths log
+        log_lines meter
         migrate migrate.demo_bert migrate.launch_benchmark migrate.ours migrate.pretraining
         migrate.pretraining_scripts migrate.python_flags migrate.python_scripts migrate.shell_scripts
-        migrate.translate migrate.words model_names parameters pretrained pretraining pretraining.binned pretraining.blocks
+        migrate.translate migrate.words model_names parameters pretrained pretraining pretraining.binned
+        pretraining.blocks
         pretraining.data pretraining.decoded pretraining.desk pretraining.hdf5 pretraining.inspection
         pretraining.manifest pretraining.masking pretraining.measures pretraining.padded pretraining.pairs
         pretraining.parquet pretraining.prepare pretraining.rows pretraining.sentences pretraining.shards

@@ -131,7 +131,14 @@ def test_without_the_hubs_package_the_extra_is_named(monkeypatch: pytest.MonkeyP
 def test_what_the_hub_raises_becomes_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     hub, utils = ModuleType("huggingface_hub"), ModuleType("huggingface_hub.utils")
     asked: list[str] = []
-    files = ["model.safetensors", "pytorch_model.bin", "config.json", "vocab.txt", "README.md", "onnx/model.safetensors"]
+    files = [
+        "model.safetensors",
+        "pytorch_model.bin",
+        "config.json",
+        "vocab.txt",
+        "README.md",
+        "onnx/model.safetensors",
+    ]
 
     class HfApi:
         def __init__(self, endpoint: str) -> None:
@@ -154,7 +161,7 @@ def test_what_the_hub_raises_becomes_one_line(monkeypatch: pytest.MonkeyPatch, t
         monkeypatch.delenv(variable, raising=False)
     assert model_folder("org/there") == tmp_path
     assert asked == ["org/there", "config.json", "model.safetensors", "vocab.txt"]  # weights in one form only
-    with pytest.raises(UserError, match=r"'org/name', and the model hub did not give org/name: ConnectionError") as caught:
+    with pytest.raises(UserError, match=r"and the model hub did not give org/name: ConnectionError") as caught:
         model_folder("org/name")
     assert "\n" not in str(caught.value)
 
