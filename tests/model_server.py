@@ -105,17 +105,11 @@ class Handler(BaseHTTPRequestHandler):
 
     def find(self, path: str) -> tuple[bytes | None, dict[str, str]]:
         if path.startswith("api/models/"):
-            name = path.removeprefix("api/models/").partition("/revision/")[0].partition("/tree/")[0]
+            name = path.removeprefix("api/models/").partition("/revision/")[0]
             files = self.server.repositories.get(name)
             if files is None:
                 return None, {}
-            if "/tree/" in path:
-                tree = [
-                    {"type": "file", "path": file, "size": len(content), "oid": hashlib.sha256(content).hexdigest()}
-                    for file, content in files.items()
-                ]
-                return json.dumps(tree).encode(), {"Content-Type": "application/json"}
-            siblings = [{"rfilename": file, "size": len(content)} for file, content in files.items()]
+            siblings = [{"rfilename": file, "size": len(content)} | _stored(content) for file, content in files.items()]
             told = {"id": name, "modelId": name, "sha": COMMIT, "siblings": siblings, "tags": [], "private": False}
             return json.dumps(told).encode(), {"Content-Type": "application/json"}
         repository, resolve, rest = path.partition("/resolve/")
@@ -143,6 +137,12 @@ class Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:
         pass
+
+
+def _stored(content: bytes) -> dict[str, object]:
+    """What the hub tells of a large file besides."""
+    stored = {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content), "pointerSize": 130}
+    return {"lfs": stored} if len(content) > 10_000 else {}
 
 
 # ---- what is served ----

@@ -92,6 +92,4 @@ def _others(published: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Published models that no size is called after."""
     from bertkit.model_config import ARCHITECTURES
 
-    return [
-        {"name": row["model"], "published": row} for row in published if not set(row["names"]) & set(ARCHITECTURES)
-    ]
+    return [{"name": row["model"], "published": row} for row in published if not set(row["names"]) & set(ARCHITECTURES)]

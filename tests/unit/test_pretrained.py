@@ -147,7 +147,7 @@ def test_what_the_hub_raises_becomes_one_line(monkeypatch: pytest.MonkeyPatch, t
         def model_info(self, name: str, files_metadata: bool, timeout: float) -> SimpleNamespace:
             if name != "org/there":
                 raise ConnectionError("a long\nstory")
-            return SimpleNamespace(siblings=[SimpleNamespace(rfilename=file, size=1) for file in files])
+            return SimpleNamespace(sha="0" * 40, siblings=[SimpleNamespace(rfilename=file, size=1) for file in files])
 
     def snapshot_download(name: str, allow_patterns: list[str]) -> str:
         asked.extend([name, *allow_patterns])
