@@ -29,7 +29,6 @@ from bertkit.errors import UserError
 from bertkit.file_lock import locked
 
 EVERY_S = 5.0  # between lines of progress where no bar can be drawn
-LARGE = 100_000_000  # bytes; a download of so many is announced with its size
 Say = Callable[[str], object]
 
 
@@ -81,20 +80,14 @@ def _bring_all(source: Source, folder: Path, data_dir: Path, missing: Sequence[F
         from bertkit.tasks.sample import write_sample
 
         write_sample(data_dir)
-    for line in announced(source, url_base):
-        say(line)
     for download in source.downloads:
         _bring(download, folder, missing, url_base, say)
 
 
-def announced(source: Source, url_base: str = "", env: Mapping[str, str] = os.environ) -> list[str]:
-    """What is said before a download: a table or mirror of one's own, the size of a large one."""
+def own_sources(url_base: str = "", env: Mapping[str, str] = os.environ) -> list[str]:
+    """What is said before anything is fetched where a table or a mirror of one's own stands for the published."""
     lines = [f"the table of sources is laid over by {env[SOURCES]} ({SOURCES})"] if env.get(SOURCES) else []
-    if env.get(MIRROR) and not url_base:
-        lines.append(f"downloads come from {env[MIRROR]} ({MIRROR})")
-    if (source.size or source.about or 0) >= LARGE:
-        lines.append(f"{source.name}: a download of {size_of(source)}")
-    return lines
+    return lines + ([f"downloads come from {env[MIRROR]} ({MIRROR})"] if env.get(MIRROR) and not url_base else [])
 
 
 def size_of(source: Source) -> str:

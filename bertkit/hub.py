@@ -1,7 +1,7 @@
-"""The model hub: what its cache holds, and fetching from it where the package `huggingface_hub` is installed.
+"""The model hub: what its cache holds, and what its repositories do, where the package `huggingface_hub` is installed.
 
-The cache is read without the package. Its client goes on with a broken download and keeps two processes from fetching
-the same file.
+The cache is read without the package. Published models are listed by its client and fetched by our own downloads, since
+the client begins a killed download anew and leaves the bytes of the old one.
 """
 
 from __future__ import annotations
@@ -27,10 +27,12 @@ TRUE = ("1", "on", "yes", "true")
 
 @dataclass(frozen=True)
 class Listed:
-    """What would be fetched of a repository."""
+    """A file to fetch of a repository."""
 
-    names: tuple[str, ...]
-    bytes: int | None  # None: not known
+    name: str
+    size: int | None
+    sha256: str  # "" where the hub keeps none, as of small files
+    path: str  # of its address, below the hub's
 
 
 def is_installed() -> bool:
@@ -77,22 +79,28 @@ def model(repository: str) -> Path:
     """A repository's folder, from the cache where the hub's variable forbids a network. Raises Unreachable."""
     if is_offline():
         return fetch(repository, (*PLAIN, *WEIGHTS))
-    return fetch(repository, list_files(repository).names)
+    return fetch(repository, [file.name for file in list_files(repository)])
 
 
-def list_files(repository: str) -> Listed:
+def list_files(repository: str) -> tuple[Listed, ...]:
     """Files to fetch, weights in one form only. Raises Unreachable where the hub does not tell."""
     import huggingface_hub
 
     try:
         client = huggingface_hub.HfApi(endpoint=endpoint())
-        found = client.model_info(repository, files_metadata=True, timeout=TIMEOUT_S).siblings or []
+        info = client.model_info(repository, files_metadata=True, timeout=TIMEOUT_S)
     except Exception as error:  # the hub's client raises a dozen types, all of which mean: not to be had
         raise Unreachable(_said(repository, error)) from None
-    sizes: dict[str, Any] = {file.rfilename: file.size for file in found}
-    names = choose(list(sizes))
-    known = [sizes[name] for name in names]
-    return Listed(names, sum(known) if all(isinstance(size, int) for size in known) else None)
+    found = {file.rfilename: file for file in info.siblings or []}
+    return tuple(
+        Listed(name, found[name].size, _digest(found[name]), f"/{repository}/resolve/{info.sha or 'main'}/{name}")
+        for name in choose(list(found))
+    )
+
+
+def _digest(file: Any) -> str:
+    stored = getattr(file, "lfs", None)
+    return str(getattr(stored, "sha256", "") or "")
 
 
 def choose(names: Sequence[str]) -> tuple[str, ...]:

@@ -1,23 +1,24 @@
 """What a run needs that is not here: its model and its task's files, found or fetched, or named in one line.
 
-Data come into the data folder. A model comes from the hub into the hub's cache, where the package for it is installed;
-else it is Google's archive, unpacked into the data folder.
+All of it comes into the data folder. A model comes from the hub where the package for it is installed, else it is
+Google's archive, unpacked.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from bertkit import hub
-from bertkit.downloads import Source, Unreachable, load_sources
+from bertkit.downloads import Download, File, Source, Unreachable, load_sources
 from bertkit.errors import UserError
-from bertkit.fetching import bring, in_bytes, size_of
+from bertkit.fetching import bring, own_sources, size_of
 from bertkit.model_config import ARCHITECTURES
-from bertkit.model_names import MODELS, Place, find_local, is_own_folder, published
+from bertkit.model_names import CHECKPOINTS, MODELS, Place, find_local, is_own_folder, published
 from bertkit.recipe import Recipe
 from bertkit.recipe_sections import DataSection
 from bertkit.tasks.task import SplitName, Task, split_files, task_folder
@@ -69,9 +70,11 @@ def supply(
 ) -> Start:
     """Find or fetch the recipe's model and the files of `splits`.
 
-    `task`: None in pre-training, where no vocabulary but that of the data will do. `beside`: it. `shape`: the name of a size is no more than that, so the model starts at
-    random. `may_fetch`: False in a dry run. Raises UserError, in one line with the commands that would fetch all of it,
-    where something is not here and cannot be fetched.
+    `task`: None in pre-training, where no vocabulary but that of the data will do; `beside` is that one. `shape`: the
+    name of a size is no more than that, so the model starts at random. `may_fetch`: False in a dry run.
+
+    Raises UserError, in one line with the commands that would fetch all of it, where something is not here and cannot
+    be fetched.
     """
     data_dir = Path(recipe.data.dir).expanduser()
     if recipe.offline:
@@ -183,6 +186,8 @@ def cannot_fetch(lack: Lack, why: str) -> UserError:
 
 def _fetch(lack: Lack, need: Need | None, say: Say) -> Need | None:
     """Fetch it. Raises UserError as `cannot_fetch` where no host gives it."""
+    for line in own_sources():
+        say(line)
     try:
         if lack.data:
             _fetch_data(lack.data, lack.data_dir, say)
@@ -206,7 +211,7 @@ def _fetch_model(need: Need, data_dir: Path, say: Say) -> Place:
     source, words = need.source, need.part == "vocabulary"
     if source.hub and hub.is_installed():
         try:
-            return _from_hub(source, words, say)
+            return _from_hub(source, words, data_dir, say)
         except Unreachable as error:
             if not source.downloads:
                 raise
@@ -219,22 +224,21 @@ def _fetch_model(need: Need, data_dir: Path, say: Say) -> Place:
     return found
 
 
-def _from_hub(source: Source, words: bool, say: Say) -> Place:
+def _from_hub(source: Source, words: bool, data_dir: Path, say: Say) -> Place:
     listed = hub.list_files(source.hub)
-    names = tuple(name for name in listed.names if name == "vocab.txt" or name.startswith("tokenizer"))
-    if not words:
-        names = listed.names
-    size = "" if words or listed.bytes is None else f"{in_bytes(listed.bytes)}, "
-    say(f"model: {source.hub} is fetched from {hub.endpoint()} into {hub.cache_folder()} ({size}{source.terms})")
-    hub.fetch(source.hub, names)
-    found = find_local(source, Path(os.devnull), {**_without_models(os.environ)}, words)
+    wanted = [file for file in listed if not words or file.name == "vocab.txt" or file.name.startswith("tokenizer")]
+    downloads = tuple(Download(file.name, file.sha256, "", hub.HUB + file.path, file.size) for file in wanted)
+    files = tuple(File(one.name, one.sha256) for one in downloads)
+    theirs = dataclasses.replace(
+        source, folder=f"{CHECKPOINTS}/{source.name}", downloads=downloads, files=files, about=None
+    )
+    folder = data_dir / theirs.folder
+    say(f"model: {source.hub} is fetched from {hub.endpoint()} into {folder} ({size_of(theirs)}, {source.terms})")
+    bring(theirs, data_dir, say, hub.endpoint())
+    found = find_local(source, data_dir, {}, words)
     if found is None:
         raise Unreachable(f"{source.hub} has no whole model")
     return found
-
-
-def _without_models(env: Mapping[str, str]) -> dict[str, str]:
-    return {name: value for name, value in env.items() if name != MODELS}
 
 
 def _say_found(name: str, need: Need, say: Say) -> None:

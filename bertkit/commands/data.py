@@ -77,14 +77,18 @@ def get(
 ) -> None:
     """Download what is missing, verify it and put it in its folder. A broken download is resumed."""
     from bertkit.downloads import find_sources
-    from bertkit.fetching import bring, lacking
+    from bertkit.fetching import bring, lacking, own_sources, size_of
 
+    for line in own_sources(url_base):
+        _say(line)
     for source in find_sources(names):
         folder = data_dir / source.folder
         if dry_run:
             what = ", ".join(file.name for file in lacking(source, data_dir))
             _say(f"{source.name}: {f'would bring {what} into {folder}' if what else f'{folder} is complete'}")
             continue
+        if source.downloads and lacking(source, data_dir):
+            _say(f"{source.name}: {size_of(source)} to fetch into {folder}")
         brought = bring(source, data_dir, _say, url_base)
         done = f"is complete; terms of use: {source.terms}" if brought else "was complete already"
         _say(f"{source.name}: {folder} {done}" + (f" ({source.homepage})" if brought and source.homepage else ""))

@@ -61,7 +61,11 @@ def test_backends_says_what_is_ready(tmp_path: Path) -> None:
 
 def test_models_lists_the_published_sizes(tmp_path: Path) -> None:
     rows = {row["name"]: row for row in json.loads(run(tmp_path, "models", "--json").stdout)}
-    assert list(rows) == ["tiny", "mini", "small", "medium", "base", "large"]
+    assert list(rows)[:6] == ["tiny", "mini", "small", "medium", "base", "large"]
+    assert rows["large"]["published"]["model"] == "bert-large-uncased"
+    assert "google-bert/bert-base-chinese" in rows["bert-base-chinese"]["published"]["names"]
+    assert len(rows) == 13
+    assert rows["large"]["published"]["path"] is None
     assert rows["base"]["parameters"] == 109_482_240
     assert rows["large"]["parameters"] == 335_141_888
     assert all(name in run(tmp_path, "models").stdout for name in rows)

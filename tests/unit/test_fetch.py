@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import urllib.error
 import urllib.request
@@ -10,8 +11,10 @@ from pathlib import Path
 import pytest
 
 from bertkit import downloads
-from bertkit.downloads import Download, Unreachable, fetch
+from bertkit.downloads import Download, Unreachable, fetch, mirrored
 from bertkit.errors import UserError
+from bertkit.file_lock import locked
+from model_server import serving
 from publisher import CONTENT, MD5, SHA256, Handler, Publisher, Seen, quiet
 
 
@@ -184,3 +187,68 @@ def test_a_folder_that_cannot_be_made_is_an_error_of_the_user(publisher: Publish
     (tmp_path / "taken").write_text("a file where the folder should be")
     with pytest.raises(UserError, match="cannot be written"):
         fetch(Download("file", url=publisher.url), tmp_path / "taken" / "file", quiet)
+
+
+@pytest.mark.parametrize("begun", [0, 1000, len(CONTENT)])
+def test_a_server_that_always_answers_416_is_unreachable(begun: int, tmp_path: Path) -> None:
+    with serving() as server:
+        server.always = 416
+        if begun:
+            (tmp_path / "file.part").write_bytes(CONTENT[:begun])
+        with pytest.raises(Unreachable, match="416"):
+            fetch(Download("file", sha256=SHA256, url=f"{server.url}/file"), tmp_path / "file", quiet)
+        assert 1 <= len(server.answers) <= 2 * downloads.ATTEMPTS
+
+
+@pytest.mark.parametrize("kind", ["link to a file", "link to nothing", "second name", "folder", "pipe"])
+def test_a_part_file_that_leads_elsewhere_is_refused(kind: str, publisher: Publisher, tmp_path: Path) -> None:
+    elsewhere, part = tmp_path / "elsewhere", tmp_path / "data" / "file.part"
+    part.parent.mkdir()
+    if kind != "link to nothing":
+        elsewhere.write_bytes(b"mine")
+    if kind.startswith("link"):
+        part.symlink_to(elsewhere)
+    elif kind == "second name":
+        part.hardlink_to(elsewhere)
+    elif kind == "folder":
+        part.mkdir()
+    else:
+        os.mkfifo(part)
+    with pytest.raises(UserError, match=r"file\.part is a link or no file.*; remove it"):
+        fetch(Download("file", sha256=SHA256, url=publisher.url), part.with_name("file"), quiet)
+    assert not elsewhere.exists() if kind == "link to nothing" else elsewhere.read_bytes() == b"mine"
+    assert not publisher.asked
+    assert [path.name for path in part.parent.iterdir()] == ["file.part"]
+
+
+def test_a_mirror_has_the_publishers_hosts_as_folders() -> None:
+    url = "https://dl.example/glue/data/x.zip"
+    assert mirrored(url, env={}) == url
+    assert mirrored(url, env={"BERTKIT_MIRROR": "http://127.0.0.1:1/all/"}) == (
+        "http://127.0.0.1:1/all/dl.example/glue/data/x.zip"
+    )
+    assert mirrored(url, "http://here", {"BERTKIT_MIRROR": "http://127.0.0.1:1"}) == "http://here/glue/data/x.zip"
+
+
+def test_a_lock_is_held_by_one_at_a_time_and_leaves_nothing(tmp_path: Path) -> None:
+    path, order, waited = tmp_path / "new" / ".lock", list[str](), threading.Event()
+
+    def second() -> None:
+        with locked(path, waited.set):
+            order.append("second")
+
+    with locked(path, lambda: pytest.fail("nobody has it")):
+        thread = threading.Thread(target=second)
+        thread.start()
+        assert waited.wait(10)
+        order.append("first")
+    thread.join(10)
+    assert order == ["first", "second"]
+    assert not path.exists()
+
+
+def test_a_lock_that_a_killed_process_left_is_taken_over(tmp_path: Path) -> None:
+    (tmp_path / ".lock").write_bytes(b"")
+    with locked(tmp_path / ".lock", lambda: pytest.fail("nobody has it")):
+        pass
+    assert not list(tmp_path.iterdir())

@@ -80,3 +80,36 @@ def test_a_damaged_archive_leaves_the_old_file(tmp_path: Path) -> None:
     (tmp_path / "a.zip").write_text("<html>log in first</html>")
     with pytest.raises(UserError, match="not a zip file"):
         unpack_zip(tmp_path / "a.zip", tmp_path)
+
+
+def test_files_that_were_packed_without_their_folder_are_found(tmp_path: Path) -> None:
+    archive = make_zip(tmp_path / "a.zip", {"vocab.txt": b"1", "bert_config.json": b"2"})
+    unpack_zip(archive, tmp_path / "out", strip="uncased_L-2_H-128_A-2", only=["vocab.txt", "bert_config.json"])
+    assert (tmp_path / "out" / "vocab.txt").read_bytes() == b"1"
+    with pytest.raises(UserError, match=r"holds no other\.txt"):
+        unpack_zip(archive, tmp_path / "out", strip="uncased_L-2_H-128_A-2", only=["other.txt"])
+
+
+def test_a_member_without_a_name_is_damage(tmp_path: Path) -> None:
+    archive = make_zip(tmp_path / "a.zip", {"a/b.txt": b"hello", "a/c.txt": b"there"})
+    raw = archive.read_bytes()
+    place = raw.rindex(b"a/b.txt")
+    archive.write_bytes(raw[:place] + b"\0" + raw[place + 1 :])  # zipfile ends a name at its first NUL
+    with pytest.raises(UserError, match="cannot be unpacked: a member has no name"):
+        unpack_zip(archive, tmp_path / "out")
+
+
+def test_every_changed_byte_is_one_line_or_harmless(tmp_path: Path) -> None:
+    """All bytes of a small archive, each set to three other values."""
+    wanted = {"a/b.txt": b"hello " * 80, "a/c/d.txt": b"x"}
+    raw = make_zip(tmp_path / "a.zip", wanted).read_bytes()
+    changed = tmp_path / "changed.zip"
+    for at in range(len(raw)):
+        for value in {0, 255, raw[at] ^ 1} - {raw[at]}:
+            changed.write_bytes(raw[:at] + bytes([value]) + raw[at + 1 :])
+            out = tmp_path / f"{at}-{value}"
+            try:
+                unpack_zip(changed, out, only=list(wanted))
+            except UserError:
+                continue
+            assert {name: (out / name).read_bytes() for name in wanted} == wanted
