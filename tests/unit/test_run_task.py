@@ -137,7 +137,13 @@ def test_a_sealed_file_of_other_values(changed: dict[str, Any], words: str, tmp_
         read_task(tmp_path)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"schema": 1}', "[" * 20_000])
+@pytest.mark.parametrize("text", ["[]", "null", "{}", '{"task": "ner", "labels": ["B", "I"]}'])
+def test_a_file_of_another_program_says_nothing(text: str, tmp_path: Path) -> None:
+    (tmp_path / NAME).write_text(text)
+    assert read_task(tmp_path) is None
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"schema": 1}', '{"sha256": "0", "task": "mrpc"}', "[" * 20_000])
 def test_no_task_file_at_all(text: str, tmp_path: Path) -> None:
     (tmp_path / NAME).write_text(text)
     with pytest.raises(UserError, match=r"task\.json"):
