@@ -131,7 +131,11 @@ def model_folder(name: str) -> Path:
 
 def _refuse_answers_alone(path: Path) -> None:
     """`bertkit predict` of a model by its name on the hub once left such a folder; it hides the model."""
-    if [one.name for one in path.iterdir()] == ["predictions"]:
+    try:
+        inside = [one.name for one in path.iterdir()]
+    except OSError:  # what is wrong with the folder is said where a file of it is read
+        return
+    if inside == ["predictions"]:
         raise UserError(
             f"{path} is a folder that holds nothing but predictions, no model",
             f"if you mean the model of that name on the hub, remove {path} or move it away",

@@ -14,7 +14,7 @@ from typing import Any
 
 from bertkit.disk import to_json, write_json
 from bertkit.errors import UserError
-from bertkit.inputs import exists, is_file, parse_json, read_object, read_toml, whole_value
+from bertkit.inputs import exists, is_file, parse_json, read_json, read_toml, whole_value
 from bertkit.recipe import Recipe, Value, flatten
 from bertkit.record_files import seal
 from bertkit.tasks import TASKS, Task, find_task
@@ -84,14 +84,16 @@ def _casing(vocabulary: Vocabulary) -> str:
 
 
 def read_task(folder: Path) -> RunTask | None:
-    """What the run in `folder` was trained on; None where it has no task.json.
+    """What the run in `folder` was trained on; None where it has no task.json, or one that other programs wrote.
 
     Raises UserError where the file is not as it was written, or of a newer bertkit.
     """
     path = folder / NAME
     if not exists(path):
         return None
-    raw = read_object(path, _CURE)
+    raw = read_json(path, _CURE)
+    if not isinstance(raw, dict) or not {"schema", "sha256"} & raw.keys():
+        return None
     schema = whole_value(raw.get("schema"), f"{path}: schema", 1, cure=_CURE)
     if schema > SCHEMA:
         raise UserError(f"{path}: was written by a newer bertkit (schema {schema})", "update bertkit")

@@ -128,6 +128,26 @@ def test_loss_and_gradients_equal_hugging_faces(kind: Any, layout: str) -> None:
     assert compared == len(weights)
 
 
+def test_padding_takes_part_in_hugging_faces_span_loss() -> None:
+    """Their loss is larger than ours by log(1 + padding / tokens), each a sum of exp(logit); docs/comparability.md."""
+    head, kind = Head("span", 2), "span"
+    weights = initial(MODEL, head, 5)
+    batch = example_batch(kind)
+    model, inputs = theirs(MODEL, head, weights), padded(batch)
+    padding = inputs["attention_mask"] == 0
+    assert padding.any()
+    with torch.no_grad():
+        output = model(**inputs, **their_labels(kind, batch, None))
+        ours = float(their_loss(kind, model, inputs, batch))
+    excess = []
+    for logits in (output.start_logits, output.end_logits):
+        mass = logits.double().exp()
+        shares = mass.masked_fill(~padding, 0).sum(1) / mass.masked_fill(padding, 0).sum(1)
+        excess.append(shares.log1p().mean())
+    assert float(output.loss) > ours + 1e-3
+    assert float(output.loss) - ours == pytest.approx(float(sum(excess) / 2), abs=1e-5)
+
+
 def test_tanh_gelu_equals_hugging_faces() -> None:
     config = dataclasses.replace(MODEL, hidden_act="gelu_new")
     head = Head("classification", 2)

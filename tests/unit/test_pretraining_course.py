@@ -183,6 +183,27 @@ def test_scores_are_sums_over_all_masked_positions(data: Path) -> None:
         assert baseline["mlm_loss"] == pytest.approx(-np.log((text[labels] + 1) / (text.sum() + len(PIECES))).mean())
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("output", ["masked_logits", "logits"])
+def test_logits_that_are_not_finite_are_no_score(output: str, value: float, data: Path) -> None:
+    """NaN for one masked position or one sequence of every batch: argmax would call it piece 0 or "it follows"."""
+
+    class Broken(Fixed):
+        def predict(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+            said = super().predict(batch)
+            said[output][0, 0] = value
+            return said
+
+    phase = course(data, **TWO).phases[1]
+    sequences = len(phase.scored_on.examples)
+    batches = sum(1 for _ in phase.scored_on.batches(7, 0, 1))
+    engine: Engine = Broken(3)  # type: ignore[assignment]
+    wrong = (batches, 0) if output == "masked_logits" else (0, batches)
+    words = rf"^{wrong[0]} of \d+ masked positions and {wrong[1]} of {sequences} sequences .* not finite"
+    with pytest.raises(UserError, match=words):
+        score_set(engine, phase.scored_on, 7, phase.unigram, World(), Display(quiet=True))
+
+
 def test_the_evaluation_set_is_dealt_without_doubling(data: Path) -> None:
     scored_on = course(data, **TWO).phases[0].scored_on
     batches = [batch for rank in range(3) for batch in scored_on.batches(4, rank, 3)]

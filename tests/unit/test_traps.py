@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bertkit.errors import UserError
 from bertkit.model_config import Head
 from bertkit.tasks.metrics import accuracy
-from bertkit.trainer import predict
+from bertkit.trainer import check_finite, predict
 from bertkit.world import World
 from ragged import features_of
 
@@ -49,3 +50,25 @@ class Answers:
         if self.gathered is not None and rows.ndim == 1:
             return np.array(self.gathered)
         return rows
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_logits_that_are_not_finite_are_counted_and_are_no_answer(value: float) -> None:
+    """Of 5 examples the logits of the 2nd and 4th are not finite; argmax would call NaN class 0."""
+    features = features_of([3, 2, 4, 1, 2])
+    logits = np.zeros((5, 2), np.float32)
+    check_finite({"logits": logits}, features, "dev.tsv")
+    logits[1, 1] = logits[3, 0] = value
+    with pytest.raises(UserError, match=r"dev\.tsv: 2 of 5 examples have logits that are not finite \(.* 0: 1\)"):
+        check_finite({"logits": logits}, features, "dev.tsv")
+
+
+def test_windows_with_logits_that_are_not_finite_are_counted() -> None:
+    """Tokens 2 and 4 are of windows 0 and 1, 9 is the third's; two windows in all, whichever output it is."""
+    features = features_of([3, 2, 5, 1])
+    starts, ends = np.zeros(11, np.float32), np.zeros(11, np.float32)
+    check_finite({"start_logits": starts, "end_logits": ends}, features, "dev.json")
+    starts[9] = np.nan
+    ends[8] = ends[4] = np.inf
+    with pytest.raises(UserError, match=r"dev\.json: 2 of 4 windows have .* \(the first, from 0: 1\)"):
+        check_finite({"start_logits": starts, "end_logits": ends}, features, "dev.json")
