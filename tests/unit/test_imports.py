@@ -41,7 +41,7 @@ LAYERS = {
         sorted_table sums tensor_bundle watchdog world""",
     "seam": "backend",
     "material": """
-        checkpoint collectives display downloads energy features flops layouts lengths log log_lines meter
+        checkpoint collectives display downloads energy features flops layouts lengths log log_lines long_texts meter
         migrate migrate.demo_bert migrate.launch_benchmark migrate.ours migrate.pretraining
         migrate.pretraining_scripts migrate.python_flags migrate.python_scripts migrate.shell_scripts
         migrate.translate migrate.words parameters pretrained pretraining pretraining.arrow pretraining.binned pretraining.blocks
