@@ -44,11 +44,10 @@ LAYERS = {
         checkpoint collectives display downloads energy features flops layouts lengths log log_lines long_texts meter
         migrate migrate.demo_bert migrate.launch_benchmark migrate.ours migrate.pretraining
         migrate.pretraining_scripts migrate.python_flags migrate.python_scripts migrate.shell_scripts
-        migrate.translate migrate.words parameters pretrained pretraining pretraining.arrow pretraining.binned pretraining.blocks
-        pretraining.checked
-        pretraining.data pretraining.decoded pretraining.desk pretraining.formats pretraining.hdf5 pretraining.inspection
-        pretraining.manifest pretraining.masking pretraining.measures pretraining.padded pretraining.pairs
-        pretraining.parquet pretraining.prepare pretraining.rows pretraining.sentences pretraining.shards
+        migrate.translate migrate.words parameters pretrained pretraining pretraining.arrow pretraining.binned
+        pretraining.blocks pretraining.checked pretraining.data pretraining.decoded pretraining.desk
+        pretraining.formats pretraining.hdf5 pretraining.inspection pretraining.manifest pretraining.masking pretraining.measures
+        pretraining.padded pretraining.pairs pretraining.parquet pretraining.prepare pretraining.rows pretraining.sentences pretraining.shards
         pretraining.sources pretraining.spill pretraining.tasks pretraining.texts pretraining.tf_example
         pretraining.tfrecord pretraining.vocabulary pretraining.words pretraining.work pretraining.workers
         pretraining.writers
