@@ -46,11 +46,11 @@ LAYERS = {
         migrate.pretraining_scripts migrate.python_flags migrate.python_scripts migrate.shell_scripts
         migrate.translate migrate.words parameters pretrained pretraining pretraining.arrow pretraining.binned
         pretraining.blocks pretraining.checked pretraining.data pretraining.decoded pretraining.desk
-        pretraining.formats pretraining.hdf5 pretraining.inspection pretraining.manifest pretraining.masking pretraining.measures
-        pretraining.padded pretraining.pairs pretraining.parquet pretraining.prepare pretraining.rows pretraining.sentences pretraining.shards
-        pretraining.sources pretraining.spill pretraining.tasks pretraining.texts pretraining.tf_example
-        pretraining.tfrecord pretraining.vocabulary pretraining.words pretraining.work pretraining.workers
-        pretraining.writers
+        pretraining.formats pretraining.hdf5 pretraining.inspection pretraining.manifest pretraining.masking
+        pretraining.measures pretraining.padded pretraining.pairs pretraining.parquet pretraining.prepare
+        pretraining.rows pretraining.sentences pretraining.shards pretraining.sources pretraining.spill
+        pretraining.tasks pretraining.texts pretraining.tf_example pretraining.tfrecord pretraining.vocabulary
+        pretraining.words pretraining.work pretraining.workers pretraining.writers
         profiling published recipe recipe_parts recipe_sections record record_fairness record_files record_parts
         record_types record_upgrade registry resolve run_folder sampler schedule spellings state_files
         static_rows stopping tasks tasks.glue tasks.json_text tasks.metrics tasks.mrpc_raw tasks.pretrain

@@ -1,4 +1,4 @@
-"""Files like SQuAD's: what other sets have otherwise is read where it means the same, and refused by place where not."""
+"""Files like SQuAD's: what other sets have otherwise is read where it means the same, else refused by place."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_rows_of_datasets(tmp_path: Path) -> None:
 
 
 FAULTS: dict[str, Any] = {
-    ":2: is a list, not an object": [1],
+    ":2 is a list, not an object": [1],
     ":2: has no 'context'": {name: value for name, value in ROW.items() if name != "context"},
     ":2: 'context' is a number, not a text": ROW | {"context": 5},
     ":2: has no 'id'": {name: value for name, value in ROW.items() if name != "id"},
@@ -88,7 +88,7 @@ FAULTS: dict[str, Any] = {
 
 @pytest.mark.parametrize("said", FAULTS)
 def test_faults_of_a_row_are_named_with_its_line(said: str, tmp_path: Path) -> None:
-    assert cause(tmp_path, lines(ROW, FAULTS[said])).startswith(said.split(" is a list")[0])
+    assert cause(tmp_path, lines(ROW, FAULTS[said])).startswith(said)
 
 
 def test_a_broken_line_is_named(tmp_path: Path) -> None:
@@ -124,7 +124,8 @@ def test_any_value_anywhere_is_read_or_refused(name: str, value: object) -> None
         (json.dumps(ROW), True),
         (json.dumps(squad(ANSWERED)), False),
         ('{"version": {"question": 1, "context": 2}, "data": []}', False),
-        ("", False), ("{", False), ("[]", False), ("{}", False), ('{"question": 1}', False), ('{"a": ' + "[" * 100_000, False),
+        ("", False), ("{", False), ("[]", False), ("{}", False),
+        ('{"question": 1}', False), ('{"a": ' + "[" * 100_000, False),
     ],
 )  # fmt: skip
 def test_rows_are_told_by_their_first_keys(text: str, rows: bool) -> None:

@@ -87,8 +87,9 @@ def is_rows(text: str) -> bool:
     """Whether the file's first object has a question and its context, where SQuAD's own has "data"."""
     names: set[str] = set()
     try:
-        sign, at = text[_skip(text, 0)], _skip(text, 0) + 1
-        while sign in "{,":
+        at = _skip(text, 0) + 1
+        sign = text[at - 1 : at]
+        while sign in ("{", ","):
             name, at = _key(text, at)
             names.add(name)
             if name == "data" or {"question", "context"} <= names:
