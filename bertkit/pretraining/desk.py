@@ -6,7 +6,6 @@ A task's note is written when the task is done, so a note that is there is true;
 from __future__ import annotations
 
 import functools
-import json
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -14,12 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bertkit import inputs
 from bertkit.disk import write_json, write_text
 from bertkit.display import Display
 from bertkit.errors import PeersLost, UserError
 from bertkit.pretraining.manifest import NAME, UNFINISHED, Manifest
 from bertkit.pretraining.shards import shard_file
-from bertkit.pretraining.work import Work, key_of, load_work, write_work
+from bertkit.pretraining.work import START_ANEW, Work, key_of, load_work, read_note, write_work
 from bertkit.pretraining.workers import GO_ON, Done, run_all
 from bertkit.world import World
 
@@ -31,7 +31,7 @@ LONGEST_WAIT = 3600  # seconds; a packed file of many gigabytes is one task
 def is_ours(work: Work) -> bool:
     """Whether OUT/.unfinished is there, for this work."""
     note = work.desk / KEY
-    return note.is_file() and note.read_text() == key_of(work)
+    return inputs.is_file(note) and inputs.read_bytes(note) == key_of(work).encode()
 
 
 def open_desk(work: Work, overwrite: bool, display: Display) -> None:
@@ -118,4 +118,4 @@ def stage(crew: Crew, what: str, task: Task, weights: Sequence[int]) -> list[Map
     if not crew.world.is_first:
         return []
     wait_for(work, lambda: all(note(number).is_file() for number in range(count)))
-    return [json.loads(note(number).read_text(encoding="utf-8")) for number in range(count)]
+    return [inputs.mapping_value(read_note(note(n)), str(note(n)), START_ANEW) for n in range(count)]

@@ -6,7 +6,6 @@ Each is a pure function of (work, number), whoever does it, and what it writes i
 from __future__ import annotations
 
 import functools
-import json
 from dataclasses import asdict
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import numpy as np
 
 from bertkit.disk import sha256_file
 from bertkit.pretraining.blocks import Counts, Making, blocks, make
+from bertkit.pretraining.checked import reading
 from bertkit.pretraining.manifest import ShardEntry
 from bertkit.pretraining.masking import MaskingRule, pieces_of
 from bertkit.pretraining.pairs import Shape
@@ -21,7 +21,7 @@ from bertkit.pretraining.rows import Rows, join, take
 from bertkit.pretraining.spill import gather, write_spill
 from bertkit.pretraining.texts import Notes
 from bertkit.pretraining.words import Words
-from bertkit.pretraining.work import Settings, Work
+from bertkit.pretraining.work import START_ANEW, Settings, Work, read_note
 from bertkit.pretraining.workers import Done
 from bertkit.pretraining.writers import write_hdf5, write_parquet, write_tfrecord
 from bertkit.tokenizer import Vocabulary
@@ -53,11 +53,12 @@ def spill_piece(work: Work, number: int) -> Done:
 def write_shard(work: Work, number: int) -> Done:
     """One shard, of every bin."""
     settings = work.settings
-    spills = [work.desk / name for name in json.loads((work.desk / SPILLS).read_text())]
+    with reading(work.desk / SPILLS, START_ANEW):
+        spills = [work.desk / name for name in read_note(work.desk / SPILLS)]
+    with reading(work.desk / SIZES, START_ANEW):
+        sizes = np.array(read_note(work.desk / SIZES), np.int64)
     entries, most = [], 0
-    for bin, rows in enumerate(
-        gather(spills, np.array(json.loads((work.desk / SIZES).read_text()), np.int64), number, work.shards)
-    ):
+    for bin, rows in enumerate(gather(spills, sizes, number, work.shards)):
         stream = np.random.Generator(np.random.PCG64(np.random.SeedSequence([settings.seed, ORDER, number, bin])))
         rows = take(rows, stream.permutation(len(rows)))
         path = work.out / shard_name(settings, number, work.shards, bin)

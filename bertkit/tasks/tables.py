@@ -92,7 +92,7 @@ def class_or_score(task: Task, text: str) -> float:
     if task.labels:
         return task.labels.index(text)
     value = float(text) if SCORE.fullmatch(text) else np.nan
-    if not abs(value) <= np.finfo(np.float32).max:
+    if not abs(value) <= float(np.finfo(np.float32).max):
         raise ValueError(text)
     return value
 

@@ -23,6 +23,7 @@ from bertkit.pretraining.formats import form_of
 from bertkit.pretraining.sources import Source, detect, find_sources, plan
 from bertkit.pretraining.texts import Notes, documents
 from bertkit.pretraining.words import Words
+from bertkit.pretraining.work import load_work
 from bertkit.tokenizer import Vocabulary
 
 PROSE = "The plot is good. The cast is bold.\nIt was never dull!\n"
@@ -123,6 +124,14 @@ def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
         find_sources([tmp_path / "pipe"], "raw")
     with pytest.raises(UserError, match="holds a NUL"):
         find_sources([Path("a\0b")], "raw")
+
+
+@pytest.mark.parametrize("note", [b"{", b"[]", b'{"vocabulary": 5}', b"\xff", b"[" * 100_000])
+def test_damaged_notes_of_unfinished_work(note: bytes, tmp_path: Path) -> None:
+    (tmp_path / ".unfinished").mkdir()
+    (tmp_path / ".unfinished" / "work.json").write_bytes(note)
+    with pytest.raises(UserError, match=r"work\.json: ?"):
+        load_work(tmp_path)
 
 
 # Names of special tokens in a text
