@@ -19,6 +19,7 @@ import numpy as np
 from bertkit.disk import write_json, write_text
 from bertkit.errors import UserError
 from bertkit.features import Features
+from bertkit.long_texts import batches, shortened
 from bertkit.token_settings import ROLES, AddedToken
 from bertkit.token_settings import SPECIAL as SPECIAL
 from bertkit.tokenizer_files import ids_of, read_files
@@ -295,16 +296,17 @@ def encode(
 ) -> Features:
     """N texts, or pairs of texts, as Features of at most `seq_length` tokens; the longer text is cut first."""
     made = tokenizer(vocabulary)
+    first, second = shortened(made, first, second, seq_length)
     made.enable_truncation(seq_length, strategy="longest_first")
     inputs: Sequence[Any] = first if second is None else list(zip(first, second, strict=True))
     ids: list[np.ndarray] = []
     types: list[np.ndarray] = []
     lengths = np.zeros(len(inputs), np.int64)
-    for start in range(0, len(inputs), 4096):  # in parts, so that progress can be shown
-        for number, encoding in enumerate(made.encode_batch(inputs[start : start + 4096]), start):
+    for together in batches(inputs, 4096):  # in parts, so that progress can be shown
+        for encoding in made.encode_batch(together):
+            lengths[len(ids)] = len(encoding.ids)
             ids.append(np.array(encoding.ids, np.int32))
             types.append(np.array(encoding.type_ids, np.int32))
-            lengths[number] = len(encoding.ids)
         progress(len(ids))
     return Features(_join(ids), _join(types), np.concatenate([[0], np.cumsum(lengths)]), labels, notes or {})
 

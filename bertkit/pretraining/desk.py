@@ -13,14 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bertkit import inputs
 from bertkit.disk import sha256_file, sweep, write_text
 from bertkit.display import Display
 from bertkit.errors import PeersLost, UserError
 from bertkit.folder_lock import NAME as LOCK
-from bertkit.inputs import is_file, read_bytes
+from bertkit.inputs import is_file
 from bertkit.pretraining.manifest import NAME, UNFINISHED, Manifest
 from bertkit.pretraining.shards import shard_file
-from bertkit.pretraining.work import Work, key_of, load_work, write_work
+from bertkit.pretraining.work import START_ANEW, Work, key_of, load_work, write_work
 from bertkit.pretraining.workers import GO_ON, Done, run_all
 from bertkit.sealed import read_sealed, write_sealed
 from bertkit.world import World
@@ -33,7 +34,7 @@ LONGEST_WAIT = 3600  # seconds; a packed file of many gigabytes is one task
 def is_ours(work: Work) -> bool:
     """Whether OUT/.unfinished is there, for this work."""
     note = work.desk / KEY
-    return is_file(note) and read_bytes(note).decode("utf-8", "replace") == key_of(work)
+    return inputs.is_file(note) and inputs.read_bytes(note) == key_of(work).encode()
 
 
 def open_desk(work: Work, overwrite: bool, display: Display) -> None:
@@ -159,4 +160,4 @@ def stage(crew: Crew, what: str, task: Task, weights: Sequence[int]) -> list[Map
     if not crew.world.is_first:
         return []
     wait_for(work, lambda: all(note(number).is_file() for number in range(count)))
-    return [read_sealed(note(number), "the same command does it again") for number in range(count)]
+    return [read_sealed(note(number), START_ANEW) for number in range(count)]

@@ -44,7 +44,7 @@ TAGS = (
     ("<?xml", "XML"),
 )  # fmt: skip
 OBJECT = re.compile(r'\{\s*"(?:[^"\\\n]|\\.)*"\s*:')
-COLUMN = re.compile(r'"?[A-Za-z_#][\w #./-]{0,39}"?')
+COLUMN = re.compile(r'"?[A-Za-z_#][\w #/-]{0,39}"?')
 
 
 def form_of(head: bytes, path: Path, cut: bool) -> InputFormat:
@@ -99,12 +99,12 @@ def no_text(found: dict[str, object]) -> str:
 
 def _is_json_list(text: str, cut: bool) -> bool:
     try:
-        json.JSONDecoder().raw_decode(text)
+        _, end = json.JSONDecoder().raw_decode(text)
     except RecursionError:
         return True
     except ValueError:
         return cut and bool(re.match(r'\[\s*(\{\s*"(?:[^"\\\n]|\\.)*"\s*:|"(?:[^"\\\n]|\\.)*"\s*,\s*")', text))
-    return True
+    return not text[end:].strip()
 
 
 def _table(lines: list[str]) -> str:
@@ -122,7 +122,7 @@ def _table(lines: list[str]) -> str:
             continue
         header = rows[0]
         alike = {len(row) for row in rows[:-1]} == {len(header)}  # the last one may be cut
-        if len(header) > 1 and len(rows) >= LEAST_ROWS and alike and all(map(COLUMN.fullmatch, map(str.strip, header))):
+        if len(header) > 1 and len(rows) >= LEAST_ROWS and alike and all(map(COLUMN.fullmatch, header)):
             return f"comma-separated values ({_columns(header)})"
     return ""
 

@@ -122,13 +122,11 @@ def _hidden(padded: Padded, place: Place) -> np.ndarray:
         whole = (weights >= 0) & (weights <= most) & (weights == np.floor(weights))
         _refuse({f"its masked_lm_weights are not {'0 or 1' if most == 1 else f'0 to {most}'}": (~whole).any(1)}, place)
         return np.asarray(weights > 0)
-    odd = ((masked < 0) & (masked != IGNORED[0]) & (masked != IGNORED[1])).any(1)
-    _refuse({"its masked_lm_ids hold a number below 0 that is not -1 or -100": odd}, place)
+    odd = np.asarray((masked < 0) & (masked != IGNORED[0]) & (masked != IGNORED[1]))
+    _refuse({"its masked_lm_ids hold a number below 0 that is not -1 or -100": np.asarray(odd.any(1))}, place)
     if padded.dense:  # nothing is predicted at [CLS], so what stands there stands for nothing elsewhere too
-        hidden = np.asarray((masked > 0) | ((masked == 0) & (masked[:, :1] < 0) & (padded.input_mask > 0)))
-    else:
-        hidden = np.asarray((padded.positions > 0) & (masked >= 0))
-    return hidden
+        return np.asarray((masked > 0) | ((masked == 0) & (masked[:, :1] < 0) & (padded.input_mask > 0)))
+    return np.asarray((padded.positions > 0) & (masked >= 0))
 
 
 def _none_of(values: np.ndarray, known: tuple[int, ...]) -> np.ndarray:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from bertkit import inputs
 from bertkit.errors import UserError
 from bertkit.preparation import check_length, check_segments
 from bertkit.pretrained import Source
@@ -122,7 +123,7 @@ def evaluation_place(recipe: Recipe, place: Path, root: Path) -> Path | None:
     """The evaluation set's folder or file; None: there is none. Raises UserError where the named one is missing."""
     if recipe.data.eval_dir:
         named = Path(recipe.data.eval_dir).expanduser()
-        if not named.exists():
+        if not inputs.exists(named):
             raise UserError(
                 f"the evaluation set {named} does not exist",
                 "name a folder of shards with data.eval_dir, or leave it empty to have a part set apart",

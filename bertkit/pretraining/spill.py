@@ -16,7 +16,9 @@ from typing import Any
 import numpy as np
 
 from bertkit.disk import write_arrays
+from bertkit.pretraining.checked import reading
 from bertkit.pretraining.rows import Rows, join, offsets, take
+from bertkit.pretraining.work import START_ANEW
 
 NAMES: dict[str, type[np.generic]] = {  # and the least that their numbers need
     "input_ids": np.uint16, "second": np.int32, "labels": np.int8, "positions": np.int32, "masked_labels": np.uint16,
@@ -83,7 +85,8 @@ def _wanted(sizes: np.ndarray, shard: int, shards: int) -> dict[int, tuple[int, 
 def _opened(path: Path) -> Any:
     from safetensors import safe_open
 
-    return safe_open(path, "numpy")  # reads what is asked for, not the file
+    with reading(path, START_ANEW):
+        return safe_open(path, "numpy")  # reads what is asked for, not the file
 
 
 def _read(file: Any, start: int, stop: int) -> Rows:

@@ -13,6 +13,7 @@ import numpy as np
 
 from bertkit.disk import sha256_file
 from bertkit.pretraining.blocks import Counts, Making, blocks, make
+from bertkit.pretraining.checked import reading
 from bertkit.pretraining.manifest import ShardEntry
 from bertkit.pretraining.masking import MaskingRule, pieces_of
 from bertkit.pretraining.pairs import Shape
@@ -20,7 +21,7 @@ from bertkit.pretraining.rows import Rows, join, take
 from bertkit.pretraining.spill import gather, write_spill
 from bertkit.pretraining.texts import Notes
 from bertkit.pretraining.words import Words
-from bertkit.pretraining.work import Settings, Work
+from bertkit.pretraining.work import START_ANEW, Settings, Work
 from bertkit.pretraining.workers import Done
 from bertkit.pretraining.writers import write_hdf5, write_parquet, write_tfrecord
 from bertkit.sealed import read_sealed
@@ -61,8 +62,10 @@ def spill_piece(work: Work, number: int) -> Done:
 def write_shard(work: Work, number: int) -> Done:
     """One shard, of every bin."""
     settings = work.settings
-    spills = [work.desk / name for name in read_sealed(work.desk / SPILLS)["spills"]]
-    sizes = np.array(read_sealed(work.desk / SIZES)["sizes"], np.int64)
+    with reading(work.desk / SPILLS, START_ANEW):
+        spills = [work.desk / name for name in read_sealed(work.desk / SPILLS, START_ANEW)["spills"]]
+    with reading(work.desk / SIZES, START_ANEW):
+        sizes = np.array(read_sealed(work.desk / SIZES, START_ANEW)["sizes"], np.int64)
     entries, most = [], 0
     for bin, rows in enumerate(gather(spills, sizes, number, work.shards)):
         stream = np.random.Generator(np.random.PCG64(np.random.SeedSequence([settings.seed, ORDER, number, bin])))

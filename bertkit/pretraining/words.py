@@ -15,6 +15,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from bertkit.long_texts import encode_long
 from bertkit.tokenizer import LONGEST_WORD, SPECIAL, Vocabulary, tokenizer
 
 REMEMBERED = 400_000  # words, about 80 MB
@@ -41,7 +42,7 @@ class Words(dict[str, bytes]):
             text = word.lower() if self.lower else word
             found = b"".join([self.parts.get(part) or self._pieces(part) for part in PARTS.findall(text)])
         else:
-            found = np.array(self.library.encode(word, add_special_tokens=False).ids, self.dtype).tobytes()
+            found = encode_long(self.library, word)[0].astype(self.dtype).tobytes()
         if len(self) < REMEMBERED and len(word) <= LONGEST_WORD:
             self[word] = found
         return found

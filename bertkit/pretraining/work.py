@@ -6,15 +6,17 @@ import hashlib
 import json
 from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from bertkit.errors import UserError
+from bertkit.pretraining.checked import reading
 from bertkit.pretraining.manifest import UNFINISHED
 from bertkit.pretraining.shards import Format
 from bertkit.pretraining.sources import Part, Piece, Source, part_bytes, plan, text_bytes
 from bertkit.sealed import read_sealed, write_sealed
 from bertkit.tokenizer import Vocabulary, read_vocabulary
 
+START_ANEW = "start anew with --overwrite"
 NOTE = "work.json"  # in OUT/.unfinished
 VERSION = 1  # of what a seed gives; part of the key that unfinished work is taken up by
 SHARD_TEXT = 32 << 20  # bytes of text, repeated text counted, that make a shard where no number was asked for
@@ -122,7 +124,12 @@ def write_work(work: Work) -> None:
 
 def load_work(out: Path) -> Work:
     """The work that `write_work` noted."""
-    found = read_sealed(out / UNFINISHED / NOTE, "start anew with --overwrite")
+    found = read_sealed(out / UNFINISHED / NOTE, START_ANEW)
+    with reading(out / UNFINISHED / NOTE, START_ANEW):
+        return _work(found, out)
+
+
+def _work(found: Any, out: Path) -> Work:
     path, casing = found["vocabulary"]
     return Work(
         Settings(**found["settings"]),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from bertkit import inputs
 from bertkit.errors import UserError
 from bertkit.tasks.tables import read_rows
 from bertkit.tasks.task import SplitName
@@ -22,7 +23,7 @@ def belongs(folder: Path, split: SplitName) -> Callable[[list[str]], bool]:
     if split == "test":
         return lambda cells: True
     ids = folder / "dev_ids.tsv"
-    if not ids.exists():
+    if not inputs.exists(ids):
         raise UserError(f"{ids} is missing, so the raw MRPC file cannot be split", "`bertkit data get mrpc` fetches it")
     dev = {tuple(cells) for _, cells in read_rows(ids)}
     return lambda cells: (tuple(cells[ID_COLUMNS]) in dev) == (split == "dev")

@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable
 from pathlib import Path
 
+from bertkit import inputs
 from bertkit.disk import sha256_file
 from bertkit.errors import UserError
 from bertkit.features import Features, cache_key, cached
@@ -47,6 +48,7 @@ def read_part(
     progress: Progress = lambda what, done, of: None,
 ) -> Part:
     """One file as features, from the cache where nothing that shapes them has changed."""
+    inputs.check_file(path, "check --data-dir", inputs.DATA_BYTES)
     digest = sha256_file(path)
     name = f"{split}{one.part}"
     key = cache_key(
@@ -71,7 +73,17 @@ def read_part(
 
 def own_file(name: str) -> Path:
     """The path of a file that the user named. Raises UserError where it is none."""
-    path = Path(name).expanduser()
-    if not path.is_file():
-        raise UserError(f"{path} is {'a folder' if path.is_dir() else 'missing'}", "name a file of the task's format")
+    cure = "name a file of the task's format"
+    try:
+        path = Path(name).expanduser()
+    except RuntimeError:  # a user that there is not
+        raise UserError(f"{name}: there is no such home folder", cure) from None
+    if not inputs.is_file(path):
+        raise UserError(f"{path} is {_instead(path)}", cure)
     return path
+
+
+def _instead(path: Path) -> str:
+    if not inputs.exists(path):
+        return "missing"
+    return "a folder" if inputs.is_folder(path) else "no regular file"

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from bertkit import inputs
 from bertkit.disk import write_json, write_text
 from bertkit.errors import UserError
 from bertkit.features import Features
@@ -32,9 +33,10 @@ class TableFormat:
     def find(self, task: Task, folder: Path, split: SplitName, one: Split) -> Path:
         path = folder / one.file
         raw = folder / RAW[split]
-        if not path.exists() and task.raw_files and raw.exists():
+        there = inputs.exists(path)
+        if not there and task.raw_files and inputs.exists(raw):
             return raw
-        if not path.exists():
+        if not there:
             raise UserError(f"{path} is missing", f"`bertkit data get {task.name}` fetches it")
         return path
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from bertkit import inputs
 from bertkit.errors import UserError
 from bertkit.tasks.task import Columns, Task
 
+SCORE = re.compile(r"\s*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\s*", re.ASCII)
 Row = tuple[int, list[str]]  # line number from 1, cells
 
 
@@ -29,10 +32,7 @@ def read_rows(path: Path) -> Iterator[Row]:
 
     Raises UserError where the file is missing, empty or not UTF-8.
     """
-    try:
-        raw = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}", "check --data-dir") from None
+    raw = inputs.read_bytes(path, "check --data-dir", inputs.DATA_BYTES).removeprefix(b"\xef\xbb\xbf")
     lines = raw.split(b"\n")  # \n only: texts hold other line separators
     if not raw.strip():
         raise UserError(f"{path}: is empty", "fetch it again")
@@ -91,8 +91,8 @@ def class_or_score(task: Task, text: str) -> float:
     """The class number of a label's text, or the score it spells. Raises ValueError where it is neither."""
     if task.labels:
         return task.labels.index(text)
-    value = float(text)
-    if not np.isfinite(value):
+    value = float(text) if SCORE.fullmatch(text) else np.nan
+    if not abs(value) <= float(np.finfo(np.float32).max):
         raise ValueError(text)
     return value
 

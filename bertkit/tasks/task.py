@@ -12,6 +12,7 @@ from typing import Literal, Protocol
 
 import numpy as np
 
+from bertkit import inputs
 from bertkit.errors import UserError
 from bertkit.features import Features
 from bertkit.model_config import Head
@@ -144,16 +145,16 @@ def task_folder(task: Task, data_dir: Path) -> Path:
 
     Raises UserError, naming the folder and how to fill it.
     """
-    if not data_dir.is_dir():
+    if not inputs.is_folder(data_dir):
         raise UserError(f"the data folder {data_dir} does not exist", f"name it with --data-dir, or {_get(task)}")
     names = {task.folder.lower(), task.name}
-    inside = [data_dir, *(path for path in (data_dir / "glue",) if path.is_dir())]
+    inside = [data_dir, *(path for path in (data_dir / "glue",) if inputs.is_folder(path))]
     for parent in inside:
-        for path in sorted(parent.iterdir()):
-            if path.is_dir() and path.name.lower() in names:
+        for path in inputs.inside(parent):
+            if path.name.lower() in names and inputs.is_folder(path):
                 return path
     files = {split.file for splits in task.splits.values() for split in splits} | set(task.raw_files)
-    if any((data_dir / file).exists() for file in files):
+    if any(inputs.exists(data_dir / file) for file in files):
         return data_dir
     raise UserError(f"{data_dir} holds no folder {task.folder} with {task.name}'s files", _get(task))
 

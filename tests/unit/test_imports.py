@@ -43,7 +43,7 @@ LAYERS = {
     "seam": "backend",
     "material": """
         checkpoint collectives display downloads energy features fetching file_lock flops hub labels layouts
-        lengths log log_lines meter migrate migrate.containers migrate.demo_bert migrate.fitting
+        lengths log log_lines long_texts meter migrate migrate.containers migrate.demo_bert migrate.fitting
         migrate.hugging_face migrate.launch_benchmark migrate.ours migrate.pretraining
         migrate.pretraining_scripts migrate.python_flags migrate.python_scripts migrate.shell
         migrate.shell_scripts migrate.starters migrate.translate migrate.words model_folder model_names

@@ -15,7 +15,7 @@ from squad_json import ANSWERED, cause, read, squad
 def test_a_missing_file_and_a_folder(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"none\.json: cannot be read: No such file.*bertkit data get squad"):
         list(read_squad(tmp_path / "none.json"))
-    with pytest.raises(UserError, match="cannot be read: Is a directory"):
+    with pytest.raises(UserError, match="is a folder, not a file"):
         list(read_squad(tmp_path))
 
 
@@ -71,7 +71,7 @@ def answer(**values: object) -> dict[str, Any]:
 
 FAULTS: dict[str, Any] = {
     f"{ARTICLE}, question 2: has no 'id'": without("id"),
-    f"{ARTICLE}, question 2: 'id' is a number, not a text": NEXT | {"id": 2},
+    f"{ARTICLE}, question 2: 'id' is a number, not a text": NEXT | {"id": 2.5},
     f"{ARTICLE}, question 2: 'id' is empty": NEXT | {"id": ""},
     f"{ARTICLE}, question 2: is a text, not an object": "Who?",
     f"{HERE}: has no 'question'": without("question"),
@@ -121,7 +121,7 @@ def test_a_paragraph_that_lacks_something(name: str, tmp_path: Path) -> None:
     ("article", "said"),
     [
         (5, ": article 1: is a number, not an object"),
-        ({"title": 5}, ": article 1: 'title' is a number, not a text"),
+        ({"title": 5.5}, ": article 1: 'title' is a number, not a text"),
         ({"title": "A"}, ": article 1 ('A'): has no 'paragraphs'"),
         ({"title": "A", "paragraphs": "x"}, ": article 1 ('A'): 'paragraphs' is a text, not a list"),
         ({"title": "A", "paragraphs": ["x"]}, ": article 1 ('A'), paragraph 1: is a text, not an object"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from bertkit.errors import UserError
 from bertkit.tasks.glue import table_task
 from bertkit.tasks.metrics import accuracy, correlations
+from bertkit.tasks.reading import own_file
 from bertkit.tasks.tables import Examples, read_examples, read_rows
 from bertkit.tasks.task import Columns, Split, Task
 
@@ -139,7 +141,7 @@ def test_a_missing_file(tmp_path: Path) -> None:
 
 
 def test_a_folder_is_no_file(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="cannot be read: Is a directory"):
+    with pytest.raises(UserError, match="is a folder, not a file"):
         list(read_rows(tmp_path))
 
 
@@ -186,3 +188,24 @@ def test_a_missing_column(file: Path) -> None:
     assert fault(file, "words\tlabel\na\tleft\n") == ":1: has no column 'text'; its columns are words, label"
     assert fault(file, "text\tgold\na\tleft\n") == ":1: has no column 'label'; its columns are text, gold"
     assert fault(file, "one\tscore\na\t1\n", SCORES, PAIRS) == ":1: has no column 'two'; its columns are one, score"
+
+
+@pytest.mark.parametrize("score", ["1_0", "inf", "nan", "1e39", "٣", "0x10", "1e999", "", "--1"])
+def test_scores_are_numbers_that_fit(score: str, file: Path) -> None:
+    assert fault(file, f"one\ttwo\tscore\na\tb\t{score}\n", SCORES, PAIRS).endswith("is no label of scores")
+    assert read(file, "one\ttwo\tscore\na\tb\t 2.5e0\nc\td\t.5\n", SCORES, PAIRS).labels is not None
+
+
+def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UserError, match="is a named pipe, not a file"):
+        list(read_rows(tmp_path / "pipe"))
+    with (tmp_path / "sparse").open("wb") as made:
+        made.truncate(1 << 40)
+    with pytest.raises(UserError, match="bytes, at most"):
+        list(read_rows(tmp_path / "sparse"))
+    for name, said in (("pipe", "no regular file"), (".", "a folder"), ("none", "missing")):
+        with pytest.raises(UserError, match=said):
+            own_file(str(tmp_path / name))
+    with pytest.raises(UserError, match="no such home folder"):
+        own_file("~no-such-user-here/x")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from bertkit import inputs
 from bertkit.disk import write_json
 from bertkit.errors import UserError
 from bertkit.features import Features
@@ -29,7 +30,7 @@ class SquadFormat:
 
     def find(self, task: Task, folder: Path, split: SplitName, one: Split) -> Path:
         path = folder / one.file
-        if not path.exists():
+        if not inputs.exists(path):
             cure = f"`bertkit data get {task.name}` fetches it; data.{split}_file names a file of your own"
             raise UserError(f"{path} is missing", cure)
         return path
@@ -64,7 +65,9 @@ class SquadFormat:
         paragraphs = list(read_squad(part.file, part.rows))
         found = decode(paragraphs, part.features, outputs, rules, self.version2)
         metrics: dict[str, float] = {}
-        if all(question.answers or question.impossible for one in paragraphs for question in one.questions):
+        asked = [question for one in paragraphs for question in one.questions]
+        told = all(question.answers or question.impossible for question in asked)
+        if told and (self.version2 or any(question.answers for question in asked)):
             said = {one.id: one.best for one in found}
             odds = {one.id: one.null_odds for one in found if one.null_odds is not None} if self.version2 else None
             metrics = dict(

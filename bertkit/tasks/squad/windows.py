@@ -10,7 +10,7 @@ Source: Devlin et al. 2018, arXiv:1810.04805, section 4.2, and its published cod
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -19,12 +19,13 @@ import numpy as np
 
 from bertkit.errors import UserError
 from bertkit.features import Features
+from bertkit.long_texts import LONG, batches, encode_long, of_encoding
 from bertkit.tasks.squad.reader import Paragraph, Question
 from bertkit.tasks.task import Shape, Tell
 from bertkit.tokenizer import Vocabulary, tokenizer
 
 if TYPE_CHECKING:
-    from tokenizers import Encoding
+    from tokenizers import Tokenizer
 
 AT_ONCE = 128  # paragraphs encoded together: bounds the memory, keeps all cores busy
 OUTSIDE = -1  # character offset of a token that is no piece of the paragraph
@@ -77,11 +78,10 @@ def encode_squad(
     found, number, misplaced = Collected(), 0, 0
     iterator = iter(paragraphs)
     while batch := list(islice(iterator, AT_ONCE)):
-        contexts = made.encode_batch([paragraph.context for paragraph in batch], add_special_tokens=False)
+        contexts = _encoded(made, [paragraph.context for paragraph in batch])
         asked = [question for paragraph in batch for question in paragraph.questions]
         queries = iter(made.encode_batch_fast([question.text for question in asked], add_special_tokens=False))
-        for paragraph, encoding in zip(batch, contexts, strict=True):
-            pieces = _pieces(encoding)
+        for paragraph, pieces in zip(batch, contexts, strict=True):
             for question in paragraph.questions:
                 query = np.array(next(queries).ids[: shape.query_length], np.int32)
                 span = _span(paragraph.context, question, pieces, shape.strict, where) if learn else (-1, -1)
@@ -91,6 +91,12 @@ def encode_squad(
                     _add(found, query, pieces, shape, special, number, span, learn, f"{where}: question {question.id}")
                 number += 1
         tell(number, total)
+    if misplaced and not found.ids:
+        raise UserError(
+            f"{where}: all {number:,} of its questions were left out: their answers are not in their contexts, "
+            "or not where the file says",
+            "mend 'answer_start', which counts characters from 0; --strict names the first answer",
+        )
     return _features(found, learn, number, misplaced)
 
 
@@ -107,18 +113,24 @@ def windows(pieces: int, room: int, stride: int) -> list[tuple[int, int]]:
 
 
 def max_context(spans: Sequence[tuple[int, int]], pieces: int) -> np.ndarray:
-    """(windows, P) bool: the window in which each piece has its maximum context; the first of equals."""
-    starts, ends = (np.array([span[side] for span in spans])[:, None] for side in (0, 1))
-    places = np.arange(pieces)
-    scores = np.minimum(places - starts, ends - 1 - places) + 0.01 * (ends - starts)
-    scores = np.where((places >= starts) & (places < ends), scores, -np.inf)
-    best: np.ndarray = scores.argmax(0) == np.arange(len(spans))[:, None]
-    return best
+    """(P,) the window in which each piece has its maximum context; the first of equals."""
+    best, owner = np.full(pieces, -np.inf), np.zeros(pieces, np.int32)
+    for window, (start, end) in enumerate(spans):
+        places = np.arange(start, end)
+        scores = np.minimum(places - start, end - 1 - places) + 0.01 * (end - start)
+        better = scores > best[start:end]
+        best[start:end][better] = scores[better]
+        owner[start:end][better] = window
+    return owner
 
 
-def _pieces(encoding: Encoding) -> Pieces:
-    offsets = np.array(encoding.offsets, np.int32).reshape(-1, 2)
-    return Pieces(np.array(encoding.ids, np.int32), offsets[:, 0], offsets[:, 1])
+def _encoded(made: Tokenizer, contexts: Sequence[str]) -> Iterator[Pieces]:
+    """The contexts' pieces, those of like length on all cores; a very long one is encoded part by part."""
+    for together in batches(contexts, AT_ONCE):
+        short = iter(made.encode_batch([text for text in together if len(text) <= LONG], add_special_tokens=False))
+        for text in together:
+            ids, offsets = encode_long(made, text) if len(text) > LONG else of_encoding(next(short))
+            yield Pieces(ids, offsets[:, 0], offsets[:, 1])
 
 
 def _span(context: str, question: Question, pieces: Pieces, strict: bool, where: str) -> tuple[int, int] | None:
@@ -164,7 +176,7 @@ def _add(
     before = np.concatenate([[special["[CLS]"]], query, [special["[SEP]"]]]).astype(np.int32)
     behind = np.array([special["[SEP]"]], np.int32)
     spans = windows(len(pieces.ids), room, shape.doc_stride)
-    best = None if learn else max_context(spans, len(pieces.ids))
+    owner = None if learn else max_context(spans, len(pieces.ids))
     for window, (start, end) in enumerate(spans):
         found.ids.append(np.concatenate([before, pieces.ids[start:end], behind]))
         found.types.append(np.repeat(np.array([0, 1], np.int32), [len(before), end - start + 1]))
@@ -172,12 +184,12 @@ def _add(
         inside = learn and start <= span[0] and span[1] < end
         found.first.append(len(before) + span[0] - start if inside else 0)
         found.last.append(len(before) + span[1] - start if inside else 0)
-        if best is not None:
+        if owner is not None:
             for into, values, outside in (
-                (found.starts, pieces.starts, OUTSIDE), (found.ends, pieces.ends, OUTSIDE),
-                (found.max_context, best[window], False),
+                (found.starts, pieces.starts[start:end], OUTSIDE), (found.ends, pieces.ends[start:end], OUTSIDE),
+                (found.max_context, owner[start:end] == window, False),
             ):  # fmt: skip
-                into.append(np.pad(values[start:end], (len(before), 1), constant_values=outside))
+                into.append(np.pad(values, (len(before), 1), constant_values=outside))
 
 
 def _features(found: Collected, learn: bool, questions: int, misplaced: int) -> Features:
