@@ -7,7 +7,6 @@ theirs.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shlex
 import signal
@@ -25,6 +24,7 @@ from bertkit.bench.suite import Cell
 from bertkit.disk import write_json, write_text
 from bertkit.errors import UserError
 from bertkit.folder_lock import NAME as LOCK
+from bertkit.inputs import mapping_value, read_object
 from bertkit.process_tree import die_with_parent
 from bertkit.record_files import INDEX, load, load_all, write
 from bertkit.record_types import Status, blank
@@ -33,6 +33,7 @@ from bertkit.world import World
 SCHEMA = 1  # of the index
 GRACE_S = 5.0  # to end after SIGTERM, before SIGKILL
 KEPT_LINES = 20  # of what a failed cell said
+OTHER_FOLDER = "remove the folder, or choose another with -o"
 AGAIN = ("failed",)  # what a later call tries once more: it may have been the machine's fault
 
 
@@ -78,7 +79,8 @@ def open_suite(folder: Path, name: str, how: How) -> None:
     index = folder / INDEX
     mine = {"schema": SCHEMA, "suite": name, "how": how.compared()}
     if index.exists():
-        theirs, ours = _read(index).get("how") or {}, how.compared()
+        theirs, ours = read_object(index, OTHER_FOLDER).get("how") or {}, how.compared()
+        theirs = mapping_value(theirs, f"{index}: how", OTHER_FOLDER)
         differs = [key for key in (*ours, *(theirs.keys() - ours)) if theirs.get(key) != ours.get(key)]
         if differs:
             both = ", ".join(f"{key} {theirs.get(key)!r}, now {ours.get(key)!r}" for key in differs)
@@ -95,10 +97,14 @@ def read_outcome(folder: Path, cell: Cell) -> Outcome | None:
     path = folder / f"{cell.name}.json"
     if not path.exists():
         return None
+    cure = "remove it; its cell is then measured again"
     try:
-        made = load(path).mapping
+        found = load(path)
     except UserError as error:
-        raise UserError(error.cause, "remove it; its cell is then measured again") from None
+        raise UserError(error.cause, cure) from None
+    if found.edited:
+        raise UserError(f"{path}: was changed since it was written, by hand or by damage", cure)
+    made = found.mapping
     outcome = Outcome(cell, made["status"], made["reason"] or "", made)
     return None if outcome.status in AGAIN else outcome
 
@@ -177,14 +183,6 @@ def _end(process: subprocess.Popen[str]) -> str:
         with contextlib.suppress(subprocess.TimeoutExpired):
             return process.communicate(timeout=wait)[1] or ""
     return ""
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        made: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read: {error}", "remove the folder, or choose another with -o") from None
-    return made
 
 
 class _Terminated(UserError):
