@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from bertkit.folder_lock import NAME
-from command import NULL, events, record, remove_checkpoint, run, settings, start, updates, wait_for
+from bertkit.folder_lock import NAME, alone_in
+from command import NULL, events, record, run, settings, start, updates, wait_for
 from conftest import assert_one_line_error
 
 TRAIN = (*NULL, *settings(data__train_rows=80, data__eval_rows=8, log__every=1), "-b", "8")
@@ -112,13 +112,11 @@ def test_workers_that_are_not_synchronised(words: tuple[str | Path, ...], tmp_pa
 
 def test_commands_that_read_need_no_lock(words: tuple[str | Path, ...], tmp_path: Path) -> None:
     assert run(tmp_path, *words).returncode == 0
-    remove_checkpoint(tmp_path / "run", 30)
-    with start(tmp_path, *words, "--resume", *SLOW) as process:
-        wait_for(lambda: (tmp_path / "run" / NAME).exists(), process)
+    with alone_in(tmp_path / "run", "a training"):
         for command in (("predict", "run", "-o", "answers"), (*words, "--dry-run"), ("compare", "run")):
             done = run(tmp_path, *command)
             assert done.returncode == 0, done.stderr
-        stop(process)
+        assert_one_line_error(run(tmp_path, *words, "--resume"), "a training is under way there")
 
 
 def test_a_refused_start_leaves_nothing(words: tuple[str | Path, ...], tmp_path: Path) -> None:
