@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from bertkit.backend import Batch
+from bertkit.disk import sweep
 from bertkit.errors import UserError
 from bertkit.sealed import read_sealed_arrays, write_sealed_arrays
 
@@ -80,6 +81,7 @@ def cached(folder: Path | None, name: str, key: str, build: Callable[[], Feature
     if folder is None:
         return build()
     path = folder / f"{name}-{key}.safetensors"
+    sweep(folder)
     if os.path.exists(path):  # Path.exists raises where the folder is closed to us
         try:
             arrays, said = read_sealed_arrays(path)

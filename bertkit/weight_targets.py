@@ -71,8 +71,11 @@ def beside(folder: Path) -> Path:
 
 
 def lock_of(target: Target) -> Path:
-    """What a conversion holds: beside the folder, which may not be there yet and is moved in at once."""
-    return target.folder.absolute().parent / f".{target.folder.absolute().name}.convert.lock"
+    """What a conversion holds: in the folder, or beside one that is not there yet, since it is moved in at once."""
+    folder = target.folder.absolute()
+    if folder.is_dir():
+        return folder / f".{target.name or 'model'}.convert.lock"
+    return folder.parent / f".{folder.name}.convert.lock"
 
 
 def move_in(temporary: Path, target: Target, overwrite: bool) -> tuple[str, ...]:

@@ -34,6 +34,7 @@ from bertkit.world import World
 SCHEMA = 1  # of the index
 GRACE_S = 5.0  # to end after SIGTERM, before SIGKILL
 KEPT_LINES = 20  # of what a failed cell said
+OTHER_FOLDER = "remove the folder, or choose another with -o"
 AGAIN = ("failed",)  # what a later call tries once more: it may have been the machine's fault
 
 
@@ -79,8 +80,8 @@ def open_suite(folder: Path, name: str, how: How) -> None:
     index = folder / INDEX
     mine = {"schema": SCHEMA, "suite": name, "how": how.compared()}
     if exists(index):
-        cure = "remove the folder, or choose another with -o"
-        theirs, ours = mapping_value(read_object(index, cure).get("how", {}), f"{index}: how", cure), how.compared()
+        theirs, ours = read_object(index, OTHER_FOLDER).get("how") or {}, how.compared()
+        theirs = mapping_value(theirs, f"{index}: how", OTHER_FOLDER)
         differs = [key for key in (*ours, *(theirs.keys() - ours)) if theirs.get(key) != ours.get(key)]
         if differs:
             both = ", ".join(f"{key} {theirs.get(key)!r}, now {ours.get(key)!r}" for key in differs)
@@ -97,10 +98,14 @@ def read_outcome(folder: Path, cell: Cell) -> Outcome | None:
     path = folder / f"{cell.name}.json"
     if not exists(path):
         return None
+    cure = "remove it; its cell is then measured again"
     try:
-        made = load(path).mapping
+        found = load(path)
     except UserError as error:
-        raise UserError(error.cause, "remove it; its cell is then measured again") from None
+        raise UserError(error.cause, cure) from None
+    if found.edited:
+        raise UserError(f"{path}: was changed since it was written, by hand or by damage", cure)
+    made = found.mapping
     outcome = Outcome(cell, made["status"], made["reason"] or "", made)
     return None if outcome.status in AGAIN else outcome
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 import signal
@@ -110,9 +111,58 @@ def test_twenty_kills_change_nothing(on_cpu: Reference, tmp_path: Path) -> None:
 
 
 def test_kills_while_saving_change_nothing(on_null: Reference, tmp_path: Path) -> None:
-    during = kill_chain(tmp_path, on_null, kills=10, seed=3)
+    during = 0
+    for number, kills in enumerate([10] * (KILLS // 10)):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        during += kill_chain(folder, on_null, kills, seed=3 + number)
+        same_result(folder / "run", on_null.folder)
+        assert files(folder) == files(on_null.folder.parent)
+    assert during >= KILLS // 5
+
+
+def files(folder: Path) -> set[str]:
+    """All files of the run and of the cache beside it, hidden ones too."""
+    places = [path for name in ("run", "whole", "cache") for path in (folder / name).rglob("*")]
+    return {str(path.relative_to(folder)).replace("whole/", "run/") for path in places if path.is_file()}
+
+
+def save_chain(folder: Path, reference: Reference, kills: int, seed: int) -> int:
+    """Kill the run again and again in the middle of a save, then let it end. Returns how many kills were within one."""
+    stream = random.Random(seed)  # noqa: S311 - moments, not secrets
+    place = folder / "run" / "checkpoints"
+
+    def writing() -> bool:
+        return place.is_dir() and any(name.endswith(".part") for name in os.listdir(place))
+
+    within = 0
+    for _ in range(kills):
+        wanted = max(checkpoints(folder / "run"), default=0) + stream.choice((0, 1, 1, 2))
+        with start(folder, *reference.again()) as process:
+            while process.poll() is None:
+                if max(checkpoints(folder / "run"), default=0) >= wanted and writing():
+                    time.sleep(stream.choice((0, 0, 0.001, 0.003)))
+                    break
+            process.kill()
+            process.communicate()
+        within += writing()
+        if process.returncode == 0:
+            shutil.rmtree(folder / "run")  # it ended before it was killed: the next kills are another run's
+    finished = run(folder, *reference.again())
+    assert finished.returncode == 0, finished.stderr
+    return within
+
+
+KILLS = int(os.environ.get("BERTKIT_TEST_KILLS", "10"))
+KILLS_WITHIN = int(os.environ.get("BERTKIT_TEST_KILLS", "5"))  # each needs a whole start of the command
+
+
+def test_kills_within_saves_change_nothing_and_leave_nothing(on_null: Reference, tmp_path: Path) -> None:
+    """BERTKIT_TEST_KILLS=100: half of the two hundred, with `test_kills_while_saving_change_nothing`."""
+    within = save_chain(tmp_path, on_null, KILLS_WITHIN, seed=5)
     same_result(tmp_path / "run", on_null.folder)
-    assert during >= 2
+    assert files(tmp_path) == files(on_null.folder.parent)
+    assert within >= KILLS_WITHIN // 4
 
 
 def test_unfinished_files_of_a_killed_run_are_cleared_away(on_null: Reference, tmp_path: Path) -> None:
@@ -145,6 +195,34 @@ def test_a_flipped_byte_in_a_checkpoint_is_found(on_null: Reference, tmp_path: P
     done = run(tmp_path, *on_null.again())
     assert done.returncode == 0, done.stderr
     assert "does not match its checksum" in done.stderr
+    same_result(tmp_path / "run", on_null.folder)
+
+
+def test_a_flipped_bit_in_a_manifest_is_found(on_null: Reference, tmp_path: Path) -> None:
+    """Of a loss: it would stand in the record as if it had been measured."""
+    shutil.copytree(on_null.folder, tmp_path / "run")
+    newest = tensors(tmp_path / "run", 30).with_suffix(".json")
+    content = bytearray(newest.read_bytes())
+    place = content.index(b'"losses"') + 20
+    content[place] ^= 1
+    newest.write_bytes(content)
+    done = run(tmp_path, *on_null.again())
+    assert done.returncode == 0, done.stderr
+    assert "checkpoint of step 30 is passed over" in done.stderr
+    assert "does not match its seal" in done.stderr
+    same_result(tmp_path / "run", on_null.folder)
+
+
+def test_a_damaged_log_line_does_not_keep_a_run_from_going_on(on_null: Reference, tmp_path: Path) -> None:
+    shutil.copytree(on_null.folder, tmp_path / "run")
+    remove_checkpoint(tmp_path / "run", 30)
+    log = tmp_path / "run" / "log.jsonl"
+    lines = log.read_bytes().split(b"\n")
+    odd = [b'{"event": "update", "step": "7"}', b"[" * 100_000, b"\xff\x00"]
+    log.write_bytes(b"\n".join([*lines[:4], *odd, *lines[4:]]))
+    done = run(tmp_path, *on_null.again())
+    assert done.returncode == 0, done.stderr
+    assert "damaged lines are left out: 3 (line 5, 6, 7)" in done.stderr
     same_result(tmp_path / "run", on_null.folder)
 
 

@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C during training: the update at hand is saved, the user is told how to go on."""
+"""A signal to stop during training: the update at hand is saved, the user is told how to go on."""
 
 from __future__ import annotations
 
@@ -28,7 +28,13 @@ def training_began(folder: Path) -> bool:
 
 @pytest.mark.parametrize(
     ("number", "code", "log_every"),
-    [(signal.SIGTERM, 143, 1), (signal.SIGINT, 130, 1), (signal.SIGTERM, 143, 7)],
+    [
+        (signal.SIGTERM, 143, 1),
+        (signal.SIGINT, 130, 1),
+        (signal.SIGTERM, 143, 7),
+        (signal.SIGUSR1, 143, 1),
+        (signal.SIGALRM, 143, 1),
+    ],
 )
 def test_a_signal_saves_the_update_at_hand(
     number: signal.Signals, code: int, log_every: int, sample_dir: Path, whole: Path, tmp_path: Path
@@ -54,6 +60,23 @@ def test_a_signal_saves_the_update_at_hand(
     assert done.returncode == 0, done.stderr
     assert f"goes on after update {step} of 60" in done.stderr
     same_result(folder, whole)
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGALRM, signal.SIGTERM])
+def test_a_launched_job_is_stopped_by_what_a_batch_system_sends(
+    number: signal.Signals, sample_dir: Path, tmp_path: Path
+) -> None:
+    slow = settings(device__step_seconds=0.05)
+    command = ("launch", "-n", "1", "--", *LONG, *slow, "--data-dir", sample_dir, "-o", "run")
+    with start(tmp_path, *command) as process:
+        wait_for(lambda: training_began(tmp_path / "run"), process)
+        process.send_signal(number)
+        _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, stderr
+    step = updates(tmp_path / "run")[-1]
+    assert 0 < step < 60
+    assert checkpoints(tmp_path / "run")[-1] == step
+    assert not list((tmp_path / "run").rglob(".*"))
 
 
 def test_a_second_interrupt_does_not_wait(sample_dir: Path, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 import tf1_bundles
 from bertkit import converting, weight_names
+from bertkit.checkpoint import Checkpoints, Progress
 from bertkit.cli import main
 from bertkit.converting import convert
 from bertkit.disk import read_arrays, write_arrays
@@ -19,10 +20,12 @@ from bertkit.errors import UserError
 from bertkit.model_config import Head, ModelConfig, to_mapping
 from bertkit.parameters import initial, shapes
 from bertkit.pretrained import find_source, starting_weights
+from bertkit.sealed import write_sealed_arrays
 from bertkit.tensor_bundle import read_bundle, read_index, write_bundle
 from bertkit.tokenizer import SPECIAL
 from bertkit.weight_names import from_tf1, in_dialect, ours, tf1_state, to_tf1
 from bertkit.weight_targets import find_target
+from left_over import ended_process, left_by
 
 CONFIG = ModelConfig(8, 2, 2, 16, vocab_size=12, max_position_embeddings=6)
 HEADS = (Head("pretraining", 2), Head("classification", 3), Head("span", 2))
@@ -364,6 +367,68 @@ def test_what_does_not_read_back_is_not_left(google: Path, tmp_path: Path, monke
     with pytest.raises(UserError, match=r"bert.pooler.dense.bias does not read back"):
         convert(google, tmp_path / "out")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["google", "hf"]
+
+
+@pytest.mark.parametrize("there", [False, True], ids=["new folder", "folder that is there"])
+def test_a_second_conversion_to_one_place_is_refused(
+    there: bool, google: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target, write = tmp_path / "target", converting.write
+    if there:
+        target.mkdir()
+    refused: list[str] = []
+
+    def meanwhile(*given: Any) -> list[str]:
+        with pytest.raises(UserError) as caught:
+            convert(google, target)
+        refused.append(str(caught.value))
+        return write(*given)
+
+    monkeypatch.setattr(converting, "write", meanwhile)
+    convert(google, target)
+    assert len(refused) == 1
+    assert "target: a conversion is under way there" in refused[0]
+    assert not [path for path in (*target.iterdir(), *tmp_path.iterdir()) if path.name.startswith(".")]
+
+
+@pytest.mark.parametrize("there", [False, True], ids=["new folder", "folder that is there"])
+def test_what_a_killed_conversion_left_is_swept(there: bool, google: Path, tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    if there:
+        target.mkdir()
+    left = left_by(ended_process(), (target if there else tmp_path) / "convert")
+    left.unlink()
+    left.mkdir()
+    (left / "model.safetensors").write_bytes(b"half")
+    convert(google, target)
+    assert not left.exists()
+    assert not [path for path in (*target.iterdir(), *tmp_path.iterdir()) if path.name.startswith(".")]
+
+
+@pytest.mark.parametrize("ending", [".safetensors", ".json"])
+def test_a_runs_damaged_checkpoint_is_refused(ending: str, tmp_path: Path) -> None:
+    weights = {f"model.{name}": array for name, array in initial(CONFIG, HEADS[0], 1).items()}
+    run = hf_folder(tmp_path / "run")
+    path = Checkpoints(run / "checkpoints").save(weights, Progress(3, {}, losses=(1.0, 0.5, 0.25)))
+    damaged = path.with_suffix(ending)
+    content = bytearray(damaged.read_bytes())
+    content[-200] ^= 1
+    damaged.write_bytes(content)
+    with pytest.raises(UserError, match=r"does not match its (checksum|seal)"):
+        convert(path, tmp_path / "target")
+    assert not (tmp_path / "target").exists()
+
+
+def test_a_flipped_bit_in_moments_is_refused(google: Path, tmp_path: Path) -> None:
+    run = hf_folder(tmp_path / "with")
+    moments = {f"{start}{name}": np.ones(shape, np.float32) for name, shape in shapes(CONFIG, HEADS[0]).items()
+               for start in ("adam.exp_avg.", "adam.exp_avg_sq.")}  # fmt: skip
+    write_sealed_arrays(run / "moments.safetensors", moments, {})
+    content = bytearray((run / "moments.safetensors").read_bytes())
+    content[-7] ^= 1
+    (run / "moments.safetensors").write_bytes(content)
+    with pytest.raises(UserError, match="does not match its seal"):
+        convert(run, tmp_path / "target", moments=True)
 
 
 def test_a_full_disk_leaves_nothing(google: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

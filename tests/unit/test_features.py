@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
+import random
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,8 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bertkit.features import Features, cache_key, cached
+from bertkit.owner import this_process
+from left_over import ended_process, left_by
 from ragged import features_of
 
+FLIPS = int(os.environ.get("BERTKIT_TEST_FLIPS", "100"))
 quick = settings(deadline=None, max_examples=60)
 
 
@@ -154,6 +158,39 @@ def test_a_truncated_file_is_built_anew_with_a_warning(
     assert path.read_bytes() == whole  # mended
     assert cached(tmp_path, "mrpc", "key", build).digest() == wanted
     assert build.calls == 2
+
+
+def test_no_flipped_bit_of_a_kept_file_reaches_a_model(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    build = Builder()
+    wanted = cached(tmp_path, "mrpc", "key", build).digest()
+    (path,) = tmp_path.iterdir()
+    whole = path.read_bytes()
+    bits = random.Random(3).choices(range(8 * len(whole)), k=FLIPS)  # noqa: S311 - places, not secrets
+    for bit in [*bits, 8 * len(whole) - 1, 8 * len(whole) - 8 * 12]:
+        content = bytearray(whole)
+        content[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(content)
+        assert cached(tmp_path, "mrpc", "key", build).digest() == wanted
+    assert build.calls > FLIPS // 2  # what is left are blanks behind the header
+    assert "damaged and built anew" in caplog.text
+
+
+def test_a_file_of_another_key_is_built_anew(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    build = Builder()
+    cached(tmp_path, "mrpc", "one", build)
+    (path,) = tmp_path.iterdir()
+    path.rename(path.with_name(path.name.replace("one", "two")))
+    cached(tmp_path, "mrpc", "two", build)
+    assert build.calls == 2
+    assert "is of another key" in caplog.text
+
+
+def test_what_killed_writers_left_in_the_cache_is_swept(tmp_path: Path) -> None:
+    build = Builder()
+    cached(tmp_path, "mrpc", "key", build)
+    left, alive = left_by(ended_process(), tmp_path / "squad"), left_by(this_process(), tmp_path / "squad")
+    cached(tmp_path, "mrpc", "key", build)
+    assert [left.exists(), alive.exists()] == [False, True]
 
 
 def test_a_folder_that_cannot_be_made_only_warns(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

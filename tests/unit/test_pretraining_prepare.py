@@ -11,6 +11,7 @@ import os
 import random
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NoReturn
 
 import h5py
 import numpy as np
@@ -33,6 +34,7 @@ from bertkit.pretraining.workers import run_all
 from bertkit.tokenizer import Vocabulary, read_vocabulary
 from bertkit.world import World
 from conftest import Run, assert_one_line_error
+from left_over import ended_process, left_by
 from pretraining_files import MASK, SEP, write_vocabulary
 from tfrecord_reader import read_tfrecord
 
@@ -250,12 +252,13 @@ def test_a_run_that_was_ended_goes_on(
 ) -> None:
     make(STATIC, corpus, vocabulary, tmp_path / "whole")
     done: list[str] = []
+    gone = ended_process()
     for task in (prepare_module.spill_piece, prepare_module.write_shard, prepare_module.hash_source):
 
         def ended(work, number, task=task):  # type: ignore[no-untyped-def]
             if len(done) % 3 == 2:
                 done.append("ended")
-                (work.out / ".part_00001_of_00003.hdf5.0a1b2c3d.part").write_bytes(b"half")  # as a killed writer leaves
+                left_by(gone, work.out / "part_00001_of_00003.hdf5")  # as a killed writer leaves
                 raise KeyboardInterrupt
             done.append(f"{task.__name__} {number}")
             return task(work, number)
@@ -272,6 +275,48 @@ def test_a_run_that_was_ended_goes_on(
     tasks = [each for each in done if each != "ended"]
     assert len(tasks) == len(set(tasks))  # nothing is done twice
     assert done.count("ended") > 3
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    ["work.json", "read-000000.json", "write-000000.json", "spill-000000-0000.safetensors", "part_00000_of_00003.hdf5"],
+)
+def test_what_is_damaged_of_unfinished_work_is_done_again(
+    damaged: str,
+    corpus: Path,
+    vocabulary: Vocabulary,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    make(STATIC, corpus, vocabulary, tmp_path / "whole")
+    done: list[str] = []
+    hashing = prepare_module.hash_source
+    monkeypatch.setattr(prepare_module, "hash_source", stopped)
+    with pytest.raises(Stopped):
+        make(STATIC, corpus, vocabulary, tmp_path / "parts")
+    monkeypatch.setattr(prepare_module, "hash_source", hashing)
+    for task in (prepare_module.spill_piece, prepare_module.write_shard):
+
+        def counted(work, number, task=task):  # type: ignore[no-untyped-def]
+            done.append(f"{task.__name__} {number}")
+            return task(work, number)
+
+        monkeypatch.setattr(prepare_module, task.__name__, counted)
+    (path,) = (tmp_path / "parts").rglob(damaged)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(content)
+    work = plan_work(STATIC, vocabulary, find_sources([corpus], "sentences"), tmp_path / "parts")
+    prepare(work, 1, Display())
+    assert bytes_of(tmp_path / "whole") == bytes_of(tmp_path / "parts")
+    assert "is damaged and" in capsys.readouterr().err
+    again = {"w": [], "r": ["spill_piece 0"], "s": ["spill_piece 0"], "p": ["write_shard 0"]}
+    assert done == (["write_shard 0"] if damaged.startswith("write") else again[damaged[0]])
+
+
+def stopped(*_: object) -> NoReturn:
+    raise KeyboardInterrupt
 
 
 def test_workers_that_die_are_told_of() -> None:
