@@ -29,6 +29,7 @@ from bertkit.errors import UserError
 from bertkit.file_lock import locked
 
 EVERY_S = 5.0  # between lines of progress where no bar can be drawn
+LARGE = 100_000_000  # bytes; a download of so many is announced with its size
 Say = Callable[[str], object]
 
 

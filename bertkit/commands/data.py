@@ -77,7 +77,7 @@ def get(
 ) -> None:
     """Download what is missing, verify it and put it in its folder. A broken download is resumed."""
     from bertkit.downloads import find_sources
-    from bertkit.fetching import bring, lacking, own_sources, size_of
+    from bertkit.fetching import LARGE, bring, lacking, own_sources, size_of
 
     for line in own_sources(url_base):
         _say(line)
@@ -87,7 +87,7 @@ def get(
             what = ", ".join(file.name for file in lacking(source, data_dir))
             _say(f"{source.name}: {f'would bring {what} into {folder}' if what else f'{folder} is complete'}")
             continue
-        if source.downloads and lacking(source, data_dir):
+        if (source.size or source.about or 0) >= LARGE and lacking(source, data_dir):
             _say(f"{source.name}: {size_of(source)} to fetch into {folder}")
         brought = bring(source, data_dir, _say, url_base)
         done = f"is complete; terms of use: {source.terms}" if brought else "was complete already"
