@@ -21,7 +21,7 @@ class ModelSection:
         default="base",
         description="a size (tiny … large), a folder or file, a hub name, or from-data: the data folder's own",
     )
-    vocab: Text = Field(default="", description="vocab.txt; empty: the model's own")
+    vocab: Text = Field(default="", description="vocab.txt or tokenizer.json; empty: the model's own")
     casing: Literal["auto", "cased", "uncased"] = Field(
         default="auto", description="whether words are lower-cased first"
     )
