@@ -16,7 +16,7 @@ from bertkit.disk import write_arrays, write_json, write_text
 from bertkit.errors import UserError
 from bertkit.folder_lock import holding
 from bertkit.model_config import READ, ModelConfig, from_mapping, to_mapping
-from bertkit.model_folder import check_fit
+from bertkit.model_folder import check_fit, check_pad
 from bertkit.run_folder import write_tokenizer
 from bertkit.sealed import write_sealed_arrays
 from bertkit.state_files import padded, read_state, same, untied, write_state
@@ -140,6 +140,7 @@ def take(contents: Contents, leave_out: Sequence[str] = ()) -> tuple[Model, list
         notes.append("there is no vocab.txt beside it: give one with --vocab")
     else:
         notes += [*vocabulary.warnings, *check_fit(vocabulary, config, contents.config.parent)]
+        notes += check_pad(vocabulary, keys, contents.config)
         warning = casing_warning(vocabulary)
         notes += [warning] if warning else []
     return Model(weights, moments, config, keys, vocabulary), notes + said

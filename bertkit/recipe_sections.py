@@ -36,7 +36,7 @@ class ModelSection:
         description="auto: pre-trained, save that a size starts at random in pre-training, in bench and where the task "
         "has its own vocabulary",
     )
-    vocab: Text = Field(default="", description="vocab.txt; empty: the model's own")
+    vocab: Text = Field(default="", description="vocab.txt or tokenizer.json; empty: the model's own")
     casing: Literal["auto", "cased", "uncased"] = Field(
         default="auto", description="whether words are lower-cased first"
     )

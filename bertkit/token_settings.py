@@ -73,7 +73,8 @@ class Said:
 class Config:
     """A `tokenizer_config.json`."""
 
-    said: Said
+    said: Said  # its added tokens are those of added_tokens_decoder
+    own: tuple[AddedToken, ...] = ()  # its other special tokens, whose flags count last
     as_it_is: bool = False  # its class takes tokenizer.json whole, so that one's word counts first
     lists_added: bool = False  # then transformers reads the added and special tokens of no other file
     longest: int | None = None  # model_max_length, where it is one
@@ -101,7 +102,8 @@ def read_config(path: Path) -> Config:
         raise UserError(f"{path}: model_max_length is {longest!r}, not a number above 0", "correct it")
     inputs = raw.get("model_input_names")
     return Config(
-        Said(path, _rules(raw, path), special, (*added, *own), _told(raw, path)),
+        Said(path, _rules(raw, path), special, tuple(added), _told(raw, path)),
+        own,
         name in ("PreTrainedTokenizer", "TokenizersBackend"),
         "added_tokens_decoder" in raw,
         int(longest) if longest is not None and longest < 1 << 31 else None,

@@ -66,7 +66,7 @@ def read_files(path: Path) -> Tokens:
     if whole and config.as_it_is and not whole.framed:
         raise UserError(f"{whole.said.file}: it has no post_processor, so no [CLS] and [SEP]", "bertkit needs both")
     named, numbered = read_special_map(folder / "special_tokens_map.json"), read_added(folder / "added_tokens.json")
-    said = [config.said, *([whole.said] if whole else []), numbered, named]
+    said = [config.said, *([whole.said] if whole else []), numbered, named, Said(config.said.file, added=config.own)]
     base, told = _base(path, whole, numbered)
     special, told_of_names = _special(config, whole, named)
     added, told_of_added = _added(said, special)
@@ -203,7 +203,7 @@ def _check_never_split(config: Config, known: set[str]) -> None:
     if strange:
         raise UserError(
             f"{config.said.file}: never_split names {strange[0]!r}, which is no special and no added token",
-            "add it as a token, in added_tokens.json; transformers' fast tokenizers do not split by never_split either",
+            "add it in added_tokens.json, or take never_split out: transformers' fast tokenizers do not read it",
         )
 
 

@@ -135,7 +135,7 @@ def test_half_an_environment_is_refused(sample_dir: Path, tmp_path: Path, monkey
 def test_casing_that_does_not_fit_is_a_warning(sample_dir: Path, tmp_path: Path) -> None:
     shutil.copytree(sample_dir, tmp_path / "data")
     with (tmp_path / "data" / "sample" / "vocab.txt").open("a") as file:
-        file.write("London\n")
+        file.write("".join(f"London{number}\n" for number in range(100)))
     done = run(tmp_path, *NULL, "--set", "model.casing=uncased", "--dry-run")
     assert done.returncode == 0, done.stderr
     said = [line for line in done.stderr.splitlines() if line.startswith("warning: ")]

@@ -284,6 +284,19 @@ def test_added_tokens_are_read_from_each_file(name: str, tmp_path: Path) -> None
     assert read_vocabulary(again / "vocab.txt").digest == vocabulary.digest
 
 
+def test_flags_of_tokenizer_json_count_before_those_beside_a_name(tmp_path: Path) -> None:
+    mask = {"content": "[MASK]", "id": 4, "special": True, "normalized": False, "lstrip": True}
+    config = {"mask_token": {"content": "[MASK]", "rstrip": True, "normalized": False}}
+    files = {"tokenizer.json": whole(added_tokens=[mask]), "tokenizer_config.json": config}
+    vocabulary = read(tmp_path / "m", files)
+    (token,) = vocabulary.added
+    assert (token.lstrip, token.rstrip) == (True, False)
+    assert "tokenizer_config.json: '[MASK]' has other flags than in" in vocabulary.warnings[0]
+    config["added_tokens_decoder"] = {"4": {"content": "[MASK]", "single_word": True, "special": True}}
+    (token,) = read(tmp_path / "m", files).added
+    assert (token.lstrip, token.rstrip, token.single_word) == (False, False, True)
+
+
 def test_ids_of_an_added_token_that_differ_are_refused(tmp_path: Path) -> None:
     size = len(PIECES)
     tokens = {str(size): {"content": "[E1]"}, str(size + 1): {"content": "[E2]"}}
