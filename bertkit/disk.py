@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from bertkit.errors import UserError
-from bertkit.inputs import read_bytes
+from bertkit.inputs import exists, is_file, is_folder, read_bytes
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
@@ -24,6 +24,8 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 
     Raises UserError where the disk is full or read-only; `path` then is what it was before.
     """
+    if exists(path) and not is_file(path) and not is_folder(path):  # renamed over, `/dev/null` would be gone
+        raise UserError(f"{path}: is a device or a pipe, not a file", "name another file")
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")  # of its own, should two processes write
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -59,7 +61,16 @@ def sync_folder(folder: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    write_atomically(path, lambda temporary: temporary.write_bytes(in_utf8(text)))
+
+
+def in_utf8(text: str) -> bytes:
+    """UTF-8 of any text: a file's name that Python could not decode gives its own bytes, or escapes for them."""
+    try:
+        raw = text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # half of a surrogate pair
+        raw = text.encode("utf-8", "backslashreplace")
+    return raw.decode("utf-8", "backslashreplace").encode("utf-8")
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -10,6 +10,7 @@ from typing import Literal
 
 from bertkit.disk import write_json
 from bertkit.errors import UserError
+from bertkit.inputs import read_object
 from bertkit.pretraining.manifest import UNFINISHED
 from bertkit.pretraining.shards import Format
 from bertkit.pretraining.sources import Part, Piece, Source, part_bytes, plan, text_bytes
@@ -116,13 +117,17 @@ def write_work(work: Work) -> None:
 
 def load_work(out: Path) -> Work:
     """The work that `write_work` noted."""
-    found = json.loads((out / UNFINISHED / NOTE).read_text(encoding="utf-8"))
-    path, casing = found["vocabulary"]
-    return Work(
-        Settings(**found["settings"]),
-        read_vocabulary(Path(path), casing),
-        tuple(Source(Path(path), name, size, format) for path, name, size, format in found["sources"]),
-        tuple(tuple(Part(*part) for part in piece) for piece in found["pieces"]),
-        found["shards"],
-        out,
-    )
+    note = out / UNFINISHED / NOTE
+    found = read_object(note, half_pairs=True)
+    try:
+        path, casing = found["vocabulary"]
+        return Work(
+            Settings(**found["settings"]),
+            read_vocabulary(Path(path), casing),
+            tuple(Source(Path(path), name, size, format) for path, name, size, format in found["sources"]),
+            tuple(tuple(Part(*part) for part in piece) for piece in found["pieces"]),
+            found["shards"],
+            out,
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{note}: is no note of `bertkit data prepare`: {error!r}", "start anew: --overwrite") from None
