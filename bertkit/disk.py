@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from bertkit.errors import UserError
-from bertkit.inputs import check_file, read_bytes
+from bertkit.inputs import check_file, exists, is_file, is_folder, read_bytes
 from bertkit.owner import is_gone, this_process
 
 LONGEST_WRITE = 86_400.0  # seconds; a temporary file of a process that cannot be seen from here is left for so long
@@ -32,6 +32,8 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 
     Raises UserError where the disk is full or read-only; `path` then is what it was before.
     """
+    if exists(path) and not is_file(path) and not is_folder(path):  # renamed over, `/dev/null` would be gone
+        raise UserError(f"{path}: is a device or a pipe, not a file", "name another file")
     temporary = temporary_beside(path)  # of its own, should two processes write
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -97,7 +99,16 @@ def sync_folder(folder: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    write_atomically(path, lambda temporary: temporary.write_bytes(in_utf8(text)))
+
+
+def in_utf8(text: str) -> bytes:
+    """UTF-8 of any text: a file's name that Python could not decode gives its own bytes, or escapes for them."""
+    try:
+        raw = text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # half of a surrogate pair
+        raw = text.encode("utf-8", "backslashreplace")
+    return raw.decode("utf-8", "backslashreplace").encode("utf-8")
 
 
 def write_json(path: Path, value: Any) -> None:

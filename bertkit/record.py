@@ -80,8 +80,26 @@ def git_state(folder: Path) -> dict[str, Any] | None:
     return {"commit": commit.stdout.strip(), "changed": bool(status.stdout.strip())}
 
 
+def best_peak(peaks: Sequence[Peak]) -> Peak:
+    """The highest of several measurements: what else ran on the box can only lower one."""
+    known = [peak for peak in peaks if not math.isnan(peak.flops)]
+    if not known:
+        return peaks[0]
+    best = max(known, key=lambda peak: peak.flops)
+    return dataclasses.replace(best, source=f"{best.source}; best of {len(known)}") if known[1:] else best
+
+
+def _mfu(rate: float, peak: Peak, world: World) -> tuple[float | None, str]:
+    """(share of the peak, how the peak is known). None above 1: what was measured is then no peak."""
+    share = number(rate / (peak.flops * world.size)) if peak.flops else None
+    if share is not None and share > 1:
+        return None, f"{peak.source}; no MFU: the work ran at {share:.2f} times this rate, so it is not the chip's peak"
+    return share, peak.source
+
+
 def throughput(reading: Reading, peak: Peak, world: World) -> dict[str, Any]:
     """The rates of a run, totals over all ranks and per device."""
+    mfu, source = _mfu(reading.per_second(reading.flops), peak, world)
     sequences, tokens = reading.per_second(reading.sequences), reading.per_second(reading.tokens)
     busy = reading.seconds - reading.waiting_for_data
     return {
@@ -93,9 +111,9 @@ def throughput(reading: Reading, peak: Peak, world: World) -> dict[str, Any]:
         "sequences_per_second_core": ratio(reading.sequences, busy),
         "padding_efficiency": number(reading.padding_efficiency),
         "model_flops_per_second": number(reading.per_second(reading.flops)),
-        "mfu": number(reading.per_second(reading.flops) / (peak.flops * world.size)) if peak.flops else None,
+        "mfu": mfu,
         "peak_flops_per_device": number(peak.flops),
-        "peak_source": peak.source,
+        "peak_source": source,
         "counted": {
             "updates": reading.updates,
             "sequences": reading.sequences,

@@ -15,7 +15,7 @@ import numpy as np
 
 from bertkit import record
 from bertkit.agreement import agree, anybody, gather_json
-from bertkit.backend import Engine, Sensors
+from bertkit.backend import Engine, Peak, Sensors
 from bertkit.checkpoint import Checkpoints, Progress
 from bertkit.course import Course
 from bertkit.display import Counter, Display
@@ -68,6 +68,7 @@ class Training:
             communication=engine.communication if isinstance(engine, Sensors) else unknown,
         )
         self.progress = Progress(0, {})
+        self.peaks: list[Peak] = []  # measured at the start and at the end
         self.answered: list[Answered] | None = None  # at the last evaluation of this leg
         self.updates = 0  # of this leg
         self.stop = StopRequest()
@@ -76,6 +77,7 @@ class Training:
 
     def run(self, shaped_by: Mapping[str, Any], resume: bool) -> tuple[dict[str, Any] | None, int]:
         """(the record, exit code); no record where a signal stopped the run."""
+        self.peaks = [self.engine.peak()]
         environment = record.environment(self.world, self.engine)
         environment["hardware"]["hosts"] = gather_json(self.engine.gather, platform.node())  # by rank
         self.progress = Progress(0, shaped_by)
@@ -266,10 +268,10 @@ class Training:
         reading = over_ranks(self.meter.reading(), self.engine.gather)
         hardware = environment["hardware"] | {"device": record.device(self.engine, self.world)}  # its clock now
         environment = {**environment, "hardware": hardware}
-        peak = self.engine.peak()
+        memory = record.peak_memory(self.engine.peak_memory(), self.engine.gather)  # before the peak's own matrices
+        peak = record.best_peak([*self.peaks, self.engine.peak()])
         results = Results(
             self.resolved, self.course, self.world, environment, self.progress, metrics, self.answered or [],
-            reading, self.meter, peak, record.peak_memory(self.engine.peak_memory(), self.engine.gather),
-            self.energy,
+            reading, self.meter, peak, memory, self.energy,
         )  # fmt: skip
         return write_results(self.folder if self.world.is_first else None, results, self.engine.weights())

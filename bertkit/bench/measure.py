@@ -40,7 +40,7 @@ RULES = {
     "latency": "host clock around each call, NumPy batch to NumPy logits; making the batch is not in it; of all ranks",
     "several processes": "amounts are summed over them, the time is the slowest one's",
     "mfu": "model FLOPs by formula (training: 3 x forward) over the device's rate; neither padding nor recomputation "
-    "counts; the rate is taken once for each precision",
+    "counts; the rate is the best measured so far, at the start and after each case; none is told above it",
 }
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bertkit.commands import options as o
-from bertkit.streams import put_json
+from bertkit.streams import put_json, writing
 
 if TYPE_CHECKING:
     from bertkit.bench.workload import Kind
@@ -212,6 +212,7 @@ def _bench(
         if as_json:
             put_json(to_json(made))
         else:
-            show(made, sys.stdout)
+            with writing():
+                show(made, sys.stdout)
         display.say(f"record: {target}")
     return 1 if any(one["status"] != "measured" for one in made["records"]) else 0

@@ -15,7 +15,7 @@ from bertkit.display import Display
 from bertkit.errors import UserError
 from bertkit.folder_lock import alone_in
 from bertkit.registry import choose
-from bertkit.streams import put, put_json
+from bertkit.streams import put, put_json, writing
 
 
 @dataclass(frozen=True)
@@ -86,6 +86,7 @@ def _measure(folder: Path, found: list[Cell], how: How, words: Words, display: D
     if words.json:
         put_json(to_json({"folder": str(folder), "how": how.compared(), "cells": summary(outcomes)}, indent=1))
     else:
-        show_outcomes(outcomes, sys.stdout)
+        with writing():
+            show_outcomes(outcomes, sys.stdout)
     display.say(f"records: {folder}, one a cell; {total(outcomes)}")
     return 1 if any(outcome.status == "failed" for outcome in outcomes) else 0

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from bertkit.commands.options import Json
-from bertkit.streams import put_json
+from bertkit.streams import put_json, writing
 
 
 def check(
@@ -48,12 +48,15 @@ def check(
     names = chosen(only or ())
     out = sys.stderr if json else sys.stdout
     results = []
-    print(f"{tried.name}: {choice.reason}", file=out)
+    with writing():
+        print(f"{tried.name}: {choice.reason}", file=out)
     for result in run_checks(tried, names):
         results.append(result)
-        print(f"{result.outcome:<7} {result.seconds:6.2f} s  {result.name}: {result.detail}", file=out, flush=True)
+        with writing():
+            print(f"{result.outcome:<7} {result.seconds:6.2f} s  {result.name}: {result.detail}", file=out, flush=True)
     passed, failed, skipped = (count(results, outcome) for outcome in ("passed", "failed", "skipped"))
-    print(f"{passed} passed, {failed} failed, {skipped} skipped", file=out)
+    with writing():
+        print(f"{passed} passed, {failed} failed, {skipped} skipped", file=out)
     if json or output:
         report = make_report(tried, results)
         if output:

@@ -20,7 +20,7 @@ from bertkit.disk import to_json, write_text
 from bertkit.display import Display
 from bertkit.errors import UserError
 from bertkit.inputs import is_folder
-from bertkit.streams import put, put_json
+from bertkit.streams import put, put_json, writing
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,8 @@ def run_compare(words: Words) -> int:
     if words.json:
         put_json(to_json(to_mapping(made)))
     else:
-        show(made, sys.stdout)
+        with writing():
+            show(made, sys.stdout)
     unfair = refused(made.differences)
     if words.strict and (unfair or left_out):
         why = refusal(unfair) or f"records that could not be read: {len(left_out)}"

@@ -11,6 +11,7 @@ from bertkit.commands import options as o
 
 
 def launch(
+    context: typer.Context,
     command: Annotated[
         list[str], typer.Argument(metavar="-- COMMAND …", help="A command of bertkit's, as `train -t mrpc`.")
     ],
@@ -76,4 +77,4 @@ def launch(
         ssh_config, interface, tuple(forward or ()), port, max_restarts, grace, tag_output, logs, topology,
         dry_run, json_,
     )  # fmt: skip
-    return run_launch(words)
+    return run_launch(words, context.find_root().command)

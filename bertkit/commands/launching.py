@@ -8,8 +8,9 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast, get_args
+from typing import Any, cast, get_args
 
+from bertkit.commands.inner import check as check_inner
 from bertkit.disk import to_json, write_text
 from bertkit.display import Display
 from bertkit.errors import UserError, nearest
@@ -59,9 +60,11 @@ class Words:
     json: bool
 
 
-def run_launch(words: Words) -> int:
-    """Plan, then show, write or start. Returns the exit code."""
+def run_launch(words: Words, root: Any) -> int:
+    """Plan, then show, write or start. `root`: bertkit's whole command line. Returns the exit code."""
     _check(words)
+    if words.dry_run or words.slurm:  # else the ranks themselves say what is wrong
+        check_inner(root, words.command)
     network = network_of(words.hosts, words.ssh_port, words.interface, os.environ)
     launcher = find_launcher(_launcher_name(words, network))
     machine = from_hwloc(words.topology) if words.topology else read_machine()

@@ -73,6 +73,7 @@ class Entry:
     watts: float | None  # mean over the measured seconds
     layout: str | None
     loss_scaling: str | None  # of fp16
+    peak: float | None  # FLOP/s of one device that MFU is taken against
     step_of: str | None  # what step times are of
     versions: Mapping[str, str]
     marks: Sequence[str]  # what must be said beside its figures
@@ -104,6 +105,7 @@ def entry(record: Record, label: str = "") -> Entry:
         watts=_watts(made["energy"]),
         layout=layout,
         loss_scaling=_loss_scaling(place, made["config"]),
+        peak=at(made, "throughput.peak_flops_per_device"),
         step_of=at(made, "time.step_of"),
         versions=made["versions"],
         marks=[*_marks(record), *missing],

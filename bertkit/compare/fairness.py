@@ -12,6 +12,7 @@ from bertkit.record_fairness import plain_names
 
 Weight = Literal["unfair", "unknown", "noted"]
 WEIGHTS: tuple[Weight, ...] = ("unfair", "unknown", "noted")
+PEAKS_APART = 0.1  # of a chip's measured rate, beyond which MFU says nothing
 SHOWN = 4  # names or values of a list; the rest is counted
 
 
@@ -51,9 +52,9 @@ def names(of: Sequence[str]) -> str:
 
 
 def differences(systems: Sequence[System]) -> list[Difference]:
-    """What is unfair first, then what is unknown, then notes. Nothing of a single system."""
+    """What is unfair first, then what is unknown, then notes. Of a single system only what parts its own records."""
     if len(systems) < 2:
-        return []
+        return _peaks(systems)
     found = []
     for field, words in plain_names().items():
         seen = [(system.name, system.entries[0].facts.get(field)) for system in systems]
@@ -135,4 +136,21 @@ def _notes(systems: Sequence[System]) -> list[Difference]:
     for field, words, values in tables:
         seen = [(system.name, value) for system, value in zip(systems, values, strict=True)]
         made += [one for one in _difference(field, words, seen, "noted") if len(one.values) > 1]
+    return made + _peaks(systems)
+
+
+def _peaks(systems: Sequence[System]) -> list[Difference]:
+    """Where one chip was measured at rates that differ by more than a tenth: other work ran beside one of them."""
+    found: dict[tuple[str, str], list[tuple[str, float]]] = {}
+    for system in systems:
+        for entry in system.entries:
+            if entry.place.device and entry.place.precision and entry.peak:
+                found.setdefault((entry.place.device, entry.place.precision), []).append((system.name, entry.peak))
+    made = []
+    for (device, precision), seen in found.items():
+        rates = [rate for _, rate in seen]
+        if max(rates) > (1 + PEAKS_APART) * min(rates):
+            values = [Value(f"{rate / 1e9:.4g}", (name,)) for name, rate in seen]
+            words = f"peak measured of {device} in {precision}, GFLOP/s, by which MFU is told: MFU cannot be compared"
+            made.append(Difference("peak_flops", words, "noted", values))
     return made

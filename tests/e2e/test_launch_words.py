@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from bertkit.cli import main
 from command import run
 from conftest import Run, assert_one_line_error
 from launchers import NULL_JOB, Started
@@ -50,6 +51,37 @@ def test_a_dry_run_shows_every_process_and_starts_nothing(tmp_path: Path) -> Non
     assert [process["rank"] for process in told["processes"]] == [0, 1]
     assert told["processes"][0]["place"]["cpus"] != told["processes"][1]["place"]["cpus"]
     assert not (tmp_path / "run").exists()
+
+
+INNER = {
+    "an option": (("train", "-t", "mrpc", "--nope"), ("No such option", "--nope", "bertkit train -h")),
+    "a task": (("train", "-t", "mrcp"), ("mrcp", "did you mean mrpc?")),
+    "a recipe": (("train", "--recipe", "dmo"), ("there is no recipe 'dmo'", "demo")),
+    "a setting": (("train", "-t", "mrpc", "--set", "train.stesp=3"), ("train.stesp", "train.steps")),
+    "a value": (("train", "-t", "mrpc", "--set", "train.steps=few"), ("train.steps = 'few'", "integer")),
+    "an option's value": (("train", "-t", "mrpc", "-b", "many"), ("'many'", "integer")),
+    "a precision": (("predict", "runs/a", "-d", "fp61"), ("fp61", "bf16")),
+    "a batch": (("bench", "infer", "-b", "8,x"), ("'x' is not a whole number", "-b 8,32")),
+    "of data": (("data", "prepare", "text", "--nope"), ("--nope", "bertkit data prepare -h")),
+}
+
+
+@pytest.mark.parametrize(
+    "how", [("-n", "2", "--dry-run"), ("-n", "1", "--slurm", "run.sbatch")], ids=["shown", "Slurm"]
+)
+@pytest.mark.parametrize("name", INNER)
+def test_what_is_not_started_is_checked_all_the_same(
+    name: str, how: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words, said = INNER[name]
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        main(["launch", *how, "--", *words])
+    assert ended.value.code == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len([line for line in lines if line.startswith("bertkit: ")]) == 1
+    assert all(word in lines[-1] for word in said), lines[-1]
+    assert not list(tmp_path.iterdir())
 
 
 def test_tagged_lines_and_log_files(tmp_path: Path, sample_dir: Path) -> None:

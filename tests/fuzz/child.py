@@ -57,7 +57,11 @@ def run(reader: Reader, home: Path, amount: tuple[int, int, int, float], out: ob
             break
         shutil.rmtree(folder)
         shutil.copytree(whole, folder)
-        content = case(reader, sample, seed, number)
+        try:
+            content = case(reader, sample, seed, number)
+        except Exception as error:  # a fault of the mutation, which must not pass for one of the reader
+            say(f"{number} mutation {type(error).__name__}: {error}")
+            continue
         (folder / reader.file).write_bytes(content)
         found = judge(reader, folder, usual)
         say(f"{number} {found.kind} {found.detail}")

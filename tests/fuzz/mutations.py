@@ -389,7 +389,7 @@ def _change_hdf5(draw: Random, path: Path) -> None:
         elif how == 3:
             file.create_dataset(name, shape=(10**15, *array.shape[1:]), chunks=(1, *array.shape[1:]), dtype=array.dtype)
         elif how == 4:
-            file[draw.choice(("other", "input_ids2", "labels"))] = array
+            file[draw.choice([each for each in ("other", "input_ids2", "labels") if each not in file])] = array
         else:
             file.create_dataset(name, data=_odd_values(draw, array))
 

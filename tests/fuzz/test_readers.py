@@ -129,6 +129,7 @@ def _told(name: str, faults: dict[int, str]) -> str:
     content = (sample / reader.file).read_bytes()
     lines = [f"{name}: {len(faults)} faults, in {folder}"]
     for said, number in list(kinds.items())[:MOST_FAULTS]:
-        (folder / f"{number}-{Path(reader.file).name}").write_bytes(case(reader, content, SEED, number))
+        if not said.startswith("mutation"):
+            (folder / f"{number}-{Path(reader.file).name}").write_bytes(case(reader, content, SEED, number))
         lines.append(f"  case {number} of seed {SEED}: {said}")
     return "\n".join(lines)

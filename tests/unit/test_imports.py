@@ -74,9 +74,9 @@ LAYERS = {
     "commands": """
         commands commands.ask commands.backends commands.bench commands.bench_suite commands.check
         commands.compare commands.comparing commands.config commands.convert commands.data
-        commands.data_inspect commands.data_prepare commands.data_vocabulary commands.evaluate commands.launch
-        commands.launching commands.migrate commands.models commands.options commands.predict commands.recipes
-        commands.score commands.train commands.training""",
+        commands.data_inspect commands.data_prepare commands.data_vocabulary commands.evaluate commands.inner
+        commands.launch commands.launching commands.migrate commands.models commands.options commands.predict
+        commands.recipes commands.score commands.train commands.training""",
     "command line": "__main__ cli",
 }
 LAYER = {
