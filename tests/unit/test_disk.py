@@ -229,7 +229,7 @@ def test_no_bytes_break_the_reader(content: bytes) -> None:
 
 @pytest.mark.parametrize("name", ["absent", "."])
 def test_a_file_that_cannot_be_read_is_named(name: str, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="cannot be read|is a folder"):
+    with pytest.raises(UserError, match=r"cannot be read|is a folder"):
         read_arrays(tmp_path / name)
 
 
