@@ -571,7 +571,7 @@ def setting_readers() -> Iterator[Reader]:
     yield Reader("spellings", _write("words", words), "words", read_words, TEXT)
     old = "python run_glue.py --model_name_or_path bert-large-uncased --task_name mrpc --max_seq_length 128 --do_train"
     yield Reader("migrate", _write("words", old), "words", read_old_command, TEXT)
-    yield Reader("published", _write("name", "dgx-a100"), "name", read_published, TEXT)
+    yield Reader("published", _write("name", "nvidia-a100-80gb"), "name", read_published, TEXT)
 
 
 # ---- tasks' data ----
