@@ -109,7 +109,7 @@ READ = {
     "launch --topology": ("launch", "-n", "1", "--topology", "ODD", "--dry-run", "train", "-t", "mrpc"),
 }  # fmt: skip
 WRITE = {
-    "train -o": (*SAMPLE[:-2], "--data-dir", "DATA", "-o", "ODD"),
+    "train -o": (*TRAIN[:-1], "-t", "sample", "--data-dir", "DATA", "-o", "ODD"),
     "compare --markdown": ("compare", "RUN", "--markdown", "ODD"),
     "compare --csv": ("compare", "RUN", "--csv", "ODD"),
     "bench -o": ("bench", "infer", "-m", "tiny", "--backend", "null", "-d", "fp32", "--steps", "2", "-o", "ODD"),
