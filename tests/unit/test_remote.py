@@ -81,7 +81,7 @@ def test_equal_versions_pass_and_options_reach_ssh(stub: Stub) -> None:
     assert words[:4] == ["-F", "/x/my config", "-p", "3022"]
     assert {"BatchMode=yes", "ConnectTimeout=7", "ControlMaster=no"} <= set(words)
     assert words[-3:-1] == ["--", "far"]
-    assert shlex.split(words[-1])[:4] == ["env", "PYTHONPATH=/q w:/r", "/opt/a b/python", "-c"]
+    assert shlex.split(words[-1])[:5] == ["env", "PYTHONPATH=/q w:/r", "/opt/a b/python", "-P", "-c"]
 
 
 def test_the_question_runs_in_a_shell(stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
