@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import json
+import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -96,7 +97,7 @@ def _convert(
     refuse_taken(target, overwrite)
     say(f"reading {source}")
     contents = read_contents(source, moments, config, vocab)
-    if contents.path.resolve() == (target.folder / (target.name or HF_FILES[0])).resolve():
+    if os.path.realpath(contents.path) == os.path.realpath(target.folder / (target.name or HF_FILES[0])):
         raise UserError(f"{destination} is {source} itself", "name another place")
     model, notes = take(contents, leave_out)
     notes += _losses(model, target, moments)

@@ -93,7 +93,7 @@ def load_all(path: Path) -> list[Record]:
         )
     if version < SCHEMA:
         return _older(path, value, version)
-    if value["kind"] != "collection":
+    if value.get("kind") != "collection":
         return [_checked(path, value, None)]
     parts = value.get("records")
     if not isinstance(parts, list):
@@ -115,7 +115,7 @@ def _old(value: Mapping[str, Any]) -> dict[str, str]:
 def _older(path: Path, value: Mapping[str, Any], version: int) -> list[Record]:
     try:
         made = upgraded(value)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise UserError(
             f"{path}: does not fit record schema {version}: {type(error).__name__} {error}", "make the record again"
         ) from None

@@ -165,7 +165,9 @@ class Throughput:
     sequences_per_second_core: Number | None = Field(description="without the time spent waiting for data")
     padding_efficiency: Number | None = Field(description="real tokens over token places")
     model_flops_per_second: Number | None = Field(description="by formula; padding and recomputation do not count")
-    mfu: Number | None = Field(description="model FLOPs over `peak_flops_per_device` x devices")
+    mfu: Number | None = Field(
+        description="model FLOPs over `peak_flops_per_device` x devices; null above 1, `peak_source` then says so"
+    )
     peak_flops_per_device: Number | None
     peak_source: Text | None
     counted: Counted

@@ -47,6 +47,12 @@ def put_json(text: str, flush: bool = False) -> None:
         print(text, flush=flush)
 
 
+def tell(text: str) -> None:
+    """A line on standard error, what cannot be seen in it escaped; where nobody hears it the work goes on."""
+    with contextlib.suppress(OSError):
+        print(visible(text), file=sys.stderr)
+
+
 def finish() -> None:
     """Write out what still waits. Raises NotWritten."""
     with writing():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -10,7 +9,7 @@ from typing import Annotated
 import typer
 
 from bertkit.commands.options import Json
-from bertkit.streams import put, put_json
+from bertkit.streams import put, put_json, tell
 
 
 def convert(
@@ -56,14 +55,14 @@ def convert(
     from bertkit.converting import convert as carry_out
     from bertkit.disk import to_json
 
-    say = None if json else lambda text: print(f"{text} …", file=sys.stderr)
+    say = None if json else lambda text: tell(f"{text} …")
     options = {"say": say} if say else {}
     report = carry_out(source, destination, to, config, vocab, moments, leave_out or [], overwrite, **options)
     if json:
         put_json(to_json(asdict(report)))
         return
     for note in report.notes:
-        print(f"note: {note}", file=sys.stderr)
+        tell(f"note: {note}")
     beside = f" and {report.moments} tensors of moments" if report.moments else ""
     put(
         f"{report.destination} ({report.form}): {report.tensors} tensors, {report.parameters:,} parameters{beside},"

@@ -9,8 +9,8 @@ from typing import Any
 from bertkit.bench.plan import check_sets, split_list, whole_numbers
 from bertkit.bench.workload import Kind
 from bertkit.commands import options as o
-from bertkit.inference import run_settings
 from bertkit.resolve import resolve
+from bertkit.run_task import run_settings
 from bertkit.spellings import translate
 from bertkit.tasks import find_task
 

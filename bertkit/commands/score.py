@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from bertkit.commands.options import Json
-from bertkit.streams import put, put_json
+from bertkit.streams import put, put_json, tell
 
 
 def score(
@@ -47,7 +46,7 @@ def score(
 
     found = score_file(predictions, task, file, null_odds, threshold, strict)
     for note in notes(found):
-        print(f"note: {note}", file=sys.stderr)
+        tell(f"note: {note}")
     if json:
         result = {
             "task": found.task,

@@ -59,7 +59,7 @@ INNER = {
     "a recipe": (("train", "--recipe", "dmo"), ("there is no recipe 'dmo'", "demo")),
     "a setting": (("train", "-t", "mrpc", "--set", "train.stesp=3"), ("train.stesp", "train.steps")),
     "a value": (("train", "-t", "mrpc", "--set", "train.steps=few"), ("train.steps = 'few'", "integer")),
-    "an option's value": (("train", "-t", "mrpc", "-b", "many"), ("'many'", "integer")),
+    "an option's value": (("train", "-t", "mrpc", "-b", "many"), ("--batch-size", "integer")),
     "a precision": (("predict", "runs/a", "-d", "fp61"), ("fp61", "bf16")),
     "a batch": (("bench", "infer", "-b", "8,x"), ("'x' is not a whole number", "-b 8,32")),
     "of data": (("data", "prepare", "text", "--nope"), ("--nope", "bertkit data prepare -h")),

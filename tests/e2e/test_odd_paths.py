@@ -109,7 +109,7 @@ READ = {
     "launch --topology": ("launch", "-n", "1", "--topology", "ODD", "--dry-run", "train", "-t", "mrpc"),
 }  # fmt: skip
 WRITE = {
-    "train -o": (*SAMPLE[:-2], "--data-dir", "DATA", "-o", "ODD"),
+    "train -o": (*TRAIN[:-1], "-t", "sample", "--data-dir", "DATA", "-o", "ODD"),
     "compare --markdown": ("compare", "RUN", "--markdown", "ODD"),
     "compare --csv": ("compare", "RUN", "--csv", "ODD"),
     "bench -o": ("bench", "infer", "-m", "tiny", "--backend", "null", "-d", "fp32", "--steps", "2", "-o", "ODD"),
@@ -229,3 +229,19 @@ def test_a_nul_in_a_setting_is_refused(
     code = refused((*TRAIN, "-t", "sample", "--config", "ODD"), {}, "nul.toml", capsys)
     assert code == 2
     assert [each.name for each in tmp_path.iterdir()] == ["nul.toml"]
+
+
+def test_a_folder_whose_name_is_not_utf_8_holds_a_run(
+    places: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is trained into, gone on with and evaluated; its recipe says what TOML cannot hold."""
+    monkeypatch.chdir(tmp_path)
+    run = KINDS["not UTF-8"](tmp_path)
+    train = (*TRAIN[:-1], "-t", "sample", "-s", "32", "--data-dir", "DATA", "--set", "train.steps=2", "-o", "ODD")
+    assert refused(train, places, run, capsys) == 0
+    assert refused((*train, "--resume"), places, run, capsys) == 0
+    assert refused(("evaluate", "ODD", "--backend", "null"), places, run, capsys) == 0
+    assert refused(("compare", "ODD", "--markdown", "out.md"), places, run, capsys) == 0
+    said = (Path(run) / "recipe.toml").read_text(encoding="utf-8")
+    assert "# output is" in said
+    assert refused((*SAMPLE, "--config", "ODD"), places, f"{run}/recipe.toml", capsys) == 0

@@ -24,9 +24,10 @@ COMMANDS = (
 )  # fmt: skip
 ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 ALL = """
-import sys
+import os, sys
 from bertkit import cli
 for words in eval(sys.argv[1]):
+    words = [os.fsdecode(word.encode()) for word in words]  # as arguments come
     try:
         cli.main(words)
     except SystemExit as end:
@@ -40,7 +41,7 @@ def place(tmp_path: Path) -> Path:
     from pretraining_files import known_sequences, write_hdf5, write_vocabulary
 
     for name in ("é", "ü😀"):
-        save(tmp_path / name, seed=len(name))
+        save(tmp_path / name, devices=len(name))
     (tmp_path / "shards").mkdir()
     vocab = write_vocabulary(tmp_path / "shards")
     vocab.write_text(vocab.read_text(encoding="utf-8").replace("word7\n", "😀\n"), encoding="utf-8")
@@ -55,7 +56,7 @@ def place(tmp_path: Path) -> Path:
 )  # fmt: skip
 def test_every_command_that_prints_bears_any_encoding(encoding: dict[str, str], place: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", ALL, repr(COMMANDS)],
+        [sys.executable, "-c", ALL, ascii(COMMANDS)],
         cwd=place, env=command_env(place) | encoding, capture_output=True, timeout=200, check=False,
     )  # fmt: skip
     said = done.stderr.decode("utf-8", "replace")

@@ -100,7 +100,7 @@ def read_shapes(folder: Path) -> Any:
 def read_weights(folder: Path) -> Any:
     from bertkit.weight_files import read_weights as read
 
-    return read(folder)[1]
+    return read(folder).arrays
 
 
 def read_file(name: str) -> Callable[[Path], Any]:
@@ -111,7 +111,7 @@ def read_file(name: str) -> Callable[[Path], Any]:
         from bertkit.weight_files import read_weights as weights
 
         found = read_state(folder / name, moments=True)
-        return weights(folder / name)[1], found.weights, found.moments, found.notes
+        return weights(folder / name).arrays, found.weights, found.moments, found.notes
 
     return read
 
@@ -328,8 +328,8 @@ def read_recipe(folder: Path) -> Any:
 
 
 def run_settings(folder: Path) -> Any:
-    from bertkit.inference import run_settings as read
     from bertkit.resolve import resolve
+    from bertkit.run_task import run_settings as read
 
     return resolve({}, run=read(str(folder)), env={}).flat()
 
@@ -571,7 +571,7 @@ def setting_readers() -> Iterator[Reader]:
     yield Reader("spellings", _write("words", words), "words", read_words, TEXT)
     old = "python run_glue.py --model_name_or_path bert-large-uncased --task_name mrpc --max_seq_length 128 --do_train"
     yield Reader("migrate", _write("words", old), "words", read_old_command, TEXT)
-    yield Reader("published", _write("name", "dgx-a100"), "name", read_published, TEXT)
+    yield Reader("published", _write("name", "nvidia-a100-80gb"), "name", read_published, TEXT)
 
 
 # ---- tasks' data ----

@@ -84,7 +84,7 @@ class FakeEngine:
         return {"layout": "padded", "compute dtype": self.job.precision}
 
     def peak(self) -> Peak:
-        return Peak(1e12, "made up")
+        return Peak(1e18, "made up")
 
     def peak_memory(self) -> int | None:
         return self.memory.pop(0) if self.memory else None

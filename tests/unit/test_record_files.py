@@ -130,6 +130,7 @@ GOOD = json.dumps(sealed(blank("train")))
         ("", "not JSON"),
         (GOOD[:-40], "not JSON"),
         ("[" * 100_000, "is nested too deep"),
+        ('{"schema": 2, "versions": {"bertkit": "0.1.0"}}', "does not fit record schema 2: "),
         ("[]", "is no record of bertkit"),
         ('{"schema": "https://json-schema.org", "kind": "train"}', "is no record of bertkit"),
         ('{"schema": true, "kind": "train"}', "is no record of bertkit"),
