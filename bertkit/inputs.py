@@ -21,6 +21,7 @@ from bertkit.errors import UserError
 
 SETTINGS_BYTES = 64 << 20  # a configuration, a vocabulary, a record: none that is meant is larger
 DATA_BYTES = 1 << 30  # a file of examples that is read whole
+DEEPEST = 32  # tables within tables of TOML; ours have three
 _ESCAPED_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _WHOLE = re.compile(r"[+-]?[0-9]{1,18}")
 _KINDS = (
@@ -195,13 +196,26 @@ def kind(value: object) -> str:
 def parse_toml(text: str, where: object, cure: str = "mend the file") -> dict[str, Any]:
     """What the TOML says. Raises UserError for whatever is wrong with it."""
     try:
-        return tomllib.loads(text)
+        table = tomllib.loads(text)
     except RecursionError:
         raise UserError(f"{where}: is nested too deep", cure) from None
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"{where}: is not TOML: {error}", cure) from None
     except ValueError:  # a date that is none, or Python's limit on the digits of a number
         raise UserError(f"{where}: is not TOML: a number or date in it cannot be read", cure) from None
+    if _deeper(table, DEEPEST):  # a.a.a.… nests as deep as the line is long
+        raise UserError(f"{where}: is nested too deep", cure)
+    return table
+
+
+def _deeper(table: Mapping[str, Any], most: int) -> bool:
+    """Whether tables stand within one another more than `most` times."""
+    level: list[Any] = [table]
+    for _ in range(most):
+        level = [part for one in level for part in one.values() if isinstance(part, dict)]
+        if not level:
+            return False
+    return True
 
 
 def read_toml(path: Path, cure: str = "mend the file") -> dict[str, Any]:

@@ -89,7 +89,18 @@ def test_whole_pairs_and_our_own_half_ones_are_read() -> None:
     assert inputs.parse_json('"caf\\udce9"', "f", half_pairs=True) == "caf\udce9"
 
 
-@pytest.mark.parametrize("text", ["a = " + "[" * 100_000, "a = " + "9" * 5000, "a = 2020-02-31", "a = \0", "a = 1 2"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a = " + "[" * 100_000,
+        "a." * 40 + "a = 1",
+        "a." * 50_000 + "a = 1",
+        "a = " + "9" * 5000,
+        "a = 2020-02-31",
+        "a = \0",
+        "a = 1 2",
+    ],
+)
 def test_toml_that_cannot_be(text: str) -> None:
     with pytest.raises(UserError, match=r"f\.toml"):
         inputs.parse_toml(text, "f.toml")
