@@ -159,6 +159,7 @@ def answers_folder(run: str, output: Path | None) -> Path:
     folder (a name on the hub, a weight file) has none to write into.
     """
     own = Path(run).expanduser()
+    refuse_untrained(run)  # before -o is asked for, which would not help
     if output is not None:
         refuse_hiding(run, output)
         return output

@@ -22,6 +22,7 @@ from bertkit.errors import UserError
 SETTINGS_BYTES = 64 << 20  # a configuration, a vocabulary, a record: none that is meant is larger
 DATA_BYTES = 1 << 30  # a file of examples that is read whole
 DEEPEST = 32  # tables within tables of TOML; ours have three
+_LONG_KEY = re.compile(r"(?:[\w\"'-]{1,200}\s*\.\s*){33}")  # Python's reader takes minutes for a key of many parts
 _ESCAPED_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _WHOLE = re.compile(r"[+-]?[0-9]{1,18}")
 _KINDS = (
@@ -195,6 +196,8 @@ def kind(value: object) -> str:
 
 def parse_toml(text: str, where: object, cure: str = "mend the file") -> dict[str, Any]:
     """What the TOML says. Raises UserError for whatever is wrong with it."""
+    if _LONG_KEY.search(text):
+        raise UserError(f"{where}: is nested too deep", cure)
     try:
         table = tomllib.loads(text)
     except RecursionError:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -23,6 +23,15 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # nothing is fetched, save where a test says
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What takes longest starts first, so that no worker is left alone with it at the end."""
     items.sort(key=lambda item: (item.get_closest_marker("slow") is None, "e2e" not in item.path.parts))
+
+
+@pytest.fixture(autouse=True)
+def _own_environment() -> Iterator[None]:
+    """The command, run within a test, sets this for the processes that it starts; the next test is not one of them."""
+    before = os.environ.get("PYTHONSAFEPATH")
+    yield
+    if before is None:
+        os.environ.pop("PYTHONSAFEPATH", None)
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import struct
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -40,7 +41,12 @@ def model(folder: Path, state: object, name: str = "pytorch_model.bin") -> Path:
     folder.mkdir(exist_ok=True)
     (folder / "config.json").write_text(json.dumps(to_mapping(CONFIG, HEAD, ())))
     (folder / "vocab.txt").write_text("\n".join([*SPECIAL, *(f"word{n}" for n in range(12 - len(SPECIAL)))]))
-    torch.save(state, folder / name)
+    # pickle looks for a dtype in all modules; those of transformers then import what is not installed
+    hidden = {name: sys.modules.pop(name) for name in [*sys.modules] if name.partition(".")[0] == "transformers"}
+    try:
+        torch.save(state, folder / name)
+    finally:
+        sys.modules.update(hidden)
     return folder
 
 

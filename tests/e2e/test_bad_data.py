@@ -145,7 +145,13 @@ def test_answers_that_all_stand_elsewhere(sample_dir: Path, tmp_path: Path) -> N
     words = ("train.json: all 1 of its questions were left out", "answer_start")
     command = (*NULL[:3], "-t", "squad", "-m", "tiny", "-s", "64", "-d", "fp32", "-o", "run")
     vocab = str(sample_dir / "sample" / "vocab.txt")
-    more = settings(data__train_file="train.json", data__dev_file="dev.json", data__doc_stride=16, model__vocab=vocab)
+    more = settings(
+        data__train_file="train.json",
+        data__dev_file="dev.json",
+        data__doc_stride=16,
+        model__vocab=vocab,
+        model__start="random",
+    )
     for last in ((), ("--dry-run",)):
         assert_one_line_error(run(tmp_path, *command, *more, *last), *words)
         assert not (tmp_path / "run").exists()
@@ -159,6 +165,7 @@ def test_whole_numbers_as_ids_are_answered(sample_dir: Path, tmp_path: Path) -> 
         data__dev_file="train.json",
         data__doc_stride=16,
         model__vocab=vocab,
+        model__start="random",
         train__steps=1,
     )
     command = (*CPU[:3], "-t", "squad", "-m", "tiny", "-s", "64", "-d", "fp32", "-o", "run")

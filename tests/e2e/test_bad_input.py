@@ -74,7 +74,7 @@ OPTIONS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "unknown choice": (("-d", "fp8"), ("precision = 'fp8'", "'bf16'")),
     "unknown option": (("--bacth-size", "8"), ("--bacth-size", "--batch-size")),
     "unknown recipe": (("--recipe", "glu"), ("there is no recipe 'glu'", "glue?")),
-    "missing config": (("--config", "nowhere.toml"), ("nowhere.toml: cannot be read", "check the path")),
+    "missing config": (("--config", "nowhere.toml"), ("nowhere.toml: cannot be read", "recipes copy")),
     "missing model": (("-m", "./nowhere"), ("the model folder ./nowhere does not exist", "tiny")),
     "misspelt size": (("-m", "tniy"), ("there is no folder and no size 'tniy'", "tiny")),
     "too long": (("-s", "600"), ("sequence length 600", "512 positions", "use -s 512")),

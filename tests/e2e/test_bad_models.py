@@ -102,7 +102,8 @@ def test_pairs_need_a_second_segment(more: tuple[str, ...], spoilt: Path, tmp_pa
     done = run(tmp_path, "train", "-t", "mrpc", *backend, "--data-dir", tmp_path, "-o", "run", *more)
     assert_one_line_error(done, *words)
     assert not (tmp_path / "run").exists()
-    done = run(tmp_path, "train", "-t", "squad", *backend, "--data-dir", tmp_path, "-o", "run", *more)
+    files = settings(data__train_file="train.json", data__dev_file="dev.json")
+    done = run(tmp_path, "train", "-t", "squad", *backend, "--data-dir", tmp_path, "-o", "run", *files, *more)
     assert_one_line_error(done, "squad has pairs of texts")
 
 

@@ -50,7 +50,8 @@ def test_the_folder_as_it_is(dataset: Path, tmp_path: Path) -> None:
     assert np.isfinite(made["losses"]).all()
     assert not (tmp_path / "run" / "vocab.txt").exists()
     assert (tmp_path / "run" / "mllog.txt").exists()
-    tuning = run(tmp_path, "train", "-m", "run", "-t", "mrpc", "--backend", "cpu", "-o", "tuned")
+    (tmp_path / "MRPC").mkdir()
+    tuning = run(tmp_path, "train", "-m", "run", "-t", "mrpc", "--data-dir", ".", "--backend", "cpu", "-o", "tuned")
     assert_one_line_error(tuning, "no vocabulary")
 
 
@@ -62,8 +63,10 @@ def test_the_same_on_their_backend_is_planned(dataset: Path, tmp_path: Path) -> 
 
 def test_what_the_folder_lacks_is_one_line(dataset: Path, tmp_path: Path) -> None:
     write_vocabulary(tmp_path)  # 87 pieces
+    with (tmp_path / "vocab.txt").open("a", encoding="utf-8") as file:
+        file.writelines(f"more{number}\n" for number in range(200))
     done = run(tmp_path, *JOB, *CPU, *settings(model__vocab="vocab.txt"))
-    assert_one_line_error(done, "vocab.txt has 87 word pieces")
+    assert_one_line_error(done, "vocab.txt has 287 word pieces")
     done = run(tmp_path, *JOB, *CPU, *settings(data__masking="dynamic"))
     assert_one_line_error(done, "needs the vocabulary", "model.vocab")
     (dataset / "model.ckpt-28252.apex.pt").unlink()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -197,6 +198,9 @@ def test_a_server_that_always_answers_416_is_unreachable(begun: int, tmp_path: P
             (tmp_path / "file.part").write_bytes(CONTENT[:begun])
         with pytest.raises(Unreachable, match="416"):
             fetch(Download("file", sha256=SHA256, url=f"{server.url}/file"), tmp_path / "file", quiet)
+        end = time.monotonic() + 10
+        while not server.answers and time.monotonic() < end:  # noted after the answer has gone out
+            time.sleep(0.01)
         assert 1 <= len(server.answers) <= 2 * downloads.ATTEMPTS
 
 

@@ -63,7 +63,7 @@ def odd(request: pytest.FixtureRequest) -> Vocabulary:
 def test_words_have_the_tokenizers_ids(words: list[str]) -> None:
     for name, vocabulary in VOCABULARIES.items():
         sentence = " ".join(" ".join(words).split())
-        memory, library = Words(vocabulary), tokenizer(vocabulary)
+        memory, library = Words(vocabulary), tokenizer(vocabulary, names_are_text=True)
         for _ in range(2):  # new, and remembered
             (found,) = memory.encode([sentence])
             wanted = library.encode(sentence, add_special_tokens=False).ids
