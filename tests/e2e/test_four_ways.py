@@ -79,7 +79,10 @@ def test_all_four_are_compared_in_every_form(far: Path) -> None:
     made = json.loads(done.stdout)
     assert [system["name"] for system in made["systems"]] == names
     assert [system["device"] for system in made["systems"]][3].startswith("GAUDI")
-    assert {one["field"] for one in made["differences"]} == {"precision", "devices"}
+    # a loaded machine's peaks may be a tenth apart, which is noted
+    peaks = [one for one in made["differences"] if one["field"] == "peak_flops"]
+    assert all(one["weight"] == "noted" for one in peaks)
+    assert {one["field"] for one in made["differences"] if one not in peaks} == {"precision", "devices"}
     rates = {one["name"]: one["figures"]["sequences_per_second"]["mean"] for one in made["systems"]}
     assert all(rate > 0 for rate in rates.values())
     rows = list(csv.DictReader(io.StringIO((far / FORMS["--csv"]).read_text())))
