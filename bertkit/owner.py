@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from bertkit.cpu_lists import read_text
 from bertkit.process_tree import started, state
 
 
@@ -45,7 +46,8 @@ def this_process() -> Owner:
 def _owner(pid: int) -> Owner:
     """Cached: a temporary file's name is asked for with every file. By the number, since a fork is another process."""
     return Owner(
-        pid, started(pid), platform.node(), _hash(_read("/etc/machine-id")), _read("/proc/sys/kernel/random/boot_id"),
+        pid, started(pid), platform.node(), _hash(read_text(Path("/etc/machine-id"))),
+        read_text(Path("/proc/sys/kernel/random/boot_id")),
         _link("/proc/self/ns/pid"), *_job(os.environ),
     )  # fmt: skip
 
@@ -77,13 +79,6 @@ def is_gone(pid: int, since: int) -> bool:
 def _job(env: Mapping[str, str]) -> tuple[str, int]:
     turn = env.get("SLURM_RESTART_COUNT", "")
     return env.get("SLURM_JOB_ID", "")[:40], int(turn) if turn.isascii() and turn.isdecimal() and len(turn) < 10 else 0
-
-
-def _read(path: str) -> str:
-    try:
-        return Path(path).read_text(encoding="utf-8", errors="replace").strip()
-    except OSError:
-        return ""
 
 
 def _link(path: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -56,6 +57,18 @@ def run(
         finally:
             process.kill()
     return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
+
+
+def made_model(folder: Path, sample_dir: Path) -> Path:
+    """A model's folder in `folder`: what a short run leaves there, without its record."""
+    rows = settings(data__train_rows=32, data__eval_rows=8, train__steps=1)
+    done = run(folder, *NULL, *rows, "--data-dir", sample_dir, "-o", "run")
+    assert done.returncode == 0, done.stderr
+    target = folder / "model"
+    target.mkdir()
+    for name in ("config.json", "model.safetensors", "vocab.txt", "tokenizer_config.json"):
+        shutil.copy(folder / "run" / name, target)
+    return target
 
 
 def _own_ports() -> Iterator[int]:

@@ -12,22 +12,14 @@ from pathlib import Path
 import pytest
 
 from bertkit.disk import read_arrays, write_arrays
-from command import NULL, run, settings
+from command import NULL, made_model, run, settings
 from conftest import assert_one_line_error
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory, sample_dir: Path) -> Path:
     """A model's folder: what a run leaves, without its record."""
-    folder = tmp_path_factory.mktemp("made")
-    rows = settings(data__train_rows=32, data__eval_rows=8, train__steps=1)
-    done = run(folder, *NULL, *rows, "--data-dir", sample_dir, "-o", "run")
-    assert done.returncode == 0, done.stderr
-    target = folder / "model"
-    target.mkdir()
-    for name in ("config.json", "model.safetensors", "vocab.txt", "tokenizer_config.json"):
-        shutil.copy(folder / "run" / name, target)
-    return target
+    return made_model(tmp_path_factory.mktemp("made"), sample_dir)
 
 
 @pytest.fixture

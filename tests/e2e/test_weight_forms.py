@@ -14,7 +14,7 @@ import pytest
 import tf1_bundles
 from bertkit.disk import read_arrays
 from bertkit.weight_names import to_tf1, transposed
-from command import NULL, run, settings
+from command import made_model, run
 
 AT = ("-t", "sample", "--backend", "cpu", "-d", "fp32", "-s", "32", "--set", "data.eval_rows=40", "--json")
 
@@ -22,15 +22,7 @@ AT = ("-t", "sample", "--backend", "cpu", "-d", "fp32", "-s", "32", "--set", "da
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory, sample_dir: Path) -> Path:
     """A model's folder: what a run leaves, without its record."""
-    folder = tmp_path_factory.mktemp("made")
-    rows = settings(data__train_rows=32, data__eval_rows=8, train__steps=1)
-    done = run(folder, *NULL, *rows, "--data-dir", sample_dir, "-o", "run")
-    assert done.returncode == 0, done.stderr
-    target = folder / "model"
-    target.mkdir()
-    for name in ("config.json", "model.safetensors", "vocab.txt", "tokenizer_config.json"):
-        shutil.copy(folder / "run" / name, target)
-    return target
+    return made_model(tmp_path_factory.mktemp("made"), sample_dir)
 
 
 @pytest.fixture(scope="module")
