@@ -21,14 +21,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from bertkit.backend import Exchange
-from bertkit.collectives import Joined, join
-from bertkit.disk import to_json, write_text
+from bertkit.distributed.collectives import Joined, join
+from bertkit.distributed.host_sums import from_bf16, to_bf16
+from bertkit.distributed.world import World, from_env
+from bertkit.engine.interface import Exchange
 from bertkit.errors import UserError
-from bertkit.model_config import ARCHITECTURES, Head
-from bertkit.parameters import shapes
-from bertkit.sums import from_bf16, to_bf16
-from bertkit.world import World, from_env
+from bertkit.files.disk import to_json, write_text
+from bertkit.model.config import ARCHITECTURES, Head
+from bertkit.model.parameters import shapes
 from bertkit_torch.buckets import HostSum
 from bertkit_torch.sums import SHARED, adder
 

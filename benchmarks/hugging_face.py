@@ -14,8 +14,8 @@ import torch
 import transformers
 from competitors import Competitor
 
-from bertkit.features import Features
-from bertkit.model_config import Head, ModelConfig, to_mapping
+from bertkit.data.features import Features
+from bertkit.model.config import Head, ModelConfig, to_mapping
 
 Step = Callable[[np.ndarray], np.ndarray]
 

@@ -17,14 +17,14 @@ from typing import Any, get_args
 
 import torch
 
-from bertkit.backend import Engine, Job, LayoutKind, OptimizerSpec, Update
 from bertkit.bench.workload import built_in
-from bertkit.disk import to_json, write_text
-from bertkit.model_config import ARCHITECTURES
-from bertkit.parameters import initial
-from bertkit.registry import choose
-from bertkit.sampler import Sampler, updates
-from bertkit.specimens import with_settings
+from bertkit.conformance.fixtures import with_settings
+from bertkit.data.sampler import Sampler, updates
+from bertkit.engine.interface import Engine, Job, LayoutKind, OptimizerSpec, Update
+from bertkit.engine.registry import choose
+from bertkit.files.disk import to_json, write_text
+from bertkit.model.config import ARCHITECTURES
+from bertkit.model.parameters import initial
 
 RATE = 1e-4
 Times = dict[str, list[float]]

@@ -20,10 +20,10 @@ from typing import Any
 import torch
 
 import bertkit_cpu.lamb
-from bertkit.backend import OptimizerSpec
-from bertkit.disk import to_json, write_text
-from bertkit.model_config import ARCHITECTURES, Head
-from bertkit.parameters import shapes
+from bertkit.engine.interface import OptimizerSpec
+from bertkit.files.disk import to_json, write_text
+from bertkit.model.config import ARCHITECTURES, Head
+from bertkit.model.parameters import shapes
 from bertkit_cpu.device import CpuDevice
 from bertkit_cpu.lamb import BlockedLamb
 from bertkit_cpu.memory import keep_freed_memory

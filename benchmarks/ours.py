@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from competitors import Competitor
 
-from bertkit.backend import Engine, Job, Update
+from bertkit.conformance.fixtures import with_settings
+from bertkit.data.features import Features
+from bertkit.engine.interface import Engine, Job, Update
+from bertkit.engine.registry import choose
 from bertkit.errors import UserError
-from bertkit.features import Features
-from bertkit.model_config import Head, ModelConfig
-from bertkit.registry import choose
-from bertkit.specimens import with_settings
+from bertkit.model.config import Head, ModelConfig
 
 NAMES = {"fp32": "float32", "bf16": "bfloat16", "int8": "int8"}  # in the engine's description
 Step = Callable[[np.ndarray], np.ndarray]  # (B,) example numbers -> the loss, or (T, 2) logits

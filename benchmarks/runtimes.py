@@ -19,9 +19,9 @@ import numpy as np
 from competitors import Competitor
 from hugging_face import model, padded, real
 
-from bertkit.disk import read_arrays
-from bertkit.features import Features
-from bertkit.model_config import Head, ModelConfig
+from bertkit.data.features import Features
+from bertkit.files.disk import read_arrays
+from bertkit.model.config import Head, ModelConfig
 
 Step = Callable[[np.ndarray], np.ndarray]
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")

@@ -30,14 +30,14 @@ import workloads
 from competitors import Competitor
 from processes import HERE, Failed, Machine, Worker, stamp
 
-from bertkit.disk import to_json, write_arrays, write_text
+from bertkit.data.features import Features
+from bertkit.engine.flops import forward_flops, training_flops
+from bertkit.engine.registry import choose
 from bertkit.errors import UserError
-from bertkit.features import Features
-from bertkit.flops import forward_flops, training_flops
-from bertkit.model_config import ARCHITECTURES, Head, ModelConfig
-from bertkit.parameters import initial
-from bertkit.pretrained import find_source, starting_weights
-from bertkit.registry import choose
+from bertkit.files.disk import to_json, write_arrays, write_text
+from bertkit.model.config import ARCHITECTURES, Head, ModelConfig
+from bertkit.model.loading import find_source, starting_weights
+from bertkit.model.parameters import initial
 
 PACKAGES = ("bertkit", "torch", "transformers", "numpy", "onnx", "onnxruntime", "openvino", "nncf")
 

@@ -20,9 +20,9 @@ import numpy as np
 import workloads
 from competitors import Competitor
 
-from bertkit.disk import read_arrays
 from bertkit.errors import UserError
-from bertkit.model_config import Head, ModelConfig
+from bertkit.files.disk import read_arrays
+from bertkit.model.config import Head, ModelConfig
 
 RATE = 1e-5  # any: the time of an update does not depend on it
 PEAK_SECONDS = 0.5

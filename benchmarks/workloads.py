@@ -18,9 +18,9 @@ from pathlib import Path
 
 import numpy as np
 
-from bertkit.disk import read_arrays, write_arrays
-from bertkit.features import Features
-from bertkit.model_config import Head
+from bertkit.data.features import Features
+from bertkit.files.disk import read_arrays, write_arrays
+from bertkit.model.config import Head
 
 MEGABATCH = 50  # batches that are sorted together: transformers 5.17, trainer_pt_utils.get_length_grouped_indices
 
@@ -86,9 +86,10 @@ def labels(kind: Kind, lengths: np.ndarray, stream: np.random.Generator) -> dict
 
 def mrpc_features(file: Path, vocab: Path, limit: int) -> Features:
     """MRPC's own pairs, tokenised by bertkit."""
-    from bertkit.tasks.glue import GLUE
-    from bertkit.tasks.tables import read_examples
-    from bertkit.tokenizer import encode, read_vocabulary
+    from bertkit.data.encoding import encode
+    from bertkit.data.tasks.glue import GLUE
+    from bertkit.data.tasks.tables import read_examples
+    from bertkit.model.tokenizer import read_vocabulary
 
     task = next(task for task in GLUE if task.name == "mrpc")
     examples = read_examples(task, file, task.splits["train"][0].columns)

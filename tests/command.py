@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from bertkit.disk import read_arrays
-from bertkit.record_files import load
+from bertkit.files.disk import read_arrays
+from bertkit.records.files import load
 from conftest import command_env
 
 COMMAND = ("-m", "bertkit")  # what the interpreter is to run

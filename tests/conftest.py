@@ -46,7 +46,7 @@ def real_data() -> Path:
 @pytest.fixture(scope="session")
 def sample_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data folder with the built-in sample task in it."""
-    from bertkit.tasks.sample import write_sample
+    from bertkit.data.tasks.sample import write_sample
 
     folder = tmp_path_factory.mktemp("data")
     write_sample(folder)

@@ -10,8 +10,8 @@ import os
 import sys
 from pathlib import Path
 
-from bertkit import cli
-from bertkit.backend import Scalars, Update
+from bertkit.cli import main
+from bertkit.engine.interface import Scalars, Update
 from bertkit_null.engine import NullEngine
 
 plain = NullEngine.train_step
@@ -27,4 +27,4 @@ def train_step(engine: NullEngine, update: Update, learning_rate: float) -> Scal
 if __name__ == "__main__":
     del sys.argv[0]
     NullEngine.train_step = train_step  # type: ignore[method-assign]
-    cli.main()
+    main.main()

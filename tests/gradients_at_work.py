@@ -8,8 +8,8 @@ import sys
 import torch
 from torch import Tensor, nn
 
-from bertkit.backend import Exchange
-from bertkit.world import World, from_env
+from bertkit.distributed.world import World, from_env
+from bertkit.engine.interface import Exchange
 from bertkit_torch import ranks
 from bertkit_torch.gradients import FlatGradients, Gradients
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bertkit.hwloc import from_hwloc
-from bertkit.launch import Request
-from bertkit.machine import Machine
+from bertkit.distributed.hwloc import from_hwloc
+from bertkit.distributed.topology import Machine
+from bertkit.launch.interface import Request
 
 GOLDEN = Path(__file__).resolve().parent / "golden"
 COMMAND = ("train", "-t", "mrpc")

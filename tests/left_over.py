@@ -7,9 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from bertkit import disk
-from bertkit.owner import Owner, this_process
-from bertkit.process_tree import started
+from bertkit.files import disk
+from bertkit.files.owner import Owner, this_process
+from bertkit.files.process_tree import started
 
 
 def ended_process() -> Owner:

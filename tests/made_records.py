@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bertkit.record_files import write
-from bertkit.record_types import blank
+from bertkit.records.files import write
+from bertkit.records.schema import blank
 
 SHA = "0123456789abcdef" * 4
 FACTS = {

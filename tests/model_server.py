@@ -19,12 +19,12 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from bertkit.disk import write_arrays, write_json
-from bertkit.downloads import load_sources
-from bertkit.model_config import Head, ModelConfig, to_mapping
-from bertkit.parameters import initial
-from bertkit.tasks.sample import vocabulary
-from bertkit.tf1_weights import write_tf1
+from bertkit.data.tasks.sample import vocabulary
+from bertkit.files.disk import write_arrays, write_json
+from bertkit.files.downloads import load_sources
+from bertkit.model.config import Head, ModelConfig, to_mapping
+from bertkit.model.formats.tf1 import write_tf1
+from bertkit.model.parameters import initial
 from squad_files import reviews, write_squad
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bertkit.display import Display
-from bertkit.pretraining.course import Pretraining, pretraining
-from bertkit.recipe import Value
-from bertkit.resolve import resolve
-from bertkit.run import Outcome, train
-from bertkit.world import World
+from bertkit.console import Display
+from bertkit.distributed.world import World
+from bertkit.recipes.recipe import Value
+from bertkit.recipes.resolve import resolve
+from bertkit.training.pretraining import Pretraining, pretraining
+from bertkit.training.run import Outcome, train
 from pretraining_files import known_sequences, write_hdf5, write_parquet, write_vocabulary
 
 SMALL: dict[str, Value] = {

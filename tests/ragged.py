@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from bertkit.backend import Batch
-from bertkit.features import Features
+from bertkit.data.features import Features
+from bertkit.engine.interface import Batch
 
 
 def features_of(lengths: Sequence[int], **labels: np.ndarray) -> Features:

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from bertkit.collectives import Joined, join
+from bertkit.distributed.collectives import Joined, join
+from bertkit.distributed.host_sums import add, from_bf16, to_bf16
+from bertkit.distributed.world import World, from_env
 from bertkit.errors import UserError
-from bertkit.sums import add, from_bf16, to_bf16
-from bertkit.world import World, from_env
 
 COUNT = 1003  # no multiple of 2 or 3
 

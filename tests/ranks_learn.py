@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from bertkit.backend import Exchange, OptimizerSpec, Update, label_counts
-from bertkit.specimens import RATE, example_batch, job, part
-from bertkit.world import World, from_env
+from bertkit.conformance.fixtures import RATE, example_batch, job, part
+from bertkit.distributed.world import World, from_env
+from bertkit.engine.interface import Exchange, OptimizerSpec, Update, label_counts
 from bertkit_cpu import CpuBackend
 
 KIND = "pretraining"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bertkit.tasks.squad.reader import Answer, Paragraph, Question
+from bertkit.data.tasks.squad.reader import Answer, Paragraph, Question
 
 CONTEXT = "The plot of the film is good, but the music was never loud. The hero is a bold villain!"
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from bertkit.data.tasks.squad.reader import Paragraph, read_squad
 from bertkit.errors import UserError
-from bertkit.tasks.squad.reader import Paragraph, read_squad
 
 CONTEXT = "The Normans were a people of Normandy."
 ANSWERED: dict[str, Any] = {

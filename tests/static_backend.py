@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from bertkit.backend import Capabilities, Engine, Job, Precision, Probe, Setting
-from bertkit.world import World
+from bertkit.distributed.world import World
+from bertkit.engine.interface import Capabilities, Engine, Job, Precision, Probe, Setting
 from bertkit_torch.device import Device
 from bertkit_torch.engine import TorchEngine
 

@@ -1,4 +1,4 @@
-"""TensorFlow 1 checkpoints as TensorFlow writes them and `bertkit.tensor_bundle.write_bundle` does not, for tests.
+"""TensorFlow 1 checkpoints as TensorFlow writes them and bertkit's `write_bundle` does not, for tests.
 
 Partitioned variables and dtypes that no array has, by the published layout: core/protobuf/tensor_bundle.proto,
 core/framework/tensor_slice.proto, core/util/saved_tensor_slice_util.cc, core/lib/strings/ordered_code.cc.
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bertkit.sorted_table import masked_crc, varint, write_table
+from bertkit.model.formats.tf1_table import masked_crc, varint, write_table
 
 HEADER = b"\x08\x01\x1a\x02\x08\x01"
 FLOAT, STRING, COMPLEX64, BOOL = 1, 7, 8, 10

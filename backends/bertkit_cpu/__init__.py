@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from importlib import metadata, util
 
-from bertkit.backend import Capabilities, Engine, Job, Precision, Probe, Setting
+from bertkit.distributed.world import World
+from bertkit.engine.interface import Capabilities, Engine, Job, Precision, Probe, Setting
 from bertkit.errors import UserError
-from bertkit.world import World
 from bertkit_cpu.topology import has_int8, native_bf16, read_cpu, threads
 
 

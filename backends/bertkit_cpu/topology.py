@@ -12,9 +12,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from bertkit.cpu_lists import format_cpu_list, read_cpu_list
-from bertkit.hardware import cpu_model, cpuinfo
-from bertkit.machine import read_machine, usable_cpus
+from bertkit.distributed.topology import read_machine, usable_cpus
+from bertkit.files.system_files import format_cpu_list, read_cpu_list
+from bertkit.records.host import cpu_model, cpuinfo
 
 _BF16_FLAGS = ("amx_bf16", "avx512_bf16", "bf16")  # fastest first; `bf16` is Arm's
 

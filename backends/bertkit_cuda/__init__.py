@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
-from bertkit.backend import Capabilities, Engine, Job, Precision, Probe, Setting
+from bertkit.distributed.world import World
+from bertkit.engine.interface import Capabilities, Engine, Job, Precision, Probe, Setting
 from bertkit.errors import UserError
-from bertkit.world import World
 from bertkit_cuda.cards import driver, read_cards, visible
 from bertkit_torch.build import torch_build
 

@@ -8,9 +8,9 @@ from importlib import util
 import torch
 from torch import Tensor
 
-from bertkit.backend import DeviceFacts, Job, Precision
+from bertkit.distributed.world import World
+from bertkit.engine.interface import DeviceFacts, Job, Precision
 from bertkit.errors import UserError
-from bertkit.world import World
 from bertkit_cuda.cards import driver
 from bertkit_cuda.energy import joules
 from bertkit_cuda.kernels import FLAT, STRETCHES

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bertkit.disk import write_text
 from bertkit.errors import UserError
-from bertkit.inputs import read_object
+from bertkit.files.disk import write_text
+from bertkit.files.inputs import read_object
 from bertkit_gaudi.environment import BF16_LIST, FP32_LIST
 
 # What each key means here. A key with a reason is understood, but something else does what it asked for.

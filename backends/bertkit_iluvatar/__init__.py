@@ -9,8 +9,8 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from bertkit.backend import Capabilities, Engine, Job, Probe, Setting
-from bertkit.world import World
+from bertkit.distributed.world import World
+from bertkit.engine.interface import Capabilities, Engine, Job, Probe, Setting
 from bertkit_torch.build import torch_build
 
 HOME = "usr/local/corex"  # where the software is installed

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from bertkit.backend import Capabilities, Engine, Job, Probe, Setting
-from bertkit.world import World
+from bertkit.distributed.world import World
+from bertkit.engine.interface import Capabilities, Engine, Job, Probe, Setting
 
 
 class NullBackend:

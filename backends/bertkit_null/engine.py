@@ -8,10 +8,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from bertkit.backend import Arrays, Batch, Job, Peak, Scalars, Update
-from bertkit.collectives import join
-from bertkit.sums import add
-from bertkit.world import World
+from bertkit.distributed.collectives import join
+from bertkit.distributed.host_sums import add
+from bertkit.distributed.world import World
+from bertkit.engine.interface import Arrays, Batch, Job, Peak, Scalars, Update
 
 NUMBERS = 8  # that the ranks sum at every update
 

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bertkit.backend import Job
+from bertkit.distributed.world import World
+from bertkit.engine.interface import Job
 from bertkit.errors import UserError
-from bertkit.world import World
 from bertkit_torch.device import Device
 
 

@@ -1,7 +1,7 @@
 """BERT: the encoder over N slots of any layout, and its four heads.
 
 Legend: N slots, T tokens, B sequences, M masked positions, H hidden, V vocabulary, C outputs of the head.
-Source: Devlin et al. 2018, arXiv:1810.04805. Parameters have Hugging Face's names (`bertkit.parameters`).
+Source: Devlin et al. 2018, arXiv:1810.04805. Parameters have Hugging Face's names (`bertkit.model.parameters`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bertkit.model_config import Head, HeadKind, ModelConfig
+from bertkit.model.config import Head, HeadKind, ModelConfig
 from bertkit_torch.dropout import Dropout
 from bertkit_torch.seen import Attention, Seen
 from bertkit_torch.weights import ComputeWeights
@@ -40,7 +40,7 @@ class Bert(nn.Module):
             module.register_parameter(leaf, nn.Parameter(torch.tensor(values, dtype=torch.float32)))
 
     def forward(self, weights: ComputeWeights, seen: Seen, drop: Dropout) -> Outputs:
-        """The head's logits, float32 (`bertkit.backend.Engine.predict` says which and their shapes)."""
+        """The head's logits, float32 (`bertkit.engine.interface.Engine.predict` says which and their shapes)."""
         layer = functools.partial(encoder_layer, weights)
         return outputs(weights, self.config, self.head.kind, seen, drop, layer)
 

@@ -20,10 +20,10 @@ import numpy as np
 import torch
 import torch.distributed
 
-from bertkit.collectives import GRACE, Flat, Place, meeting_place
+from bertkit.distributed.collectives import GRACE, Flat, Place, meeting_place
+from bertkit.distributed.host_sums import Add, FlatType, empty
+from bertkit.distributed.world import World
 from bertkit.errors import UserError
-from bertkit.sums import Add, FlatType, empty
-from bertkit.world import World
 
 dist: Any = torch.distributed  # whose stubs leave most of what is used here out
 

@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bertkit.backend import Arrays, OptimizerSpec
-from bertkit.parameters import decays
+from bertkit.engine.interface import Arrays, OptimizerSpec
+from bertkit.model.parameters import decays
 from bertkit_torch.optimizer import Moments
 
 

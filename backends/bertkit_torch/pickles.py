@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from bertkit.disk import write_atomically
 from bertkit.errors import UserError
-from bertkit.file_kinds import Unread
+from bertkit.files.disk import write_atomically
+from bertkit.model.formats.file_kinds import Unread
 from bertkit_torch.archives import check_archive
 
 # what torch says of a class or function that it does not let a file call

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bertkit.backend import Batch
-from bertkit.layouts import Group, Layout
-from bertkit.model_config import HeadKind
+from bertkit.engine.interface import Batch
+from bertkit.engine.layouts import Group, Layout
+from bertkit.model.config import HeadKind
 
 TAIL = 32  # slots that ask and masked positions are rounded up to a multiple, so that few shapes occur
 

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bertkit.backend import Arrays, Batch, Job, LayoutKind, Update, sequence_lengths
-from bertkit.layouts import Layout, lay_out
+from bertkit.engine.interface import Arrays, Batch, Job, LayoutKind, Update, sequence_lengths
+from bertkit.engine.layouts import Layout, lay_out
 from bertkit_torch.attention import InGroups
 from bertkit_torch.bert import Bert
 from bertkit_torch.device import Device

@@ -10,10 +10,10 @@ import torch
 import torch.distributed
 from torch import Tensor
 
-from bertkit.backend import Exchange
-from bertkit.collectives import join
+from bertkit.distributed.collectives import join
+from bertkit.distributed.world import World
+from bertkit.engine.interface import Exchange
 from bertkit.errors import UserError
-from bertkit.world import World
 from bertkit_torch.buckets import HostSum
 from bertkit_torch.gloo import meet
 from bertkit_torch.gradients import Gradients

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bertkit.backend import Arrays, LossScaling
+from bertkit.engine.interface import Arrays, LossScaling
 from bertkit.errors import UserError
 from bertkit_torch.gradients import Gradients, norms
 

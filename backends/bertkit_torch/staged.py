@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bertkit.backend import Batch
-from bertkit.static_rows import Static
+from bertkit.engine.interface import Batch
+from bertkit.engine.static_shapes import Static
 from bertkit_torch.device import Device
 
 

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from bertkit.backend import Arrays, Batch, Job, Limits, Update, sequence_lengths
-from bertkit.model_config import ModelConfig
-from bertkit.static_rows import Shapes, Sizes, Static, shapes, shapes_of, static
+from bertkit.engine.interface import Arrays, Batch, Job, Limits, Update, sequence_lengths
+from bertkit.engine.static_shapes import Shapes, Sizes, Static, shapes, shapes_of, static
+from bertkit.model.config import ModelConfig
 from bertkit_torch.bert import Outputs, encoder_layer, outputs, prefix
 from bertkit_torch.device import Device
 from bertkit_torch.dropout import DeviceDropout, Dropout, dropout_seed

@@ -18,18 +18,18 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from bertkit import record
 from bertkit.bench.run import DOES_NOT_FIT, OUT_OF_MEMORY
 from bertkit.bench.suite import Cell
-from bertkit.children import module_command
-from bertkit.disk import write_json, write_text
+from bertkit.distributed.world import World
 from bertkit.errors import UserError
-from bertkit.folder_lock import NAME as LOCK
-from bertkit.inputs import exists, is_folder, mapping_value, read_object
-from bertkit.process_tree import die_with_parent
-from bertkit.record_files import INDEX, load, load_all, write
-from bertkit.record_types import Status, blank
-from bertkit.world import World
+from bertkit.files.disk import write_json, write_text
+from bertkit.files.folder_lock import NAME as LOCK
+from bertkit.files.inputs import exists, is_folder, mapping_value, read_object
+from bertkit.files.process_tree import die_with_parent
+from bertkit.launch.children import module_command
+from bertkit.records import collect as record
+from bertkit.records.files import INDEX, load, load_all, write
+from bertkit.records.schema import Status, blank
 
 SCHEMA = 1  # of the index
 GRACE_S = 5.0  # to end after SIGTERM, before SIGKILL

@@ -16,17 +16,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bertkit.backend import Engine, Sensors, Update, sequence_lengths
 from bertkit.bench.workload import Workload
-from bertkit.display import Counter, Display
-from bertkit.energy import Energy
-from bertkit.features import Features
-from bertkit.flops import forward_flops, of_batch, training_flops
-from bertkit.meter import WARMUP_RULE, Meter, Reading, over_ranks, unknown, warmup_updates
-from bertkit.model_config import ModelConfig
-from bertkit.sampler import Sampler, by_length, updates
-from bertkit.trainer import Logged, Plan, every, fit
-from bertkit.world import World
+from bertkit.console import Counter, Display
+from bertkit.data.features import Features
+from bertkit.data.sampler import Sampler, by_length, updates
+from bertkit.distributed.world import World
+from bertkit.engine.flops import forward_flops, of_batch, training_flops
+from bertkit.engine.interface import Engine, Sensors, Update, sequence_lengths
+from bertkit.model.config import ModelConfig
+from bertkit.records.energy import Energy
+from bertkit.records.meter import WARMUP_RULE, Meter, Reading, over_ranks, unknown, warmup_updates
+from bertkit.training.trainer import Logged, Plan, every, fit
 
 FEWEST, MOST = 4, 10_000  # updates or calls of a case that --seconds may choose; of 4, 3 are counted
 TRIALS = 3  # updates or calls before, to choose by; fewer where a tenth of the time is over

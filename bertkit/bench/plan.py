@@ -8,20 +8,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bertkit.backend import PRECISIONS, Backend, Precision
 from bertkit.bench.workload import Kind, Workload, built_in, from_data
+from bertkit.data.lengths import find_distribution
+from bertkit.data.tasks import find_task
+from bertkit.data.tasks.reading import Progress
+from bertkit.data.tasks.task import task_folder
+from bertkit.engine.interface import PRECISIONS, Backend, Precision
+from bertkit.engine.registry import Choice, choose
 from bertkit.errors import UserError
-from bertkit.lengths import find_distribution
-from bertkit.model_config import ARCHITECTURES, Head, ModelConfig
-from bertkit.preparation import choose_precision, device_settings, find_model
-from bertkit.pretrained import Source, find_source
-from bertkit.recipe import Recipe
-from bertkit.recipe_parts import with_numerics
-from bertkit.registry import Choice, choose
-from bertkit.supply import Say, supply
-from bertkit.tasks import find_task
-from bertkit.tasks.reading import Progress
-from bertkit.tasks.task import task_folder
+from bertkit.model.config import ARCHITECTURES, Head, ModelConfig
+from bertkit.model.loading import Source, find_source
+from bertkit.recipes.recipe import Recipe
+from bertkit.training.preparation import choose_precision, device_settings, find_model
+from bertkit.training.recipe_parts import with_numerics
+from bertkit.training.supply import Say, supply
 
 # What --set may name: the rest of a recipe has its own option here, or no part in a measurement.
 SETTINGS: Mapping[Kind, tuple[str, ...]] = {

@@ -11,26 +11,26 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bertkit import record
-from bertkit.backend import Arrays, Engine, Job, Peak, Precision
 from bertkit.bench.measure import RULES, Amount, Measured, infer_case, train_case
 from bertkit.bench.plan import SETTINGS, Case, Plan
 from bertkit.bench.workload import Kind, Workload
-from bertkit.display import Display
-from bertkit.energy import Energy, energy_of
+from bertkit.conformance.fixtures import HEADS, MODEL, example_batch
+from bertkit.conformance.fixtures import train as train_specimen
+from bertkit.console import Display
+from bertkit.distributed.world import World
+from bertkit.engine.interface import Arrays, Engine, Job, Peak, Precision
 from bertkit.errors import UserError
-from bertkit.hardware import cpu_mhz
-from bertkit.inputs import exists, is_folder
-from bertkit.parameters import initial
-from bertkit.pretrained import starting_weights
-from bertkit.recipe import to_flat
-from bertkit.recipe_parts import exchange, loss_scaling, optimizer_spec, with_dropout
-from bertkit.record_files import collection, sealed, write_all
-from bertkit.record_types import Status, blank
-from bertkit.run_fairness import as_computed, of_case, optimizer
-from bertkit.specimens import HEADS, MODEL, example_batch
-from bertkit.specimens import train as train_specimen
-from bertkit.world import World
+from bertkit.files.inputs import exists, is_folder
+from bertkit.model.loading import starting_weights
+from bertkit.model.parameters import initial
+from bertkit.recipes.recipe import to_flat
+from bertkit.records import collect
+from bertkit.records.energy import Energy, energy_of
+from bertkit.records.files import collection, sealed, write_all
+from bertkit.records.host import cpu_mhz
+from bertkit.records.schema import Status, blank
+from bertkit.training.comparability import as_computed, of_case, optimizer
+from bertkit.training.recipe_parts import exchange, loss_scaling, optimizer_spec, with_dropout
 
 DOES_NOT_FIT: Status = "does not fit"
 OUT_OF_MEMORY = ("memoryerror", "outofmemory", "out of memory", "allocate memory", "not enough memory")
@@ -132,7 +132,7 @@ class Bench:
         start = self._weights[2] if self._weights else None
         known = known_of(plan, case, work, job, self.world, self.amount.steps)
         return blank("bench") | {
-            **record.environment(self.world),
+            **collect.environment(self.world),
             "config": self._settings(),
             "backend": {"name": plan.backend.name, "reason": plan.choice.reason},
             "precision": {"name": case.precision, "reason": None},
@@ -184,9 +184,9 @@ class Bench:
         self, entry: dict[str, Any], case: Case, measured: Measured, engine: Engine, energy: Energy
     ) -> dict[str, Any]:
         reading, world = measured.reading, self.world
-        step_of = "a call" if self.plan.kind == "infer" else record.step_of(measured.waits)
+        step_of = "a call" if self.plan.kind == "infer" else collect.step_of(measured.waits)
         hardware = {
-            "device": record.device(engine, world), "cpu_mhz": cpu_mhz(), "engine": dict(engine.describe()),
+            "device": collect.device(engine, world), "cpu_mhz": cpu_mhz(), "engine": dict(engine.describe()),
         }  # fmt: skip
         return {
             "hardware": entry["hardware"] | hardware,
@@ -194,16 +194,16 @@ class Bench:
             "fairness": as_computed(entry["fairness"], engine.describe())
             | ({"updates": measured.steps} if self.plan.kind == "train" else {}),
             "updates": measured.steps,
-            "case": entry["case"] | {"loss": record.number(measured.loss)},
-            "throughput": record.throughput(reading, record.best_peak(self.peaks[case.precision]), world),
-            "time": record.times(reading, world, measured.times, step_of),
-            "energy": record.energy(reading, energy),
+            "case": entry["case"] | {"loss": collect.number(measured.loss)},
+            "throughput": collect.throughput(reading, collect.best_peak(self.peaks[case.precision]), world),
+            "time": collect.times(reading, world, measured.times, step_of),
+            "energy": collect.energy(reading, energy),
         }
 
     def _peak_memory(self, engine: Engine) -> dict[str, Any]:
         """Of the rank that needed most. A counter that stands where the last case left it only says `at most`."""
         mine = engine.peak_memory()
-        most = record.peak_memory(mine, engine.gather)
+        most = collect.peak_memory(mine, engine.gather)
         before, self._memory = self._memory, mine
         return {"peak_bytes_per_device": most, "at_most": mine is not None and mine == before}
 

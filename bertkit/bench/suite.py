@@ -11,12 +11,12 @@ from typing import Annotated
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked
 
-from bertkit.backend import PRECISIONS
 from bertkit.bench.workload import Kind
+from bertkit.data.lengths import find_distribution
+from bertkit.engine.interface import PRECISIONS
 from bertkit.errors import UserError, nearest, one_line
-from bertkit.inputs import parse_toml, read_text
-from bertkit.lengths import find_distribution
-from bertkit.packaged import packaged_text
+from bertkit.files.inputs import parse_toml, read_text
+from bertkit.files.packaged import packaged_text
 
 _STRICT = ConfigDict(extra="forbid", populate_by_name=True)
 ALL = "all"

@@ -14,18 +14,18 @@ from typing import Any, Literal
 
 import numpy as np
 
-from bertkit.backend import Batch, Limits, sequence_lengths
-from bertkit.features import Features
-from bertkit.lengths import find_distribution, lengths, masked_counts
-from bertkit.model_config import Head, ModelConfig
-from bertkit.preparation import checked
-from bertkit.pretrained import Source
-from bertkit.recipe import Recipe
-from bertkit.recipe_parts import cache_folder, limit_sequences, sequence_shape
-from bertkit.record import lengths as lengths_of
-from bertkit.record import number
-from bertkit.tasks import Task
-from bertkit.tasks.reading import Progress, read_split
+from bertkit.data.features import Features
+from bertkit.data.lengths import find_distribution, lengths, masked_counts
+from bertkit.data.tasks import Task
+from bertkit.data.tasks.reading import Progress, read_split
+from bertkit.engine.interface import Batch, Limits, sequence_lengths
+from bertkit.model.config import Head, ModelConfig
+from bertkit.model.loading import Source
+from bertkit.recipes.recipe import Recipe
+from bertkit.records.collect import lengths as lengths_of
+from bertkit.records.collect import number
+from bertkit.training.preparation import checked
+from bertkit.training.recipe_parts import cache_folder, limit_sequences, sequence_shape
 
 Kind = Literal["train", "infer"]
 POOL = 10_000  # sequences drawn of a built-in distribution: as many as SQuAD's dev windows

@@ -1,6 +1,6 @@
 import pytest
 
-from bertkit.checks import CHECKS, run_checks
+from bertkit.conformance import CHECKS, run_checks
 from bertkit_sample_chip import SampleChipBackend
 
 

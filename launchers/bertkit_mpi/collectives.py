@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from bertkit.collectives import Flat
-from bertkit.sums import Add, FlatType, empty
-from bertkit.world import World
+from bertkit.distributed.collectives import Flat
+from bertkit.distributed.host_sums import Add, FlatType, empty
+from bertkit.distributed.world import World
 from bertkit_mpi.library import checked, peers
 
 

@@ -6,8 +6,8 @@ import signal
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from bertkit.launch import Place, Request
-from bertkit.machine import Machine
+from bertkit.distributed.topology import Machine
+from bertkit.launch.interface import Place, Request
 from bertkit_mpi.mpirun import Mpirun
 
 SSH_SECONDS = 10  # until a host that does not answer is an error
@@ -38,7 +38,7 @@ class Line:
 
     options: tuple[str, ...]
     words: str  # the mapping
-    binds: bool  # mpirun binds each rank to its CPUs; else bertkit.rank does
+    binds: bool  # mpirun binds each rank to its CPUs; else bertkit.launch.rank_process does
     env: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     stop_signal: int = signal.SIGTERM

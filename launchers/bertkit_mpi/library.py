@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from bertkit.collectives import Absent
+from bertkit.distributed.collectives import Absent
+from bertkit.distributed.world import World
 from bertkit.errors import UserError
-from bertkit.world import World
 
 
 class Library:

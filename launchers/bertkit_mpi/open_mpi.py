@@ -5,9 +5,9 @@ from __future__ import annotations
 import signal
 from collections.abc import Sequence
 
-from bertkit.launch import Domain, Place
-from bertkit.machine import Core, Machine
-from bertkit.placing import domains
+from bertkit.distributed.topology import Core, Machine
+from bertkit.launch.affinity import domains
+from bertkit.launch.interface import Domain, Place
 from bertkit_mpi.job import Job, Line, ssh_words
 
 # 4.1 rejects "package"; 5 still takes "socket" for it.

@@ -6,10 +6,10 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
+from bertkit.distributed.topology import Machine
 from bertkit.errors import UserError
-from bertkit.launch import LaunchPlan, Place, Process, Request, rank_command, refuse_nested
-from bertkit.machine import Machine
-from bertkit.placing import PLACES, format_places, places, rank_env, thread_count
+from bertkit.launch.affinity import PLACES, format_places, places, rank_env, thread_count
+from bertkit.launch.interface import LaunchPlan, Place, Process, Request, rank_command, refuse_nested
 from bertkit_mpi.hydra import intel, mpich
 from bertkit_mpi.job import Job, Line
 from bertkit_mpi.mpirun import Flavour, Mpirun

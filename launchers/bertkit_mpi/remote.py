@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from bertkit.errors import UserError
-from bertkit.inputs import parse_json
+from bertkit.files.inputs import parse_json
 
 COMPARED = ("bertkit", "torch", "mpi4py", "python")
 CURE = "look what its login prints, and whether bertkit starts there"

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from bertkit.collectives import Flat
-from bertkit.sums import Add, FlatType
-from bertkit.world import World
+from bertkit.distributed.collectives import Flat
+from bertkit.distributed.host_sums import Add, FlatType
+from bertkit.distributed.world import World
 from bertkit_mpi.collectives import MpiCollectives, slices, sum_over
 from bertkit_mpi.library import peers
 

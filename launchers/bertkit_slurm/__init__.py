@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from bertkit.distributed.topology import Machine
 from bertkit.errors import UserError
-from bertkit.launch import LaunchPlan, Place, Process, Request, rank_command, refuse_nested
-from bertkit.machine import Machine
-from bertkit.placing import find_allocator, rank_env, thread_count
+from bertkit.launch.affinity import find_allocator, rank_env, thread_count
+from bertkit.launch.interface import LaunchPlan, Place, Process, Request, rank_command, refuse_nested
 from bertkit_slurm.options import check_batch, cpus_asked
 from bertkit_slurm.script import Step, script
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from bertkit.errors import UserError
-from bertkit.launch import Batch
+from bertkit.launch.interface import Batch
 
 NAME = re.compile(r"[\w.+-]+", re.ASCII)
 OPTION = re.compile(r"(?P<name>--[a-z][a-z0-9-]*|-[A-Za-z])(?:(?<=-[A-Za-z])| |=|$)(?P<value>.*)", re.ASCII)

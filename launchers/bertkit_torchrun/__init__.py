@@ -15,12 +15,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from bertkit.children import module_command
+from bertkit.distributed.topology import Machine
 from bertkit.errors import UserError
-from bertkit.inputs import whole_number
-from bertkit.launch import LaunchPlan, Process, Request, rank_command, refuse_nested
-from bertkit.machine import Machine
-from bertkit.placing import PLACES, find_allocator, format_places, places, rank_env, thread_count
+from bertkit.files.inputs import whole_number
+from bertkit.launch.affinity import PLACES, find_allocator, format_places, places, rank_env, thread_count
+from bertkit.launch.children import module_command
+from bertkit.launch.interface import LaunchPlan, Process, Request, rank_command, refuse_nested
 
 SHUTDOWN_SECONDS = 120  # to save a checkpoint of a large model on a slow disk
 HERE = "127.0.0.1"

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bertkit.backend import Batch, Engine, Job, Scalars, Update
-from bertkit.checks import CHECKS, run_checks
-from bertkit.world import World
+from bertkit.conformance import CHECKS, run_checks
+from bertkit.distributed.world import World
+from bertkit.engine.interface import Batch, Engine, Job, Scalars, Update
 from bertkit_cpu import CpuBackend
 from planted import clip_each_micro_batch
 

@@ -1,4 +1,4 @@
-"""The contract in `bertkit.checks`, over every installed backend that is ready here."""
+"""The contract in `bertkit.conformance`, over every installed backend that is ready here."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import re
 
 import pytest
 
-from bertkit.backend import Backend
-from bertkit.checks import CHECKS, Skip
-from bertkit.registry import installed
+from bertkit.conformance import CHECKS, Skip
+from bertkit.engine.interface import Backend
+from bertkit.engine.registry import installed
 
 BACKENDS = installed()
 READY = [name for name, backend in BACKENDS.items() if backend.probe().ready]

@@ -20,11 +20,11 @@ from unittest.mock import patch
 
 import numpy as np
 
-from bertkit.backend import Limits, OptimizerSpec, Update, label_counts
-from bertkit.checks import CHECKS
-from bertkit.checks.report import configured
-from bertkit.specimens import RATE, example_batch, gap, job, train, with_settings
-from bertkit.world import World
+from bertkit.conformance import CHECKS
+from bertkit.conformance.fixtures import RATE, example_batch, gap, job, train, with_settings
+from bertkit.conformance.report import configured
+from bertkit.distributed.world import World
+from bertkit.engine.interface import Limits, OptimizerSpec, Update, label_counts
 from bertkit_gaudi import GaudiBackend
 
 LAZY = os.environ.get("PT_HPU_LAZY_MODE") == "1"
@@ -193,8 +193,8 @@ def shapes_as_they_come() -> Any:
 
 
 def exact_sizes() -> Any:
-    from bertkit.backend import sequence_lengths
-    from bertkit.static_rows import shapes_of
+    from bertkit.engine.interface import sequence_lengths
+    from bertkit.engine.static_shapes import shapes_of
 
     sizes = lambda self, batch, plan: next(iter(shapes_of(sequence_lengths(batch), 0)))  # noqa: E731
     return patch.object(passes(), "_sizes", sizes)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bertkit.errors import UserError
-from bertkit.tensor_bundle import read_bundle, read_index, write_bundle
+from bertkit.model.formats.tf1_bundle import read_bundle, read_index, write_bundle
 
 tf = pytest.importorskip("tensorflow")
 DTYPES = (np.float32, np.float64, np.float16, np.int64, np.int32, np.uint8, np.bool_)

@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bertkit.backend import Batch, Job, OptimizerSpec, Update, label_counts
-from bertkit.model_config import Head, ModelConfig
-from bertkit.parameters import initial
-from bertkit.pretrained import find_source, starting_weights
-from bertkit.specimens import example_batch, first_moments, with_settings
-from bertkit.tasks import find_task
-from bertkit.tasks.reading import read_split
-from bertkit.tasks.task import Shape
+from bertkit.conformance.fixtures import example_batch, first_moments, with_settings
+from bertkit.data.tasks import find_task
+from bertkit.data.tasks.reading import read_split
+from bertkit.data.tasks.task import Shape
+from bertkit.engine.interface import Batch, Job, OptimizerSpec, Update, label_counts
+from bertkit.model.config import Head, ModelConfig
+from bertkit.model.loading import find_source, starting_weights
+from bertkit.model.parameters import initial
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

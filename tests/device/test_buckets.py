@@ -12,11 +12,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bertkit import sums
-from bertkit.backend import Exchange
-from bertkit.specimens import example_batch, gap, job, train
-from bertkit.sums import FlatType, from_bf16, to_bf16
-from bertkit.world import World
+from bertkit.conformance.fixtures import example_batch, gap, job, train
+from bertkit.distributed import host_sums
+from bertkit.distributed.host_sums import FlatType, from_bf16, to_bf16
+from bertkit.distributed.world import World
+from bertkit.engine.interface import Exchange
 from bertkit_torch import ranks
 from bertkit_torch.buckets import HostSum, Worker, cut
 from bertkit_torch.device import Device
@@ -50,7 +50,7 @@ def test_torch_adds_as_numpy_does(into: int, count: int, kind: str, chunk: int) 
     found, wanted = parts(), parts()
     out, expected = ([*some, np.empty_like(some[0])][min(into, count)] for some in (found, wanted))
     adder(chunk)(out, found)
-    sums.add(expected, wanted)
+    host_sums.add(expected, wanted)
     assert np.array_equal(out, expected)
 
 
@@ -67,7 +67,7 @@ class Twin:
         pass
 
     def flat(self, count: int, dtype: FlatType, add: Any) -> Any:
-        self.array = sums.empty(count, dtype)
+        self.array = host_sums.empty(count, dtype)
         return self
 
     def sum_(self, start: int, stop: int) -> None:

@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bertkit.converting import convert
-from bertkit.disk import read_arrays
 from bertkit.errors import UserError
-from bertkit.model_config import Head, ModelConfig, to_mapping
-from bertkit.parameters import initial
-from bertkit.pretrained import find_source, starting_weights
-from bertkit.tensor_bundle import read_bundle, read_index
-from bertkit.tokenizer import SPECIAL
-from bertkit.weight_names import in_dialect
+from bertkit.files.disk import read_arrays
+from bertkit.model.config import Head, ModelConfig, to_mapping
+from bertkit.model.formats.convert import convert
+from bertkit.model.formats.names import in_dialect
+from bertkit.model.formats.tf1_bundle import read_bundle, read_index
+from bertkit.model.loading import find_source, starting_weights
+from bertkit.model.parameters import initial
+from bertkit.model.tokenizer import SPECIAL
 
 torch = pytest.importorskip("torch")
 CONFIG = ModelConfig(8, 2, 2, 16, vocab_size=13, max_position_embeddings=6)

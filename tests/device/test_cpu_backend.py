@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 import bertkit_cpu
-from bertkit.backend import Job
+from bertkit.conformance.fixtures import example_batch, job
+from bertkit.distributed.world import World
+from bertkit.engine.interface import Job
 from bertkit.errors import UserError
-from bertkit.specimens import example_batch, job
-from bertkit.world import World
 from bertkit_cpu import CpuBackend, extension
 from bertkit_cpu.topology import read_cpu
 

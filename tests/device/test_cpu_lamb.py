@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import pytest
 
-from bertkit.backend import OptimizerSpec
+from bertkit.engine.interface import OptimizerSpec
 
 torch = pytest.importorskip("torch")
 import bertkit_cpu.lamb  # noqa: E402

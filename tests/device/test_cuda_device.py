@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from bertkit.backend import Precision
+from bertkit.conformance.fixtures import job
+from bertkit.distributed.world import World
+from bertkit.engine.interface import Precision
 from bertkit.errors import UserError
-from bertkit.specimens import job
-from bertkit.world import World
 
 torch = pytest.importorskip("torch")
 from bertkit_cuda import CudaBackend, device  # noqa: E402

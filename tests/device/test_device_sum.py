@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from bertkit.backend import Exchange
+from bertkit.distributed.world import World
+from bertkit.engine.interface import Exchange
 from bertkit.errors import UserError
-from bertkit.world import World
 from command import free_port
 from conftest import ROOT, command_env
 

@@ -110,8 +110,8 @@ def test_operators_of_a_gaudi_config_reach_autocast(gaudi_env: Env, tmp_path: Pa
     config.write_text(json.dumps({"use_fused_adam": True, **operators}))
     code = (
         "import json, sys, numpy as np\n"
-        "from bertkit.checks.report import configured\n"
-        "from bertkit.specimens import example_batch, job, with_settings\n"
+        "from bertkit.conformance.report import configured\n"
+        "from bertkit.conformance.fixtures import example_batch, job, with_settings\n"
         "from bertkit_gaudi import GaudiBackend\n"
         "batch = example_batch('classification')\n"
         "backend = configured(GaudiBackend(), sys.argv[1:])\n"

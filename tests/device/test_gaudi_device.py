@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from bertkit.backend import OptimizerSpec
-from bertkit.world import World
+from bertkit.distributed.world import World
+from bertkit.engine.interface import OptimizerSpec
 
 torch = pytest.importorskip("torch")
 from bertkit_gaudi.device import GaudiDevice  # noqa: E402

@@ -7,18 +7,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bertkit.backend import Job, Precision
+from bertkit.conformance.fixtures import example_batch, job, train, with_settings
+from bertkit.data.features import Features
+from bertkit.data.tasks import find_task
+from bertkit.data.tasks.reading import read_split
+from bertkit.data.tasks.task import Shape
+from bertkit.distributed.world import World
+from bertkit.engine.interface import Job, Precision
+from bertkit.engine.registry import choose
 from bertkit.errors import UserError
-from bertkit.features import Features
-from bertkit.model_config import Head
-from bertkit.preparation import choose_precision
-from bertkit.pretrained import find_source, starting_weights
-from bertkit.registry import choose
-from bertkit.specimens import example_batch, job, train, with_settings
-from bertkit.tasks import find_task
-from bertkit.tasks.reading import read_split
-from bertkit.tasks.task import Shape
-from bertkit.world import World
+from bertkit.model.config import Head
+from bertkit.model.loading import find_source, starting_weights
+from bertkit.training.preparation import choose_precision
 from bertkit_cpu.topology import has_int8, native_bf16, read_cpu
 
 needs_int8 = pytest.mark.skipif(

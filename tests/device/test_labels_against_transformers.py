@@ -9,17 +9,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bertkit.display import Display
-from bertkit.inference import predict
-from bertkit.model_config import Head, ModelConfig
-from bertkit.parameters import initial
-from bertkit.recipe import Recipe
-from bertkit.resolve import resolve
-from bertkit.run_folder import write_model
-from bertkit.tasks import TASKS
-from bertkit.tasks.sample import vocabulary
-from bertkit.tokenizer import Vocabulary
-from bertkit.world import World
+from bertkit.console import Display
+from bertkit.data.tasks import TASKS
+from bertkit.data.tasks.sample import vocabulary
+from bertkit.distributed.world import World
+from bertkit.model.config import Head, ModelConfig
+from bertkit.model.parameters import initial
+from bertkit.model.saving import write_model
+from bertkit.model.tokenizer import Vocabulary
+from bertkit.recipes.recipe import Recipe
+from bertkit.recipes.resolve import resolve
+from bertkit.training.inference import predict
 
 pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

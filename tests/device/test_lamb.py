@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 
-from bertkit.backend import OptimizerSpec
+from bertkit.engine.interface import OptimizerSpec
 
 torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402

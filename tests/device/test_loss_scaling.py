@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bertkit.backend import LossScaling, OptimizerSpec
+from bertkit.conformance.fixtures import example_batch, gap, job, train, with_settings
+from bertkit.engine.interface import LossScaling, OptimizerSpec
 from bertkit.errors import UserError
-from bertkit.specimens import example_batch, gap, job, train, with_settings
 
 torch = pytest.importorskip("torch")
 from static_backend import StaticBackend  # noqa: E402

@@ -17,12 +17,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bertkit.backend import Limits
-from bertkit.converting import convert
-from bertkit.model_config import Head
-from bertkit.pretrained import Source, find_source, starting_weights
-from bertkit.run_folder import write_model
-from bertkit.tokenizer import SPECIAL, encode
+from bertkit.data.encoding import encode
+from bertkit.engine.interface import Limits
+from bertkit.model.config import Head
+from bertkit.model.formats.convert import convert
+from bertkit.model.loading import Source, find_source, starting_weights
+from bertkit.model.saving import write_model
+from bertkit.model.tokenizer import SPECIAL
 
 transformers = pytest.importorskip("transformers")
 torch = pytest.importorskip("torch")
@@ -260,8 +261,8 @@ def theirs(folder: Path, texts: list[Any]) -> tuple[list[list[int]], np.ndarray]
 
 
 def ours(source: Source, texts: list[Any]) -> tuple[list[list[int]], np.ndarray]:
-    from bertkit.backend import Job
-    from bertkit.world import World
+    from bertkit.distributed.world import World
+    from bertkit.engine.interface import Job
     from bertkit_cpu import CpuBackend
 
     pairs = isinstance(texts[0], tuple)

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from bertkit.cpu_lists import parse_cpu_list
+from bertkit.distributed.topology import read_machine
 from bertkit.errors import UserError
-from bertkit.launch import Request
-from bertkit.machine import read_machine
-from bertkit.placing import parse_places
+from bertkit.files.system_files import parse_cpu_list
+from bertkit.launch.affinity import parse_places
+from bertkit.launch.interface import Request
 from bertkit_mpi.mpirun import Flavour, Mpirun, parse_version
 from bertkit_mpi.plan import mpi_plan
 from launch_cases import CASES, GOLDEN, machine_of
@@ -117,7 +117,9 @@ def test_a_whole_plan_starts(flavour: Flavour) -> None:
     report = f"import os; os.write(1, {said}.encode())"
     words = (*plan.argv[: plan.argv.index(sys.executable)], sys.executable, "-c", report)
     done = subprocess.run(words, env=env | dict(plan.env), capture_output=True, text=True, timeout=120, check=False)
-    by_itself = [bool(place.cpus) for place in parse_places(plan.env["BERTKIT_PLACES"])]  # later: bertkit.rank
+    by_itself = [
+        bool(place.cpus) for place in parse_places(plan.env["BERTKIT_PLACES"])
+    ]  # later: the rank's own process
     cpus = [
         sorted(os.sched_getaffinity(0) if later else one.place.cpus)
         for one, later in zip(plan.processes, by_itself, strict=True)

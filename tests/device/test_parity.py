@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from bertkit.backend import Engine, Job
-from bertkit.cli import main
-from bertkit.compare.load import read_one
-from bertkit.compare.parity_report import Parity, hold
-from bertkit.world import World
+from bertkit.cli.main import main
+from bertkit.comparison.load import read_one
+from bertkit.comparison.parity_report import Parity, hold
+from bertkit.distributed.world import World
+from bertkit.engine.interface import Engine, Job
 from bertkit_cpu import CpuBackend
 from command import settings
 from planted import clip_each_micro_batch

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from bertkit.errors import UserError
-from bertkit.weight_files import read_weights
+from bertkit.model.weights import read_weights
 
 torch = pytest.importorskip("torch")
 

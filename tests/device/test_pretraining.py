@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bertkit import registry
-from bertkit.backend import Scalars, Update
-from bertkit.disk import read_arrays
-from bertkit.recipe import Value
-from bertkit.resolve import read_recipe
+from bertkit.engine import registry
+from bertkit.engine.interface import Scalars, Update
+from bertkit.files.disk import read_arrays
+from bertkit.recipes.recipe import Value
+from bertkit.recipes.resolve import read_recipe
 from bertkit_torch.engine import TorchEngine
 from bertkit_torch.static import StaticPasses
 from command import record, tensors

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch")
-from bertkit.layouts import lay_out  # noqa: E402
-from bertkit.static_rows import Limits, shapes, static  # noqa: E402
+from bertkit.engine.layouts import lay_out  # noqa: E402
+from bertkit.engine.static_shapes import Limits, shapes, static  # noqa: E402
 from bertkit_torch.attention import InGroups  # noqa: E402
 from bertkit_torch.dropout import DeviceDropout, Dropout  # noqa: E402
 from bertkit_torch.placement import place  # noqa: E402

@@ -14,10 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bertkit.backend import OptimizerSpec
+from bertkit.conformance.fixtures import gap
+from bertkit.distributed.world import World
+from bertkit.engine.interface import OptimizerSpec
 from bertkit.errors import UserError
-from bertkit.specimens import gap
-from bertkit.world import World
 from command import free_port
 from conftest import ROOT
 

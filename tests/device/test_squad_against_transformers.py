@@ -8,8 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from bertkit.tasks.squad.metrics import score_squad
-from bertkit.tasks.squad.reader import Paragraph, read_squad
+from bertkit.data.tasks.squad.metrics import score_squad
+from bertkit.data.tasks.squad.reader import Paragraph, read_squad
 
 official = pytest.importorskip("transformers.data.metrics.squad_metrics")
 

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bertkit.backend import Limits, Update, label_counts
-from bertkit.checks import CHECKS, Skip
-from bertkit.model_config import HeadKind
-from bertkit.specimens import HEADS, RATE, example_batch, first_moments, gap, job, part, train, with_settings
+from bertkit.conformance import CHECKS, Skip
+from bertkit.conformance.fixtures import HEADS, RATE, example_batch, first_moments, gap, job, part, train, with_settings
+from bertkit.engine.interface import Limits, Update, label_counts
+from bertkit.model.config import HeadKind
 from bertkit_cpu import CpuBackend
 
 torch = pytest.importorskip("torch")

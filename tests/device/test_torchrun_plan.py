@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from bertkit.launch import Request
-from bertkit.machine import Core, Machine
+from bertkit.distributed.topology import Core, Machine
+from bertkit.launch.interface import Request
 from bertkit_torchrun import TorchrunLauncher
 from command import free_port
 
@@ -49,7 +49,7 @@ def folder(tmp_path: Path) -> Path:
 
 def start(folder: Path, request: Request) -> subprocess.Popen[str]:
     plan = TorchrunLauncher().plan(replace(request, python=sys.executable), MACHINE, {})
-    argv = ["stand_in" if word == "bertkit.rank" else word for word in plan.argv]
+    argv = ["stand_in" if word == "bertkit.launch.rank_process" else word for word in plan.argv]
     assert argv.count("stand_in") == 1
     return subprocess.Popen(
         argv,

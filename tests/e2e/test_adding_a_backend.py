@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from bertkit.conformance.fixtures import job
+from bertkit.distributed.world import World
 from bertkit.errors import UserError
-from bertkit.specimens import job
-from bertkit.world import World
 from command import settings
 from conftest import ROOT, Run, command_env
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from bertkit.disk import read_arrays, write_arrays
+from bertkit.files.disk import read_arrays, write_arrays
 from command import NULL, made_model, run, settings
 from conftest import assert_one_line_error
 
@@ -114,7 +114,7 @@ def test_weights_of_another_size(spoilt: Path, sample_dir: Path, tmp_path: Path)
 
 def change(folder: Path, **arrays: object) -> None:
     """Change tensors of the model; None takes one away, and all whose names begin so."""
-    from bertkit.disk import read_arrays, write_arrays
+    from bertkit.files.disk import read_arrays, write_arrays
 
     given, metadata = read_arrays(folder / "model.safetensors")
     gone = tuple(name for name, array in arrays.items() if array is None)
@@ -140,7 +140,7 @@ def test_a_model_without_a_layer_is_trained_only_where_that_is_allowed(
 @pytest.mark.parametrize("command", ["train", "evaluate", "predict", "ask", "convert"])
 def test_weights_that_are_not_finite(command: str, spoilt: Path, sample_dir: Path, tmp_path: Path) -> None:
     name = "bert.encoder.layer.0.output.dense.bias"
-    from bertkit.disk import read_arrays
+    from bertkit.files.disk import read_arrays
 
     array = read_arrays(spoilt / "model.safetensors")[0][name].copy()
     array[5] = float("nan")
@@ -168,7 +168,7 @@ def test_a_tensorflow_checkpoint_of_the_old_format(spoilt: Path, sample_dir: Pat
 
 def test_shards_in_torchs_format_under_a_wrappers_names(spoilt: Path, sample_dir: Path, tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
-    from bertkit.disk import read_arrays
+    from bertkit.files.disk import read_arrays
 
     arrays = read_arrays(spoilt / "model.safetensors")[0]
     at = ("-t", "sample", "--data-dir", sample_dir, "--backend", "null", "--json")
@@ -217,7 +217,7 @@ def test_a_pickle_that_would_run_code_is_refused(spoilt: Path, sample_dir: Path,
 
 
 def test_a_model_without_a_head_is_not_evaluated(spoilt: Path, sample_dir: Path, tmp_path: Path) -> None:
-    from bertkit.disk import read_arrays, write_arrays
+    from bertkit.files.disk import read_arrays, write_arrays
 
     arrays, metadata = read_arrays(spoilt / "model.safetensors")
     body = {name: array for name, array in arrays.items() if not name.startswith("classifier.")}

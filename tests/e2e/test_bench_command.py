@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bertkit.record_files import load_all
+from bertkit.records.files import load_all
 from command import start_ranks
 from conftest import Run, assert_one_line_error
 

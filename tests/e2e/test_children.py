@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 import bertkit
-from bertkit.children import SAFE_PATH, SEARCH_PATH, keep_working_folder_out, module_command
+from bertkit.launch.children import SAFE_PATH, SEARCH_PATH, keep_working_folder_out, module_command
 from conftest import command_env
 
 TRAP = "raise SystemExit('imported from the working folder')\n"
-HERE = "from bertkit.cli import main; main()"  # as the installed command, which does not search the working folder
+HERE = "from bertkit.cli.main import main; main()"  # as the installed command, which does not search the working folder
 
 
 @pytest.fixture
@@ -89,4 +89,10 @@ def test_a_checkout_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPat
 
 
 def test_modules_are_run_without_the_working_folder() -> None:
-    assert module_command("python", "bertkit.rank", "train") == ("python", "-P", "-m", "bertkit.rank", "train")
+    assert module_command("python", "bertkit.launch.rank_process", "train") == (
+        "python",
+        "-P",
+        "-m",
+        "bertkit.launch.rank_process",
+        "train",
+    )

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bertkit.model_config import Head, ModelConfig, to_mapping
-from bertkit.parameters import initial
-from bertkit.state_files import write_state
+from bertkit.model.config import Head, ModelConfig, to_mapping
+from bertkit.model.formats.torch_files import write_state
+from bertkit.model.parameters import initial
 from command import record, run, settings
 from conftest import assert_one_line_error
 from pretraining_files import known_sequences, write_hdf5, write_vocabulary

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from bertkit.compare.load import read_one
-from bertkit.compare.parity_report import hold
+from bertkit.comparison.load import read_one
+from bertkit.comparison.parity_report import hold
 from command import settings
 from conftest import command_env
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bertkit.cli import main
+from bertkit.cli.main import main
 from command import run
 from conftest import Run, assert_one_line_error
 from launchers import NULL_JOB, Started
@@ -106,7 +106,7 @@ def test_a_slurm_script_is_written_and_handed_in(bertkit: Run, tmp_path: Path) -
     assert "hand it in with `sbatch run.sbatch`" in written.stderr
     script = (tmp_path / "run.sbatch").read_text()
     assert "#SBATCH --time=2:00:00" in script
-    assert "bertkit.rank train -m base -t mrpc" in script
+    assert "bertkit.launch.rank_process train -m base -t mrpc" in script
     alone = {"PATH": str(tmp_path / "bin")}
     (tmp_path / "bin").mkdir()
     assert_one_line_error(bertkit(*words, "--submit", *train, **alone), "no sbatch on this machine")

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from bertkit.cli import main
+from bertkit.cli.main import main
 from made_records import save
 
 SECONDS = 20  # that a command may take to refuse a path

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bertkit.folder_lock import NAME, alone_in
+from bertkit.files.folder_lock import NAME, alone_in
 from command import NULL, events, record, run, settings, start, updates, wait_for
 from conftest import assert_one_line_error
 
@@ -171,7 +171,7 @@ def test_a_suites_folder(tmp_path: Path) -> None:
 
 
 def test_prepared_datas_folder(tmp_path: Path) -> None:
-    from bertkit.tasks.sample import vocabulary
+    from bertkit.data.tasks.sample import vocabulary
 
     (tmp_path / "vocab.txt").write_text("\n".join(vocabulary()) + "\n")
     text = "one two three .\nfour five six .\n\n" * 40_000

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bertkit.disk import read_arrays
-from bertkit.display import Display
-from bertkit.resolve import resolve
-from bertkit.run import train
-from bertkit.world import World
+from bertkit.console import Display
+from bertkit.distributed.world import World
+from bertkit.files.disk import read_arrays
+from bertkit.recipes.resolve import resolve
+from bertkit.training.run import train
 from command import events, record, run, settings, start, start_ranks, tensors, updates, wait_for
 from conftest import assert_one_line_error
 from pretraining_runs import course, write_phases

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bertkit.disk import read_arrays
+from bertkit.files.disk import read_arrays
 from command import checkpoints, remove_checkpoint, start_ranks
 from conftest import Run, command_env
 

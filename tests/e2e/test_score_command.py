@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from bertkit.cli import main
+from bertkit.cli.main import main
 from command import NULL, record, run, settings
 from conftest import assert_one_line_error
 

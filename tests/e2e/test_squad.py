@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bertkit.tasks.squad.reader import Answer
+from bertkit.data.tasks.squad.reader import Answer
 from command import record, run, settings, start_ranks
 from conftest import Run, assert_one_line_error, command_env
 from squad_files import reviews, to_squad, write_squad

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bertkit.disk import read_arrays
+from bertkit.files.disk import read_arrays
 from command import CPU, NULL, events, record, run, settings, updates, weights
 from conftest import assert_one_line_error, command_env
 

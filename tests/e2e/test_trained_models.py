@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bertkit.disk import read_arrays, write_arrays
-from bertkit.labels import CLASSIFIER
+from bertkit.data.tasks.labels import CLASSIFIER
+from bertkit.files.disk import read_arrays, write_arrays
 from command import CPU, record, run, settings
 from conftest import assert_one_line_error
 

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 import tf1_bundles
-from bertkit.disk import read_arrays
-from bertkit.weight_names import to_tf1, transposed
+from bertkit.files.disk import read_arrays
+from bertkit.model.formats.names import to_tf1, transposed
 from command import made_model, run
 
 AT = ("-t", "sample", "--backend", "cpu", "-d", "fp32", "-s", "32", "--set", "data.eval_rows=40", "--json")

@@ -335,7 +335,7 @@ def gzipped(within: Mutation) -> Mutation:
 
 def tfrecord(draw: Random, data: bytes) -> bytes:
     """Bytes of one Example, or numbers of one of its features, under checksums that are right."""
-    from bertkit.pretraining.tf_example import framed
+    from bertkit.data.pretraining.formats.tf_example import framed
 
     examples = list(_frames(data))
     at = draw.randrange(len(examples))

@@ -42,25 +42,25 @@ def _write(name: str, content: str | bytes) -> Callable[[Path], object]:
 
 
 def _config() -> Any:
-    from bertkit.model_config import ModelConfig
-    from bertkit.tasks.sample import vocabulary
+    from bertkit.data.tasks.sample import vocabulary
+    from bertkit.model.config import ModelConfig
 
     return ModelConfig(8, 1, 2, 16, vocab_size=len(vocabulary()), max_position_embeddings=64)
 
 
 def _weights(seed: int = 1) -> dict[str, np.ndarray]:
-    from bertkit.model_config import Head
-    from bertkit.parameters import initial
+    from bertkit.model.config import Head
+    from bertkit.model.parameters import initial
 
     return dict(initial(_config(), Head("classification", 2), seed))
 
 
 def make_model(folder: Path) -> None:
     """What a run leaves of its model, and the two small files that Hugging Face's tools add."""
-    from bertkit.model_config import Head
-    from bertkit.run_folder import write_model
-    from bertkit.tasks.sample import vocabulary
-    from bertkit.tokenizer import Vocabulary
+    from bertkit.data.tasks.sample import vocabulary
+    from bertkit.model.config import Head
+    from bertkit.model.saving import write_model
+    from bertkit.model.tokenizer import Vocabulary
 
     words = Vocabulary(folder / "vocab.txt", tuple(vocabulary()), True)
     write_model(folder, _config(), Head("classification", 2), ("0", "1"), words, _weights())
@@ -70,7 +70,7 @@ def make_model(folder: Path) -> None:
 
 
 def _recipe(folder: Path, **settings: Any) -> Any:
-    from bertkit.resolve import resolve
+    from bertkit.recipes.resolve import resolve
 
     flat = {key.replace("__", "."): value for key, value in settings.items()}
     return resolve({"model.name": str(folder), "data.seq_length": 16, **flat}, env={}).recipe
@@ -78,8 +78,8 @@ def _recipe(folder: Path, **settings: Any) -> Any:
 
 def read_model(folder: Path) -> Any:
     """Configuration and vocabulary, and what the tokenizer makes of a sentence."""
-    from bertkit.preparation import find_model
-    from bertkit.tokenizer import encode
+    from bertkit.data.encoding import encode
+    from bertkit.training.preparation import find_model
 
     source = find_model(_recipe(folder))
     features = encode(source.vocabulary, ["The plot is not good, éh"], None, {}, 16)
@@ -88,9 +88,9 @@ def read_model(folder: Path) -> Any:
 
 def read_shapes(folder: Path) -> Any:
     """As `read_model`, and whether the weights fit: sizes become arrays here."""
-    from bertkit.model_config import Head
-    from bertkit.preparation import find_model
-    from bertkit.pretrained import starting_weights
+    from bertkit.model.config import Head
+    from bertkit.model.loading import starting_weights
+    from bertkit.training.preparation import find_model
 
     source = find_model(_recipe(folder))
     fit = starting_weights(source, Head("classification", 2), 1)
@@ -98,7 +98,7 @@ def read_shapes(folder: Path) -> Any:
 
 
 def read_weights(folder: Path) -> Any:
-    from bertkit.weight_files import read_weights as read
+    from bertkit.model.weights import read_weights as read
 
     return read(folder).arrays
 
@@ -107,8 +107,8 @@ def read_file(name: str) -> Callable[[Path], Any]:
     """A `.pt` or `.bin` file as `convert` and `train` read it."""
 
     def read(folder: Path) -> Any:
-        from bertkit.state_files import read_state
-        from bertkit.weight_files import read_weights as weights
+        from bertkit.model.formats.torch_files import read_state
+        from bertkit.model.weights import read_weights as weights
 
         found = read_state(folder / name, moments=True)
         return weights(folder / name).arrays, found.weights, found.moments, found.notes
@@ -144,7 +144,7 @@ def make_shards(kind: str) -> Callable[[Path], object]:
     """Weights in two files with an index: of safetensors, or of pickles."""
 
     def make(folder: Path) -> None:
-        from bertkit.disk import write_arrays
+        from bertkit.files.disk import write_arrays
 
         make_model(folder)
         (folder / "model.safetensors").unlink()
@@ -167,13 +167,13 @@ def make_shards(kind: str) -> Callable[[Path], object]:
 
 
 def make_tf1(folder: Path) -> None:
-    from bertkit.tf1_weights import write_tf1
+    from bertkit.model.formats.tf1 import write_tf1
 
     write_tf1(folder / "bert_model.ckpt", _weights(), {})
 
 
 def read_tf1(folder: Path) -> Any:
-    from bertkit.tf1_weights import read_tf1 as read
+    from bertkit.model.formats.tf1 import read_tf1 as read
 
     return read(folder / "bert_model.ckpt", moments=True)
 
@@ -212,7 +212,7 @@ def model_readers() -> Iterator[Reader]:
 
 
 def make_checkpoint(folder: Path) -> None:
-    from bertkit.checkpoint import Checkpoints, Progress
+    from bertkit.model.checkpoint import Checkpoints, Progress
 
     scores = ({"step": 3, "training_seconds": 1.5, "wall_seconds": 2.0, "metrics": {"accuracy": 0.5}},)
     shaped = {"seed": 1, "train.batch_size": 8, "optimizer.learning_rate": 1e-3}
@@ -220,19 +220,19 @@ def make_checkpoint(folder: Path) -> None:
 
 
 def read_checkpoint(folder: Path) -> Any:
-    from bertkit.checkpoint import Checkpoints
+    from bertkit.model.checkpoint import Checkpoints
 
     return Checkpoints(folder).load(3)
 
 
 def newest_checkpoint(folder: Path) -> Any:
-    from bertkit.checkpoint import Checkpoints
+    from bertkit.model.checkpoint import Checkpoints
 
     return Checkpoints(folder).newest()
 
 
 def _features() -> Any:
-    from bertkit.features import Features
+    from bertkit.data.features import Features
 
     ids = np.arange(12, dtype=np.int32)
     bounds = np.array([0, 5, 12], np.int64)
@@ -240,7 +240,7 @@ def _features() -> Any:
 
 
 def read_cache(folder: Path) -> Any:
-    from bertkit.features import cached
+    from bertkit.data.features import cached
 
     return cached(folder, "dev", "0123456789abcdef", _features)
 
@@ -256,8 +256,8 @@ LOG = "".join(
 
 def read_log(folder: Path) -> Any:
     """As a resumed run does: what is behind the checkpoint is forgotten, then the log is gone on with."""
-    from bertkit.log import RunLog
-    from bertkit.log import read_log as events
+    from bertkit.records.event_log import RunLog
+    from bertkit.records.event_log import read_log as events
 
     log = RunLog(folder)
     log.cut_after(1)
@@ -266,21 +266,21 @@ def read_log(folder: Path) -> Any:
 
 
 def make_record(folder: Path) -> None:
-    from bertkit.record_files import write
+    from bertkit.records.files import write
     from made_records import evaluations, record
 
     write(folder / "record.json", record(evaluations=evaluations((1, 0.5, 0.5), (2, 1.0, 0.6))))
 
 
 def make_long_record(folder: Path) -> None:
-    from bertkit.record_files import write
+    from bertkit.records.files import write
     from made_records import record
 
     write(folder / "record.json", record(losses=[1 / (1 + step) for step in range(1200)]))
 
 
 def make_collection(folder: Path) -> None:
-    from bertkit.record_files import sealed, write_all
+    from bertkit.records.files import sealed, write_all
     from made_records import record
 
     write_all(folder / "record.json", [sealed(record(seed=seed)) for seed in (1, 2)])
@@ -288,11 +288,11 @@ def make_collection(folder: Path) -> None:
 
 def read_records(folder: Path) -> Any:
     """As `bertkit compare` does, up to its text and page."""
-    from bertkit.compare.comparison import compare
-    from bertkit.compare.entries import entry
-    from bertkit.compare.files import to_csv, to_mapping
-    from bertkit.compare.markdown import to_markdown
-    from bertkit.record_files import load_all
+    from bertkit.comparison.comparison import compare
+    from bertkit.comparison.entries import entry
+    from bertkit.comparison.files import to_csv, to_mapping
+    from bertkit.comparison.markdown import to_markdown
+    from bertkit.records.files import load_all
 
     entries = [entry(record) for record in load_all(folder / "record.json")]
     made = compare(entries, None, None, [], [])
@@ -301,7 +301,7 @@ def read_records(folder: Path) -> Any:
 
 
 def read_losses(folder: Path) -> Any:
-    from bertkit.record_files import load
+    from bertkit.records.files import load
 
     return load(folder / "record.json").losses()
 
@@ -312,15 +312,15 @@ def old_record(name: str) -> Reader:
 
 
 def make_recipe(folder: Path) -> None:
-    from bertkit.resolve import resolve
-    from bertkit.run_folder import write_recipe
+    from bertkit.recipes.resolve import resolve
+    from bertkit.training.run_folder import write_recipe
 
     write_recipe(folder, resolve({"task": "sample", "backend": "cpu"}, env={}).flat())
 
 
 def read_recipe(folder: Path) -> Any:
-    from bertkit.resolve import resolve
-    from bertkit.run_folder import to_toml
+    from bertkit.recipes.resolve import resolve
+    from bertkit.training.run_folder import to_toml
 
     flat = resolve({}, config=folder / "recipe.toml", env={}).flat()
     to_toml(flat).encode()
@@ -328,8 +328,8 @@ def read_recipe(folder: Path) -> Any:
 
 
 def run_settings(folder: Path) -> Any:
-    from bertkit.resolve import resolve
-    from bertkit.run_task import run_settings as read
+    from bertkit.recipes.resolve import resolve
+    from bertkit.training.run_task import run_settings as read
 
     return resolve({}, run=read(str(folder)), env={}).flat()
 
@@ -356,7 +356,7 @@ def kept_readers() -> Iterator[Reader]:
 
 def read_sets(folder: Path) -> Any:
     """A line is a --set."""
-    from bertkit.resolve import resolve
+    from bertkit.recipes.resolve import resolve
 
     words = _lines(folder / "sets")
     return resolve({}, words, env={}).flat()
@@ -395,14 +395,14 @@ HOSTS = "MULTI_HLS_IPS=box1,10.0.0.2\nDOCKER_SSHD_PORT=3022\nMPI_TCP_INCLUDE=eth
 
 
 def read_settings(folder: Path) -> Any:
-    from bertkit.resolve import resolve
+    from bertkit.recipes.resolve import resolve
 
     return resolve({}, env=_variables(folder / "env")).flat()
 
 
 def read_world(folder: Path) -> Any:
-    from bertkit.launch import refuse_nested
-    from bertkit.world import from_env
+    from bertkit.distributed.world import from_env
+    from bertkit.launch.interface import refuse_nested
 
     env = _variables(folder / "env")
     world = from_env(env)
@@ -417,13 +417,13 @@ def read_world(folder: Path) -> Any:
 
 
 def read_hosts(folder: Path) -> Any:
-    from bertkit.hosts import network_of
+    from bertkit.launch.hosts import network_of
 
     return network_of("", 0, "", _variables(folder / "env"))
 
 
 def read_topology(folder: Path) -> Any:
-    from bertkit.hwloc import from_hwloc
+    from bertkit.distributed.hwloc import from_hwloc
 
     return from_hwloc(folder / "box.xml")
 
@@ -448,9 +448,9 @@ def make_sys(folder: Path) -> None:
 
 
 def read_box(folder: Path) -> Any:
-    from bertkit.energy import Rapl
-    from bertkit.hardware import box
-    from bertkit.machine import read_machine
+    from bertkit.distributed.topology import read_machine
+    from bertkit.records.energy import Rapl
+    from bertkit.records.host import box
     from bertkit_cuda.cards import read_cards, visible
 
     facts = {name: value for name, value in box(folder).items() if name not in ("host", "system", "memory_bytes")}
@@ -466,8 +466,8 @@ def make_energy(folder: Path) -> None:
 
 def read_places(folder: Path) -> Any:
     """BERTKIT_PLACES, as a rank reads it."""
-    from bertkit.rank import my_place
-    from bertkit.world import World
+    from bertkit.distributed.world import World
+    from bertkit.launch.rank_process import my_place
 
     text = _lines(folder / "places")[0]
     return my_place(World(0, 2, 0, 2), {"BERTKIT_PLACES": text})
@@ -498,7 +498,7 @@ def read_versions(folder: Path) -> Any:
 
 
 def read_batch_options(folder: Path) -> Any:
-    from bertkit.launch import Batch
+    from bertkit.launch.interface import Batch
     from bertkit_slurm.options import check_batch, cpus_asked
 
     options = tuple(_lines(folder / "options"))
@@ -521,21 +521,21 @@ def read_gaudi_cards(folder: Path) -> Any:
 
 def read_words(folder: Path) -> Any:
     """A command line in other systems' spellings."""
-    from bertkit.spellings import translate
+    from bertkit.cli.hf_flags import translate
 
     return translate(_lines(folder / "words"))
 
 
 def read_old_command(folder: Path) -> Any:
     """A command line of another system, for `bertkit migrate`."""
-    from bertkit.migrate.translate import migrate
+    from bertkit.cli.migration.translate import migrate
 
     made = migrate("\n".join(_lines(folder / "words")))
     return [str(one) for one in made.commands]
 
 
 def read_published(folder: Path) -> Any:
-    from bertkit.published import figures
+    from bertkit.comparison.published import figures
 
     return len(figures("\n".join(_lines(folder / "name"))))
 
@@ -605,17 +605,17 @@ def _table(task: Any, split: str) -> str:
 
 
 def _vocabulary(lower: bool = True) -> Any:
-    from bertkit.tasks.sample import vocabulary
-    from bertkit.tokenizer import Vocabulary
+    from bertkit.data.tasks.sample import vocabulary
+    from bertkit.model.tokenizer import Vocabulary
 
     return Vocabulary(Path("vocab.txt"), tuple(vocabulary()), lower)
 
 
 def read_task(task: Any, split: str) -> Callable[[Path], Any]:
     def read(folder: Path) -> Any:
-        from bertkit.recipe_parts import sequence_shape
-        from bertkit.resolve import resolve
-        from bertkit.tasks.reading import read_split
+        from bertkit.data.tasks.reading import read_split
+        from bertkit.recipes.resolve import resolve
+        from bertkit.training.recipe_parts import sequence_shape
 
         shape = sequence_shape(resolve({"data.seq_length": 48}, env={}).recipe.data, 0)
         parts = read_split(task, folder, split, _vocabulary(), shape)  # type: ignore[arg-type]
@@ -625,7 +625,7 @@ def read_task(task: Any, split: str) -> Callable[[Path], Any]:
 
 
 def table_readers() -> Iterator[Reader]:
-    from bertkit.tasks.glue import GLUE
+    from bertkit.data.tasks.glue import GLUE
 
     for task in GLUE:
         split = "dev" if "dev" in task.splits else "test"
@@ -667,7 +667,7 @@ def _squad_lines() -> str:
 
 
 def task_readers() -> Iterator[Reader]:
-    from bertkit.tasks import find_task
+    from bertkit.data.tasks import find_task
 
     yield from table_readers()
     raw = read_task(find_task("mrpc"), "dev")
@@ -684,7 +684,7 @@ def task_readers() -> Iterator[Reader]:
 
 
 def score_readers() -> Iterator[Reader]:
-    from bertkit.tasks import find_task
+    from bertkit.data.tasks import find_task
     from squad_files import reviews
 
     def table(name: str, answers: Sequence[str]) -> Reader:
@@ -710,7 +710,7 @@ def score_readers() -> Iterator[Reader]:
 
 def _score(task: str, said: str, gold: str, odds: str = "") -> Callable[[Path], Any]:
     def read(folder: Path) -> Any:
-        from bertkit.scoring import notes, score_file
+        from bertkit.data.tasks.scoring import notes, score_file
 
         found = score_file(folder / said, task, folder / gold, folder / odds if odds else None)
         return {name: float(value) for name, value in found.metrics.items()}, found.missing, notes(found)
@@ -734,8 +734,8 @@ def _shard(write: Callable[..., object], name: str, **options: Any) -> Callable[
 
 def read_shards(folder: Path) -> Any:
     """Every sequence of the data, as training gets it."""
-    from bertkit.pretraining.data import open_data
-    from bertkit.tokenizer import read_vocabulary
+    from bertkit.data.pretraining.dataset import open_data
+    from bertkit.model.tokenizer import read_vocabulary
 
     words = read_vocabulary(folder / "vocab.txt")
     data = open_data(folder / "data", words)
@@ -767,8 +767,8 @@ def shard_readers() -> Iterator[Reader]:
 
 def make_prepared(folder: Path) -> None:
     """Data with its manifest."""
-    from bertkit.disk import sha256_file
-    from bertkit.pretraining.manifest import Manifest, ShardEntry, SourceEntry, write_manifest
+    from bertkit.data.pretraining.formats.manifest import Manifest, ShardEntry, SourceEntry, write_manifest
+    from bertkit.files.disk import sha256_file
     from pretraining_files import write_hdf5
 
     _shard(write_hdf5, "a.hdf5")(folder)
@@ -779,8 +779,8 @@ def make_prepared(folder: Path) -> None:
 
 
 def read_prepared(folder: Path) -> Any:
-    from bertkit.pretraining.data import open_data
-    from bertkit.tokenizer import read_vocabulary
+    from bertkit.data.pretraining.dataset import open_data
+    from bertkit.model.tokenizer import read_vocabulary
 
     data = open_data(folder / "data", read_vocabulary(folder / "vocab.txt"))
     return len(data), data.digest(), data.manifest
@@ -796,8 +796,8 @@ CORPUS = {
 
 def read_corpus(folder: Path) -> Any:
     """The sentences, by the format that the file's start looks like."""
-    from bertkit.pretraining.sources import find_sources, plan
-    from bertkit.pretraining.texts import Notes, documents
+    from bertkit.data.pretraining.prepare.sources import find_sources, plan
+    from bertkit.data.pretraining.prepare.texts import Notes, documents
 
     found = []
     for source in find_sources([folder / "text"], None):
@@ -809,9 +809,9 @@ def read_corpus(folder: Path) -> Any:
 
 def make_work(folder: Path) -> None:
     """What `data prepare` notes for its workers and for going on."""
-    from bertkit.pretraining.sources import find_sources
-    from bertkit.pretraining.work import Settings, plan_work, write_work
-    from bertkit.tokenizer import read_vocabulary
+    from bertkit.data.pretraining.prepare.sources import find_sources
+    from bertkit.data.pretraining.prepare.work import Settings, plan_work, write_work
+    from bertkit.model.tokenizer import read_vocabulary
 
     _write("text/a.txt", CORPUS["raw"])(folder)
     make_model(folder)
@@ -822,7 +822,7 @@ def make_work(folder: Path) -> None:
 
 
 def read_work(folder: Path) -> Any:
-    from bertkit.pretraining.work import NOTE, UNFINISHED, load_work
+    from bertkit.data.pretraining.prepare.work import NOTE, UNFINISHED, load_work
 
     note = folder / "out" / UNFINISHED / NOTE
     note.write_bytes(note.read_bytes())
@@ -844,7 +844,7 @@ def pretraining_readers() -> Iterator[Reader]:
 
 
 def _note() -> str:
-    from bertkit.pretraining.work import NOTE, UNFINISHED
+    from bertkit.data.pretraining.prepare.work import NOTE, UNFINISHED
 
     return f"{UNFINISHED}/{NOTE}"
 
@@ -862,7 +862,7 @@ def make_zip(folder: Path) -> None:
 
 def read_zip(folder: Path) -> Any:
     """Unpacked; whatever lands outside the folder is a fault."""
-    from bertkit.downloads import unpack_zip
+    from bertkit.files.downloads import unpack_zip
 
     target = folder / "in" / "target"
     target.mkdir(parents=True)
@@ -899,7 +899,7 @@ def read_suite(folder: Path) -> Any:
 
 def make_suite_folder(folder: Path) -> None:
     from bertkit.bench.cells import How, open_suite
-    from bertkit.record_files import write
+    from bertkit.records.files import write
     from made_records import record
 
     open_suite(folder / "cells", "small", How("null", steps=4))

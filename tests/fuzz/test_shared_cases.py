@@ -41,7 +41,7 @@ READERS = {
 
 
 def _settings(folder: Path) -> Any:
-    from bertkit.resolve import resolve
+    from bertkit.recipes.resolve import resolve
 
     word = ast.literal_eval((folder / "word").read_text(encoding="utf-8"))
     return resolve({}, [word], env={}).flat()
@@ -52,13 +52,13 @@ def _variables(read: Callable[[dict[str, str]], Any]) -> Callable[[Path], Any]:
 
 
 def _world(env: dict[str, str]) -> Any:
-    from bertkit.world import from_env
+    from bertkit.distributed.world import from_env
 
     return from_env(env)
 
 
 def _hosts(env: dict[str, str]) -> Any:
-    from bertkit.hosts import network_of
+    from bertkit.launch.hosts import network_of
 
     return network_of("", 0, "", env)
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from bertkit.tokenizer import Vocabulary, read_vocabulary
+from bertkit.model.tokenizer import Vocabulary, read_vocabulary
 from publisher import Publisher
 
 

@@ -9,10 +9,10 @@ import pytest
 import bertkit_cuda
 import bertkit_gaudi
 import bertkit_iluvatar
-from bertkit.cli import main
-from bertkit.preparation import device_settings
-from bertkit.resolve import resolve
-from bertkit.spellings import translate
+from bertkit.cli.hf_flags import translate
+from bertkit.cli.main import main
+from bertkit.recipes.resolve import resolve
+from bertkit.training.preparation import device_settings
 from bertkit_iluvatar import IluvatarBackend, look
 
 # what is missing, and two ways to get it

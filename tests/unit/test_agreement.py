@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bertkit.agreement import Gather, agree, anybody, gather_json
+from bertkit.distributed.consistency import Gather, agree, anybody, gather_json
 from bertkit.errors import UserError
 
 

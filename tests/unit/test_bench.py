@@ -14,21 +14,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bertkit.backend import Arrays, Batch, Capabilities, Engine, Job, Peak, Probe, Scalars, Setting, Update
 from bertkit.bench.measure import FEWEST, Amount, calls, infer_case, train_case
 from bertkit.bench.plan import Lists, check_sets, make_plan, split_list, whole_numbers
 from bertkit.bench.run import Bench, out_of_memory, record_file
 from bertkit.bench.table import figure, show
 from bertkit.bench.workload import Kind, built_in
-from bertkit.display import Display
-from bertkit.energy import nothing
+from bertkit.console import Display
+from bertkit.distributed.world import World
+from bertkit.engine.flops import forward_flops, training_flops
+from bertkit.engine.interface import Arrays, Batch, Capabilities, Engine, Job, Peak, Probe, Scalars, Setting, Update
+from bertkit.engine.registry import Choice
 from bertkit.errors import UserError
-from bertkit.flops import forward_flops, training_flops
-from bertkit.model_config import ARCHITECTURES
-from bertkit.record_files import load_all
-from bertkit.registry import Choice
-from bertkit.resolve import resolve
-from bertkit.world import World
+from bertkit.model.config import ARCHITECTURES
+from bertkit.recipes.resolve import resolve
+from bertkit.records.energy import nothing
+from bertkit.records.files import load_all
 
 TINY = ARCHITECTURES["tiny"]
 QUIET = Display(quiet=True)

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bertkit.pretraining import BinnedSampler, MaskingRule, PretrainingData, open_data, updates
-from bertkit.pretraining.binned import Part
-from bertkit.tokenizer import read_vocabulary
+from bertkit.data.pretraining import BinnedSampler, MaskingRule, PretrainingData, open_data, updates
+from bertkit.data.pretraining.sampler import Part
+from bertkit.model.tokenizer import read_vocabulary
 from pretraining_files import known_sequences, write_parquet, write_vocabulary
 
 quick = settings(deadline=None, max_examples=60)

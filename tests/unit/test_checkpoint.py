@@ -19,10 +19,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from bertkit import checkpoint, disk
-from bertkit.checkpoint import Checkpoints, Progress
 from bertkit.errors import UserError
-from bertkit.sealed import read_sealed, write_sealed
+from bertkit.files import disk
+from bertkit.files.sealed import read_sealed, write_sealed
+from bertkit.model import checkpoint
+from bertkit.model.checkpoint import Checkpoints, Progress
 from left_over import ended_process, left_by
 
 DTYPES = ("<f4", "<f8", "<f2", "<i8", "<i4", "<i2", "i1", "<u4", "u1", "?")
@@ -257,7 +258,7 @@ def test_an_interrupted_write_leaves_the_one_before(
 
         disk.write_atomically(path, write)
 
-    monkeypatch.setattr(f"bertkit.checkpoint.{failing}", full)
+    monkeypatch.setattr(f"bertkit.model.checkpoint.{failing}", full)
     with pytest.raises(UserError, match="No space left"):
         checkpoints.save(arrays(2), progress(2))
     assert {path.name: path.read_bytes() for path in checkpoints.folder.iterdir()} == before

@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from bertkit import collectives
-from bertkit.collectives import Absent, choose, join, meeting_place
+from bertkit.distributed import collectives
+from bertkit.distributed.collectives import Absent, choose, join, meeting_place
+from bertkit.distributed.host_sums import add, from_bf16, to_bf16
+from bertkit.distributed.world import World
 from bertkit.errors import PeersLost, UserError
-from bertkit.sums import add, from_bf16, to_bf16
-from bertkit.world import World
 
 ALL = {"gloo", "mpi", "window"}
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from bertkit.cli import main
-from bertkit.published import every_figure, figures
-from bertkit.record_files import write
+from bertkit.cli.main import main
+from bertkit.comparison.published import every_figure, figures
+from bertkit.records.files import write
 from made_records import record, save
 
 Typed = Callable[..., tuple[int, str, list[str]]]
@@ -238,7 +238,7 @@ def test_a_thousand_records_take_under_five_seconds_and_a_gibibyte(tmp_path: Pat
         system, seed = divmod(number, 10)
         config = {"seed": seed, "optimizer.beta1": 0.9, "data.cache": "x" * 200}
         write(tmp_path / f"s{system}-seed{seed}" / "record.json", made | {"config": config | {"log": system}})
-    program = "import resource, sys; from bertkit.cli import main\ntry: main()\nexcept SystemExit as end:\n"
+    program = "import resource, sys; from bertkit.cli.main import main\ntry: main()\nexcept SystemExit as end:\n"
     program += " use = resource.getrusage(resource.RUSAGE_SELF)\n"
     program += " print(end.code, use.ru_utime + use.ru_stime, use.ru_maxrss, file=sys.stderr)"
     words = ["compare", str(tmp_path), "-q", "--csv", "x.csv", "--html", "x.html"]

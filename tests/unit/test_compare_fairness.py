@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from bertkit.compare.comparison import Comparison, compare
-from bertkit.compare.entries import entry
-from bertkit.compare.fairness import Difference, Value, refused
-from bertkit.compare.text import fairness_lines
-from bertkit.record_fairness import Fairness, plain_names
-from bertkit.record_files import Record, sealed
+from bertkit.comparison.comparison import Comparison, compare
+from bertkit.comparison.entries import entry
+from bertkit.comparison.fairness import Difference, Value, refused
+from bertkit.comparison.text import fairness_lines
+from bertkit.records.fields import Fairness, plain_names
+from bertkit.records.files import Record, sealed
 from made_records import FACTS, other, record
 
 FIELDS = [field.name for field in dataclasses.fields(Fairness)]

@@ -12,13 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bertkit.compare.comparison import Comparison, compare
-from bertkit.compare.entries import entry
-from bertkit.compare.figures import GAP, Spread, against, as_ratio, spread, with_spread
-from bertkit.compare.files import to_csv, to_mapping
-from bertkit.compare.tables import all_tables
+from bertkit.comparison.comparison import Comparison, compare
+from bertkit.comparison.entries import entry
+from bertkit.comparison.figures import GAP, Spread, against, as_ratio, spread, with_spread
+from bertkit.comparison.files import to_csv, to_mapping
+from bertkit.comparison.tables import all_tables
 from bertkit.errors import UserError
-from bertkit.record_files import Record, sealed
+from bertkit.records.files import Record, sealed
 from made_records import evaluations, record
 
 

@@ -11,13 +11,13 @@ from xml.etree import ElementTree
 
 import pytest
 
-from bertkit.compare.comparison import Comparison, compare
-from bertkit.compare.entries import entry
-from bertkit.compare.markdown import to_markdown
-from bertkit.compare.page import to_html
-from bertkit.compare.plots import MOST_CURVES, all_plots
+from bertkit.comparison.comparison import Comparison, compare
+from bertkit.comparison.entries import entry
+from bertkit.comparison.markdown import to_markdown
+from bertkit.comparison.page import to_html
+from bertkit.comparison.plots import MOST_CURVES, all_plots
 from bertkit.errors import UserError
-from bertkit.record_files import Record, sealed
+from bertkit.records.files import Record, sealed
 from made_records import evaluations, record
 
 ODD = ["<script>alert(1)</script>", "a|b_c*d`e", "$x^2$ & $", "_hidden", 'q"uote', "name with a very long tail " * 5]
@@ -164,7 +164,7 @@ def test_a_page_without_its_library_is_a_users_error(monkeypatch: pytest.MonkeyP
     real = builtins.__import__
 
     def refuse(name: str, *rest: Any) -> Any:
-        if name.startswith("bertkit.compare.plots"):
+        if name.startswith("bertkit.comparison.plots"):
             raise ImportError("no", name="matplotlib")
         return real(name, *rest)
 

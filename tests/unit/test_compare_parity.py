@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bertkit.compare.entries import entry
-from bertkit.compare.parity import SEEN, TOLERANCES, follow
-from bertkit.compare.parity_report import Parity, hold, lines
-from bertkit.disk import to_json
+from bertkit.comparison.entries import entry
+from bertkit.comparison.parity import SEEN, TOLERANCES, follow
+from bertkit.comparison.parity_report import Parity, hold, lines
 from bertkit.errors import UserError
-from bertkit.record_files import Record, sealed
+from bertkit.files.disk import to_json
+from bertkit.records.files import Record, sealed
 from made_records import record
 
 LOSSES = [float(value) for value in np.linspace(0.7, 0.2, 60)]

@@ -11,20 +11,21 @@ import numpy as np
 import pytest
 
 import tf1_bundles
-from bertkit import converting, weight_names
-from bertkit.checkpoint import Checkpoints, Progress
-from bertkit.cli import main
-from bertkit.converting import convert
-from bertkit.disk import read_arrays, write_arrays
+from bertkit.cli.main import main
 from bertkit.errors import UserError
-from bertkit.model_config import Head, ModelConfig, to_mapping
-from bertkit.parameters import initial, shapes
-from bertkit.pretrained import find_source, starting_weights
-from bertkit.sealed import write_sealed_arrays
-from bertkit.tensor_bundle import read_bundle, read_index, write_bundle
-from bertkit.tokenizer import SPECIAL
-from bertkit.weight_names import from_tf1, in_dialect, ours, tf1_state, to_tf1
-from bertkit.weight_targets import find_target
+from bertkit.files.disk import read_arrays, write_arrays
+from bertkit.files.sealed import write_sealed_arrays
+from bertkit.model.checkpoint import Checkpoints, Progress
+from bertkit.model.config import Head, ModelConfig, to_mapping
+from bertkit.model.formats import convert as converting
+from bertkit.model.formats import names as weight_names
+from bertkit.model.formats.convert import convert
+from bertkit.model.formats.names import from_tf1, in_dialect, ours, tf1_state, to_tf1
+from bertkit.model.formats.targets import find_target
+from bertkit.model.formats.tf1_bundle import read_bundle, read_index, write_bundle
+from bertkit.model.loading import find_source, starting_weights
+from bertkit.model.parameters import initial, shapes
+from bertkit.model.tokenizer import SPECIAL
 from left_over import ended_process, left_by
 
 CONFIG = ModelConfig(8, 2, 2, 16, vocab_size=12, max_position_embeddings=6)

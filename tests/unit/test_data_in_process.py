@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from bertkit import downloads
-from bertkit.commands.data import app
-from bertkit.downloads import Download, File, Source
+from bertkit.cli.data import app
 from bertkit.errors import UserError
+from bertkit.files import downloads
+from bertkit.files.downloads import Download, File, Source
 from publisher import CONTENT, SHA256, Publisher, make_zip
 
 
@@ -110,7 +110,7 @@ def test_verify_looks_at_what_is_there_and_exits_with_1_if_it_is_wrong() -> None
 
 @pytest.mark.usefixtures("table")
 def test_progress_without_a_terminal_is_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bertkit.fetching.EVERY_S", 0.0)
+    monkeypatch.setattr("bertkit.data.fetching.EVERY_S", 0.0)
     lines = CliRunner().invoke(app, ["get", "plain"]).stderr.splitlines()
     assert lines[0] == "file: 262 kB of 1.0 MB"
     assert lines[-2] == "file: 1.0 MB of 1.0 MB"

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bertkit.pretraining.sources import find_sources
-from bertkit.pretraining.vocabulary import learn
-from bertkit.tokenizer import SPECIAL, read_vocabulary, tokenizer
+from bertkit.data.pretraining.prepare.sources import find_sources
+from bertkit.data.pretraining.prepare.vocabulary import learn
+from bertkit.model.tokenizer import SPECIAL, read_vocabulary, tokenizer
 from conftest import Run, assert_one_line_error
 
 SYLLABLES = ("ka", "to", "mi", "ré", "Lu", "ben", "o", "st")

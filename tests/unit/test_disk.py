@@ -18,9 +18,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from bertkit.disk import read_arrays, sha256_file, write_arrays, write_atomically, write_json, write_text
 from bertkit.errors import UserError
-from bertkit.owner import this_process
+from bertkit.files.disk import read_arrays, sha256_file, write_arrays, write_atomically, write_json, write_text
+from bertkit.files.owner import this_process
 from left_over import ended_process, left_by
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from bertkit.backend import DeviceFacts
-from bertkit.energy import Rapl, energy_of
-from bertkit.hardware import box, cpu_mhz, cpu_model, in_container
-from bertkit.world import World
+from bertkit.distributed.world import World
+from bertkit.engine.interface import DeviceFacts
+from bertkit.records.energy import Rapl, energy_of
+from bertkit.records.host import box, cpu_mhz, cpu_model, in_container
 
 
 def domain(root: Path, number: str, name: str, microjoules: int, most: int = 262_143_328_850) -> Path:

@@ -1,4 +1,4 @@
-"""`bertkit.features`: slicing in any order, a digest that sees every array, and a cache that never costs a run."""
+"""`bertkit.data.features`: slicing in any order, a digest that sees every array, and a cache that never costs a run."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bertkit.features import Features, cache_key, cached
-from bertkit.owner import this_process
+from bertkit.data.features import Features, cache_key, cached
+from bertkit.files.owner import this_process
 from left_over import ended_process, left_by
 from ragged import features_of
 
@@ -106,7 +106,7 @@ def test_every_part_shapes_the_key() -> None:
 
 def test_the_format_shapes_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
     before = cache_key(task="mrpc")
-    monkeypatch.setattr("bertkit.features.FORMAT", 1_000_000)
+    monkeypatch.setattr("bertkit.data.features.FORMAT", 1_000_000)
     assert cache_key(task="mrpc") != before
 
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from bertkit import downloads
-from bertkit.downloads import Download, Unreachable, fetch, mirrored
 from bertkit.errors import UserError
-from bertkit.file_lock import locked
+from bertkit.files import downloads
+from bertkit.files.downloads import Download, Unreachable, fetch, mirrored
+from bertkit.files.file_lock import locked
 from model_server import serving
 from publisher import CONTENT, MD5, SHA256, Handler, Publisher, Seen, quiet
 

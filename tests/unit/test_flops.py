@@ -1,12 +1,12 @@
-"""`bertkit.flops` against published costs of a sequence (GFLOP, rounded there to three digits)."""
+"""`bertkit.engine.flops` against published costs of a sequence (GFLOP, rounded there to three digits)."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from bertkit.flops import forward_flops, training_flops
-from bertkit.model_config import ARCHITECTURES, Head, ModelConfig
+from bertkit.engine.flops import forward_flops, training_flops
+from bertkit.model.config import ARCHITECTURES, Head, ModelConfig
 
 PAIR, SPAN, PRETRAINING = Head("classification", 2), Head("span", 2), Head("pretraining", 2)
 

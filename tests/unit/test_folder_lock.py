@@ -17,11 +17,11 @@ from typing import Any
 
 import pytest
 
-from bertkit import folder_lock
 from bertkit.errors import UserError
-from bertkit.folder_lock import NAME, alone_in
-from bertkit.owner import Owner, this_process
-from bertkit.process_tree import started, state
+from bertkit.files import folder_lock
+from bertkit.files.folder_lock import NAME, alone_in
+from bertkit.files.owner import Owner, this_process
+from bertkit.files.process_tree import started, state
 from left_over import ended_process, left_by
 
 
@@ -201,7 +201,7 @@ def test_of_many_at_once_one_gets_it(left: bool, tmp_path: Path) -> None:
 
 
 def test_the_temporary_file_of_a_killed_taker_is_swept(tmp_path: Path) -> None:
-    from bertkit.disk import write_text
+    from bertkit.files.disk import write_text
 
     left = left_by(ended_process(), tmp_path / NAME)
     write_text(tmp_path / "other", "x")

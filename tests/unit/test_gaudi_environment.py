@@ -9,8 +9,8 @@ from types import SimpleNamespace
 import pytest
 
 import bertkit_gaudi
+from bertkit.distributed.world import World, from_env
 from bertkit.errors import UserError
-from bertkit.world import World, from_env
 from bertkit_gaudi import GaudiBackend, environment
 from bertkit_gaudi.environment import BF16_LIST, FP32_LIST, GONE, INT64, LAZY, MODULES, describe, of_ranks, variables
 

@@ -15,7 +15,7 @@ from made_records import save
 HEAVY = "torch tensorflow transformers sklearn scipy pydantic tokenizers safetensors mpi4py huggingface_hub".split()
 PROGRAM = """
 import json, sys, time
-from bertkit.cli import main
+from bertkit.cli.main import main
 try:
     main(sys.argv[1:])
 except SystemExit as error:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bertkit.errors import UserError
-from bertkit.hosts import Network, network_of
+from bertkit.launch.hosts import Network, network_of
 
 
 def test_the_option_beats_the_environment() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import bertkit_iluvatar
-from bertkit.backend import Probe
+from bertkit.engine.interface import Probe
 from bertkit_iluvatar import IluvatarBackend, count_cards, look
 from bertkit_torch.build import Build
 

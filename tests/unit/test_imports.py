@@ -33,57 +33,12 @@ VENDORS_OWN = {
     "bertkit_null": set[str](),
 }
 
-# From the bottom up; a module imports from its own layer and those below it. A new module needs its place here.
-LAYERS = {
-    "ground": "bertkit children errors streams",
-    "values": """
-        config_keys cpu_lists disk file_kinds folder_lock hardware hosts hwloc inputs launch machine
-        model_config owner packaged placing prefetch process_tree sealed sorted_table sums tensor_bundle
-        tensor_slices token_settings tokenizer_files tokenizer_json watchdog world""",
-    "seam": "backend",
-    "material": """
-        checkpoint collectives display downloads energy features fetching file_lock flops hub labels layouts
-        lengths log log_lines long_texts meter migrate migrate.containers migrate.demo_bert migrate.fitting
-        migrate.hugging_face migrate.launch_benchmark migrate.ours migrate.pretraining
-        migrate.pretraining_scripts migrate.python_flags migrate.python_scripts migrate.shell
-        migrate.shell_scripts migrate.starters migrate.translate migrate.words model_folder model_names
-        parameters pretrained pretraining pretraining.arrow pretraining.binned pretraining.blocks
-        pretraining.checked pretraining.data pretraining.decoded pretraining.desk pretraining.formats
-        pretraining.hdf5 pretraining.inspection pretraining.manifest pretraining.masking pretraining.measures
-        pretraining.padded pretraining.pairs pretraining.parquet pretraining.prepare pretraining.rows
-        pretraining.sentences pretraining.shards pretraining.sources pretraining.spill pretraining.tasks
-        pretraining.texts pretraining.tf_example pretraining.tfrecord pretraining.vocabulary pretraining.words
-        pretraining.work pretraining.workers pretraining.writers profiling published recipe recipe_parts
-        recipe_sections record record_fairness record_files record_parts record_types record_upgrade registry
-        resolve run_folder run_task sampler schedule spellings state_files static_rows stopping supply tasks
-        tasks.glue tasks.json_text tasks.metrics tasks.mrpc_raw tasks.pretrain tasks.reading tasks.sample
-        tasks.squad tasks.squad.decoding tasks.squad.metrics tasks.squad.reader tasks.squad.task
-        tasks.squad.windows tasks.table_format tasks.tables tasks.task tf1_weights tokenizer weight_files
-        weight_names weight_places weight_shapes weight_sources weight_targets""",
-    "work": """
-        agreement checks checks.contract checks.device checks.numerics checks.report checks.tolerance
-        converting course preparation pretraining.evaluation pretraining.held_out pretraining.phases scoring
-        specimens trainer""",
-    "runs": """
-        asking bench bench.cells bench.measure bench.plan bench.run bench.suite bench.suite_table bench.table
-        bench.workload compare compare.beside compare.comparison compare.curves compare.entries
-        compare.fairness compare.figures compare.files compare.load compare.markdown compare.page
-        compare.parity compare.parity_report compare.plots compare.reaching compare.scaling compare.systems
-        compare.tables compare.text finetuning followers inference launching pretraining.course
-        pretraining.told rank run run_fairness run_results supervise training unsynced""",
-    "commands": """
-        commands commands.ask commands.backends commands.bench commands.bench_suite commands.check
-        commands.compare commands.comparing commands.config commands.convert commands.data
-        commands.data_inspect commands.data_prepare commands.data_vocabulary commands.evaluate commands.inner
-        commands.launch commands.launching commands.migrate commands.models commands.options commands.predict
-        commands.recipes commands.score commands.train commands.training""",
-    "command line": "__main__ cli",
-}
-LAYER = {
-    name if name == "bertkit" else f"bertkit.{name}": number
-    for number, names in enumerate(LAYERS.values())
-    for name in names.split()
-}
+# From the bottom up: a module imports from its own room and from those below it. A module directly in `bertkit/` is a
+# room of its own.
+ROOMS = (
+    "bertkit errors console prefetch files distributed launch model engine data recipes records training conformance "
+    "comparison bench cli __main__"
+).split()
 
 
 @dataclass(frozen=True)
@@ -91,6 +46,7 @@ class Import:
     module: str  # dotted, as written
     line: int
     at_start: bool  # runs when the file is imported: not within a function nor under TYPE_CHECKING
+    for_types: bool = False  # under TYPE_CHECKING
 
 
 def python_files(folder: Path) -> list[Path]:
@@ -110,21 +66,20 @@ def imports(path: Path) -> tuple[Import, ...]:
     """Every import of a file, those within functions too; `from package import module` counts as the module."""
     found: list[Import] = []
 
-    def visit(node: ast.AST, at_start: bool) -> None:
+    def visit(node: ast.AST, at_start: bool, for_types: bool = False) -> None:
         if isinstance(node, ast.Import):
-            found.extend(Import(alias.name, node.lineno, at_start) for alias in node.names)
+            found.extend(Import(alias.name, node.lineno, at_start, for_types) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}:{node.lineno}: a relative import"
             for alias in node.names:
                 whole = f"{node.module}.{alias.name}"
-                found.append(Import(whole if whole in MODULES else str(node.module), node.lineno, at_start))
+                found.append(Import(whole if whole in MODULES else str(node.module), node.lineno, at_start, for_types))
         for field, value in ast.iter_fields(node):
-            quiet = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) or (
-                isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test) and field == "body"
-            )
+            types = isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test) and field == "body"
+            quiet = types or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
             for child in value if isinstance(value, list) else [value]:
                 if isinstance(child, ast.AST):
-                    visit(child, at_start and not quiet)
+                    visit(child, at_start and not quiet, for_types or types)
 
     visit(ast.parse(path.read_text(encoding="utf-8")), True)
     return tuple(found)
@@ -143,14 +98,15 @@ def breaches(folder: Path, allowed: set[str], at_start_only: bool = False) -> li
 def test_the_reader_of_imports_sees_what_it_should(tmp_path: Path) -> None:
     source = tmp_path / "a.py"
     source.write_text(
-        "from __future__ import annotations\nimport os.path as p\nfrom bertkit import disk, __version__\n"
+        "from __future__ import annotations\nimport os.path as p\n"
+        "from bertkit.files import disk\nfrom bertkit import __version__\n"
         "if TYPE_CHECKING:\n    import torch\n"
         "try:\n    import numpy\nexcept ImportError:\n    pass\n"
         "def f():\n    from scipy import stats\nclass C:\n    import json\n"
     )
     seen = {(one.module, one.at_start) for one in imports(source)}
     assert seen == {
-        ("__future__", True), ("os.path", True), ("bertkit.disk", True), ("bertkit", True), ("torch", False),
+        ("__future__", True), ("os.path", True), ("bertkit.files.disk", True), ("bertkit", True), ("torch", False),
         ("numpy", True), ("scipy", False), ("json", True),
     }  # fmt: skip
 
@@ -200,25 +156,35 @@ def test_launchers_import_no_backend() -> None:
     assert breaches(ROOT / "launchers", {"bertkit", "mpi4py", "numpy", *own}) == []
 
 
-def test_every_module_has_its_layer() -> None:
-    assert sorted(set(MODULES) - set(LAYER)) == [], "new modules: put each into LAYERS"
-    assert sorted(set(LAYER) - set(MODULES)) == [], "gone: take them out of LAYERS"
+def room(module: str) -> str:
+    """The part of a module's name behind `bertkit`."""
+    return module.split(".")[1] if "." in module else module
 
 
-@pytest.mark.parametrize("name", sorted(MODULES))
-def test_a_module_imports_from_no_higher_layer(name: str) -> None:
-    names = list(LAYERS)
+def test_every_room_has_its_place() -> None:
+    assert {room(name) for name in MODULES} == set(ROOMS), "put a new room into ROOMS, take one that is gone out of it"
+
+
+@pytest.mark.parametrize("name", ROOMS)
+def test_a_room_imports_from_none_above_it(name: str) -> None:
     above = [
-        f"line {one.line}: {one.module} ({names[LAYER[one.module]]})"
-        for one in imports(MODULES[name])
-        if one.module in LAYER and LAYER[one.module] > LAYER.get(name, len(names))
+        f"{module}:{one.line}: {one.module}"
+        for module, path in MODULES.items()
+        if room(module) == name
+        for one in imports(path)
+        if one.module in MODULES and ROOMS.index(room(one.module)) > ROOMS.index(name)
     ]
-    assert above == [], f"{name} stands below these"
+    assert above == []
 
 
 def test_there_are_no_import_cycles() -> None:
+    """Imports for types alone are held to it too; those within a function only where they leave the room."""
     graph = {
-        name: {one.module for one in imports(path) if one.at_start and one.module in MODULES}
+        name: {
+            one.module
+            for one in imports(path)
+            if one.module in MODULES and one.module != name and (one.at_start or one.for_types)
+        }
         for name, path in MODULES.items()
     }
     while leaves := {name for name, needs in graph.items() if not needs & graph.keys()}:
@@ -228,11 +194,11 @@ def test_there_are_no_import_cycles() -> None:
 
 VENDOR_WORDS = re.compile(r"(?<![a-z])(cuda|nvidia|nccl|hpu|habana|gaudi|hccl|iluvatar|corex|ipex)(?![a-z])", re.I)
 NAMES_ALLOWED = {
-    ("bertkit/tokenizer.py", "nvidia"),
-    ("bertkit/pretrained.py", "nvidia"),
+    ("bertkit/model/tokenizer.py", "nvidia"),
+    ("bertkit/model/loading.py", "nvidia"),
 }
 # What others published, ran or typed is told under their names: packaged data, and what reads old command lines.
-TELL_OF_VENDORS = re.compile(r"bertkit/(.+\.toml|(.+/)?(migrate|published)\w*(\.py|/.*))$")
+TELL_OF_VENDORS = re.compile(r"bertkit/(.+\.toml|(.+/)?(migrate|migration|published)\w*(\.py|/.*))$")
 
 
 def words_named(path: Path) -> Iterator[tuple[str, str, int]]:

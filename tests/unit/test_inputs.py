@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bertkit import inputs
 from bertkit.errors import CAUSE_LIMIT, CURE_LIMIT, UserError
+from bertkit.files import inputs
 
 
 def folder(path: Path) -> None:

@@ -14,13 +14,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bertkit.data.tasks import TASKS
+from bertkit.data.tasks.labels import CLASSIFIER, class_named, matched, namings, read_told, to_answer, to_learn, told
+from bertkit.data.tasks.task import Task
 from bertkit.errors import UserError
-from bertkit.labels import CLASSIFIER, class_named, matched, namings, read_told, to_answer, to_learn, told
-from bertkit.model_config import Head, ModelConfig, to_mapping
-from bertkit.parameters import initial
-from bertkit.tasks import TASKS
-from bertkit.tasks.task import Task
-from bertkit.weight_files import Fit, fit_weights
+from bertkit.model.config import Head, ModelConfig, to_mapping
+from bertkit.model.parameters import initial
+from bertkit.model.weights import Fit, fit_weights
 
 CONFIG = ModelConfig(8, 1, 2, 16, vocab_size=20, max_position_embeddings=16)
 CLASSIFIERS = [task for task in TASKS.values() if task.labels]

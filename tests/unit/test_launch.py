@@ -7,7 +7,7 @@ import socket
 import pytest
 
 from bertkit.errors import UserError
-from bertkit.launch import Request, find_launcher, free_port, rank_command, refuse_nested, resumed
+from bertkit.launch.interface import Request, find_launcher, free_port, rank_command, refuse_nested, resumed
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_a_training_is_resumed(command: str, again: str) -> None:
 
 def test_the_command_of_a_rank() -> None:
     request = Request(("train", "-t", "a b"), python="/opt/python")
-    assert rank_command(request) == ("/opt/python", "-P", "-m", "bertkit.rank", "train", "-t", "a b")
+    assert rank_command(request) == ("/opt/python", "-P", "-m", "bertkit.launch.rank_process", "train", "-t", "a b")
 
 
 def test_an_unknown_launcher_is_named() -> None:

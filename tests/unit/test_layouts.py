@@ -1,4 +1,4 @@
-"""`bertkit.layouts`: wherever a token is put, it is there once, with its own id, type, position and neighbours."""
+"""Layouts: wherever a token is put, it is there once, with its own id, type, position and neighbours."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bertkit.backend import LayoutKind
+from bertkit.engine.interface import LayoutKind
+from bertkit.engine.layouts import Grain, Layout, lay_out, length_groups, pack
 from bertkit.errors import UserError
-from bertkit.layouts import Grain, Layout, lay_out, length_groups, pack
 from ragged import batch_of
 
 quick = settings(deadline=None, max_examples=60)

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bertkit.data.lengths import BUILT_IN, LEVELS, find_distribution, lengths, masked_counts
+from bertkit.data.tasks import find_task
+from bertkit.data.tasks.reading import read_split
+from bertkit.data.tasks.task import Shape
 from bertkit.errors import UserError
-from bertkit.lengths import BUILT_IN, LEVELS, find_distribution, lengths, masked_counts
-from bertkit.tasks import find_task
-from bertkit.tasks.reading import read_split
-from bertkit.tasks.task import Shape
-from bertkit.tokenizer import read_vocabulary, tokenizer
+from bertkit.model.tokenizer import read_vocabulary, tokenizer
 
 # name -> mean, mean square, (p50, p90, p99, max): of the data itself, as the module's docstring says
 STATED = {

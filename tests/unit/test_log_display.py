@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bertkit import display
-from bertkit.display import SECONDS_BETWEEN_LINES, Display
+from bertkit import console
+from bertkit.console import SECONDS_BETWEEN_LINES, Display
 from bertkit.errors import UserError
-from bertkit.log import FILE, RunLog, Warnings, read_log
+from bertkit.records.event_log import FILE, RunLog, Warnings, read_log
 
 
 def refuse(constant: str) -> NoReturn:
@@ -158,7 +158,7 @@ def _no_terminal_by_force(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def shown(monkeypatch: pytest.MonkeyPatch, seconds_each: float, total: int = 100, quiet: bool = False) -> list[str]:
-    monkeypatch.setattr(display, "time", Clock(seconds_each))
+    monkeypatch.setattr(console, "time", Clock(seconds_each))
     stream = io.StringIO()
     with Display(quiet=quiet, stream=stream).progress("training", total) as counter:
         for _ in range(total):
@@ -191,7 +191,7 @@ def test_a_quiet_display_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_values_stand_beside(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(display, "time", Clock(6.0))
+    monkeypatch.setattr(console, "time", Clock(6.0))
     stream = io.StringIO()
     with Display(stream=stream).progress("evaluating [x]", 4, done=2) as counter:
         counter.to(3, {"loss": "0.5", "f1": "[bold]"})

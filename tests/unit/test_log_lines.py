@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from bertkit.errors import UserError
-from bertkit.log_lines import CURVES, DLLOGGER, MLLOG, DlLogger, MlLog
-from bertkit.profiling import wanted
-from bertkit.recipe import Value
-from bertkit.run_folder import open_folder
+from bertkit.recipes.recipe import Value
+from bertkit.records.loggers import CURVES, DLLOGGER, MLLOG, DlLogger, MlLog
+from bertkit.records.profiling import wanted
+from bertkit.training.run_folder import open_folder
 from command import events
 from pretraining_runs import TWO, run, write_phases
 
@@ -47,7 +47,9 @@ def test_mlperfs_own_checker_takes_the_log(
     compliance = pytest.importorskip("mlperf_logging.compliance_checker.mlp_compliance")
     aim = TWO | LOGS | {"log.tensorboard": False, "log.dllogger": False, "evaluation.target_mlm_accuracy": 0.72}
     # not 1.0, which the checker takes for a mistake
-    monkeypatch.setattr("bertkit.pretraining.evaluation.metrics", lambda sums: {"mlm_accuracy": 0.75, "mlm_loss": 1.0})
+    monkeypatch.setattr(
+        "bertkit.training.pretraining_evaluation.metrics", lambda sums: {"mlm_accuracy": 0.75, "mlm_loss": 1.0}
+    )
     made = run(data, tmp_path / "run", **aim).record
     assert made is not None
     path = tmp_path / "run" / MLLOG

@@ -10,12 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bertkit.data.encoding import encode
+from bertkit.data.tasks.sample import vocabulary as sample_words
+from bertkit.data.tasks.squad.windows import encode_squad
+from bertkit.data.tasks.task import Shape
 from bertkit.errors import UserError
-from bertkit.long_texts import LONG, batches, encode_long, parts, shortened
-from bertkit.tasks.sample import vocabulary as sample_words
-from bertkit.tasks.squad.windows import encode_squad
-from bertkit.tasks.task import Shape
-from bertkit.tokenizer import Vocabulary, encode, tokenizer
+from bertkit.model.long_texts import LONG, batches, encode_long, parts, shortened
+from bertkit.model.tokenizer import Vocabulary, tokenizer
 from squad_files import paragraph
 
 VOCABULARY = Vocabulary(Path("v"), tuple(sample_words()), True)
@@ -76,7 +77,7 @@ def test_a_long_context_is_read_in_windows(monkeypatch: pytest.MonkeyPatch) -> N
     asked = paragraph("the plot is good . " * 3000 + "the hero is bold .", ("the hero is ?", ["bold"]))
     assert len(asked.context) > LONG
     found = [encode_squad([asked], VOCABULARY, Shape(384), learn) for learn in (True, False)]
-    monkeypatch.setattr("bertkit.tasks.squad.windows.LONG", 1 << 30)
+    monkeypatch.setattr("bertkit.data.tasks.squad.windows.LONG", 1 << 30)
     whole = [encode_squad([asked], VOCABULARY, Shape(384), learn) for learn in (True, False)]
     for one, other in zip(found, whole, strict=True):
         assert np.array_equal(one.input_ids, other.input_ids)

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bertkit.distributed.hwloc import from_hwloc, parse_mask
+from bertkit.distributed.topology import Core, read_machine
 from bertkit.errors import UserError
-from bertkit.hwloc import from_hwloc, parse_mask
-from bertkit.machine import Core, read_machine
 from launch_cases import GOLDEN
 
 CPUS = "sys/devices/system/cpu"

@@ -1,4 +1,4 @@
-"""`bertkit.meter` with a clock of its own: what is counted, what is not, and how ranks are put together."""
+"""`bertkit.records.meter` with a clock of its own: what is counted, what is not, and how ranks are put together."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pytest
 
-from bertkit.backend import Batch, LayoutKind, Update, sequence_lengths
-from bertkit.layouts import lay_out
-from bertkit.meter import Meter, Reading, over_ranks, warmup_updates
+from bertkit.engine.interface import Batch, LayoutKind, Update, sequence_lengths
+from bertkit.engine.layouts import lay_out
+from bertkit.records.meter import Meter, Reading, over_ranks, warmup_updates
 from ragged import batch_of
 
 

@@ -1,4 +1,4 @@
-"""`bertkit.tasks.metrics` against values worked out by hand, degenerate cases among them."""
+"""`bertkit.data.tasks.metrics` against values worked out by hand, degenerate cases among them."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import pytest
 
-from bertkit.tasks.metrics import accuracy, accuracy_and_f1, correlations, matthews
-from bertkit.tasks.task import Metrics
+from bertkit.data.tasks.metrics import accuracy, accuracy_and_f1, correlations, matthews
+from bertkit.data.tasks.task import Metrics
 
 
 @pytest.fixture(autouse=True)

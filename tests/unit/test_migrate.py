@@ -15,15 +15,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bertkit.cli.migration.command import Command, Draft, Migrated, NotUnderstood
+from bertkit.cli.migration.python_flags import read_flags, table
+from bertkit.cli.migration.shell import Line, State, read_script
+from bertkit.cli.migration.translate import READERS, migrate
+from bertkit.cli.migration.words import take_apart
+from bertkit.engine.registry import installed
 from bertkit.errors import UserError
-from bertkit.migrate.ours import Command, Draft, Migrated, NotUnderstood
-from bertkit.migrate.python_flags import read_flags, table
-from bertkit.migrate.shell import Line, State, read_script
-from bertkit.migrate.translate import READERS, migrate
-from bertkit.migrate.words import take_apart
-from bertkit.recipe import DEVICE, KEYS
-from bertkit.registry import installed
-from bertkit.resolve import packaged, read_recipe
+from bertkit.recipes.recipe import DEVICE, KEYS
+from bertkit.recipes.resolve import packaged, read_recipe
 from conftest import ROOT
 
 GOLDEN = sorted((ROOT / "tests" / "golden" / "migrate").glob("*.json"))

@@ -16,14 +16,14 @@ import h5py
 import numpy as np
 import pytest
 
-from bertkit.cli import main
-from bertkit.disk import write_arrays
-from bertkit.downloads import find_sources
-from bertkit.migrate.ours import Command
-from bertkit.migrate.translate import migrate
-from bertkit.model_config import ARCHITECTURES, Head, to_mapping
-from bertkit.parameters import initial
-from bertkit.tokenizer import SPECIAL
+from bertkit.cli.main import main
+from bertkit.cli.migration.command import Command
+from bertkit.cli.migration.translate import migrate
+from bertkit.files.disk import write_arrays
+from bertkit.files.downloads import find_sources
+from bertkit.model.config import ARCHITECTURES, Head, to_mapping
+from bertkit.model.parameters import initial
+from bertkit.model.tokenizer import SPECIAL
 from conftest import ROOT
 from pretraining_files import known_sequences, padded
 from squad_files import reviews, write_squad

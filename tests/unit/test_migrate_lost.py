@@ -12,16 +12,16 @@ from typing import Any, get_type_hints
 
 import pytest
 
-from bertkit.commands.bench import train as bench_train
-from bertkit.commands.data_prepare import prepare
-from bertkit.commands.launch import launch
-from bertkit.commands.predict import predict
-from bertkit.commands.train import train
-from bertkit.migrate.ours import Draft
-from bertkit.migrate.python_flags import carry_over, table
-from bertkit.recipe import KEYS
-from bertkit.registry import installed
-from bertkit.spellings import SWITCHES, WITH_VALUE
+from bertkit.cli.bench import train as bench_train
+from bertkit.cli.data_prepare import prepare
+from bertkit.cli.hf_flags import SWITCHES, WITH_VALUE
+from bertkit.cli.launch import launch
+from bertkit.cli.migration.command import Draft
+from bertkit.cli.migration.python_flags import carry_over, table
+from bertkit.cli.predict import predict
+from bertkit.cli.train import train
+from bertkit.engine.registry import installed
+from bertkit.recipes.recipe import KEYS
 
 LOST: Mapping[str, Mapping[str, Any]] = table("flags.toml")["lost"]
 ITSELF: list[str] = table("flags.toml")["by_itself"]["flags"]

@@ -12,13 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bertkit.cli.hf_flags import WITH_VALUE, spelled, translate
+from bertkit.cli.migration.command import Migrated, NotUnderstood
+from bertkit.cli.migration.demo_bert import READ, SHORT
+from bertkit.cli.migration.shell import MOST_CHARACTERS
+from bertkit.cli.migration.translate import READERS, migrate
+from bertkit.engine.registry import installed
 from bertkit.errors import UserError
-from bertkit.migrate.demo_bert import READ, SHORT
-from bertkit.migrate.ours import Migrated, NotUnderstood
-from bertkit.migrate.shell import MOST_CHARACTERS
-from bertkit.migrate.translate import READERS, migrate
-from bertkit.registry import installed
-from bertkit.spellings import WITH_VALUE, spelled, translate
 
 
 def new(old: str) -> str:

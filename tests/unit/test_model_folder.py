@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
+from bertkit.data.encoding import encode
 from bertkit.errors import UserError
-from bertkit.model_config import ModelConfig, from_mapping, read_config
-from bertkit.model_folder import read_configuration
-from bertkit.pretrained import find_source
-from bertkit.run_folder import write_tokenizer
-from bertkit.tokenizer import SPECIAL, Vocabulary, encode, read_vocabulary, tokenizer, write_rules
+from bertkit.model.config import ModelConfig, from_mapping, read_config
+from bertkit.model.folder import read_configuration
+from bertkit.model.loading import find_source
+from bertkit.model.saving import write_tokenizer
+from bertkit.model.tokenizer import SPECIAL, Vocabulary, read_vocabulary, tokenizer, write_rules
 
 SIZES = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
 PIECES = [*SPECIAL, *"the tea good cafe café e ##s a b x y [ ] e1".split()]

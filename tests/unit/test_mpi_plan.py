@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
+from bertkit.distributed.topology import Core
+from bertkit.distributed.topology import machine_of as build
 from bertkit.errors import UserError
-from bertkit.launch import LaunchPlan, Request
-from bertkit.machine import Core
-from bertkit.machine import machine_of as build
-from bertkit.placing import format_places, parse_places, places
+from bertkit.launch.affinity import format_places, parse_places, places
+from bertkit.launch.interface import LaunchPlan, Request
 from bertkit_mpi.mpirun import Flavour, Mpirun
 from bertkit_mpi.open_mpi import native_mapping
 from bertkit_mpi.plan import mpi_plan
@@ -66,7 +66,7 @@ def test_no_golden_file_is_left_over() -> None:
 def test_what_every_plan_keeps(case: str, flavour: Flavour) -> None:
     plan = plan_of(case, flavour)
     request = CASES[case][1]
-    program = (request.python, "-P", "-m", "bertkit.rank", *COMMAND)
+    program = (request.python, "-P", "-m", "bertkit.launch.rank_process", *COMMAND)
     assert plan.argv[-len(program) :] == program
     assert all(one.argv == program for one in plan.processes)
     assert [one.rank for one in plan.processes] == list(range(len(plan.processes)))

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from bertkit.distributed.topology import Core, Machine
 from bertkit.errors import UserError
-from bertkit.launch import Request
-from bertkit.machine import Core, Machine
+from bertkit.launch.interface import Request
 from bertkit_mpi import MpiLauncher, mpirun
 from bertkit_mpi.mpirun import Mpirun, own_library, parse_version, probe
 
@@ -101,7 +101,7 @@ def test_the_launcher_plans_for_what_it_finds(tmp_path: Path) -> None:
     machine = Machine((Core((0,), 0, 0), Core((1,), 0, 0)))
     plan = MpiLauncher().plan(Request(("check",), processes=2, allocator="system", python="py"), machine, env)
     assert plan.argv[0] == str(path)
-    assert plan.argv[-5:] == ("py", "-P", "-m", "bertkit.rank", "check")
+    assert plan.argv[-5:] == ("py", "-P", "-m", "bertkit.launch.rank_process", "check")
     assert plan.notes[0] == f"MPICH 5.0.2, {path}"
 
 

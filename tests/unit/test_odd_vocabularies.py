@@ -11,16 +11,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bertkit.data.encoding import encode
+from bertkit.data.pretraining.formats.parquet import look, read
+from bertkit.data.pretraining.formats.rows import Rows
+from bertkit.data.pretraining.formats.shards import find_shards
+from bertkit.data.pretraining.formats.writers import write_parquet
+from bertkit.data.pretraining.masking import pieces_of
+from bertkit.data.pretraining.prepare.fast_wordpiece import Words
+from bertkit.data.pretraining.prepare.work import Settings, plan_work
 from bertkit.errors import UserError
-from bertkit.pretraining.masking import pieces_of
-from bertkit.pretraining.parquet import look, read
-from bertkit.pretraining.rows import Rows
-from bertkit.pretraining.shards import find_shards
-from bertkit.pretraining.words import Words
-from bertkit.pretraining.work import Settings, plan_work
-from bertkit.pretraining.writers import write_parquet
-from bertkit.token_settings import AddedToken
-from bertkit.tokenizer import SPECIAL, Vocabulary, encode, tokenizer
+from bertkit.model.tokenizer import SPECIAL, Vocabulary, tokenizer
+from bertkit.model.tokenizer_settings import AddedToken
 
 LETTERS = "abcdeé中国0123456789"
 WORDS = ["tea", "covid", "new", "york", "e1", "café", "cafe", "中国", "##s", "[", "]", ".", "<", ">", "unk", "s"]

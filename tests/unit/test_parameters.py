@@ -7,8 +7,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from bertkit.model_config import ARCHITECTURES, Head, ModelConfig
-from bertkit.parameters import count, decays, initial, shapes
+from bertkit.model.config import ARCHITECTURES, Head, ModelConfig
+from bertkit.model.parameters import count, decays, initial, shapes
 
 PAIR, SCORE, SPAN, PRETRAINING = (
     Head("classification", 3), Head("regression", 1), Head("span", 2), Head("pretraining", 2),

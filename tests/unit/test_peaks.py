@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from bertkit.backend import Peak
-from bertkit.compare.comparison import compare
-from bertkit.compare.entries import entry
+from bertkit.comparison.comparison import compare
+from bertkit.comparison.entries import entry
+from bertkit.distributed.world import World
+from bertkit.engine.interface import Peak
 from bertkit.errors import NO_CAUSE, UserError
-from bertkit.meter import Reading
-from bertkit.record import best_peak, throughput
-from bertkit.record_files import load
-from bertkit.world import World
+from bertkit.records.collect import best_peak, throughput
+from bertkit.records.files import load
+from bertkit.records.meter import Reading
 from made_records import save
 
 

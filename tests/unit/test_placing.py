@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bertkit.distributed.topology import Core, Machine, machine_of
 from bertkit.errors import UserError
-from bertkit.launch import Domain, Place, Request
-from bertkit.machine import Core, Machine, machine_of
-from bertkit.placing import domains, find_allocator, format_places, parse_places, places, rank_env, thread_count
+from bertkit.launch.affinity import domains, find_allocator, format_places, parse_places, places, rank_env, thread_count
+from bertkit.launch.interface import Domain, Place, Request
 
 
 def machine(sizes: list[int], smt: int = 1, quota: float | None = None) -> Machine:

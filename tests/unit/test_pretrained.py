@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bertkit.disk import write_arrays
 from bertkit.errors import UserError
-from bertkit.model_config import ARCHITECTURES, Head, ModelConfig
-from bertkit.parameters import initial
-from bertkit.pretrained import find_source, model_folder, starting_weights
-from bertkit.tokenizer import SPECIAL
+from bertkit.files.disk import write_arrays
+from bertkit.model.config import ARCHITECTURES, Head, ModelConfig
+from bertkit.model.loading import find_source, model_folder, starting_weights
+from bertkit.model.parameters import initial
+from bertkit.model.tokenizer import SPECIAL
 from conftest import command_env
 
 HEAD = Head("classification", 2)
@@ -169,7 +169,7 @@ def test_what_the_hub_raises_becomes_one_line(monkeypatch: pytest.MonkeyPatch, t
 
 
 def test_an_unknown_name_offline_is_a_users_error(tmp_path: Path) -> None:
-    program = "from bertkit.pretrained import model_folder\nmodel_folder('no-such-org/no-such-model')"
+    program = "from bertkit.model.loading import model_folder\nmodel_folder('no-such-org/no-such-model')"
     done = subprocess.run(
         [sys.executable, "-c", program],
         env=command_env(tmp_path) | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)},

@@ -11,15 +11,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bertkit.backend import Engine
-from bertkit.disk import read_arrays
-from bertkit.display import Display
+from bertkit.console import Display
+from bertkit.data.pretraining.evaluation_set import first_rows, hold_out
+from bertkit.data.pretraining.formats.manifest import Manifest, ShardEntry, write_manifest
+from bertkit.data.pretraining.sampler import BinnedSampler, Part
+from bertkit.distributed.world import World
+from bertkit.engine.interface import Engine
 from bertkit.errors import UserError
-from bertkit.pretraining.binned import BinnedSampler, Part
-from bertkit.pretraining.evaluation import score_set
-from bertkit.pretraining.held_out import first_rows, hold_out
-from bertkit.pretraining.manifest import Manifest, ShardEntry, write_manifest
-from bertkit.world import World
+from bertkit.files.disk import read_arrays
+from bertkit.training.pretraining_evaluation import score_set
 from command import tensors
 from pretraining_files import MASK, PIECES, Known, known_sequences, write_hdf5, write_vocabulary
 from pretraining_runs import TWO, course, run, write_phases

@@ -11,9 +11,9 @@ import h5py
 import numpy as np
 import pytest
 
+from bertkit.data.pretraining import open_data
 from bertkit.errors import UserError
-from bertkit.pretraining import open_data
-from bertkit.tokenizer import Vocabulary
+from bertkit.model.tokenizer import Vocabulary
 from pretraining_files import (
     PIECES,
     ROW,

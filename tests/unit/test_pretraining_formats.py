@@ -17,14 +17,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bertkit.data.pretraining.prepare.chunks import Counts, blocks
+from bertkit.data.pretraining.prepare.corpus_files import form_of
+from bertkit.data.pretraining.prepare.fast_wordpiece import Words
+from bertkit.data.pretraining.prepare.sources import Source, detect, find_sources, plan
+from bertkit.data.pretraining.prepare.texts import Notes, documents
+from bertkit.data.pretraining.prepare.work import load_work
 from bertkit.errors import UserError
-from bertkit.pretraining.blocks import Counts, blocks
-from bertkit.pretraining.formats import form_of
-from bertkit.pretraining.sources import Source, detect, find_sources, plan
-from bertkit.pretraining.texts import Notes, documents
-from bertkit.pretraining.words import Words
-from bertkit.pretraining.work import load_work
-from bertkit.tokenizer import Vocabulary
+from bertkit.model.tokenizer import Vocabulary
 
 PROSE = "The plot is good. The cast is bold.\nIt was never dull!\n"
 

@@ -18,21 +18,21 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from bertkit.cli import main
-from bertkit.display import Display
+from bertkit.cli.main import main
+from bertkit.console import Display
+from bertkit.data.pretraining import open_data
+from bertkit.data.pretraining.formats.manifest import Manifest, load_manifest
+from bertkit.data.pretraining.formats.rows import NO_LABEL
+from bertkit.data.pretraining.prepare import chunks as blocks_module
+from bertkit.data.pretraining.prepare import run as prepare_module
+from bertkit.data.pretraining.prepare import sources as sources_module
+from bertkit.data.pretraining.prepare.pool import run_all
+from bertkit.data.pretraining.prepare.run import prepare
+from bertkit.data.pretraining.prepare.sources import find_sources
+from bertkit.data.pretraining.prepare.work import Settings, plan_work
+from bertkit.distributed.world import World
 from bertkit.errors import Stopped, UserError
-from bertkit.pretraining import blocks as blocks_module
-from bertkit.pretraining import open_data
-from bertkit.pretraining import prepare as prepare_module
-from bertkit.pretraining import sources as sources_module
-from bertkit.pretraining.manifest import Manifest, load_manifest
-from bertkit.pretraining.prepare import prepare
-from bertkit.pretraining.rows import NO_LABEL
-from bertkit.pretraining.sources import find_sources
-from bertkit.pretraining.work import Settings, plan_work
-from bertkit.pretraining.workers import run_all
-from bertkit.tokenizer import Vocabulary, read_vocabulary
-from bertkit.world import World
+from bertkit.model.tokenizer import Vocabulary, read_vocabulary
 from conftest import Run, assert_one_line_error
 from left_over import ended_process, left_by
 from pretraining_files import MASK, SEP, write_vocabulary

@@ -18,12 +18,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bertkit.data.pretraining import open_data
+from bertkit.data.pretraining.formats.checked import Place, reading, whole_numbers
+from bertkit.data.pretraining.formats.manifest import load_manifest
+from bertkit.data.pretraining.inspection import inspect
 from bertkit.errors import UserError
-from bertkit.pretraining import open_data
-from bertkit.pretraining.checked import Place, reading, whole_numbers
-from bertkit.pretraining.inspection import inspect
-from bertkit.pretraining.manifest import load_manifest
-from bertkit.tokenizer import Vocabulary
+from bertkit.model.tokenizer import Vocabulary
 from pretraining_files import (
     CLS,
     MOST,

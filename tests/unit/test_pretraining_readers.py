@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bertkit.pretraining import MaskingRule, PretrainingData, open_data
-from bertkit.pretraining.rows import NO_LABEL
-from bertkit.pretraining.tf_example import decode_varints, encode_varints, masked_crc
-from bertkit.tokenizer import Vocabulary
+from bertkit.data.pretraining import MaskingRule, PretrainingData, open_data
+from bertkit.data.pretraining.formats.rows import NO_LABEL
+from bertkit.data.pretraining.formats.tf_example import decode_varints, encode_varints, masked_crc
+from bertkit.model.tokenizer import Vocabulary
 from pretraining_files import (
     MASK,
     MOST,

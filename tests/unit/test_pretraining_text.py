@@ -13,14 +13,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bertkit.data.pretraining.prepare import sources as sources_module
+from bertkit.data.pretraining.prepare import texts
+from bertkit.data.pretraining.prepare.fast_wordpiece import Words
+from bertkit.data.pretraining.prepare.sentences import split_sentences
+from bertkit.data.pretraining.prepare.sources import detect, find_sources, plan
+from bertkit.data.pretraining.prepare.texts import Notes, documents
 from bertkit.errors import UserError
-from bertkit.pretraining import sources as sources_module
-from bertkit.pretraining import texts
-from bertkit.pretraining.sentences import split_sentences
-from bertkit.pretraining.sources import detect, find_sources, plan
-from bertkit.pretraining.texts import Notes, documents
-from bertkit.pretraining.words import Words
-from bertkit.tokenizer import Vocabulary, empty_tokenizer, read_vocabulary
+from bertkit.model.tokenizer import Vocabulary, empty_tokenizer, read_vocabulary
 from pretraining_files import PIECES
 
 DOCUMENTS = [["One sentence here.", "And a second one!"], ["Élan? Yes.", "“Quoted,” he said."], ["A third document."]]

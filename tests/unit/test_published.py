@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from bertkit.comparison.published import Figure, documents, every_figure, figures, named, systems
 from bertkit.errors import UserError
-from bertkit.published import Figure, documents, every_figure, figures, named, systems
 from conftest import ROOT
 
-FOLDER = ROOT / "bertkit" / "published"
+FOLDER = ROOT / "bertkit" / "comparison" / "published"
 ROWS = 700  # of the tables that the figures were read from; one of them holds no figure
 EMPTY = {646}  # logs that the collection lacks
 # cells of a source's row that hold a figure; the rest is what was measured, or a ratio of figures

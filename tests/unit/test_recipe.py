@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from bertkit.errors import UserError
-from bertkit.recipe import KEYS, Recipe, Value, build, check_key, flatten, to_flat
+from bertkit.recipes.recipe import KEYS, Recipe, Value, build, check_key, flatten, to_flat
 
 WRONG: list[tuple[str, Value]] = [
     ("data.shard", "1/0"),

@@ -6,8 +6,8 @@ from collections import Counter
 
 import pytest
 
-from bertkit.pretraining.phases import of_phase
-from bertkit.resolve import describe_recipe, packaged, read_recipe, resolve
+from bertkit.recipes.resolve import describe_recipe, packaged, read_recipe, resolve
+from bertkit.training.phases import of_phase
 
 SYSTEMS = ("nvidia", "habana", "intel", "google")
 OF_SYSTEMS = [name for name in packaged() if name.startswith(SYSTEMS) and name != "intel-unsynced"]
@@ -103,7 +103,7 @@ def test_only_what_runs_on_several_processes_scales_the_rate() -> None:
 
 
 def test_the_list_keeps_each_systems_recipes_together() -> None:
-    from bertkit.commands.recipes import _groups
+    from bertkit.cli.recipes import _groups
 
     groups = _groups(["nvidia-b", "demo", "nvidia-a", "nvidia-a-x", "bert-paper", "intel-b", "intel-a"])
     assert groups == [["bert-paper", "demo"], ["intel-a", "intel-b"], ["nvidia-a", "nvidia-a-x", "nvidia-b"]]

@@ -13,12 +13,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bertkit.backend import Peak
-from bertkit.energy import Energy, nothing
-from bertkit.hardware import memory_bytes
-from bertkit.meter import Reading
-from bertkit.record import energy, git_state, number, peak_memory, percentiles, settings, throughput, times, versions
-from bertkit.world import World
+from bertkit.distributed.world import World
+from bertkit.engine.interface import Peak
+from bertkit.records.collect import (
+    energy,
+    git_state,
+    number,
+    peak_memory,
+    percentiles,
+    settings,
+    throughput,
+    times,
+    versions,
+)
+from bertkit.records.energy import Energy, nothing
+from bertkit.records.host import memory_bytes
+from bertkit.records.meter import Reading
 
 READING = Reading(
     updates=9, sequences=80, tokens=2000, slots=4000, flops=6e9, seconds=4.0, waiting_for_data=0.5, warmup_seconds=1.0,

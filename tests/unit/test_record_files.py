@@ -15,21 +15,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from bertkit.disk import to_json
 from bertkit.errors import UserError
-from bertkit.record_files import MOST_LOSSES, load, load_all, sealed, write, write_all
-from bertkit.record_types import SCHEMA, Kind, blank, check, json_schema
+from bertkit.files.disk import to_json
+from bertkit.records.files import MOST_LOSSES, load, load_all, sealed, write, write_all
+from bertkit.records.schema import SCHEMA, Kind, blank, check, json_schema
 from conftest import ROOT
 
 
 def test_the_schema_in_the_repository_is_that_of_the_classes() -> None:
-    kept = resources.files("bertkit").joinpath("schemas", f"record-{SCHEMA}.json").read_text(encoding="utf-8")
+    kept = (
+        resources.files("bertkit").joinpath("records", "schemas", f"record-{SCHEMA}.json").read_text(encoding="utf-8")
+    )
     assert kept == to_json(json_schema(), indent=1) + "\n", "write it anew: see docs/records.md"
 
 
 def test_the_schema_is_one_to_others_too() -> None:
     """A validator of JSON Schema takes and refuses by the file what bertkit takes and refuses by the classes."""
-    schema = json.loads((ROOT / "bertkit" / "schemas" / f"record-{SCHEMA}.json").read_text(encoding="utf-8"))
+    schema = json.loads(
+        (ROOT / "bertkit" / "records" / "schemas" / f"record-{SCHEMA}.json").read_text(encoding="utf-8")
+    )
     jsonschema.Draft202012Validator.check_schema(schema)
     valid = jsonschema.Draft202012Validator(schema).is_valid
     good = sealed(blank("train") | {"updates": 3, "losses": [0.5, None], "metrics": {"f1": 0.25}})

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from bertkit import registry
-from bertkit.backend import Capabilities, Engine, Job, Probe
+from bertkit.distributed.world import World
+from bertkit.engine import registry
+from bertkit.engine.interface import Capabilities, Engine, Job, Probe
+from bertkit.engine.registry import GROUP, choose, find, installed
 from bertkit.errors import UserError
-from bertkit.registry import GROUP, choose, find, installed
-from bertkit.world import World
 
 
 class Card:

@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bertkit.errors import UserError
-from bertkit.recipe import KEYS, Recipe, Value, flatten, to_flat
-from bertkit.resolve import PREFIX, describe_recipe, packaged, parse_set, read_environment, resolve, variable
-from bertkit.run_folder import to_toml
+from bertkit.recipes.recipe import KEYS, Recipe, Value, flatten, to_flat
+from bertkit.recipes.resolve import PREFIX, describe_recipe, packaged, parse_set, read_environment, resolve, variable
+from bertkit.training.run_folder import to_toml
 
 PLACES = ("recipe", "environment", "config", "set", "option")  # each beats those before it
 KEY = "train.batch_size"

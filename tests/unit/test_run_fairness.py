@@ -10,16 +10,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bertkit.display import Display
-from bertkit.finetuning import introduce, make_plan, make_sampler
-from bertkit.preparation import Prepared, prepare
-from bertkit.record_fairness import Fairness, plain_names
-from bertkit.record_files import load
-from bertkit.resolve import resolve
-from bertkit.run_fairness import as_computed, of_run
-from bertkit.run_results import unit
-from bertkit.tokenizer import VARIANT, encode, read_vocabulary
-from bertkit.world import World
+from bertkit.console import Display
+from bertkit.data.encoding import encode
+from bertkit.distributed.world import World
+from bertkit.model.tokenizer import VARIANT, read_vocabulary
+from bertkit.recipes.resolve import resolve
+from bertkit.records.fields import Fairness, plain_names
+from bertkit.records.files import load
+from bertkit.training.comparability import as_computed, of_run
+from bertkit.training.finetuning import introduce, make_plan, make_sampler
+from bertkit.training.preparation import Prepared, prepare
+from bertkit.training.results import unit
 from conftest import ROOT
 
 SMALL = {

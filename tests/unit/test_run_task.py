@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
+from bertkit.data.tasks import TASKS, find_task
+from bertkit.data.tasks.sample import vocabulary
 from bertkit.errors import UserError
-from bertkit.recipe import Recipe, to_flat
-from bertkit.record_files import seal
-from bertkit.run_folder import write_recipe
-from bertkit.run_task import NAME, check_task, differing, read_task, run_settings, write_task
-from bertkit.tasks import TASKS, find_task
-from bertkit.tasks.sample import vocabulary
-from bertkit.tokenizer import Vocabulary, without_words
+from bertkit.model.tokenizer import Vocabulary, without_words
+from bertkit.recipes.recipe import Recipe, to_flat
+from bertkit.records.files import seal
+from bertkit.training.run_folder import write_recipe
+from bertkit.training.run_task import NAME, check_task, differing, read_task, run_settings, write_task
 
 WORDS = Vocabulary(Path("vocab.txt"), tuple(vocabulary()), lower_case=True)
 

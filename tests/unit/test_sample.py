@@ -1,4 +1,4 @@
-"""`bertkit.tasks.sample`: the built-in task is the same everywhere, is fair, and is not won by counting words."""
+"""`bertkit.data.tasks.sample`: the built-in task is the same everywhere, is fair, and is not won by counting words."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bertkit.tasks.reading import read_split
-from bertkit.tasks.sample import BAD, GOOD, ROWS, SAMPLE, write_sample
-from bertkit.tasks.table_format import TableFormat
-from bertkit.tasks.task import Shape, SplitName
-from bertkit.tokenizer import SPECIAL, encode, read_vocabulary, tokenizer
+from bertkit.data.encoding import encode
+from bertkit.data.tasks.reading import read_split
+from bertkit.data.tasks.sample import BAD, GOOD, ROWS, SAMPLE, write_sample
+from bertkit.data.tasks.table_format import TableFormat
+from bertkit.data.tasks.task import Shape, SplitName
+from bertkit.model.tokenizer import SPECIAL, read_vocabulary, tokenizer
 
 SHA256 = {
     "train.tsv": "aaa6af7f63b95132926924abccfee35ba84ffb51349cdb0fa51975fbf394e7db",

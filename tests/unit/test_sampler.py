@@ -1,4 +1,4 @@
-"""`bertkit.sampler`: the global batch is a pure function of the step, and dealing it loses and doubles nothing."""
+"""`bertkit.data.sampler`: the global batch is a pure function of the step, and dealing it loses and doubles nothing."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bertkit.sampler import Sampler, by_length, deal, updates
+from bertkit.data.sampler import Sampler, by_length, deal, updates
 from ragged import features_of
 
 quick = settings(deadline=None, max_examples=60)

@@ -1,4 +1,4 @@
-"""`bertkit.schedule`: values known by hand, and Hugging Face's formulas."""
+"""`bertkit.training.schedule`: values known by hand, and Hugging Face's formulas."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bertkit.schedule import schedule
+from bertkit.training.schedule import schedule
 
 quick = settings(deadline=None, max_examples=100)
 plans = st.tuples(st.integers(1, 500), st.floats(0.0, 1.0)).map(lambda plan: (plan[0], int(plan[0] * plan[1])))

@@ -1,4 +1,4 @@
-"""`bertkit.scoring`: prediction files of every task of GLUE against files with labels."""
+"""`bertkit.data.tasks.scoring`: prediction files of every task of GLUE against files with labels."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bertkit.data.tasks import TASKS, Task
+from bertkit.data.tasks.scoring import notes, score_file
+from bertkit.data.tasks.table_format import TableFormat, answers, write_answers
+from bertkit.data.tasks.tables import read_examples
 from bertkit.errors import UserError
-from bertkit.scoring import notes, score_file
-from bertkit.tasks import TASKS, Task
-from bertkit.tasks.table_format import TableFormat, answers, write_answers
-from bertkit.tasks.tables import read_examples
 
 LABELLED = [task for task in TASKS.values() if "dev" in task.splits and isinstance(task.format, TableFormat)]
 

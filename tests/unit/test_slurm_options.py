@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
+from bertkit.distributed.topology import Core, Machine
 from bertkit.errors import UserError
-from bertkit.launch import Batch, LaunchPlan, Request
-from bertkit.machine import Core, Machine
+from bertkit.launch.interface import Batch, LaunchPlan, Request
 from bertkit_slurm import SlurmLauncher
 
 MACHINE = Machine(tuple(Core((number,), 0, 0) for number in range(8)))

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bertkit.distributed.topology import Core, Machine
 from bertkit.errors import UserError
-from bertkit.launch import Batch, LaunchPlan, Request, find_launcher
-from bertkit.launching import hand_in
-from bertkit.machine import Core, Machine
+from bertkit.launch.interface import Batch, LaunchPlan, Request, find_launcher
+from bertkit.launch.job import hand_in
 from bertkit_slurm import SlurmLauncher
 from conftest import ROOT
 from slurm_stand_in import run_script, slurm
@@ -94,7 +94,7 @@ def test_the_ranks_get_their_words_and_environment(slurm: Path, tmp_path: Path) 
     assert (done.returncode, done.stderr) == (0, "")
     assert [call["name"] for call in calls] == ["scontrol", "srun"]
     rank = calls[1]
-    assert rank["command"] == ["python3", "-P", "-m", "bertkit.rank", *MRPC]
+    assert rank["command"] == ["python3", "-P", "-m", "bertkit.launch.rank_process", *MRPC]
     assert rank["env"]["MASTER_ADDR"] == "n1"
     assert rank["env"]["MASTER_PORT"] == "29500"
     assert rank["env"]["OMP_NUM_THREADS"] == "8"
@@ -162,7 +162,7 @@ def test_any_words_arrive_as_they_were(slurm: Path, words: list[str], python: st
     assert not any(line.startswith("#SBATCH") for line in script.split("\n")[len(directives(script)) + 1 :])
     done, calls = run_script(script, slurm, folder)
     assert (done.returncode, done.stderr) == (0, "")
-    assert calls[1]["command"] == [python, "-P", "-m", "bertkit.rank", "train", *words]
+    assert calls[1]["command"] == [python, "-P", "-m", "bertkit.launch.rank_process", "train", *words]
     assert not (folder / "hurt").exists()
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from bertkit.launch import Batch, Request
-from bertkit.machine import Core, Machine
+from bertkit.distributed.topology import Core, Machine
+from bertkit.launch.interface import Batch, Request
 from bertkit_slurm import SlurmLauncher
 from slurm_stand_in import calls, run_script, slurm, start_script
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from bertkit.downloads import File, find_sources, load_sources, verify
 from bertkit.errors import UserError
+from bertkit.files.downloads import File, find_sources, load_sources, verify
 from publisher import CONTENT, MD5, SHA256
 
 WITHOUT_CHECKSUMS = {

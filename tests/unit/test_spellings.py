@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bertkit.cli.hf_flags import ACCUMULATION, MICRO, SWITCHES, WITH_VALUE, translate
+from bertkit.engine.registry import installed
 from bertkit.errors import UserError
-from bertkit.recipe import DEVICE, KEYS
-from bertkit.registry import installed
-from bertkit.resolve import parse_set, resolve
-from bertkit.spellings import ACCUMULATION, MICRO, SWITCHES, WITH_VALUE, translate
+from bertkit.recipes.recipe import DEVICE, KEYS
+from bertkit.recipes.resolve import parse_set, resolve
 
 PASTED = """
     train --model_name_or_path X --task_name mrpc --do_train --do_eval --max_seq_length 128
@@ -137,8 +137,8 @@ def test_our_own_options_pass_untouched() -> None:
 
 @pytest.mark.parametrize("target", sorted(set(WITH_VALUE.values())))
 def test_every_target_is_there(target: str) -> None:
-    from bertkit.commands import options
-    from bertkit.commands.train import train
+    from bertkit.cli import options
+    from bertkit.cli.train import train
 
     if target.startswith("--"):
         hints = [*vars(options).values(), *get_type_hints(train, include_extras=True).values()]

@@ -1,4 +1,4 @@
-"""`bertkit.tasks.squad.decoding`: the spans that the rules allow, best first, against a search of all of them."""
+"""`bertkit.data.tasks.squad.decoding`: the spans that the rules allow, best first, against a search of all of them."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bertkit.features import Features
-from bertkit.tasks import find_task
-from bertkit.tasks.reading import read_part
-from bertkit.tasks.squad.decoding import decode, window_spans
-from bertkit.tasks.squad.metrics import normalise, score_squad
-from bertkit.tasks.squad.reader import Paragraph, read_squad
-from bertkit.tasks.squad.windows import OUTSIDE, encode_squad
-from bertkit.tasks.task import AnswerRules, Shape
-from bertkit.tokenizer import Vocabulary, read_vocabulary
+from bertkit.data.features import Features
+from bertkit.data.tasks import find_task
+from bertkit.data.tasks.reading import read_part
+from bertkit.data.tasks.squad.decoding import decode, window_spans
+from bertkit.data.tasks.squad.metrics import normalise, score_squad
+from bertkit.data.tasks.squad.reader import Paragraph, read_squad
+from bertkit.data.tasks.squad.windows import OUTSIDE, encode_squad
+from bertkit.data.tasks.task import AnswerRules, Shape
+from bertkit.model.tokenizer import Vocabulary, read_vocabulary
 from squad_files import CONTEXT, paragraph, reviews, write_squad
 
 EVERYTHING = 10_000

@@ -1,4 +1,4 @@
-"""`bertkit.tasks.squad.reader`: every fault of a file is named with its place."""
+"""`bertkit.data.tasks.squad.reader`: every fault of a file is named with its place."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from bertkit.data.tasks.squad.reader import read_squad
 from bertkit.errors import UserError
-from bertkit.tasks.squad.reader import read_squad
 from squad_json import ANSWERED, cause, read, squad
 
 

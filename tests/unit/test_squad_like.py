@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bertkit.data.tasks.squad.reader import Answer, Question, is_rows, read_squad
 from bertkit.errors import UserError
-from bertkit.tasks.squad.reader import Answer, Question, is_rows, read_squad
 from squad_json import ANSWERED, CONTEXT, cause, read, squad
 
 ROW: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""`bertkit.tasks.squad.metrics`: worked by hand, against an oracle that tries everything, and the official numbers."""
+"""SQuAD's metrics: worked by hand, against an oracle that tries everything, and the official numbers."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from bertkit.data.tasks.squad.metrics import normalise, score_squad
+from bertkit.data.tasks.squad.reader import Answer, Paragraph, Question, read_squad
 from bertkit.errors import UserError
-from bertkit.tasks.squad.metrics import normalise, score_squad
-from bertkit.tasks.squad.reader import Answer, Paragraph, Question, read_squad
 
 
 def ask(**references: tuple[str, ...]) -> list[Paragraph]:

@@ -1,4 +1,4 @@
-"""`bertkit.tasks.squad.reader`: a good file comes through unchanged, and none that is cut off passes for whole."""
+"""`bertkit.data.tasks.squad.reader`: a good file comes through unchanged, and none that is cut off passes for whole."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from bertkit.data.tasks.squad.reader import Answer, Paragraph, Question, read_squad
 from bertkit.errors import UserError
-from bertkit.tasks.squad.reader import Answer, Paragraph, Question, read_squad
 from squad_json import ANSWERED, CONTEXT, cause, read, squad, write
 
 # Good files

@@ -1,4 +1,4 @@
-"""`bertkit.tasks.squad.windows`: windows cover the paragraph, labels point at the answer, offsets at its letters."""
+"""SQuAD's windows: windows cover the paragraph, labels point at the answer, offsets at its letters."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bertkit.data.features import Features
+from bertkit.data.tasks.squad.reader import Answer, Paragraph, Question, read_squad
+from bertkit.data.tasks.squad.windows import OUTSIDE, encode_squad, max_context, windows
+from bertkit.data.tasks.task import Shape
 from bertkit.errors import UserError
-from bertkit.features import Features
-from bertkit.tasks.squad.reader import Answer, Paragraph, Question, read_squad
-from bertkit.tasks.squad.windows import OUTSIDE, encode_squad, max_context, windows
-from bertkit.tasks.task import Shape
-from bertkit.tokenizer import Vocabulary, read_vocabulary, tokenizer
+from bertkit.model.tokenizer import Vocabulary, read_vocabulary, tokenizer
 from squad_files import CONTEXT, paragraph, reviews
 
 

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from bertkit.backend import Batch, Limits, label_counts
+from bertkit.engine.interface import Batch, Limits, label_counts
+from bertkit.engine.layouts import pack
+from bertkit.engine.static_shapes import IGNORED, Shapes, Sizes, Static, shapes, shapes_of, static
 from bertkit.errors import UserError
-from bertkit.layouts import pack
-from bertkit.model_config import HeadKind
-from bertkit.static_rows import IGNORED, Shapes, Sizes, Static, shapes, shapes_of, static
+from bertkit.model.config import HeadKind
 from ragged import features_of
 
 LENGTHS = st.lists(st.integers(1, 40), min_size=1, max_size=14)

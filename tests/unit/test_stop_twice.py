@@ -9,8 +9,8 @@ import sys
 
 import pytest
 
-from bertkit.rank import _prepare_child
-from bertkit.stopping import stop_on_signals
+from bertkit.launch.rank_process import _prepare_child
+from bertkit.training.signals import stop_on_signals
 
 
 def test_a_second_sigterm_says_nothing_new() -> None:

@@ -15,10 +15,10 @@ from bertkit.bench import cells as cells_module
 from bertkit.bench.cells import How, Outcome, command, judge, measure, open_suite, read_outcome, run_cells
 from bertkit.bench.suite import Cell, Wanted, cells, read_suites
 from bertkit.bench.suite_table import show_outcomes, summary, total
-from bertkit.compare.load import read
+from bertkit.comparison.load import read
 from bertkit.errors import UserError
-from bertkit.record_files import load, sealed, write_all
-from bertkit.record_types import Status, blank
+from bertkit.records.files import load, sealed, write_all
+from bertkit.records.schema import Status, blank
 
 CELL = Cell("infer", "tiny", "fp32", "mrpc", 128, 4)
 HOW = How("null", steps=5, timeout=20.0)

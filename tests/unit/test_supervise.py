@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from bertkit.errors import UserError
-from bertkit.launch import LaunchPlan, Request
-from bertkit.launching import explain
-from bertkit.supervise import Ended, Follower, supervise
+from bertkit.launch.interface import LaunchPlan, Request
+from bertkit.launch.job import explain
+from bertkit.launch.supervisor import Ended, Follower, supervise
 
 REQUEST = Request(("train", "-t", "mrpc"))
 

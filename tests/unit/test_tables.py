@@ -1,4 +1,4 @@
-"""`bertkit.tasks.tables`: every fault of a file is named with its place, and a good file comes through unchanged."""
+"""Reading tables: every fault of a file is named with its place, and a good file comes through unchanged."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bertkit.data.tasks.glue import table_task
+from bertkit.data.tasks.metrics import accuracy, correlations
+from bertkit.data.tasks.reading import own_file
+from bertkit.data.tasks.tables import Examples, read_examples, read_rows
+from bertkit.data.tasks.task import Columns, Split, Task
 from bertkit.errors import UserError
-from bertkit.tasks.glue import table_task
-from bertkit.tasks.metrics import accuracy, correlations
-from bertkit.tasks.reading import own_file
-from bertkit.tasks.tables import Examples, read_examples, read_rows
-from bertkit.tasks.task import Columns, Split, Task
 
 COLUMNS = Columns("text", None, "label")
 PAIRS = Columns("one", "two", "score")

@@ -1,4 +1,4 @@
-"""`bertkit.tasks`: the table of GLUE, finding a task's folder, MRPC's raw files, and the published files themselves."""
+"""Tasks: the table of GLUE, finding a task's folder, MRPC's raw files, and the published files themselves."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bertkit.data.tasks import TASKS, find_task
+from bertkit.data.tasks.glue import GLUE
+from bertkit.data.tasks.reading import read_part, read_split
+from bertkit.data.tasks.table_format import TableFormat, answers
+from bertkit.data.tasks.tables import Examples
+from bertkit.data.tasks.task import Shape, SplitName, split_files, task_folder
 from bertkit.errors import UserError
-from bertkit.tasks import TASKS, find_task
-from bertkit.tasks.glue import GLUE
-from bertkit.tasks.reading import read_part, read_split
-from bertkit.tasks.table_format import TableFormat, answers
-from bertkit.tasks.tables import Examples
-from bertkit.tasks.task import Shape, SplitName, split_files, task_folder
-from bertkit.tokenizer import read_vocabulary
+from bertkit.model.tokenizer import read_vocabulary
 
 ENTAILMENT, NUMBERS = ("entailment", "not_entailment"), ("0", "1")
 MNLI = ("contradiction", "entailment", "neutral")

@@ -15,11 +15,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tf1_bundles
-from bertkit import sorted_table
 from bertkit.errors import UserError
-from bertkit.sorted_table import Damaged, Unsupported, masked_crc, read_table, read_varint, varint, write_table
-from bertkit.tensor_bundle import NUMBERS, read_bundle, read_index, write_bundle
-from bertkit.tensor_slices import slice_key
+from bertkit.model.formats import tf1_table
+from bertkit.model.formats.tf1_bundle import NUMBERS, read_bundle, read_index, write_bundle
+from bertkit.model.formats.tf1_slices import slice_key
+from bertkit.model.formats.tf1_table import (
+    Damaged,
+    Unsupported,
+    masked_crc,
+    read_table,
+    read_varint,
+    varint,
+    write_table,
+)
 
 FILES = (".index", ".data-00000-of-00001")
 keys = st.binary(max_size=12)
@@ -62,7 +70,7 @@ def test_numbers_survive(number: int, rest: bytes) -> None:
 @given(tables, st.sampled_from([1, 60, 400, 262144]))
 def test_a_table_survives_in_blocks_of_any_size(table: dict[bytes, bytes], block: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sorted_table, "BLOCK", block)
+        patch.setattr(tf1_table, "BLOCK", block)
         data = write_table(sorted(table.items()))
     assert list(read_table(data).items()) == sorted(table.items())
 
@@ -82,7 +90,7 @@ def test_a_damaged_table_is_never_taken_for_whole(table: dict[bytes, bytes], dra
 @given(st.binary(max_size=200))
 def test_bytes_that_are_no_table_are_refused(data: bytes) -> None:
     with pytest.raises(Damaged):
-        read_table(data + struct.pack("<Q", sorted_table.MAGIC))
+        read_table(data + struct.pack("<Q", tf1_table.MAGIC))
 
 
 @st.composite
@@ -187,30 +195,30 @@ def test_a_compressed_block_is_refused() -> None:
 
 def test_keys_that_grow_at_every_entry_do_not_fill_the_memory() -> None:
     """Each key repeats the one before and adds a byte: 100,000 of them would have 5 GB."""
-    table = sorted_table._Block(1 << 30)
+    table = tf1_table._Block(1 << 30)
     for number in range(100_000):
         table.entries += varint(number) + varint(1) + varint(0) + b"a"
     made = bytearray()
-    handle = sorted_table._put(made, table)
-    index = sorted_table._Block(1)
+    handle = tf1_table._put(made, table)
+    index = tf1_table._Block(1)
     index.add(b"b", handle)
-    footer = sorted_table._put(made, sorted_table._Block(1)) + sorted_table._put(made, index)
-    data = bytes(made) + footer.ljust(40, b"\0") + struct.pack("<Q", sorted_table.MAGIC)
+    footer = tf1_table._put(made, tf1_table._Block(1)) + tf1_table._put(made, index)
+    data = bytes(made) + footer.ljust(40, b"\0") + struct.pack("<Q", tf1_table.MAGIC)
     with pytest.raises(Damaged, match="its keys are far longer than the file"):
         read_table(data)
 
 
 def test_a_block_that_is_named_twice_is_damage() -> None:
     made = bytearray()
-    block = sorted_table._Block(1)
+    block = tf1_table._Block(1)
     block.add(b"a", b"1")
-    handle = sorted_table._put(made, block)
-    index = sorted_table._Block(1)
+    handle = tf1_table._put(made, block)
+    index = tf1_table._Block(1)
     index.add(b"a", handle)
     index.add(b"b", handle)
-    footer = sorted_table._put(made, sorted_table._Block(1)) + sorted_table._put(made, index)
+    footer = tf1_table._put(made, tf1_table._Block(1)) + tf1_table._put(made, index)
     with pytest.raises(Damaged, match="its keys are not in order"):
-        read_table(bytes(made) + footer.ljust(40, b"\0") + struct.pack("<Q", sorted_table.MAGIC))
+        read_table(bytes(made) + footer.ljust(40, b"\0") + struct.pack("<Q", tf1_table.MAGIC))
 
 
 def test_the_checksum_is_the_published_one() -> None:

@@ -1,4 +1,4 @@
-"""`bertkit.tokenizer` on a vocabulary made by hand, and against what Google's own code wrote for MRPC."""
+"""`bertkit.model.tokenizer` on a vocabulary made by hand, and against what Google's own code wrote for MRPC."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bertkit.data.encoding import encode
+from bertkit.data.features import Features
+from bertkit.data.tasks import find_task
+from bertkit.data.tasks.reading import read_split
+from bertkit.data.tasks.task import Shape
 from bertkit.errors import UserError
-from bertkit.features import Features
-from bertkit.tasks import find_task
-from bertkit.tasks.reading import read_split
-from bertkit.tasks.task import Shape
-from bertkit.tokenizer import LONGEST_WORD, Vocabulary, casing_warning, encode, read_vocabulary
+from bertkit.model.tokenizer import LONGEST_WORD, Vocabulary, casing_warning, read_vocabulary
 from tfrecord_reader import read_tfrecord
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bertkit.data.tasks.metrics import accuracy
+from bertkit.distributed.world import World
 from bertkit.errors import UserError
-from bertkit.model_config import Head
-from bertkit.tasks.metrics import accuracy
-from bertkit.trainer import check_finite, predict
-from bertkit.world import World
+from bertkit.model.config import Head
+from bertkit.training.trainer import check_finite, predict
 from ragged import features_of
 
 HEAD = Head("classification", 2)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from bertkit import downloads
-from bertkit.downloads import unpack_zip
 from bertkit.errors import UserError
+from bertkit.files import downloads
+from bertkit.files.downloads import unpack_zip
 from publisher import make_zip
 
 

@@ -11,16 +11,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bertkit.display import Display
+from bertkit.console import Display
+from bertkit.data.sampler import sharded
+from bertkit.distributed.world import World
 from bertkit.errors import UserError
-from bertkit.recipe_parts import scaled_rate
-from bertkit.record_files import load, write
-from bertkit.record_types import blank
-from bertkit.resolve import resolve
-from bertkit.run_folder import open_folder
-from bertkit.sampler import sharded
-from bertkit.unsynced import _clear, best_of, publish, worker_recipe
-from bertkit.world import World
+from bertkit.recipes.resolve import resolve
+from bertkit.records.files import load, write
+from bertkit.records.schema import blank
+from bertkit.training.ensemble import _clear, best_of, publish, worker_recipe
+from bertkit.training.recipe_parts import scaled_rate
+from bertkit.training.run_folder import open_folder
 
 
 def worker(rank: int, accuracy: float) -> dict[str, Any]:

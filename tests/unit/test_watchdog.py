@@ -9,12 +9,12 @@ import time
 
 import pytest
 
-from bertkit.watchdog import Watchdog
+from bertkit.distributed.watchdog import Watchdog
 from conftest import ROOT
 
 HANGS = """
 import time
-from bertkit.watchdog import Watchdog
+from bertkit.distributed.watchdog import Watchdog
 dog = Watchdog(3, 0.4)
 dog.place = "at update 7"
 for pause in {pauses}:

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bertkit.disk import write_arrays
 from bertkit.errors import UserError
-from bertkit.model_config import Head, ModelConfig
-from bertkit.parameters import initial, shapes
-from bertkit.pretrained import _digest
-from bertkit.weight_files import fit_weights, normalise, read_weights
+from bertkit.files.disk import write_arrays
+from bertkit.model.config import Head, ModelConfig
+from bertkit.model.loading import _digest
+from bertkit.model.parameters import initial, shapes
+from bertkit.model.weights import fit_weights, normalise, read_weights
 
 CONFIG = ModelConfig(8, 2, 2, 16, vocab_size=12, max_position_embeddings=6)
 PAIR, THREE, SPAN, PRETRAINING = (
@@ -389,7 +389,7 @@ def test_a_folder_without_weights_says_what_it_looked_for(tmp_path: Path) -> Non
 def test_a_pickle_needs_its_plug_in(
     points: list[EntryPoint], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bertkit.state_files.entry_points", lambda group, name: points)
+    monkeypatch.setattr("bertkit.model.formats.torch_files.entry_points", lambda group, name: points)
     (tmp_path / "pytorch_model.bin").write_bytes(b"x")
     with pytest.raises(UserError) as caught:
         read_weights(tmp_path)

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bertkit.distributed.world import SLURM, SPELLINGS, World, first_node, from_env, tasks_on_node
 from bertkit.errors import UserError
-from bertkit.world import SLURM, SPELLINGS, World, first_node, from_env, tasks_on_node
 
 MASTER = {"MASTER_ADDR": "node1", "MASTER_PORT": "29500"}
 

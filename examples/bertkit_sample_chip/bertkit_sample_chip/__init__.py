@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
-from bertkit.backend import Capabilities, Engine, Job, Probe, Setting
-from bertkit.world import World
+from bertkit.distributed.world import World
+from bertkit.engine.interface import Capabilities, Engine, Job, Probe, Setting
 from bertkit_torch.build import torch_build
 
 

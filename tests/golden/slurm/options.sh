@@ -19,9 +19,9 @@ export MASTER_PORT=$(( 10000 + SLURM_JOB_ID % 20000 ))
 
 # A job that was queued again goes on where it stopped.
 if (( ${SLURM_RESTART_COUNT:-0} > 0 )); then
-  command=(python3 -P -m bertkit.rank train -t mrpc -m models/minilm -o runs/mrpc --resume)
+  command=(python3 -P -m bertkit.launch.rank_process train -t mrpc -m models/minilm -o runs/mrpc --resume)
 else
-  command=(python3 -P -m bertkit.rank train -t mrpc -m models/minilm -o runs/mrpc --overwrite)
+  command=(python3 -P -m bertkit.launch.rank_process train -t mrpc -m models/minilm -o runs/mrpc --overwrite)
 fi
 rank_env=(KMP_AFFINITY=granularity=fine,compact,1,0 KMP_BLOCKTIME=1 OMP_NUM_THREADS=6)
 

@@ -1,0 +1,218 @@
+"""``bertkit bench``: speed on real length distributions, for training and for inference."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bertkit.cli import options as o
+from bertkit.files.streams import put_json, writing
+
+if TYPE_CHECKING:
+    from bertkit.bench.workload import Kind
+
+app = typer.Typer(
+    name="bench",
+    no_args_is_help=True,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Models = Annotated[str, typer.Option("-m", "--model", help="Sizes (tiny … large), folders or hub names: a,b")]
+Dtypes = Annotated[str, typer.Option("-d", "--dtype", help="Precisions that the backend has, or auto: a,b")]
+Batches = Annotated[str, typer.Option("-b", "--batch-size", help="Sequences on each process: a,b")]
+Lengths = Annotated[
+    str | None,
+    typer.Option("--lengths", help="mrpc, squad384, wiki128, wiki512 or whole numbers: a,b", show_default="mrpc"),
+]
+Cut = Annotated[int | None, typer.Option("-s", "--seq-length", min=3, help="Cut longer sequences to this.")]
+Task = Annotated[str | None, typer.Option("-t", "--task", help="Lengths of this task's own data instead.")]
+Steps = Annotated[int | None, typer.Option("--steps", min=2, help="Updates or calls of a case, warm-up included.")]
+Seconds = Annotated[float | None, typer.Option("--seconds", min=0.01, help="About as long a case.", show_default="20")]
+Record = Annotated[
+    Path | None,
+    typer.Option("-o", "--output", help="The record's file.", show_default="runs/bench/KIND-TIME.json"),
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the record's file.")]
+
+
+@app.callback()
+def suite(
+    context: typer.Context,
+    suite: Annotated[
+        str | None, typer.Option("--suite", help="squad-train, squad-infer, glue, all, or a TOML file.")
+    ] = None,
+    model: Annotated[str | None, typer.Option("-m", "--model", help="Of the suite's models only these: a,b")] = None,
+    dtype: Annotated[str | None, typer.Option("-d", "--dtype", help="Of its precisions only these: a,b")] = None,
+    batch_size: Annotated[str | None, typer.Option("-b", "--batch-size", help="Of its batches only these: a,b")] = None,
+    processes: Annotated[int, typer.Option("-n", "--processes", min=1, help="Processes of a cell, by launch.")] = 1,
+    backend: o.BackendName = None,
+    steps: Steps = None,
+    seconds: Seconds = None,
+    timeout: Annotated[float, typer.Option("--timeout", min=1, help="Seconds that a cell may take in all.")] = 1800.0,
+    seed: o.Seed = None,
+    sets: o.Sets = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="The records' folder.", show_default="runs/bench/SUITE-BACKEND"),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the cells; measure nothing.")] = False,
+    json_: o.Json = False,
+    quiet: o.Quiet = False,
+) -> int | None:
+    """Measure speed on real length distributions, case by case, or a reference system's whole grid with --suite.
+
+    docs/bench.md says how to read it. Of a suite each cell has a process and a record of its own. Called again, it goes
+    on with the cells that are not done. A cell that does not fit into memory or takes too long is a result.
+
+    Examples:
+
+      bertkit bench --suite squad-train -m base -d bf16 --seconds 10
+
+      bertkit bench --suite all --dry-run
+    """
+    from bertkit.errors import UserError
+
+    if context.invoked_subcommand:
+        if suite is not None:
+            raise UserError(f"--suite and {context.invoked_subcommand}", "give one of them")
+        return None
+    if suite is None:
+        raise UserError("neither a suite nor train nor infer", "name one, as in bertkit bench --suite glue")
+    from bertkit.cli.bench_suite import Words, run_suite
+
+    return run_suite(
+        Words(
+            suite, model, dtype, batch_size, processes, backend, steps, seconds, timeout, seed, tuple(sets or ()),
+            output, dry_run, json_, quiet,
+        )
+    )  # fmt: skip
+
+
+@app.command()
+def train(
+    model: Models = "base",
+    dtype: Dtypes = "auto",
+    batch_size: Batches = "32",
+    lengths: Lengths = None,
+    seq_length: Cut = None,
+    task: Task = None,
+    data_dir: o.DataDir = None,
+    steps: Steps = None,
+    seconds: Seconds = None,
+    backend: o.BackendName = None,
+    seed: o.Seed = None,
+    sets: o.Sets = None,
+    output: Record = None,
+    overwrite: Overwrite = False,
+    dry_run: o.DryRun = False,
+    json_: o.Json = False,
+    quiet: o.Quiet = False,
+) -> int:
+    """Measure training: one case for each combination of the lists. Exit code 1 where one does not fit into memory.
+
+    Examples:
+
+      bertkit bench train -m base,large -d bf16,fp32 -b 16,32 --lengths mrpc,squad384
+
+      bertkit bench train -m models/minilm -t mrpc --data-dir data/glue -s 128 --steps 100 --json
+
+      torchrun --nproc-per-node 2 -m bertkit bench train -m base --lengths wiki512 -b 8
+    """
+    return _bench(
+        "train", model, dtype, batch_size, lengths, seq_length, task, data_dir, steps, seconds, backend, seed, sets,
+        output, overwrite, dry_run, json_, quiet,
+    )  # fmt: skip
+
+
+@app.command()
+def infer(
+    model: Models = "base",
+    dtype: Dtypes = "auto",
+    batch_size: Batches = "1,32",
+    lengths: Lengths = None,
+    seq_length: Cut = None,
+    task: Task = None,
+    data_dir: o.DataDir = None,
+    steps: Steps = None,
+    seconds: Seconds = None,
+    backend: o.BackendName = None,
+    seed: o.Seed = None,
+    sets: o.Sets = None,
+    output: Record = None,
+    overwrite: Overwrite = False,
+    dry_run: o.DryRun = False,
+    json_: o.Json = False,
+    quiet: o.Quiet = False,
+) -> int:
+    """Measure inference: rates, and percentiles of each call's latency. Exit code 1 where a case does not fit.
+
+    Examples:
+
+      bertkit bench infer -m base -d bf16 -b 1,8,32 --lengths squad384
+
+      bertkit bench infer -m runs/mrpc -t mrpc --data-dir data/glue -b 1 --steps 400 --json
+    """
+    return _bench(
+        "infer", model, dtype, batch_size, lengths, seq_length, task, data_dir, steps, seconds, backend, seed, sets,
+        output, overwrite, dry_run, json_, quiet,
+    )  # fmt: skip
+
+
+def _bench(
+    kind: Kind, model: str, dtype: str, batch_size: str, lengths: str | None, seq_length: int | None,
+    task: str | None, data_dir: str | None, steps: int | None, seconds: float | None, backend: str | None,
+    seed: int | None, sets: list[str] | None, output: Path | None, overwrite: bool, dry_run: bool, as_json: bool,
+    quiet: bool,
+) -> int:  # fmt: skip
+    """Plan, measure, show. Returns the exit code."""
+    import sys
+
+    from bertkit.bench.measure import Amount
+    from bertkit.bench.plan import Lists, check_sets, make_plan, split_list, whole_numbers
+    from bertkit.bench.run import Bench, record_file
+    from bertkit.bench.table import show
+    from bertkit.console import Display
+    from bertkit.distributed.world import from_env
+    from bertkit.errors import UserError
+    from bertkit.files.disk import to_json
+    from bertkit.recipes.resolve import resolve
+
+    if lengths is not None and task is not None:
+        raise UserError("both --lengths and -t say how long sequences are", "give one of them")
+    if data_dir is not None and task is None:
+        raise UserError("--data-dir without a task", "name the task with -t")
+    if steps is not None and seconds is not None:
+        raise UserError("both --steps and --seconds say how much is computed", "give one of them")
+    check_sets(kind, sets or ())
+    named = [] if task is not None else split_list("mrpc" if lengths is None else lengths, "--lengths")
+    lists = Lists(split_list(model, "-m"), split_list(dtype, "-d"), named, whole_numbers(batch_size, "-b"))
+    options = {"backend": backend, "task": task or "", "data.dir": data_dir, "data.seq_length": seq_length}
+    resolved = resolve(options | {"seed": seed, "precision": "auto"}, sets or ())
+    given = resolved.sources["data.seq_length"] != "default"
+    world = from_env()
+    display = Display(quiet=quiet or not world.is_first)
+
+    def tell(what: str, done: int, of: int) -> None:
+        if of > 20_000:  # less is over within two seconds
+            display.say(f"{what}: {done:,} of {of:,}")
+
+    target = record_file(kind, output, overwrite)
+    longest = resolved.recipe.data.seq_length if given else 0
+    plan = make_plan(kind, lists, resolved.recipe, longest, tell, dry_run, display.say)
+    if dry_run:
+        display.say(f"backend: {plan.backend.name} ({plan.choice.reason})")
+        for case in plan.cases:
+            display.say(f"case: {case}")
+        return 0
+    made = Bench(plan, Amount(steps or 0, seconds or 20.0), world, display).run(target)
+    if world.is_first:
+        if as_json:
+            put_json(to_json(made))
+        else:
+            with writing():
+                show(made, sys.stdout)
+        display.say(f"record: {target}")
+    return 1 if any(one["status"] != "measured" for one in made["records"]) else 0

@@ -1,0 +1,92 @@
+"""What `bertkit bench --suite` does once its options are read. Kept apart so that `--help` imports none of it."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from bertkit.bench.cells import How, Outcome, open_suite, run_cells
+from bertkit.bench.plan import check_sets, split_list, whole_numbers
+from bertkit.bench.suite import Cell, Wanted, cells, read_suites
+from bertkit.bench.suite_table import brief, show_outcomes, summary, total
+from bertkit.console import Display
+from bertkit.engine.registry import choose
+from bertkit.errors import UserError
+from bertkit.files.disk import to_json
+from bertkit.files.folder_lock import alone_in
+from bertkit.files.streams import put, put_json, writing
+
+
+@dataclass(frozen=True)
+class Words:
+    """The options of `bertkit bench --suite`, in the order of its signature."""
+
+    suite: str
+    model: str | None
+    dtype: str | None
+    batch_size: str | None
+    processes: int
+    backend: str | None
+    steps: int | None
+    seconds: float | None
+    timeout: float
+    seed: int | None
+    sets: tuple[str, ...]
+    output: Path | None
+    dry_run: bool
+    json: bool
+    quiet: bool
+
+
+def run_suite(words: Words) -> int:
+    """Measure what is not measured yet, show all. Exit code 1 where a cell failed for another reason than its size."""
+    if words.steps is not None and words.seconds is not None:
+        raise UserError("both --steps and --seconds say how much is computed", "give one of them")
+    suites = read_suites(words.suite)
+    for suite in suites.values():
+        check_sets(suite.kind, words.sets)
+    choice = choose(words.backend or "auto", words.dry_run)
+    probe, card = choice.backend.probe(), choice.backend
+    wanted = Wanted(
+        split_list(words.model, "-m") if words.model else (),
+        [] if words.dtype in (None, "auto") else split_list(str(words.dtype), "-d"),
+        whole_numbers(words.batch_size, "-b") if words.batch_size else (),
+    )
+    found, lacking = cells(suites, wanted, probe.precisions or card.capabilities.precisions)
+    display = Display(quiet=words.quiet)
+    display.say(f"backend: {card.name} ({choice.reason})")
+    if lacking:
+        display.say(f"left out, since it does not compute them: {', '.join(lacking)}")
+    how = How(
+        card.name, words.processes, words.steps or 0, words.seconds or 20.0, words.timeout, words.seed or 1, words.sets
+    )
+    if words.dry_run:
+        return _list(found, words)
+    folder = (words.output or Path("runs", "bench", f"{Path(words.suite).stem}-{card.name}")).expanduser()
+    with alone_in(folder, "a suite"):
+        open_suite(folder, words.suite, how)
+        return _measure(folder, found, how, words, display)
+
+
+def _list(found: list[Cell], words: Words) -> int:
+    if words.json:
+        put_json(to_json([cell.name for cell in found], indent=1))
+    else:
+        put("\n".join([*(cell.name for cell in found), f"{len(found)} cells"]))
+    return 0
+
+
+def _measure(folder: Path, found: list[Cell], how: How, words: Words, display: Display) -> int:
+    def tell(number: int, outcome: Outcome, before: bool) -> None:
+        was = " (measured before)" if before else ""
+        display.say(f"cell {number} of {len(found)}: {outcome.cell.name}: {brief(outcome)}{was}")
+
+    outcomes = run_cells(folder, found, how, tell)
+    if words.json:
+        put_json(to_json({"folder": str(folder), "how": how.compared(), "cells": summary(outcomes)}, indent=1))
+    else:
+        with writing():
+            show_outcomes(outcomes, sys.stdout)
+    display.say(f"records: {folder}, one a cell; {total(outcomes)}")
+    return 1 if any(outcome.status == "failed" for outcome in outcomes) else 0

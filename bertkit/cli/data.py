@@ -1,0 +1,138 @@
+"""``bertkit data``: list, get and verify data sets and checkpoints; prepare and inspect pre-training data."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bertkit.cli.data_inspect import inspect
+from bertkit.cli.data_prepare import prepare
+from bertkit.cli.data_vocabulary import vocabulary
+from bertkit.errors import UserError
+from bertkit.files.streams import put, put_json
+
+if TYPE_CHECKING:
+    from bertkit.files.downloads import Checked, Source
+
+app = typer.Typer(
+    name="data",
+    help="Get data sets and checkpoints and check them; make and inspect pre-training data.",
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command(epilog="Example: bertkit data vocabulary corpus/ -o vocab.txt --size 8192")(vocabulary)
+app.command(
+    epilog="Example: bertkit data prepare corpus/ -o data/phase1 --vocab vocab.txt -s 128 --bin-size 64",
+)(prepare)
+app.command(epilog="Example: bertkit data inspect data/phase1 --eval data/eval")(inspect)
+
+DataDir = Annotated[Path, typer.Option("--data-dir", help="Folder that holds all data.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@app.command("list", epilog="Example: bertkit data list --json")
+def list_sources(as_json: AsJson = False) -> None:
+    """List what can be had; with --json also its terms of use, files and URLs."""
+    from bertkit.data.fetching import size_of
+    from bertkit.files.downloads import load_sources
+
+    sources = load_sources().values()
+    if as_json:
+        put_json(json.dumps([_row(source) for source in sources], indent=1, ensure_ascii=False))
+        return
+    for source in sources:
+        size = size_of(source).replace("about ", "~") if source.downloads else "generated"
+        put(f"{source.name:36} {size:>9}  {source.folder:44} {source.title}")
+
+
+def _row(source: Source) -> dict[str, object]:
+    return {
+        "name": source.name,
+        "title": source.title,
+        "kind": "download" if source.downloads else "generated",
+        "folder": source.folder,
+        "terms": source.terms,
+        "homepage": source.homepage,
+        "bytes": source.size,
+        "about": source.about,
+        "aliases": list(source.aliases),
+        "urls": [download.url for download in source.downloads],
+        "files": [file.name for file in source.files],
+    }
+
+
+@app.command(epilog="Example: bertkit data get mrpc squad --data-dir data")
+def get(
+    names: Annotated[list[str], typer.Argument(metavar="NAME", help="See `bertkit data list`.")],
+    data_dir: DataDir = Path("data"),
+    url_base: Annotated[
+        str, typer.Option(help="A mirror with the publishers' paths, as in URL/glue/data/CoLA.zip.")
+    ] = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be brought; bring nothing.")] = False,
+) -> None:
+    """Download what is missing, verify it and put it in its folder. A broken download is resumed."""
+    from bertkit.data.fetching import LARGE, bring, lacking, own_sources, size_of
+    from bertkit.files.downloads import find_sources
+
+    for line in own_sources(url_base):
+        _say(line)
+    for source in find_sources(names):
+        folder = data_dir / source.folder
+        if dry_run:
+            what = ", ".join(file.name for file in lacking(source, data_dir))
+            _say(f"{source.name}: {f'would bring {what} into {folder}' if what else f'{folder} is complete'}")
+            continue
+        if (source.size or source.about or 0) >= LARGE and lacking(source, data_dir):
+            _say(f"{source.name}: {size_of(source)} to fetch into {folder}")
+        brought = bring(source, data_dir, _say, url_base)
+        done = f"is complete; terms of use: {source.terms}" if brought else "was complete already"
+        _say(f"{source.name}: {folder} {done}" + (f" ({source.homepage})" if brought and source.homepage else ""))
+
+
+@app.command(epilog="Example: bertkit data verify mrpc squad --json")
+def verify(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="NAME", help="Default: all of which a file is there.")
+    ] = None,
+    data_dir: DataDir = Path("data"),
+    as_json: AsJson = False,
+) -> None:
+    """Compare files with their published checksums; exit with 1 where one differs or is missing."""
+    from bertkit.files import downloads
+
+    sources = downloads.find_sources(names or list(downloads.load_sources()))
+    found = {source: downloads.verify(data_dir / source.folder, source.files) for source in sources}
+    if not names:
+        found = {source: each for source, each in found.items() if any(file.state != "missing" for file in each)}
+    if not found:
+        raise UserError(f"no known data in {data_dir}", "`bertkit data get NAME` brings some; or name its folder")
+    if as_json:
+        put_json(json.dumps([_report(source, each) for source, each in found.items()], indent=1))
+    else:
+        for source, each in found.items():
+            for file in each:
+                put(f"{file.state:8} {data_dir / source.folder / file.name}")
+    if not all(_good(each) for each in found.values()):
+        raise typer.Exit(1)
+
+
+def _report(source: Source, found: Sequence[Checked]) -> dict[str, object]:
+    return {
+        "name": source.name,
+        "folder": source.folder,
+        "ok": _good(found),
+        "files": [asdict(each) for each in found],
+    }
+
+
+def _good(found: Sequence[Checked]) -> bool:
+    return all(each.state in ("ok", "unknown") for each in found)
+
+
+def _say(line: str) -> None:
+    typer.echo(line, err=True)

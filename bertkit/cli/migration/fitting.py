@@ -1,0 +1,56 @@
+"""A command held against what its backend can do, so that it runs as it stands on whichever chip is asked for."""
+
+from __future__ import annotations
+
+from bertkit.cli.migration.command import Draft
+from bertkit.engine.interface import Backend
+from bertkit.engine.registry import installed
+from bertkit.recipes.recipe import DEVICE
+from bertkit.recipes.resolve import read_recipe
+
+COMPUTES = ("train", "evaluate", "predict", "ask", "bench")
+
+
+def fit(draft: Draft, asked: str) -> None:
+    """Name the backend, `asked` in place of the old command's, and leave out what it does not have, with a note."""
+    named = asked or draft.options.pop("--backend", "")
+    draft.options.pop("--backend", None)
+    if draft.command[0] not in COMPUTES or "-h" in draft.command:
+        return
+    if not named:
+        _without_backend(draft)
+        return
+    draft.options = {"--backend": named, **draft.options}
+    cards = installed()
+    card = cards.get(named) or next((one for one in cards.values() if named in one.aliases), None)
+    if card:
+        _settings(draft, card)
+        _precision(draft, card)
+
+
+def _without_backend(draft: Draft) -> None:
+    """The best that is ready is taken: settings of some backends only are for the user to add."""
+    for key in [key for key in draft.sets if key.startswith(DEVICE)]:
+        leaf = key.removeprefix(DEVICE)
+        having = [name for name, card in installed().items() if leaf in card.settings]
+        draft.do(f"add --set {key}={draft.sets.pop(key)} where the backend has it: {', '.join(having)}")
+
+
+def _settings(draft: Draft, card: Backend) -> None:
+    for key in [key for key in draft.sets if key.startswith(DEVICE)]:
+        if key.removeprefix(DEVICE) not in card.settings:
+            draft.lost(f"{key}={draft.sets.pop(key)}", f"the backend {card.name} has no such setting")
+    layout = draft.sets.get("model.layout", "auto")
+    if layout not in ("auto", *card.capabilities.layouts):
+        draft.lost(f"model.layout={draft.sets.pop('model.layout')}", f"the backend {card.name} lays no batches out so")
+
+
+def _precision(draft: Draft, card: Backend) -> None:
+    """What the command says, or else its recipe."""
+    recipe = draft.options.get("--recipe", "")
+    said = draft.options.get("-d") or (str(read_recipe(recipe).get("precision", "auto")) if recipe else "auto")
+    has = ("auto", "int8", *card.capabilities.precisions)
+    kept = [one for one in said.split(",") if one in has]
+    if kept != said.split(","):
+        draft.options["-d"] = ",".join(kept) or "auto"
+        draft.differs(f"the backend {card.name} has no {said}: -d {draft.options['-d']} is taken")

@@ -1,0 +1,207 @@
+"""One record in the terms of comparing: what must be equal, what it stands for, what it measured."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bertkit.comparison.figures import FIGURES
+from bertkit.errors import UserError
+from bertkit.records.files import NAME, Record
+
+# Settings that may differ between two seeds of one system: where things stand, and what is written how often. What of
+# them matters (the start, the vocabulary, the data) is compared by its hash.
+FREE = (
+    "seed", "output", "backend", "data.dir", "data.cache", "data.train_file", "data.dev_file", "model.name",
+    "model.vocab", "model.start", "offline", "log.", "checkpoint.every", "checkpoint.keep", "ranks.timeout",
+)  # fmt: skip
+# What goes with the number of devices: settings, and facts of fairness. A layout is compared as it came out.
+SCALED = ("train.batch_size", "train.micro_batch_size", "ranks.", "model.layout", "schedule.warmup_steps")
+SCALED_FACTS = {
+    "global_batch", "updates", "learning_rate", "schedule_warmup_updates", "gradients_sent_in", "synchronised",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Place:
+    """What a record was measured on and of."""
+
+    kind: str  # train, bench or published
+    backend: str | None
+    device: str | None  # model of one device
+    devices: int | None
+    hosts: int | None
+    precision: str | None
+    model: str | None
+    task: str | None
+    batch: int | None  # sequences of an update over all devices
+    length: int | None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The dev set's scores after some updates."""
+
+    step: int
+    seconds: float | None  # of training until then
+    metrics: Mapping[str, float | None]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One record."""
+
+    path: Path
+    name: str  # its folder, or the file and which of its records
+    label: str  # as given on the command line by NAME=; else empty
+    seed: int | None
+    place: Place
+    facts: Mapping[str, Any]  # fairness field -> value; None: not known
+    identity: str  # equal where two entries differ in nothing but the seed
+    kin: str  # equal where they differ in nothing but the seed and the number of devices
+    figures: Mapping[str, float | None]  # by Figure.key, in Figure.unit
+    scores: Sequence[Mapping[str, float | None]]  # the metrics of every seed in it
+    units: Mapping[str, str]  # of the metrics: fraction, percent, correlation
+    losses: np.ndarray  # (updates,) NaN where one is not known; empty: none is
+    evaluations: Sequence[Evaluation]
+    watts: float | None  # mean over the measured seconds
+    layout: str | None
+    loss_scaling: str | None  # of fp16
+    peak: float | None  # FLOP/s of one device that MFU is taken against
+    step_of: str | None  # what step times are of
+    versions: Mapping[str, str]
+    marks: Sequence[str]  # what must be said beside its figures
+
+
+def entry(record: Record, label: str = "") -> Entry:
+    """Read a record. What it does not hold stays None."""
+    made = record.mapping
+    losses, missing = _losses(record)
+    place = _place(made)
+    layout = at(made, "hardware.engine.layout") or made["config"].get("model.layout")
+    facts = made["fairness"]
+    alike = {name: value for name, value in facts.items() if name not in SCALED_FACTS}
+    scores = [one["metrics"] for one in made["seeds"]] or ([made["metrics"]] if made["metrics"] else [])
+    return Entry(
+        path=record.path,
+        name=_name(record),
+        label=label,
+        seed=made["config"].get("seed"),
+        place=place,
+        facts=facts,
+        identity=_hash([label, place.devices, place.hosts, place.batch, facts, _kept(made, FREE), *_what(place, made)]),
+        kin=_hash([alike, layout, _kept(made, FREE + SCALED), *_what(place, made)]),
+        figures={figure.key: _scaled(at(made, figure.path), figure.scale) for figure in FIGURES},
+        scores=scores,
+        units=made["units"],
+        losses=losses,
+        evaluations=[Evaluation(one["step"], one["training_seconds"], one["metrics"]) for one in made["evaluations"]],
+        watts=_watts(made["energy"]),
+        layout=layout,
+        loss_scaling=_loss_scaling(place, made["config"]),
+        peak=at(made, "throughput.peak_flops_per_device"),
+        step_of=at(made, "time.step_of"),
+        versions=made["versions"],
+        marks=[*_marks(record), *missing],
+    )
+
+
+def at(made: Mapping[str, Any], path: str) -> Any:
+    """The value at a dotted path; None where a part of it is missing."""
+    value: Any = made
+    for part in path.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value
+
+
+def _scaled(value: float | None, scale: float) -> float | None:
+    return None if value is None else value * scale
+
+
+def _watts(energy: Mapping[str, Any]) -> float | None:
+    return energy["joules"] / energy["seconds"] if energy["joules"] is not None and energy["seconds"] else None
+
+
+def _name(record: Record) -> str:
+    made, case = record.mapping, record.mapping["case"]
+    path = record.path.parent if record.path.name == NAME else record.path.with_suffix("")
+    if case is None or record.place is None:  # a suite's cell: its file is named after it
+        return str(path)
+    model = case["model"].rstrip("/").rsplit("/", 1)[-1]
+    return f"{path}: {model} {at(made, 'precision.name')} {case['lengths']} b{case['batch_size']}"
+
+
+def _place(made: Mapping[str, Any]) -> Place:
+    hosts = at(made, "hardware.hosts")
+    model = at(made, "model.name")
+    return Place(
+        kind=made["kind"],
+        backend=at(made, "backend.name"),
+        device=_device(made["hardware"]),
+        devices=at(made, "hardware.device.count"),
+        hosts=len(set(hosts)) if hosts else None,
+        precision=at(made, "precision.name"),
+        model=Path(model).name if model else None,
+        task=at(made, "fairness.task"),
+        batch=at(made, "fairness.global_batch"),
+        length=at(made, "fairness.sequence_length"),
+    )
+
+
+def _device(hardware: Mapping[str, Any]) -> str | None:
+    """Model of what computed; of an accelerator that does not tell, not that of the CPU beside it."""
+    device = hardware["device"]
+    return device["model"] or (hardware["cpu_model"] if device["kind"] != "accelerator" else None)
+
+
+def _loss_scaling(place: Place, config: Mapping[str, Any]) -> str | None:
+    if place.precision != "fp16" or "loss_scaling.initial" not in config:
+        return None
+    start = f"{config['loss_scaling.initial']:g}"
+    if not config["loss_scaling.dynamic"]:
+        return f"by {start} throughout"
+    return f"from {start} on, doubled after {config['loss_scaling.grow_after']} updates"
+
+
+def _what(place: Place, made: Mapping[str, Any]) -> list[Any]:
+    """What is measured, apart from the facts of fairness and the number of devices."""
+    of_model = None if made["fairness"]["start_weights_sha256"] else place.model
+    case = {name: value for name, value in (made["case"] or {}).items() if name in ("model", "lengths")}
+    return [place.kind, place.backend, place.device, place.precision, of_model, case]
+
+
+def _kept(made: Mapping[str, Any], left_out: tuple[str, ...]) -> dict[str, Any]:
+    return {key: value for key, value in made["config"].items() if not key.startswith(left_out)}
+
+
+def _hash(parts: Sequence[Any]) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _losses(record: Record) -> tuple[np.ndarray, list[str]]:
+    """(losses, what to say of them). A file of losses that is gone is no reason to leave the record out."""
+    try:
+        found = record.losses()
+    except UserError as error:
+        return np.empty(0), [str(error)]
+    return np.array([np.nan if value is None else value for value in found or ()], np.float64), []
+
+
+def _marks(record: Record) -> list[str]:
+    made, marks = record.mapping, []
+    if made["status"] != "measured":
+        marks.append(f"{made['status']}: {made['reason'] or 'no reason is given'}")
+    if record.edited:
+        marks.append("was edited after it was written: its hash does not match")
+    if record.upgraded_from is not None:
+        marks.append(f"was written in record schema {record.upgraded_from}; what that did not know is a gap")
+    if made["selected"] is not None:
+        of = made["selected"]["of"]
+        marks.append(f"its result is the best of {of}, selected on the evaluation set; the mean of all is shown")
+    return marks

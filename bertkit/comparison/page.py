@@ -1,0 +1,35 @@
+"""The comparison as one HTML page that loads nothing: tables, what differs first, and plots."""
+
+from __future__ import annotations
+
+from bertkit.comparison.comparison import Comparison
+from bertkit.comparison.fairness import told
+from bertkit.comparison.tables import all_tables
+from bertkit.comparison.text import TITLES
+from bertkit.errors import UserError
+from bertkit.files.packaged import packaged_text
+
+BESIDE = {"Results": ("losses",), "Speed": ("throughput",), "Scaling": ("scaling",)}  # plots below a table
+
+
+def to_html(made: Comparison) -> str:
+    """The page. Raises UserError where what draws it is not installed."""
+    try:
+        from jinja2 import Environment
+        from markupsafe import Markup
+
+        from bertkit.comparison.plots import all_plots
+    except ImportError as error:
+        raise UserError(f"--html needs {error.name}", "pip install 'bertkit[report]'") from None
+    template = packaged_text("comparison", "page.html")
+    plots = all_plots(made)
+    sections = [
+        (table, [plots.pop(name) for name in _plots_of(table.title) if name in plots]) for table in all_tables(made)
+    ]
+    groups = [(weight, title, of_it) for weight, title in TITLES.items() if (of_it := told(made.differences, weight))]
+    page = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(template)
+    return page.render(made=made, groups=groups, sections=sections, rest=list(plots.values()), Markup=Markup)
+
+
+def _plots_of(title: str) -> tuple[str, ...]:
+    return ("scores",) if title.startswith("To ") else BESIDE.get(title, ())

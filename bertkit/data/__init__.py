@@ -1,0 +1,1 @@
+"""From text to batches: features, the sampler, tasks, and pre-training data."""

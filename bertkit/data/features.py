@@ -1,0 +1,125 @@
+"""Features: encoded examples in flat arrays, and how they are kept on disk under a key of all that shaped them.
+
+Legend: T tokens of all examples, N examples.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from bertkit.engine.interface import Batch
+from bertkit.errors import UserError
+from bertkit.files.disk import sweep
+from bertkit.files.sealed import read_sealed_arrays, write_sealed_arrays
+
+FORMAT = 3  # of the cache file; part of its key
+COMPACT = ("input_ids", "token_type_ids")
+LABEL, NOTE = "label.", "note."  # prefixes of names in the cache file
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Features:
+    """N encoded examples without padding."""
+
+    input_ids: np.ndarray  # (T,) int32
+    token_type_ids: np.ndarray  # (T,) int32
+    cu_seqlens: np.ndarray  # (N+1,) int64: example i is tokens cu_seqlens[i] to cu_seqlens[i+1]
+    labels: Mapping[str, np.ndarray]  # each (N,); empty where the data has no labels
+    notes: Mapping[str, np.ndarray] = field(default_factory=dict)  # what answering needs and no model sees
+
+    def __len__(self) -> int:
+        return len(self.cu_seqlens) - 1
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """(N,) tokens of each example."""
+        return np.diff(self.cu_seqlens)
+
+    def batch(self, examples: np.ndarray) -> Batch:
+        """The ragged batch of these examples, in this order; `example_ids` says which they are."""
+        lengths = self.lengths[examples]
+        cu_seqlens = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+        tokens = np.repeat(self.cu_seqlens[:-1][examples] - cu_seqlens[:-1], lengths) + np.arange(cu_seqlens[-1])
+        return {
+            "input_ids": self.input_ids[tokens],
+            "token_type_ids": self.token_type_ids[tokens],
+            "cu_seqlens": cu_seqlens,
+            "example_ids": examples.astype(np.int64),
+            **{name: values[examples] for name, values in self.labels.items()},
+        }
+
+    def digest(self) -> str:
+        """SHA-256 over all that a model sees: the same data gives the same digest on every machine."""
+        total = hashlib.sha256()
+        seen = {name: array for name, array in _flat(self).items() if not name.startswith(NOTE)}
+        for name, array in sorted(seen.items()):
+            total.update(f"{name} {array.dtype.str} {array.shape}".encode())
+            total.update(np.ascontiguousarray(array).data)
+        return total.hexdigest()
+
+
+def cache_key(**shaped_by: str | int | bool) -> str:
+    """A key of everything that shaped the features; every part goes in by name."""
+    text = json.dumps({"format": FORMAT, **shaped_by}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+def cached(folder: Path | None, name: str, key: str, build: Callable[[], Features]) -> Features:
+    """The features kept in `folder` under `key`, or those that `build` makes, which are then kept.
+
+    A damaged file is built anew with a warning; a folder that cannot be written costs a warning, not the run.
+    """
+    if folder is None:
+        return build()
+    path = folder / f"{name}-{key}.safetensors"
+    sweep(folder)
+    if os.path.exists(path):  # Path.exists raises where the folder is closed to us
+        try:
+            arrays, said = read_sealed_arrays(path)
+            if said.get("key") != key:
+                raise UserError(f"{path}: is of another key", "it was renamed")
+            return _unflat(arrays)
+        except (UserError, KeyError) as error:
+            logger.warning("features in %s are damaged and built anew: %s", path, error)
+    features = build()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_sealed_arrays(path, _compact(_flat(features)), {"key": key})
+    except (UserError, OSError) as error:
+        logger.warning("features are not kept for the next run: %s", error)
+    return features
+
+
+def _flat(features: Features) -> dict[str, np.ndarray]:
+    return {
+        "input_ids": features.input_ids,
+        "token_type_ids": features.token_type_ids,
+        "cu_seqlens": features.cu_seqlens,
+        **{f"{LABEL}{name}": values for name, values in features.labels.items()},
+        **{f"{NOTE}{name}": values for name, values in features.notes.items()},
+    }
+
+
+def _unflat(arrays: Mapping[str, np.ndarray]) -> Features:
+    def named(prefix: str) -> dict[str, np.ndarray]:
+        return {name.removeprefix(prefix): value for name, value in arrays.items() if name.startswith(prefix)}
+
+    ids, types = (arrays[name].astype(np.int32) for name in COMPACT)
+    return Features(ids, types, arrays["cu_seqlens"], named(LABEL), named(NOTE))
+
+
+def _compact(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The arrays as they are kept: token numbers in the smallest type that holds them, a third of the bytes."""
+    return {
+        name: array.astype(np.min_scalar_type(int(array.max(initial=0)))) if name in COMPACT else array
+        for name, array in arrays.items()
+    }

@@ -1,0 +1,184 @@
+"""Bringing an entry of the table of sources into the data folder: by one process at a time, with progress, verified."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from bertkit.errors import UserError
+from bertkit.files.downloads import (
+    MIRROR,
+    SOURCES,
+    Checked,
+    Download,
+    File,
+    Progress,
+    Source,
+    Unreachable,
+    fetch,
+    mirrored,
+    part_of,
+    unpack_zip,
+    verify,
+)
+from bertkit.files.file_lock import locked
+
+EVERY_S = 5.0  # between lines of progress where no bar can be drawn
+LARGE = 100_000_000  # bytes; a download of so many is announced with its size
+Say = Callable[[str], object]
+
+
+def lacking(source: Source, data_dir: Path) -> list[File]:
+    """The entry's files that are not in its folder. Raises UserError where one there is not the published file."""
+    folder = data_dir / source.folder
+    found = verify(folder, source.files)
+    _refuse_to_overwrite(folder, found)
+    return [file for file, each in zip(source.files, found, strict=True) if each.state == "missing"]
+
+
+def bring(source: Source, data_dir: Path, say: Say, url_base: str = "") -> bool:
+    """Download what the entry's folder lacks, verify it and put it there; False where nothing was lacking.
+
+    Another process that brings the same is waited for. Raises Unreachable, with what to do by hand, where a host does
+    not give it, and UserError for what is not the published file.
+    """
+    folder = data_dir / source.folder
+    if not lacking(source, data_dir):
+        return False
+    with locked(folder.with_name(f".{folder.name}.lock"), _Waiting(source, folder, say)):
+        missing = lacking(source, data_dir)
+        if missing:
+            _bring_all(source, folder, data_dir, missing, url_base, say)
+    return bool(missing)
+
+
+class _Waiting:
+    """Says that another process fetches the entry, and how far it is."""
+
+    def __init__(self, source: Source, folder: Path, say: Say) -> None:
+        self.source, self.folder, self.say = source, folder, say
+        self.tell: Progress | None = None
+
+    def __call__(self) -> None:
+        if self.tell is None:
+            self.say(f"{self.source.name}: waiting for another process that fetches it")
+            self.tell = _lines(self.source.name, self.say)
+        parts = (part_of(self.folder / download.name) for download in self.source.downloads)
+        sizes = []
+        for part in parts:
+            with contextlib.suppress(OSError):
+                sizes.append(part.lstat().st_size)
+        self.tell(sum(sizes), self.source.size)
+
+
+def _bring_all(source: Source, folder: Path, data_dir: Path, missing: Sequence[File], url_base: str, say: Say) -> None:
+    if not source.downloads:
+        from bertkit.data.tasks.sample import write_sample
+
+        write_sample(data_dir)
+    for download in source.downloads:
+        _bring(download, folder, missing, url_base, say)
+
+
+def own_sources(url_base: str = "", env: Mapping[str, str] = os.environ) -> list[str]:
+    """What is said before anything is fetched where a table or a mirror of one's own stands for the published."""
+    lines = [f"the table of sources is laid over by {env[SOURCES]} ({SOURCES})"] if env.get(SOURCES) else []
+    return lines + ([f"downloads come from {env[MIRROR]} ({MIRROR})"] if env.get(MIRROR) and not url_base else [])
+
+
+def size_of(source: Source) -> str:
+    """How many bytes the entry's downloads are, in words."""
+    if source.size is None and source.about is not None:
+        return f"about {in_bytes(source.about)}"
+    return in_bytes(source.size)
+
+
+def in_bytes(size: object) -> str:
+    if not isinstance(size, int):
+        return "?"
+    return f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{size / 1e3:.0f} kB"
+
+
+def _refuse_to_overwrite(folder: Path, found: Sequence[Checked]) -> None:
+    for each in found:
+        if each.state == "differs":
+            raise UserError(
+                f"{folder / each.name} is there but is not the published file"
+                f" (its digest is {each.digest}, published is {each.published})",
+                "move it away, then run the command again",
+            )
+
+
+def _bring(download: Download, folder: Path, missing: Sequence[File], url_base: str, say: Say) -> None:
+    """Fetch `download` if it brings one of `missing`, and unpack and verify those."""
+    wanted = [file for file in missing if download.unpack or file.name == download.name]
+    if not wanted:
+        return
+    download = replace(download, url=mirrored(download.url, url_base))
+    names = [file.name for file in wanted]
+    target = folder / download.name
+    try:
+        with follow(download.name, say) as progress:
+            checked = fetch(download, target, progress)
+    except Unreachable as error:
+        known = f"{', '.join(names)}{f' (or {download.name})' if download.unpack else ''}"
+        by_hand = f"put {known} into {folder} by hand, or name a mirror with --url-base"
+        raise Unreachable(error.cause, f"{error.cure}, or {by_hand}" if error.cure else by_hand) from None
+    if checked.state == "unknown":
+        inside = "; the files in it are verified" if all(file.sha256 or file.md5 for file in wanted) else ""
+        unverified = f"{download.name} could not be verified, no checksum of it is published: its SHA-256 is"
+        say(f"{unverified} {checked.digest}{inside}")
+    if download.unpack:
+        unpack_zip(target, folder, download.strip, names)
+        target.unlink()
+    _demand_published(folder, wanted)
+
+
+def _demand_published(folder: Path, files: Sequence[File]) -> None:
+    """Remove what was brought but is not the published file. Raises UserError where that was so."""
+    for each in verify(folder, files):
+        if each.state == "differs":
+            (folder / each.name).unlink()
+            raise UserError(
+                f"{folder / each.name} has the digest {each.digest}, published is {each.published}",
+                "it was removed; run the command again, or name a mirror with --url-base",
+            )
+
+
+@contextlib.contextmanager
+def follow(label: str, say: Say) -> Iterator[Progress]:
+    """Shows how far a download is: a bar on a terminal, elsewhere a line now and then."""
+    if sys.stderr.isatty():
+        from rich import progress
+        from rich.console import Console
+
+        columns = (
+            progress.TextColumn("{task.description}"),
+            progress.BarColumn(),
+            progress.DownloadColumn(),
+            progress.TransferSpeedColumn(),
+            progress.TimeRemainingColumn(),
+        )
+        with progress.Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+            bar = bars.add_task(label, total=None)
+            yield lambda done, total: bars.update(bar, completed=done, total=total)
+    else:
+        yield _lines(label, say)
+
+
+def _lines(label: str, say: Say) -> Progress:
+    """A line every few seconds."""
+    said = time.monotonic()
+
+    def tell(done: int, total: int | None) -> None:
+        nonlocal said
+        if time.monotonic() - said >= EVERY_S:
+            said = time.monotonic()
+            say(f"{label}: {in_bytes(done)}" + (f" of {in_bytes(total)}" if total else ""))
+
+    return tell

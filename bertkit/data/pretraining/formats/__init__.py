@@ -1,0 +1,1 @@
+"""Files of pre-training data, and the sequences in them."""

@@ -1,0 +1,1 @@
+"""`bertkit data prepare`: from text to shards."""

@@ -1,0 +1,289 @@
+"""The seam between bertkit and any framework: what an Engine computes, and what a Backend says of itself.
+
+NumPy goes in, numbers come out; padding, devices and precision are the engine's own business.
+
+Legend: T tokens of the batch without padding, B sequences, M masked positions, N any number of rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, Protocol, SupportsFloat, runtime_checkable
+
+import numpy as np
+
+from bertkit.distributed.world import World
+from bertkit.model.config import Head, HeadKind, ModelConfig
+from bertkit.model.parameters import Arrays as Arrays
+
+# A ragged slice of features:
+#   input_ids (T,) int32 · token_type_ids (T,) int32 · cu_seqlens (B+1,) int32 · example_ids (B,) int64, and
+#   classification: labels (B,) int64          regression: labels (B,) float32
+#   span: start_positions, end_positions (B,) int64, counted within the sequence
+#   pretraining: masked_positions (M,) int64 into the T tokens, masked_labels (M,) int64, labels (B,) int64
+Batch = Mapping[str, np.ndarray]
+Scalars = Mapping[str, SupportsFloat]  # values may still be on the device: float() waits for them
+
+Precision = Literal["fp32", "tf32", "bf16", "fp16", "int8"]  # int8: answers only, of quantised weights
+LayoutKind = Literal["padded", "unpadded", "packed"]
+PRECISIONS: tuple[Precision, ...] = ("fp32", "tf32", "bf16", "fp16", "int8")
+
+
+@dataclass(frozen=True)
+class Update:
+    """One rank's share of one optimizer update."""
+
+    step: int  # 1 for the run's first update; with the seed it fixes dropout
+    micro_batches: tuple[Batch, ...]  # as many on every rank; one without sequences is allowed
+    label_counts: Mapping[str, int]  # over all ranks and micro-batches; the losses are divided by these
+
+
+@dataclass(frozen=True)
+class OptimizerSpec:
+    """AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101), or LAMB (You et al. 2019, arXiv:1904.00962) after clipping.
+
+    Without `bias_correction` AdamW is the BERT paper's Adam.
+    """
+
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-8
+    weight_decay: float = 0.01  # decoupled; not on biases and LayerNorm scales
+    bias_correction: bool = True
+    clip_norm: float = 1.0  # global L2 norm over all parameters, after accumulation; 0: no clipping
+    algorithm: Literal["adamw", "lamb"] = "adamw"
+    trust_ratio: Literal["decayed", "all"] = "decayed"  # LAMB: only where there is weight decay, or everywhere (NVLAMB)
+    shard: bool = False  # each rank keeps the moments of some parameters; the same numbers in less memory
+
+
+@dataclass(frozen=True)
+class LossScaling:
+    """fp16: the loss is multiplied so that small gradients do not vanish (Micikevicius et al. 2017, arXiv:1710.03740).
+
+    An update with a gradient that is not finite is left out.
+    """
+
+    initial: float = 65536.0
+    dynamic: bool = True  # halved after an overflow, doubled after `grow_after` updates without one
+    grow_after: int = 2000
+    floor: float = 1.0
+    patience: int = 20  # overflows in a row that end the run
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a run's batches have at the most; a chip that needs few shapes plans them by it."""
+
+    sequences: int  # of a micro-batch
+    longest: int  # tokens of a sequence
+    answers: int  # sequences of a batch that is only predicted
+    masked: int = 0  # positions of a micro-batch
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """How the ranks of a job sum their gradients."""
+
+    collectives: str = "auto"  # a plug-in of `bertkit.collectives`; for what is in host memory
+    gradients: Literal["fp32", "bf16"] = "fp32"  # as sent; bf16 halves what is sent and rounds
+    overlap: bool = False  # buckets beside the last backward pass; False: all at once after it
+    bucket_bytes: int = 25_000_000
+    timeout: float = 600.0  # seconds that a rank waits for the others
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that an engine is built from."""
+
+    model: ModelConfig
+    head: Head
+    weights: Mapping[str, np.ndarray]  # complete, under Hugging Face's names, float32
+    optimizer: OptimizerSpec = OptimizerSpec()
+    precision: Precision = "fp32"
+    seed: int = 1
+    layout: LayoutKind | Literal["auto"] = "auto"
+    settings: Mapping[str, str | int | float | bool] = field(default_factory=dict)  # of the backend's card, all of them
+    exchange: Exchange = Exchange()
+    loss_scaling: LossScaling = LossScaling()  # where the precision is fp16
+    limits: Limits | None = None  # None: not known
+
+
+@dataclass(frozen=True)
+class Peak:
+    """The dense rate that model-FLOP utilisation is taken against."""
+
+    flops: float  # FLOP/s of this rank's device
+    source: str  # how it is known, in words
+
+
+@dataclass(frozen=True)
+class DeviceFacts:
+    """What this rank computes on, as far as it is known."""
+
+    kind: Literal["cpu", "accelerator"]
+    model: str | None = None
+    memory_bytes: int | None = None  # of an accelerator
+    driver: str | None = None
+    clock_mhz: float | None = None  # now
+
+
+class Engine(Protocol):
+    """What computes, on one rank."""
+
+    def stage(self, update: Update) -> Update:
+        """Whatever can be done for an update ahead of it; called in a thread of its own. `train_step` also takes
+        updates that were not staged."""
+
+    def train_step(self, update: Update, learning_rate: float) -> Scalars:
+        """One optimizer update. Returns at least `loss` (global mean), `grad_norm` (before clipping) and
+        `slots` (token places computed on this rank, padding included); with loss scaling also `loss_scale`."""
+
+    def predict(self, batch: Batch) -> Arrays:
+        """The head's logits, float32. classification, regression: logits (B, C) · span: start_logits and
+        end_logits (T,) · pretraining: masked_logits (M, V), logits (B, 2)."""
+
+    def slots(self, lengths: np.ndarray) -> int:
+        """Token places, padding included, that `predict` computes for sequences of these lengths (B,)."""
+
+    def weights(self) -> Arrays:
+        """All parameters as float32 host arrays under Hugging Face's names."""
+
+    def state_dict(self) -> Arrays:
+        """All that an exact resume needs, as host arrays: `model.<name>` and the optimizer's state."""
+
+    def load_state_dict(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Take back what `state_dict` gave. Raises UserError where names or shapes do not fit."""
+
+    def gather(self, rows: np.ndarray) -> np.ndarray:
+        """(N_r, …) of every rank r -> (sum N_r, …) on each rank, in rank order. A collective."""
+
+    def synchronize(self) -> None:
+        """Wait for the device. Timers and logs call it; training does not.
+
+        Raises UserError where the device found meanwhile that it cannot go on, as after many overflows."""
+
+    def describe(self) -> Mapping[str, str]:
+        """What was chosen and why: device, kernels, dtypes, threads. For the log and the record. `epsilon` says where
+        it is added, where that is not `OptimizerSpec`'s."""
+
+    def peak(self) -> Peak:
+        """This device's dense rate at the job's precision."""
+
+    def peak_memory(self) -> int | None:
+        """Bytes, the largest so far; None where it cannot be known."""
+
+    def close(self) -> None:
+        """Leave the process group; the engine is not used afterwards."""
+
+
+@runtime_checkable
+class Sensors(Protocol):
+    """What an engine may have besides; of one without it, none of this is known."""
+
+    def facts(self) -> DeviceFacts:
+        """The device of this rank."""
+
+    def energy(self) -> float | None:
+        """Joules that this rank's own accelerator spent since some moment; None where it does not tell."""
+
+    def communication(self) -> float | None:
+        """Seconds that updates waited for the exchange of gradients since some moment, waiting for slower ranks
+        included; None where an asynchronous device hides them."""
+
+
+@runtime_checkable
+class Counters(Sensors, Protocol):
+    """What checks ask besides; an engine without it is not held to them."""
+
+    def programs(self) -> int | None:
+        """Programs compiled for this device since some moment; None where it compiles none or does not tell."""
+
+    def host_waits(self, run: Callable[[], None]) -> int | None:
+        """How often the host waits for the device during `run`; None where the device is the host."""
+
+
+@runtime_checkable
+class Profiler(Protocol):
+    """What an engine may have besides."""
+
+    def profile(self, trace: Path) -> AbstractContextManager[object]:
+        """What the host and this rank's device do meanwhile goes to `trace` at its end, in Chrome's trace format."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A setting that only one backend has, reached as ``--set device.<name>=value``."""
+
+    default: str | int | float | bool
+    help: str
+    choices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What a backend can do, readable without its hardware."""
+
+    precisions: tuple[Precision, ...]
+    heads: tuple[HeadKind, ...]
+    layouts: tuple[LayoutKind, ...]
+    multi_process: bool = True
+    computes: bool = True  # False: a stand-in whose numbers mean nothing
+    bitwise_resume: bool = True
+    optimizers: tuple[str, ...] = ("adamw", "lamb")
+    answers_in: tuple[Precision, ...] = ()  # further precisions, for inference only
+    environment: tuple[str, ...] = ()  # beginnings of the variables' names that every process must be given
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Whether a backend can run here: the device's name and driver, or what would help."""
+
+    ready: bool
+    detail: str
+    precisions: tuple[Precision, ...] = ()  # what this very device does well
+    cards: tuple[int, ...] = ()  # memory node of each accelerator here, -1: not known; empty: there are none
+
+
+class Backend(Protocol):
+    """A vendor's card. Importing it imports no framework."""
+
+    name: str
+    aliases: tuple[str, ...]
+    preference: int  # `auto` takes the highest that is ready; negative: never by itself
+    capabilities: Capabilities
+    settings: Mapping[str, Setting]
+
+    def probe(self) -> Probe:
+        """Never raises; imports no framework merely to look."""
+
+    def variables(self, settings: Mapping[str, str | int | float | bool]) -> Mapping[str, str]:
+        """The environment variables that the vendor's software is to read, which it does when a framework is first
+        imported. Raises UserError for variables and settings that cannot be."""
+
+    def engine(self, job: Job, world: World) -> Engine:
+        """Raises UserError where the job asks for what this machine cannot do."""
+
+
+# What `Engine.predict` returns, by head.
+OUTPUTS: Mapping[HeadKind, tuple[str, ...]] = {
+    "classification": ("logits",),
+    "regression": ("logits",),
+    "span": ("start_logits", "end_logits"),
+    "pretraining": ("masked_logits", "logits"),
+}
+
+
+def sequence_lengths(batch: Batch) -> np.ndarray:
+    """(B,) tokens of each sequence."""
+    return np.diff(batch["cu_seqlens"])
+
+
+def label_counts(kind: HeadKind, batches: Sequence[Batch]) -> dict[str, int]:
+    """What each part of the head's loss is divided by: its number of labels in `batches`."""
+    counts = {"sequences": sum(len(batch["cu_seqlens"]) - 1 for batch in batches)}
+    if kind == "pretraining":
+        counts["masked"] = sum(len(batch["masked_labels"]) for batch in batches)
+    return counts

@@ -1,0 +1,165 @@
+"""The shape of a BERT: what Hugging Face's ``config.json`` and Google's ``bert_config.json`` say.
+
+Source: Devlin et al. 2018, arXiv:1810.04805; the smaller sizes: Turc et al. 2019, arXiv:1908.08962.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from bertkit.errors import UserError
+from bertkit.files.inputs import read_object, real_value, whole_value
+from bertkit.model.config_keys import check_keys
+
+HeadKind = Literal["classification", "regression", "span", "pretraining"]
+
+
+@dataclass(frozen=True)
+class Head:
+    """What stands on the encoder. `outputs`: classes (classification), 1 (regression), 2 (span, next sentence)."""
+
+    kind: HeadKind
+    outputs: int
+
+    @property
+    def pooled(self) -> bool:
+        """Whether the head reads the pooler, a dense layer over the first token."""
+        return self.kind != "span"
+
+
+ARCHITECTURE_OF_HEAD: Mapping[HeadKind, str] = {
+    "classification": "BertForSequenceClassification",
+    "regression": "BertForSequenceClassification",
+    "span": "BertForQuestionAnswering",
+    "pretraining": "BertForPreTraining",
+}
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Sizes of a BERT encoder under the names that ``config.json`` gives them."""
+
+    hidden_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    intermediate_size: int
+    vocab_size: int = 30522
+    hidden_act: str = "gelu"
+    hidden_dropout_prob: float = 0.1
+    attention_probs_dropout_prob: float = 0.1
+    classifier_dropout: float | None = None  # None: as hidden_dropout_prob
+    max_position_embeddings: int = 512
+    type_vocab_size: int = 2
+    initializer_range: float = 0.02
+    layer_norm_eps: float = 1e-12
+    softmax: str = "compute"  # of attention: in the compute dtype, or "fp32"; a key of ours, others ignore it
+
+    def __post_init__(self) -> None:
+        for name, most in MOST.items():
+            whole_value(getattr(self, name), name, 1, most, WRONG)
+        for name, (least, below) in RANGES.items():
+            if name == "classifier_dropout" and self.classifier_dropout is None:
+                continue
+            value = real_value(getattr(self, name), name, cure=WRONG)
+            if not least <= value < below:
+                raise UserError(f"{name} is {value:g}, not at least {least:g} and below {below:g}", WRONG)
+        for name, known in (("hidden_act", sorted(ACTIVATIONS)), ("softmax", SOFTMAX)):
+            if getattr(self, name) not in list(known):
+                raise UserError(f"{name} {getattr(self, name)!r} is not known", "bertkit has " + ", ".join(known))
+        if self.hidden_size % self.num_attention_heads:
+            raise UserError(
+                f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}",
+                "correct the model's config.json",
+            )
+        if self.numbers > MOST_NUMBERS:
+            raise UserError(
+                f"these sizes make a model of over {self.numbers / 1e9:,.0f} billion parameters",
+                "correct the model's config.json",
+            )
+
+    @property
+    def numbers(self) -> int:
+        """About how many parameters the encoder has."""
+        rows = self.vocab_size + self.max_position_embeddings + self.type_vocab_size
+        layer = 4 * self.hidden_size + 2 * self.intermediate_size
+        return self.hidden_size * (rows + self.num_hidden_layers * layer)
+
+    def without_dropout(self) -> ModelConfig:
+        return dataclasses.replace(
+            self, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, classifier_dropout=0.0
+        )
+
+
+WRONG = "correct the model's config.json"
+# The largest published BERTs have 4 billion parameters; a size far beyond that is a damaged number.
+MOST: Mapping[str, int] = {
+    "hidden_size": 1 << 16, "num_hidden_layers": 1 << 10, "num_attention_heads": 1 << 12, "intermediate_size": 1 << 20,
+    "vocab_size": 1 << 24, "max_position_embeddings": 1 << 20, "type_vocab_size": 1 << 16,
+}  # fmt: skip
+MOST_NUMBERS = 20_000_000_000
+RANGES: Mapping[str, tuple[float, float]] = {
+    "hidden_dropout_prob": (0, 1), "attention_probs_dropout_prob": (0, 1), "classifier_dropout": (0, 1),
+    "initializer_range": (0, 10), "layer_norm_eps": (1e-38, 1),
+}  # fmt: skip
+ACTIVATIONS = frozenset({"gelu", "gelu_new", "gelu_pytorch_tanh", "relu"})  # _new and _pytorch_tanh: the tanh form
+
+SOFTMAX = ("compute", "fp32")
+
+ARCHITECTURES: Mapping[str, ModelConfig] = {
+    "tiny": ModelConfig(128, 2, 2, 512),
+    "mini": ModelConfig(256, 4, 4, 1024),
+    "small": ModelConfig(512, 4, 8, 2048),
+    "medium": ModelConfig(512, 8, 8, 2048),
+    "base": ModelConfig(768, 12, 12, 3072),
+    "large": ModelConfig(1024, 24, 16, 4096),
+}
+
+
+def read_config(path: Path) -> ModelConfig:
+    """Read ``config.json`` (Hugging Face) or ``bert_config.json`` (as Google published it)."""
+    return from_mapping(read_object(path, "give a folder with a BERT's config.json"), str(path))
+
+
+def from_mapping(raw: Mapping[str, Any], where: str) -> ModelConfig:
+    """A ModelConfig from the keys of a ``config.json``.
+
+    Raises UserError naming a key that is missing, out of range, or asks for another model (`config_keys`).
+    """
+    check_keys(raw, where)
+    fields = dataclasses.fields(ModelConfig)
+    known = {field.name: raw[field.name] for field in fields if field.name in raw}
+    missing = [f.name for f in fields if f.default is dataclasses.MISSING and f.name not in known]
+    if missing:
+        raise UserError(f"{where}: lacks {', '.join(missing)}", "give a folder with a BERT's config.json")
+    try:
+        return ModelConfig(**known)
+    except UserError as error:
+        raise UserError(f"{where}: {error.cause}", error.cure) from None
+
+
+READ = frozenset(field.name for field in dataclasses.fields(ModelConfig))
+
+
+def to_mapping(config: ModelConfig, head: Head, labels: tuple[str, ...], pad: int = 0) -> dict[str, Any]:
+    """The ``config.json`` that transformers reads for this model and head; `pad`: the id of [PAD]."""
+    values: dict[str, Any] = {
+        "architectures": [ARCHITECTURE_OF_HEAD[head.kind]],
+        "model_type": "bert",
+        "pad_token_id": pad,
+        "position_embedding_type": "absolute",
+        "torch_dtype": "float32",
+        **dataclasses.asdict(config),
+    }
+    if config.softmax == "compute":
+        del values["softmax"]
+    if head.kind == "regression":
+        values |= {"problem_type": "regression", "num_labels": 1}
+    if head.kind == "classification":
+        names = labels or tuple(f"LABEL_{i}" for i in range(head.outputs))
+        values["id2label"] = {str(i): name for i, name in enumerate(names)}
+        values["label2id"] = {name: i for i, name in enumerate(names)}
+    return values

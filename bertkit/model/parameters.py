@@ -1,0 +1,97 @@
+"""Every parameter of a BERT by Hugging Face's name: its shape and how it starts.
+
+The starting values are made here, in NumPy, so that the same seed starts the same model on every backend.
+
+Legend: V vocabulary, P positions, Y token types, H hidden size, F intermediate size, C outputs of the head.
+"""
+
+from __future__ import annotations
+
+import zlib
+
+import numpy as np
+
+from bertkit.model.config import Head, ModelConfig
+
+Arrays = dict[str, np.ndarray]  # by a parameter's name
+Shapes = dict[str, tuple[int, ...]]
+
+
+def shapes(config: ModelConfig, head: Head) -> Shapes:
+    """Name -> shape of all parameters of `config` with `head`, in the order of the forward pass."""
+    hidden = config.hidden_size
+    table: Shapes = {
+        "bert.embeddings.word_embeddings.weight": (config.vocab_size, hidden),  # (V, H)
+        "bert.embeddings.position_embeddings.weight": (config.max_position_embeddings, hidden),  # (P, H)
+        "bert.embeddings.token_type_embeddings.weight": (config.type_vocab_size, hidden),  # (Y, H)
+        **_layer_norm("bert.embeddings.LayerNorm", hidden),
+    }
+    for index in range(config.num_hidden_layers):
+        table |= _layer(f"bert.encoder.layer.{index}", hidden, config.intermediate_size)
+    if head.pooled:
+        table |= _linear("bert.pooler.dense", hidden, hidden)
+    return table | _head(config, head)
+
+
+def count(config: ModelConfig, head: Head | None = None) -> int:
+    """Number of parameters; without a head, of the encoder with its pooler."""
+    table = shapes(config, head or Head("classification", 1))
+    names = [name for name in table if head or name.startswith("bert.")]
+    return sum(int(np.prod(table[name])) for name in names)
+
+
+def initial(config: ModelConfig, head: Head, seed: int) -> Arrays:
+    """Starting values, float32: normal(0, initializer_range), biases 0, LayerNorm scales 1 (Devlin et al. 2018).
+
+    Each parameter draws from a stream of its own, keyed by (seed, name): another head leaves the rest as it was.
+    """
+    return {name: initial_value(name, shape, config, seed) for name, shape in shapes(config, head).items()}
+
+
+def initial_value(name: str, shape: tuple[int, ...], config: ModelConfig, seed: int) -> np.ndarray:
+    if name.endswith("LayerNorm.weight"):
+        return np.ones(shape, np.float32)
+    if name.endswith("bias"):
+        return np.zeros(shape, np.float32)
+    stream = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, zlib.crc32(name.encode())])))
+    return stream.standard_normal(shape, dtype=np.float32) * np.float32(config.initializer_range)
+
+
+def decays(name: str) -> bool:
+    """Whether weight decay applies: not to biases and LayerNorm scales (Devlin et al. 2018, appendix A.2)."""
+    return not (name.endswith("bias") or "LayerNorm" in name)
+
+
+def _linear(name: str, outputs: int, inputs: int) -> Shapes:
+    return {f"{name}.weight": (outputs, inputs), f"{name}.bias": (outputs,)}
+
+
+def _layer_norm(name: str, width: int) -> Shapes:
+    return {f"{name}.weight": (width,), f"{name}.bias": (width,)}
+
+
+def _layer(name: str, hidden: int, inner: int) -> Shapes:
+    return {
+        **_linear(f"{name}.attention.self.query", hidden, hidden),
+        **_linear(f"{name}.attention.self.key", hidden, hidden),
+        **_linear(f"{name}.attention.self.value", hidden, hidden),
+        **_linear(f"{name}.attention.output.dense", hidden, hidden),
+        **_layer_norm(f"{name}.attention.output.LayerNorm", hidden),
+        **_linear(f"{name}.intermediate.dense", inner, hidden),  # (F, H)
+        **_linear(f"{name}.output.dense", hidden, inner),  # (H, F)
+        **_layer_norm(f"{name}.output.LayerNorm", hidden),
+    }
+
+
+def _head(config: ModelConfig, head: Head) -> Shapes:
+    hidden = config.hidden_size
+    if head.kind == "span":
+        return _linear("qa_outputs", head.outputs, hidden)
+    if head.kind == "pretraining":  # the decoder's weight is the word embeddings' (tied)
+        return {
+            **_linear("cls.predictions.transform.dense", hidden, hidden),
+            **_layer_norm("cls.predictions.transform.LayerNorm", hidden),
+            "cls.predictions.bias": (config.vocab_size,),
+            **_linear("cls.seq_relationship", head.outputs, hidden),
+        }
+    return _linear("classifier", head.outputs, hidden)

@@ -1,0 +1,144 @@
+"""What of a run or a measurement must be the same in another that it is compared with."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from bertkit.data.sampler import PARTIAL_BATCHES, Sampler
+from bertkit.distributed.world import World
+from bertkit.engine.interface import Job
+from bertkit.model.config import ModelConfig
+from bertkit.model.loading import Source
+from bertkit.recipes.recipe import Recipe
+from bertkit.recipes.sections import ScheduleSection
+from bertkit.records.fields import Fairness
+from bertkit.records.meter import TIME_BASIS, WARMUP_RULE
+from bertkit.training.preparation import Prepared
+from bertkit.training.recipe_parts import answer_rules, scaled_rate, warming_updates
+
+# The engines' contract (`bertkit check`), in words; a backend that does otherwise does not pass it.
+OPTIMIZERS = {"adamw": "AdamW, decoupled decay, in fp32 masters", "lamb": "LAMB, decoupled decay, in fp32 masters"}
+TRUST_RATIOS = {"decayed": "tensors with weight decay", "all": "all tensors"}
+EPSILON_PLACE = "added to the root of the second moment"
+DECAY_LEAVES_OUT = "biases and LayerNorm"
+CLIP_ORDER = "one global norm, after accumulation and the sum over ranks, before the moments"
+LOSS_SCALE = "summed over micro-batches and ranks, divided by the global batch's number of labels"
+DROPOUT = ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout")
+
+
+def of_run(ready: Prepared, sampler: Sampler, updates: int, world: World) -> Fairness:
+    """Of a training run."""
+    recipe, task, train = ready.recipe, ready.task, ready.train
+    of_model = model(ready.job, ready.source, ready.fit.digest)
+    of_optimizer = optimizer(recipe, ready.job, world, updates, scaled_rate(recipe, world.size))
+    return whole(
+        of_model
+        | of_optimizer
+        | {
+            "measures": "train",
+            "task": task.name,
+            "corpus_sha256": train.sha256,
+            "training_features_sha256": train.features.digest(),
+            "training_sequences": len(train.features),
+            "shard": recipe.data.shard,
+            "lengths": "the task's own",
+            "sequence_length": recipe.data.seq_length,
+            "document_stride": recipe.data.doc_stride if task.head.kind == "span" else None,
+            "most_masked": 0,
+            "global_batch": sampler.batch_size,
+            "result": recipe.checkpoint.result,
+            "evaluation_sha256": together(part.sha256 for part in ready.dev),
+            "evaluation_features_sha256": together(part.features.digest() for part in ready.dev),
+            "evaluation_examples": sum(part.examples for part in ready.dev),
+            "answer_rules": json.dumps(dataclasses.asdict(answer_rules(recipe))) if task.head.kind == "span" else None,
+            "warmup_rule": WARMUP_RULE,
+            "time_basis": TIME_BASIS,
+        }
+    )
+
+
+def model(job: Job, source: Source | None, start: str | None) -> dict[str, Any]:
+    """`source`: None for a bare size without a vocabulary. `start`: SHA-256 of the weight file; None: random."""
+    vocabulary = source.vocabulary if source and source.vocabulary.has_words else None
+    return {
+        "start": "checkpoint" if start else "random",
+        "start_weights_sha256": start,
+        "model_sha256": model_digest(job.model),
+        "parameters": sum(int(array.size) for array in job.weights.values()),
+        "vocabulary_rows": job.model.vocab_size,
+        "tokenizer": vocabulary.variant if vocabulary else None,
+        "vocabulary_sha256": vocabulary.digest if vocabulary else None,
+        "lower_case": vocabulary.lower_case if vocabulary else None,
+        "hidden_dropout": job.model.hidden_dropout_prob,
+        "attention_dropout": job.model.attention_probs_dropout_prob,
+    }
+
+
+def model_digest(config: ModelConfig) -> str:
+    """SHA-256 of the shape and numerics; dropout has fields of its own."""
+    values = {name: value for name, value in dataclasses.asdict(config).items() if name not in DROPOUT}
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def optimizer(recipe: Recipe, job: Job, world: World, updates: int, rate: float) -> dict[str, Any]:
+    """How `updates` updates change the weights, with this peak learning rate."""
+    spec, course = job.optimizer, recipe.schedule
+    return {
+        "partial_batches": PARTIAL_BATCHES,
+        "updates": updates,
+        "optimizer": OPTIMIZERS[spec.algorithm],
+        "trust_ratio": TRUST_RATIOS[spec.trust_ratio] if spec.algorithm == "lamb" else "none",
+        "learning_rate": rate,
+        "schedule": _schedule(course),
+        "schedule_warmup_updates": warming_updates(recipe, updates),
+        "schedule_power": course.power if course.name == "polynomial" else None,
+        "schedule_end_rate": None if course.name == "constant" else course.end_rate,
+        "beta1": spec.beta1,
+        "beta2": spec.beta2,
+        "epsilon": spec.epsilon,
+        "epsilon_place": EPSILON_PLACE,
+        "bias_correction": spec.bias_correction,
+        "weight_decay": spec.weight_decay,
+        "weight_decay_leaves_out": DECAY_LEAVES_OUT,
+        "clip_norm": spec.clip_norm,
+        "clip_order": CLIP_ORDER if spec.clip_norm else "no clipping",
+        "loss_scale": LOSS_SCALE,
+        "gradients_sent_in": job.exchange.gradients if world.size > 1 else "fp32",
+        "synchronised": True,
+    }
+
+
+def _schedule(course: ScheduleSection) -> str:
+    """The course's name, and how it counts where that is not Hugging Face's way."""
+    said: list[str] = [course.name]
+    said += ["decay from the first update"] if course.decay_from == "start" else []
+    said += [f"{course.start} updates counted as done"] if course.start else []
+    said += [f"warm-up from update {course.warmup_start}"] if course.warmup_start else []
+    return ", ".join(said)
+
+
+def of_case(job: Job, source: Source | None, start: str | None, known: Mapping[str, Any]) -> Fairness:
+    """Of one cell of a measurement; `known` overrides."""
+    return whole(model(job, source, start) | {"time_basis": TIME_BASIS} | dict(known))
+
+
+def as_computed(fairness: Mapping[str, Any], engine: Mapping[str, str]) -> dict[str, Any]:
+    """With what the engine says of itself (`Engine.describe`) where it was asked to compute otherwise."""
+    told = engine.get("epsilon")
+    return {**fairness, **({"epsilon_place": told} if told and fairness["epsilon_place"] else {})}
+
+
+def together(digests: Iterable[str]) -> str | None:
+    """Several files' SHA-256 as one; a single file's own."""
+    found = list(digests)
+    return found[0] if len(found) == 1 else hashlib.sha256("\n".join(found).encode()).hexdigest() if found else None
+
+
+def whole(known: Mapping[str, Any]) -> Fairness:
+    """What is known as a Fairness; the rest is null."""
+    fields = [field.name for field in dataclasses.fields(Fairness)]
+    return Fairness(**dict.fromkeys(fields) | dict(known))

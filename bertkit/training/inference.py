@@ -1,0 +1,208 @@
+"""A trained model from its folder: scored on a labelled set, or asked about a file."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bertkit.console import Display
+from bertkit.data.tasks import Task, find_task
+from bertkit.data.tasks.labels import to_answer
+from bertkit.data.tasks.pretrain import refuse
+from bertkit.data.tasks.reading import own_file, read_part, read_split
+from bertkit.data.tasks.task import Part, SplitName
+from bertkit.distributed.world import World
+from bertkit.engine.interface import Engine, Job, Limits
+from bertkit.errors import UserError
+from bertkit.files.inputs import is_folder
+from bertkit.model.config import ARCHITECTURES
+from bertkit.model.loading import Source, starting_weights
+from bertkit.model.names import is_own_folder, published
+from bertkit.model.weights import Fit
+from bertkit.recipes.recipe import Recipe
+from bertkit.training.preparation import Target, check_segments, checked, choose_target, find_model, warn_of
+from bertkit.training.recipe_parts import answer_rules, cache_folder, exchange, sequence_shape
+from bertkit.training.run_folder import refuse_hiding
+from bertkit.training.run_task import check_task, differing, read_task
+from bertkit.training.supply import data_only
+from bertkit.training.trainer import answer
+from bertkit.training.trainer import evaluate as evaluate_parts
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A trained model, read and checked, and where it will be computed."""
+
+    task: Task
+    source: Source
+    target: Target
+    fit: Fit  # the rows of its head are in the task's order
+    notes: tuple[str, ...] = ()  # to be said
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A trained model on a device."""
+
+    task: Task
+    source: Source
+    engine: Engine
+    precision: str
+
+
+def make_ready(recipe: Recipe, dry_run: bool = False, force: bool = False) -> Ready:
+    """The model in the folder `recipe.model.name`, for the recipe's task. `dry_run`: the backend need not be ready.
+
+    Raises UserError where the folder has no head for the task: its answers would be random; and where it is a run on
+    another task, unless `force` says that this is meant.
+    """
+    if not recipe.task:
+        raise UserError(f"{recipe.model.name} does not say which task it was trained on", "name it with -t")
+    task = find_task(recipe.task)
+    if task.head.kind == "pretraining":
+        refuse(task)
+    target = choose_target(recipe, task, training=False, dry_run=dry_run)
+    refuse_untrained(recipe.model.name)
+    source = find_model(recipe)
+    if task.head.kind == "span":
+        check_segments(source, task.name)
+    _check_run(recipe, task, source, force)
+    fit = starting_weights(source, task.head, recipe.seed)
+    warn_of(fit)
+    fit, notes, warnings = to_answer(fit, source.folder, recipe.model.name, task)
+    for warning in warnings:
+        logger.warning("%s", warning)
+    return Ready(task, source, target, fit, notes)
+
+
+def _check_run(recipe: Recipe, task: Task, source: Source, force: bool) -> None:
+    """Hold what is asked against what the folder's run was trained on."""
+    run = recipe.model.name
+    told = read_task(source.folder) if source.folder else None
+    warnings = [*check_task(told, task, run, force), *differing(told, task, recipe, source.vocabulary, run)]
+    for warning in warnings:
+        logger.warning("%s", warning)
+
+
+def refuse_untrained(name: str) -> None:
+    """Raises UserError for a published model, which has no head for any task, before one is fetched."""
+    if name in ARCHITECTURES:
+        raise UserError(f"{name!r} is a size, not a trained model", "give the folder of a run")
+    if not is_own_folder(name) and published(name):
+        raise UserError(f"{name!r} is a pre-trained model without a trained head", "give the folder of a run")
+
+
+def load(recipe: Recipe, world: World, display: Display, force: bool = False) -> Loaded:
+    """The model in the folder `recipe.model.name` on its device, for the recipe's task."""
+    ready = make_ready(recipe, force=force)
+    for note in ready.notes:
+        display.say(note)
+    job = Job(
+        ready.source.config,
+        ready.task.head,
+        ready.fit.weights,
+        precision=ready.target.precision,
+        layout=recipe.model.layout,
+        settings=ready.target.settings,
+        exchange=exchange(recipe),
+        limits=Limits(recipe.evaluation.batch_size, recipe.data.seq_length, recipe.evaluation.batch_size),
+    )
+    return Loaded(ready.task, ready.source, ready.target.choice.backend.engine(job, world), ready.target.precision)
+
+
+def plan(recipe: Recipe, split: SplitName | None, file: Path | None, display: Display, force: bool = False) -> None:
+    """Say what would be computed, everything read and checked. `split`, `file`: what is answered; None: neither."""
+    if file is not None:
+        own_file(str(file))
+    ready = make_ready(recipe, dry_run=True, force=force)
+    display.say(f"backend: {ready.target.choice.backend.name} ({ready.target.choice.reason})")
+    display.say(f"precision: {ready.target.precision} ({ready.target.reason})")
+    display.say(f"model: {ready.source.folder}, for {ready.task.name}")
+    for note in ready.notes:
+        display.say(note)
+    if file is not None:
+        parts = [_file(ready, recipe, file, display)]
+    elif split is not None:
+        dev = split == "dev"
+        named = recipe.data.dev_file if dev else ""
+        parts = _split(ready, recipe, split, recipe.data.eval_rows if dev else 0, display, named)
+    else:
+        parts = []
+    for part in parts:
+        display.say(f"file: {part.file}, {part.examples:,} examples in {len(part.features):,} sequences")
+
+
+def evaluate(recipe: Recipe, world: World, display: Display, force: bool = False) -> dict[str, Any]:
+    """Metrics on the task's dev set."""
+    loaded = load(recipe, world, display, force)
+    parts = _split(loaded, recipe, "dev", recipe.data.eval_rows, display, recipe.data.dev_file)
+    size = recipe.evaluation.batch_size
+    metrics, _ = evaluate_parts(loaded.engine, loaded.task, parts, answer_rules(recipe), size, world, display)
+    loaded.engine.close()
+    return {
+        "model": str(loaded.source.folder),
+        "task": loaded.task.name,
+        "precision": loaded.precision,
+        "examples": sum(part.examples for part in parts),
+        "metrics": metrics,
+    }
+
+
+def answers_folder(run: str, output: Path | None) -> Path:
+    """Where the answers of the model `run` go: `output`, or `predictions` in the run's own folder.
+
+    Raises UserError where the answers' folder would stand in the model's place at the next command: a model that is no
+    folder (a name on the hub, a weight file) has none to write into.
+    """
+    own = Path(run).expanduser()
+    refuse_untrained(run)  # before -o is asked for, which would not help
+    if output is not None:
+        refuse_hiding(run, output)
+        return output
+    if not is_folder(own):
+        raise UserError(f"{run} is no folder that answers could be written into", "name one with -o")
+    return own / "predictions"
+
+
+def predict(
+    recipe: Recipe, file: Path | None, output: Path, world: World, display: Display, force: bool = False
+) -> list[dict[str, Any]]:
+    """Answers for `file`, or for the task's test set, in the task's own format under `output`."""
+    if file is not None:
+        own_file(str(file))  # refused before the model is loaded
+    loaded = load(recipe, world, display, force)
+    parts = [_file(loaded, recipe, file, display)] if file else _split(loaded, recipe, "test", 0, display)
+    made = []
+    for part in parts:
+        size = recipe.evaluation.batch_size
+        answered = answer(loaded.engine, loaded.task, part, answer_rules(recipe), size, world, display)
+        entry: dict[str, Any] = {"file": str(part.file), "examples": part.examples}
+        if world.is_first:
+            entry["predictions"] = str(answered.write(output, ""))
+        made.append(entry | ({"metrics": answered.metrics} if answered.metrics else {}))
+    loaded.engine.close()
+    return made
+
+
+def _split(
+    loaded: Loaded | Ready, recipe: Recipe, split: SplitName, rows: int, display: Display, file: str = ""
+) -> list[Part]:
+    if not file:
+        data_only(recipe, loaded.task, display.say, split, may_fetch=isinstance(loaded, Loaded))
+    folder, shape = Path(recipe.data.dir).expanduser(), sequence_shape(recipe.data, rows)
+    cache = cache_folder(recipe.data)
+    parts = read_split(loaded.task, folder, split, loaded.source.vocabulary, shape, cache, display.follow(), file)
+    return checked(parts, loaded.source)
+
+
+def _file(loaded: Loaded | Ready, recipe: Recipe, file: Path, display: Display) -> Part:
+    """A file in the format of the task's test set, or of its dev set."""
+    one = loaded.task.format.fitting(loaded.task, file, "test")
+    shape = sequence_shape(recipe.data, 0)
+    cache = cache_folder(recipe.data)
+    part = read_part(loaded.task, file, "test", one, loaded.source.vocabulary, shape, cache, display.follow())
+    return checked([part], loaded.source)[0]

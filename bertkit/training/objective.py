@@ -1,0 +1,60 @@
+"""What a run learns from and how it is scored: what fine-tuning and pre-training do not have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol
+
+from bertkit.console import Display
+from bertkit.data.tasks.task import Answered
+from bertkit.engine.interface import Engine, Update
+from bertkit.recipes.recipe import Recipe
+from bertkit.training.preparation import Basis
+from bertkit.training.trainer import Plan
+
+
+class Course(Protocol):
+    """One of the two, made ready for this process."""
+
+    @property
+    def ready(self) -> Basis:
+        """The model, the task and where it is computed."""
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe as it is in the last phase."""
+
+    @property
+    def plan(self) -> Plan:
+        """What happens when."""
+
+    @property
+    def saves_best(self) -> bool:
+        """Whether a checkpoint is kept of each evaluation that is better than all before it."""
+
+    def shape(self) -> Mapping[str, Any]:
+        """The settings and data that a resumed run must share with the one that it goes on from."""
+
+    def introduce(self, display: Display) -> None:
+        """Say what is about to happen."""
+
+    def updates(self, first: int, last: int) -> Iterator[Update]:
+        """This rank's share of the updates `first` to `last`."""
+
+    def place(self, step: int) -> str:
+        """Where update `step` is, in words: "epoch 1.50"."""
+
+    def samples(self, step: int) -> int:
+        """Sequences that all ranks have learnt from after update `step`."""
+
+    def amounts(self) -> Mapping[str, int]:
+        """Of the last phase: global_batch, updates, training_sequences, evaluation_sequences."""
+
+    def target(self, step: int) -> float:
+        """The `mlm_accuracy` that ends the run where it is reached after update `step`; 0: none does."""
+
+    def score(self, engine: Engine, display: Display, step: int) -> tuple[dict[str, float], list[Answered]]:
+        """(metrics, answers that the run's folder keeps) after update `step`. A collective."""
+
+    def of_record(self) -> Mapping[str, Any]:
+        """The record's `data`, `fairness` and `majority_class`."""

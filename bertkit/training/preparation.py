@@ -1,0 +1,253 @@
+"""Everything that a run needs before its first update: task, model, features, backend, and the job for its engine."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from bertkit.data.tasks import Task, find_task
+from bertkit.data.tasks.labels import to_learn
+from bertkit.data.tasks.reading import Progress, read_split
+from bertkit.data.tasks.task import Part, SplitName, task_folder
+from bertkit.engine.interface import PRECISIONS, Backend, Job, Limits, Precision
+from bertkit.engine.registry import Choice, choose
+from bertkit.errors import UserError, nearest
+from bertkit.model.loading import Source, find_source, starting_weights
+from bertkit.model.weights import Fit
+from bertkit.recipes.recipe import Recipe
+from bertkit.recipes.sections import DataSection
+from bertkit.training.recipe_parts import (
+    cache_folder,
+    exchange,
+    limits,
+    loss_scaling,
+    optimizer_spec,
+    sequence_shape,
+    with_dropout,
+    with_numerics,
+)
+from bertkit.training.supply import Start, supply
+
+logger = logging.getLogger(__name__)
+Say = Callable[[str], object]
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where a job is computed, and how."""
+
+    choice: Choice
+    precision: Precision
+    reason: str  # of the precision
+    settings: dict[str, str | int | float | bool]  # of the backend's card, all of them
+
+
+@dataclass(frozen=True)
+class Basis:
+    """What every training run is made of, whatever it learns from."""
+
+    recipe: Recipe
+    choice: Choice
+    precision: Precision
+    precision_reason: str
+    task: Task
+    source: Source
+    fit: Fit
+    job: Job
+
+
+@dataclass(frozen=True)
+class Prepared(Basis):
+    """A fine-tuning run that is ready to start."""
+
+    train: Part
+    dev: tuple[Part, ...]
+
+
+def prepare(recipe: Recipe, say: Say, progress: Progress, dry_run: bool = False) -> Prepared:
+    """Read and check everything, cheapest first, so that a mistake is answered before any work is done.
+
+    `dry_run`: the backend need not be ready.
+    """
+    task = task_of(recipe)
+    target = choose_target(recipe, task, dry_run=dry_run)
+    data_dir = Path(recipe.data.dir).expanduser()
+    start = supply(recipe, task, say, ("train", "dev"), may_fetch=not dry_run)
+    task_vocab = task_folder(task, data_dir) / task.vocab if task.vocab else None
+    source = find_model(recipe, task_vocab, start=start)
+    cache = cache_folder(recipe.data)
+    if task.head.kind == "span":
+        check_segments(source, task.name)  # before its files are encoded, which takes a minute
+
+    def read(split: SplitName, rows: int, file: str) -> list[Part]:
+        shape = sequence_shape(recipe.data, rows)
+        return checked(read_split(task, data_dir, split, source.vocabulary, shape, cache, progress, file), source)
+
+    (train,) = read("train", recipe.data.train_rows, recipe.data.train_file)
+    dev = read("dev", recipe.data.eval_rows, recipe.data.dev_file)
+    fit = starting_weights(source, task.head, recipe.seed, recipe.model.allow_missing)
+    fit, notes, warnings = to_learn(fit, source.folder, task, source.config, recipe.seed)
+    say_fit(fit, source, say)
+    for note in notes:
+        say(note)
+    for warning in warnings:
+        logger.warning("%s", warning)
+    job = make_job(recipe, task, target, source, fit, limits(recipe, [train, *dev]))
+    return Prepared(recipe, target.choice, target.precision, target.reason, task, source, fit, job, train, tuple(dev))
+
+
+def make_job(recipe: Recipe, task: Task, target: Target, source: Source, fit: Fit, most: Limits) -> Job:
+    return Job(
+        with_dropout(source.config, recipe),
+        task.head,
+        fit.weights,
+        optimizer_spec(recipe),
+        target.precision,
+        recipe.seed,
+        recipe.model.layout,
+        target.settings,
+        exchange(recipe),
+        loss_scaling(recipe),
+        most,
+    )
+
+
+def choose_target(recipe: Recipe, task: Task, training: bool = True, dry_run: bool = False) -> Target:
+    """Where `task` is computed. Raises UserError where the backend is absent or cannot do what is asked."""
+    choice = choose(recipe.backend, dry_run)
+    precision, reason = choose_precision(choice.backend, recipe.precision, training)
+    settings = device_settings(choice.backend, recipe)
+    os.environ.update(choice.backend.variables(settings))  # here, since reading weights may import a framework
+    check_job(choice.backend, task, recipe)
+    return Target(choice, precision, reason, settings)
+
+
+def find_model(
+    recipe: Recipe, task_vocab: Path | None = None, ids_only: bool = False, start: Start | None = None
+) -> Source:
+    """The recipe's model, its vocabulary and length checked; what is odd but allowed is warned about.
+
+    `start`: where it was found; None: the name is that of a folder or file.
+    """
+    start = start or Start(recipe.model.name, recipe.model.vocab, recipe.model.casing)
+    source = find_source(start.name, start.vocab, start.casing, task_vocab, ids_only)
+    source = dataclasses.replace(source, name=recipe.model.name, config=with_numerics(source.config, recipe.model))
+    if start.random:
+        source = dataclasses.replace(source, folder=None, weights=None)
+    check_length(recipe.data, source)
+    for warning in source.warnings:
+        logger.warning("%s", warning)
+    longest = source.vocabulary.longest
+    if longest is not None and recipe.data.seq_length > longest:
+        logger.warning(
+            "sequence length %d is over the model_max_length %d of %s's tokenizer_config.json",
+            recipe.data.seq_length, longest, source.name,
+        )  # fmt: skip
+    return source
+
+
+def task_of(recipe: Recipe) -> Task:
+    if not recipe.task:
+        raise UserError("no task was named", "name one with -t, as in -t mrpc; `bertkit data list` names them all")
+    return find_task(recipe.task)
+
+
+def choose_precision(backend: Backend, asked: str, training: bool = True) -> tuple[Precision, str]:
+    """The precision and why. Raises UserError where the backend cannot."""
+    can = backend.capabilities
+    if asked != "auto":
+        precision = next(p for p in PRECISIONS if p == asked)
+        if training and precision in can.answers_in:
+            raise UserError(f"{asked} is for answers, not for training", "train in another precision: choose with -d")
+        if precision not in (*can.precisions, *can.answers_in):
+            has = ", ".join((*can.precisions, *(() if training else can.answers_in)))
+            raise UserError(f"backend {backend.name} has no {asked}", f"it has {has}: choose with -d")
+        return precision, "asked for"
+    probe = backend.probe()
+    if not probe.ready:  # a dry run
+        return (
+            "bf16" if "bf16" in can.precisions else "fp32"
+        ), "auto: as the card has it; the device is not here to ask"
+    if "bf16" in probe.precisions:
+        return "bf16", "auto: this device computes it natively"
+    return "fp32", "auto: this device has no native bf16"
+
+
+def device_settings(backend: Backend, recipe: Recipe) -> dict[str, str | int | float | bool]:
+    """The card's settings with what the recipe says of them. Raises UserError for unknown names and wrong types."""
+    known = {name: setting.default for name, setting in backend.settings.items()}
+    for name, value in recipe.device.items():
+        if name not in known:
+            raise UserError(f"backend {backend.name} has no setting device.{name}", nearest(name, known))
+        setting = backend.settings[name]
+        number = isinstance(value, int | float) and isinstance(setting.default, int | float)
+        if type(value) is not type(setting.default) and not (number and not isinstance(value, bool)):
+            raise UserError(f"device.{name} = {value!r} has the wrong type", f"{setting.help}")
+        if setting.choices and value not in setting.choices:
+            raise UserError(f"device.{name} = {value!r} is not known", "choose " + " or ".join(setting.choices))
+        known[name] = value
+    return known
+
+
+def check_job(backend: Backend, task: Task, recipe: Recipe) -> None:
+    """Refuse early what the backend's card says it cannot do."""
+    can = backend.capabilities
+    if task.head.kind not in can.heads:
+        raise UserError(f"backend {backend.name} has no head for {task.name}", f"its heads: {', '.join(can.heads)}")
+    if recipe.model.layout != "auto" and recipe.model.layout not in can.layouts:
+        raise UserError(f"backend {backend.name} has no layout {recipe.model.layout}", ", ".join(can.layouts))
+
+
+def check_length(data: DataSection, source: Source) -> None:
+    most = source.config.max_position_embeddings
+    if data.seq_length > most:
+        raise UserError(
+            f"sequence length {data.seq_length} is over {source.name}'s {most} positions",
+            f"use -s {most} or less",
+        )
+
+
+def checked(parts: list[Part], source: Source) -> list[Part]:
+    """The parts. Raises UserError where one has pairs of texts, but the model has one segment."""
+    for part in parts:
+        if part.features.token_type_ids.any():
+            check_segments(source, str(part.file))
+    return parts
+
+
+def check_segments(source: Source, what: str) -> None:
+    """Raises UserError where the model has one segment; `what` has two."""
+    if source.config.type_vocab_size < 2:
+        raise UserError(
+            f"{what} has pairs of texts, but the type_vocab_size of {source.name} is 1: it tells no second text",
+            "take a model whose type_vocab_size is 2, or a task of single texts",
+        )
+    if not source.vocabulary.segments:
+        raise UserError(
+            f"{what} has pairs of texts, but the tokenizer_config.json of {source.name} leaves token_type_ids out of "
+            "model_input_names",
+            "add it there if the model was trained with two segments, or take a task of single texts",
+        )
+
+
+def say_fit(fit: Fit, source: Source, say: Say) -> None:
+    """Name what a weight file lacked or had too much of."""
+    if source.folder is None:
+        say(f"weights: {source.name} from a random start")
+        return
+    warn_of(fit)
+    said = [f"weights: {source.folder}"]
+    said += [f"new: {', '.join(fit.missing)}"] if fit.missing else []
+    said += [f"of another shape, so new: {', '.join(fit.reshaped)}"] if fit.reshaped else []
+    said += [f"not used: {', '.join(fit.unexpected)}"] if fit.unexpected else []
+    said += fit.notes
+    say("; ".join(said))
+
+
+def warn_of(fit: Fit) -> None:
+    for warning in fit.warnings:
+        logger.warning("%s", warning)

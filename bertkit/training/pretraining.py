@@ -1,0 +1,233 @@
+"""Pre-training as a course: phases of shards, scored on sequences that it does not learn from."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bertkit.console import Display
+from bertkit.data.pretraining.sampler import updates
+from bertkit.data.tasks.task import Answered
+from bertkit.distributed.world import World
+from bertkit.engine.interface import Engine, Limits, Update
+from bertkit.errors import UserError
+from bertkit.model.formats.places import find_kind
+from bertkit.model.loading import Source, starting_weights
+from bertkit.recipes.recipe import Recipe
+from bertkit.training.finetuning import kept_settings, words_of
+from bertkit.training.phases import Phase, open_phases, training_place
+from bertkit.training.preparation import Basis, choose_target, find_model, make_job, say_fit, task_of
+from bertkit.training.pretraining_evaluation import score_set
+from bertkit.training.pretraining_record import of_phases
+from bertkit.training.recipe_parts import limit_sequences, scaled_rate, warming_updates
+from bertkit.training.supply import supply
+from bertkit.training.trainer import Plan, When
+
+logger = logging.getLogger(__name__)
+FROM_DATA = "from-data"  # the model's name that stands for the checkpoint in the data's folder
+
+
+@dataclass
+class Pretraining:
+    """The course of one process."""
+
+    ready: Basis
+    phases: tuple[Phase, ...]
+    world: World
+    plan: Plan
+    saves_best: bool
+    baseline: dict[str, float] = field(default_factory=dict)  # of the set that was scored last
+    _said: set[int] = field(default_factory=set)  # phases whose baseline was shown
+
+    def phase(self, step: int) -> Phase:
+        """The phase that update `step` belongs to."""
+        return next(phase for phase in self.phases if step <= phase.end)
+
+    def shape(self) -> dict[str, Any]:
+        known = kept_settings(self.ready.recipe) | {"precision": self.ready.precision, "updates": self.plan.steps}
+        for phase in self.phases:
+            name = f"phase {phase.number}"
+            known |= {
+                f"{name}: learning rate": scaled_rate(phase.recipe, self.world.size),
+                f"{name}: global batch": phase.sampler.batch_size,
+                f"{name}: updates": phase.steps,
+                f"{name}: training sequences": phase.sampler.examples,
+                f"{name}: training data": phase.data.digest(),
+            }
+        return known
+
+    def introduce(self, display: Display) -> None:
+        for phase in self.phases:
+            _introduce(phase, self.world, display)
+        display.say(f"seed {self.ready.recipe.seed}")
+
+    def updates(self, first: int, last: int) -> Iterator[Update]:
+        for phase in self.phases:
+            start, end = max(first, phase.before + 1) - phase.before, min(last, phase.end) - phase.before
+            micro = phase.recipe.train.micro_batch_size
+            if start <= end:
+                shares = updates(phase.data, phase.sampler, start, end, self.world.rank, self.world.size, micro)
+                for update in shares:
+                    yield dataclasses.replace(update, step=update.step + phase.before)
+
+    def place(self, step: int) -> str:
+        phase = self.phase(step)
+        epoch = f"epoch {(step - phase.before) / phase.sampler.steps_per_epoch:.2f}"
+        return f"phase {phase.number}, {epoch}" if len(self.phases) > 1 else epoch
+
+    def samples(self, step: int) -> int:
+        return sum(phase.samples(min(max(0, step - phase.before), phase.steps)) for phase in self.phases)
+
+    @property
+    def recipe(self) -> Recipe:
+        return self.phases[-1].recipe
+
+    def amounts(self) -> dict[str, int]:
+        last = self.phases[-1]
+        return {
+            "global_batch": last.sampler.batch_size,
+            "updates": last.steps,
+            "training_sequences": last.sampler.examples,
+            "evaluation_sequences": len(last.scored_on.examples),
+        }
+
+    def target(self, step: int) -> float:
+        return self.ready.recipe.evaluation.target_mlm_accuracy if self.phase(step) is self.phases[-1] else 0.0
+
+    def score(self, engine: Engine, display: Display, step: int) -> tuple[dict[str, float], list[Answered]]:
+        phase, size = self.phase(step), self.ready.recipe.evaluation.batch_size
+        found, self.baseline = score_set(engine, phase.scored_on, size, phase.unigram, self.world, display)
+        if phase.number not in self._said:
+            self._said.add(phase.number)
+            shown = "  ".join(f"{name} {value:.4f}" for name, value in self.baseline.items())
+            display.say(f"unigram baseline, what the training text's frequencies score: {shown}")
+        return found, []
+
+    def of_record(self) -> dict[str, Any]:
+        told = of_phases(self.ready, self.phases, self.world, self.plan.steps)
+        return told | {"majority_class": self.baseline or None}
+
+
+def pretraining(recipe: Recipe, world: World, display: Display, dry_run: bool) -> Pretraining:
+    """Everything read and checked. Raises UserError for whatever the user can put right."""
+    _refuse(recipe)
+    task = task_of(recipe)
+    target = choose_target(recipe, task, dry_run=dry_run)
+    root = Path(recipe.data.dir).expanduser()
+    source = _source(recipe, root, display, dry_run)
+    phases = open_phases(recipe, source, world.size)
+    fit = starting_weights(source, task.head, recipe.seed, recipe.model.allow_missing)
+    say_fit(fit, source, display.say)
+    job = make_job(recipe, task, target, source, fit, _limits(phases))
+    ready = Basis(recipe, target.choice, target.precision, target.reason, task, source, fit, job)
+    return Pretraining(ready, phases, world, make_plan(recipe, phases), recipe.checkpoint.result == "best")
+
+
+def _source(recipe: Recipe, root: Path, display: Display, dry_run: bool) -> Source:
+    """The model to begin with: the recipe's, or the checkpoint in the data's folder."""
+    if recipe.model.name == FROM_DATA:
+        _, path = find_kind(root)
+        recipe = dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, name=str(path)))
+    beside = (top / "vocab.txt" for top in (root, training_place(root, int(recipe.train.phases[0]))))
+    own = next((path for path in beside if path.exists()), None)
+    start = supply(recipe, None, display.say, beside=own, shape=True, may_fetch=not dry_run)
+    source = find_model(recipe, own, ids_only=True, start=start)
+    if source.keys.get("tie_word_embeddings") is False:
+        raise UserError(
+            f"{source.folder}: tie_word_embeddings is false in its configuration",
+            "bertkit pre-trains with one matrix for embeddings and decoder",
+        )
+    if not source.vocabulary.has_words:
+        logger.warning(
+            "%s has no vocab.txt, nor will this run's model have one; to fine-tune it, --set model.vocab=FILE",
+            source.folder,
+        )
+    return source
+
+
+def _refuse(recipe: Recipe) -> None:
+    if recipe.data.shard:
+        raise UserError("pre-training deals its sequences to all processes: it has no data.shard", "leave it empty")
+    if recipe.checkpoint.result == "best" and "," in recipe.train.phases:
+        raise UserError("two phases are scored on two sets, so neither is best", "use checkpoint.result=last")
+
+
+def make_plan(recipe: Recipe, phases: tuple[Phase, ...]) -> Plan:
+    """The phases one after the other; the last update of each is evaluated and saved."""
+
+    def of(step: int) -> tuple[Phase, int]:
+        phase = next(phase for phase in phases if step <= phase.end)
+        return phase, step - phase.before
+
+    def rate(step: int) -> float:
+        phase, own = of(step)
+        return phase.rate(own)
+
+    def evaluates(step: int) -> bool:
+        phase, own = of(step)
+        return own == phase.steps or _evaluates(recipe, phase)(own)
+
+    def saves(step: int) -> bool:
+        phase, own = of(step)
+        often = recipe.checkpoint.every
+        return own == phase.steps or (step % often if often else own % phase.sampler.steps_per_epoch) == 0
+
+    return Plan(phases[-1].end, rate, recipe.log.every, evaluates, saves)
+
+
+def _evaluates(recipe: Recipe, phase: Phase) -> When:
+    """Whether an update of the phase is followed by an evaluation; samples are counted in whole batches."""
+    section, batch = recipe.evaluation, phase.sampler.batch_size
+    if not section.every_samples:
+        often = section.every or phase.sampler.steps_per_epoch
+        return lambda own: own % often == 0
+
+    def crosses(own: int) -> bool:
+        seen, before = own * batch, (own - 1) * batch
+        return seen >= section.start_samples and seen // section.every_samples > before // section.every_samples
+
+    return crosses
+
+
+def _limits(phases: tuple[Phase, ...]) -> Limits:
+    """What the batches of all phases have at the most."""
+    trains = [phase.recipe.train for phase in phases]
+    answers = phases[0].recipe.evaluation.batch_size
+    sequences = max(limit_sequences(train.batch_size, train.micro_batch_size) for train in trains)
+    data = [found for phase in phases for found in (phase.data, phase.scored_on.data)]
+    masked = max(sequences, answers) * max(found.most_masked for found in data)
+    return Limits(sequences, max(found.longest for found in data), answers, masked)
+
+
+def _introduce(phase: Phase, world: World, display: Display) -> None:
+    data, scored_on, name = phase.data, phase.scored_on, f"phase {phase.number}"
+    how = "masked anew in each epoch" if data.dynamic else "masked when they were made"
+    how = "masked once, by the seed" if phase.recipe.data.masking == "once" else how
+    bins = f" in {len(data.bins)} bins" if len(data.bins) > 1 else ""
+    display.say(
+        f"{name}: {phase.sampler.examples:,} sequences to learn from{bins}, of up to {data.longest} tokens, {how}: "
+        f"{len(data.shards):,} shards ({data.shards[0].file.format}) in {phase.place}"
+    )
+    count = f"{len(scored_on.examples):,} sequences"
+    if scored_on.kind == "own":
+        display.say(f"{name}: evaluated on {count} in {scored_on.place}")
+    elif scored_on.kind == "set apart":
+        display.say(
+            f"{name}: no evaluation set: {count}, drawn by the seed, are set apart and not learnt from; where the data "
+            "repeats its text, some of theirs is"
+        )
+    else:
+        display.warn(f"{name}: evaluated on {count} of the training data: its scores say nothing about new text")
+    if len(data.shards) < world.size:
+        display.warn(f"{name}: {len(data.shards)} shards for {world.size} processes: each reads all, none goes without")
+    recipe, warm = phase.recipe, warming_updates(phase.recipe, phase.steps)
+    micro = recipe.train.micro_batch_size
+    at_once = f", {limit_sequences(recipe.train.batch_size, micro)} at once" if micro else ""
+    display.say(
+        f"{name}: {words_of(recipe, phase.steps, phase.sampler.batch_size, world)}{at_once}, "
+        f"{recipe.schedule.name} after {warm:,} updates of warm-up"
+    )

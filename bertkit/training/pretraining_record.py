@@ -1,0 +1,110 @@
+"""What a record tells of pre-training's data, and what must not differ between two such runs."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from bertkit.data.pretraining.dataset import PretrainingData
+from bertkit.data.pretraining.evaluation_set import EvaluationSet
+from bertkit.distributed.world import World
+from bertkit.records import collect
+from bertkit.records.meter import TIME_BASIS, WARMUP_RULE
+from bertkit.training.comparability import model, optimizer, together, whole
+from bertkit.training.phases import Phase
+from bertkit.training.preparation import Basis
+from bertkit.training.recipe_parts import scaled_rate, warming_updates
+
+
+def of_phases(ready: Basis, phases: Sequence[Phase], world: World, steps: int) -> dict[str, Any]:
+    """The record's `data` and `fairness`."""
+    return {
+        "data": {
+            "task": ready.task.name,
+            "train": _training(phases),
+            "evaluation": [_evaluation(phase.scored_on, f"phase {phase.number}") for phase in phases],
+        },
+        "fairness": dataclasses.asdict(whole(_fairness(ready, phases, world, steps))),
+    }
+
+
+def _training(phases: Sequence[Phase]) -> dict[str, Any]:
+    """All phases' shards as one part; how long the sequences are is known where there are manifests."""
+    entries = [entry for phase in phases if phase.data.manifest for entry in phase.data.manifest.shards]
+    known = all(phase.data.manifest for phase in phases)
+    sequences = sum(entry.sequences for entry in entries) if known else 0
+    masked = sum(entry.masked for entry in entries)
+    return {
+        "name": "train",
+        "file": " + ".join(dict.fromkeys(phase.place.name for phase in phases)),
+        "sha256": _sources([phase.data for phase in phases]),
+        "features_sha256": together(phase.data.digest() for phase in phases),
+        "examples": None,
+        "sequences": sum(phase.sampler.examples for phase in phases),
+        "mean_tokens": collect.number(sum(entry.tokens for entry in entries) / sequences) if sequences else None,
+        "tokens": {},
+        "mean_masked": collect.number(masked / sequences) if sequences and masked else None,
+        "faults": [],
+    }
+
+
+def _evaluation(scored_on: EvaluationSet, name: str) -> dict[str, Any]:
+    return {
+        "name": f"{name}: {scored_on.kind}",
+        "file": scored_on.place.name,
+        "sha256": _sources([scored_on.data]),
+        "features_sha256": scored_on.data.digest(),
+        "examples": None,
+        "sequences": len(scored_on.examples),
+        **collect.lengths(scored_on.lengths),
+        "mean_masked": collect.number(float(scored_on.data.masked_counts(scored_on.examples).mean())),
+        "faults": [],
+    }
+
+
+def _sources(data: Sequence[PretrainingData]) -> str | None:
+    """SHA-256 of the texts that the data was made from, where its manifests say."""
+    if not all(found.manifest for found in data):
+        return None
+    return together(source.sha256 for found in data if found.manifest for source in found.manifest.sources)
+
+
+def _fairness(ready: Basis, phases: Sequence[Phase], world: World, steps: int) -> dict[str, Any]:
+    last = phases[-1]
+    recipe = last.recipe
+    many = optimizer(recipe, ready.job, world, last.steps, scaled_rate(recipe, world.size)) | {"updates": steps}
+    if len(phases) > 1:
+        many["schedule"] = "; ".join(_schedule(phase, world) for phase in phases)
+    return (
+        model(ready.job, ready.source, ready.fit.digest)
+        | many
+        | {
+            "measures": "train",
+            "task": ready.task.name,
+            "corpus_sha256": _sources([phase.data for phase in phases]),
+            "training_features_sha256": together(phase.data.digest() for phase in phases),
+            "training_sequences": sum(phase.sampler.examples for phase in phases),
+            "shard": "",
+            "lengths": "the data's own" + (", in bins" if len(last.data.bins) > 1 else ""),
+            "sequence_length": recipe.data.seq_length,
+            "most_masked": last.data.most_masked,
+            "global_batch": last.sampler.batch_size,
+            "result": recipe.checkpoint.result,
+            "evaluation_sha256": _sources([phase.scored_on.data for phase in phases]),
+            "evaluation_features_sha256": together(phase.scored_on.data.digest() for phase in phases),
+            "evaluation_examples": sum(len(phase.scored_on.examples) for phase in phases),
+            "warmup_rule": WARMUP_RULE,
+            "time_basis": TIME_BASIS,
+        }
+    )
+
+
+def _schedule(phase: Phase, world: World) -> str:
+    """A phase's course in words: two runs of two phases are compared by it."""
+    recipe, rate = phase.recipe, scaled_rate(phase.recipe, world.size)
+    return (
+        f"phase {phase.number}: {phase.steps} updates of {phase.sampler.batch_size} sequences of up to "
+        f"{recipe.data.seq_length}, {recipe.schedule.name} (power {recipe.schedule.power:g}) from {rate:g} after "
+        f"{warming_updates(recipe, phase.steps)}"
+    )

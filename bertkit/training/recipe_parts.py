@@ -1,0 +1,133 @@
+"""What the recipe's settings mean: the values that engines, loops and readers take, made of its sections."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from bertkit.data.sampler import micro_batch_count
+from bertkit.data.tasks.task import AnswerRules, Part, Shape
+from bertkit.engine.interface import Exchange, Limits, LossScaling, OptimizerSpec
+from bertkit.errors import UserError
+from bertkit.model.config import ModelConfig
+from bertkit.recipes.recipe import Recipe
+from bertkit.recipes.sections import DataSection, ModelSection
+from bertkit.training.schedule import Schedule, schedule
+
+
+def sequence_shape(data: DataSection, rows: int) -> Shape:
+    """How the recipe has `rows` examples (0: all) made into sequences."""
+    return Shape(data.seq_length, rows, data.doc_stride, data.query_length, data.strict)
+
+
+def answer_rules(recipe: Recipe) -> AnswerRules:
+    section = recipe.answers
+    return AnswerRules(section.n_best, section.longest, section.null_threshold)
+
+
+def with_numerics(config: ModelConfig, section: ModelSection) -> ModelConfig:
+    """The model's config with the recipe's forms of GELU and softmax where it sets them; they stay with the model."""
+    if section.gelu != "config":
+        if config.hidden_act == "relu":
+            raise UserError("model.gelu is set, but the model's activation is relu", "leave model.gelu alone")
+        config = dataclasses.replace(config, hidden_act="gelu" if section.gelu == "exact" else "gelu_new")
+    return config if section.softmax == "config" else dataclasses.replace(config, softmax=section.softmax)
+
+
+def with_dropout(config: ModelConfig, recipe: Recipe) -> ModelConfig:
+    """The model's config with the recipe's dropout rates where it sets them."""
+    dense, attention = recipe.model.hidden_dropout, recipe.model.attention_dropout
+    if dense is not None:
+        config = dataclasses.replace(config, hidden_dropout_prob=dense, classifier_dropout=dense)
+    if attention is not None:
+        config = dataclasses.replace(config, attention_probs_dropout_prob=attention)
+    return config
+
+
+def optimizer_spec(recipe: Recipe) -> OptimizerSpec:
+    section = recipe.optimizer
+    return OptimizerSpec(
+        section.beta1,
+        section.beta2,
+        section.epsilon,
+        section.weight_decay,
+        section.bias_correction,
+        section.clip_norm,
+        section.name,
+        section.trust_ratio,
+        section.shard,
+    )
+
+
+def loss_scaling(recipe: Recipe) -> LossScaling:
+    section = recipe.loss_scaling
+    return LossScaling(section.initial, section.dynamic, section.grow_after, section.floor, section.patience)
+
+
+def limits(recipe: Recipe, parts: Sequence[Part]) -> Limits:
+    """What the batches of a run over these parts have at the most."""
+    longest = max((int(part.features.lengths.max(initial=1)) for part in parts), default=1)
+    sequences = limit_sequences(recipe.train.batch_size, recipe.train.micro_batch_size)
+    return Limits(sequences, longest, recipe.evaluation.batch_size)
+
+
+def limit_sequences(share: int, micro: int) -> int:
+    """Most sequences that a rank computes at once of its share of the batch; `micro` 0: all."""
+    return -(-share // micro_batch_count(share, micro))
+
+
+def with_global_batch(recipe: Recipe, processes: int) -> Recipe:
+    """The recipe with each process's share of the global batch, where it names one."""
+    whole = recipe.train.global_batch
+    if not whole:
+        return recipe
+    if whole % processes:
+        raise UserError(
+            f"a global batch of {whole} sequences does not divide among {processes} processes",
+            "change train.global_batch or the number of processes",
+        )
+    return dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, batch_size=whole // processes))
+
+
+def make_schedule(recipe: Recipe, steps: int, processes: int) -> Schedule:
+    """The learning rate of each of so many updates."""
+    section = recipe.schedule
+    return schedule(
+        section.name,
+        scaled_rate(recipe, processes),
+        warming_updates(recipe, steps),
+        steps,
+        section.power,
+        section.end_rate,
+        section.decay_from,
+        section.start,
+        section.warmup_start,
+    )
+
+
+def scaled_rate(recipe: Recipe, processes: int) -> float:
+    """The peak learning rate of so many processes, by the rule that the recipe names."""
+    factors = {"none": 1.0, "sqrt": math.sqrt(processes), "linear": float(processes)}
+    return recipe.optimizer.learning_rate * factors[recipe.ranks.learning_rate_scaling]
+
+
+def warming_updates(recipe: Recipe, steps: int) -> int:
+    """In how many of so many updates the learning rate warms up."""
+    return recipe.schedule.warmup_steps or math.ceil(recipe.schedule.warmup * steps)
+
+
+def exchange(recipe: Recipe) -> Exchange:
+    section = recipe.ranks
+    return Exchange(section.collectives, section.gradients, section.overlap, timeout=section.timeout)
+
+
+def cache_folder(data: DataSection) -> Path | None:
+    if data.cache == "off":
+        return None
+    if data.cache != "auto":
+        return Path(data.cache).expanduser()
+    home = os.environ.get("BERTKIT_CACHE") or os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(home).expanduser() / "bertkit" / "features"

@@ -1,0 +1,156 @@
+"""What a finished run writes: the model, the dev set's answers, and the record."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bertkit.data.tasks.task import Answered
+from bertkit.distributed.world import World
+from bertkit.engine.interface import Arrays, Peak
+from bertkit.errors import UserError
+from bertkit.model.checkpoint import Progress
+from bertkit.model.saving import write_model
+from bertkit.recipes.resolve import Resolved
+from bertkit.records import collect
+from bertkit.records.energy import Energy
+from bertkit.records.files import NAME, load, write
+from bertkit.records.host import cpu_mhz
+from bertkit.records.meter import WARMUP_RULE, Meter, Reading
+from bertkit.records.schema import blank
+from bertkit.training.comparability import as_computed
+from bertkit.training.objective import Course
+
+RULES = {
+    "amounts": "sequences and tokens are counted from the batches, summed over ranks; padding counts as nothing",
+    "pauses": "evaluations and checkpoints count in no rate but `sequences_per_second_whole`",
+    "not timed": "reading and encoding the data, making the engine, the final scoring of a best checkpoint",
+    "mfu": "model FLOPs by formula (3 x forward); neither padding nor recomputation counts",
+    "step time": "between two waits for the device, over the updates between them; first rank",
+    "evaluation times": "until the evaluation began, on the first rank; its own time is in the next one's",
+    "communication": "what updates waited for the exchange of gradients, slower ranks included",
+}
+
+
+@dataclass(frozen=True)
+class Results:
+    """All that the record is made from."""
+
+    resolved: Resolved
+    course: Course
+    world: World
+    environment: Mapping[str, Any]
+    progress: Progress
+    metrics: Mapping[str, float]
+    answered: list[Answered]
+    reading: Reading
+    meter: Meter
+    peak: Peak
+    peak_memory: int | None
+    energy: Energy
+
+
+def write_results(folder: Path | None, results: Results, weights: Arrays) -> dict[str, Any]:
+    """Write model, answers and record into `folder` (None: another rank does), the record last. Returns the record."""
+    made = make_record(results)
+    if folder is None:
+        return made
+    if not results.reading.updates and (folder / NAME).exists():  # nothing was left to measure
+        with contextlib.suppress(UserError):
+            before = load(folder).mapping
+            made |= {name: before[name] for name in ("method", "throughput", "time", "memory", "energy")}
+    ready = results.course.ready
+    source = ready.source
+    write_model(folder, source.config, ready.task.head, ready.task.labels, source.vocabulary, weights)
+    for answered in results.answered:
+        answered.write(folder / "predictions", "-dev")
+    return write(folder / NAME, made)
+
+
+def make_record(results: Results) -> dict[str, Any]:
+    """The whole record; losses stand in it however many they are."""
+    ready, progress, reading = results.course.ready, results.progress, results.reading
+    metrics = {name: float(value) for name, value in results.metrics.items()}
+    percent = ready.task.head.kind == "span"
+    environment = dict(results.environment)
+    environment["hardware"] = environment["hardware"] | {"cpu_mhz": cpu_mhz()}
+    return blank("train") | {
+        **environment,
+        **collect.settings(results.resolved.flat(), results.resolved.sources),
+        "backend": {"name": ready.choice.backend.name, "reason": ready.choice.reason},
+        "precision": {"name": ready.precision, "reason": ready.precision_reason},
+        "model": _model(results),
+        **_of_course(results, environment),
+        "method": {
+            "warmup_rule": WARMUP_RULE,
+            "warmup_updates": results.meter.warmup if reading.updates else None,
+            "rules": RULES | _reached(results),
+        },
+        "metrics": metrics,
+        "units": {name: unit(name, percent) for name in metrics},
+        "seeds": [
+            {"seed": ready.recipe.seed, "metrics": metrics, "folder": None, "shard": ready.recipe.data.shard or None}
+        ],
+        "evaluations": [dict(entry) for entry in progress.evaluations],
+        "best": {"step": progress.best_step, "metric": ready.task.primary, "value": progress.best_score}
+        if progress.best_step
+        else None,
+        # nine digits give every fp32 number back exactly
+        "losses": [float(f"{value:.9g}") for value in progress.losses],
+        "updates": progress.step,
+        **_measured(results),
+    }
+
+
+def _of_course(results: Results, environment: Mapping[str, Any]) -> dict[str, Any]:
+    told = dict(results.course.of_record())
+    return told | {"fairness": as_computed(told["fairness"], environment["hardware"]["engine"])}
+
+
+def _measured(results: Results) -> dict[str, Any]:
+    reading, meter = results.reading, results.meter
+    all_legs = results.progress.train_seconds
+    steps = collect.step_of(meter.updates_between_waits)
+    return {
+        "throughput": collect.throughput(reading, results.peak, results.world),
+        "time": collect.times(reading, results.world, meter.step_seconds, steps, all_legs),
+        "memory": {"peak_bytes_per_device": results.peak_memory, "at_most": False},
+        "energy": collect.energy(reading, results.energy),
+    }
+
+
+def _reached(results: Results) -> dict[str, str]:
+    """When the accuracy that was aimed at was first reached, in words."""
+    target = results.course.ready.recipe.evaluation.target_mlm_accuracy
+    for entry in results.progress.evaluations if target else ():
+        wanted = results.course.target(entry["step"])
+        if wanted and entry["metrics"].get("mlm_accuracy", 0.0) >= wanted:
+            samples = results.course.samples(entry["step"])
+            seconds = f"{entry['training_seconds']:g} s of training, {entry['wall_seconds']:g} s with pauses"
+            return {f"mlm_accuracy {target:g}": f"reached after {samples:,} samples, {seconds}"}
+    return {f"mlm_accuracy {target:g}": "not reached"} if target else {}
+
+
+def unit(metric: str, percent: bool) -> str:
+    """What a metric is counted in: SQuAD's are per cent, GLUE's fractions or correlations."""
+    words = metric.split("_")
+    if words[0] in ("mcc", "pearson", "spearman"):
+        return "correlation"
+    if words[-1] == "loss":
+        return "nats"
+    if words[-1] in ("total", "thresh"):
+        return "count" if words[-1] == "total" else "difference of logits"
+    return "percent" if percent else "fraction"
+
+
+def _model(results: Results) -> dict[str, Any]:
+    source, fit = results.course.ready.source, results.course.ready.fit
+    return {
+        "name": source.name,
+        "parameters": sum(int(array.size) for array in fit.weights.values()),
+        "missing_at_start": list(fit.missing),
+        "unexpected_at_start": list(fit.unexpected),
+    }
