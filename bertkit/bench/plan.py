@@ -19,8 +19,8 @@ from bertkit.errors import UserError
 from bertkit.model.config import ARCHITECTURES, Head, ModelConfig
 from bertkit.model.loading import Source, find_source
 from bertkit.recipes.recipe import Recipe
-from bertkit.training.preparation import choose_precision, device_settings, find_model
 from bertkit.training.recipe_parts import with_numerics
+from bertkit.training.setup import choose_precision, device_settings, find_model
 from bertkit.training.supply import Say, supply
 
 # What --set may name: the rest of a recipe has its own option here, or no part in a measurement.

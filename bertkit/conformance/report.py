@@ -15,7 +15,7 @@ from bertkit.errors import UserError, nearest
 from bertkit.recipes.recipe import DEVICE, Recipe
 from bertkit.recipes.resolve import parse_set
 from bertkit.records import collect, host
-from bertkit.training.preparation import device_settings
+from bertkit.training.setup import device_settings
 
 SCHEMA = 1
 

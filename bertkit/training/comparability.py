@@ -17,8 +17,8 @@ from bertkit.recipes.recipe import Recipe
 from bertkit.recipes.sections import ScheduleSection
 from bertkit.records.fields import Fairness
 from bertkit.records.meter import TIME_BASIS, WARMUP_RULE
-from bertkit.training.preparation import Prepared
 from bertkit.training.recipe_parts import answer_rules, scaled_rate, warming_updates
+from bertkit.training.setup import FineTuningSetup
 
 # The engines' contract (`bertkit check`), in words; a backend that does otherwise does not pass it.
 OPTIMIZERS = {"adamw": "AdamW, decoupled decay, in fp32 masters", "lamb": "LAMB, decoupled decay, in fp32 masters"}
@@ -30,11 +30,11 @@ LOSS_SCALE = "summed over micro-batches and ranks, divided by the global batch's
 DROPOUT = ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout")
 
 
-def of_run(ready: Prepared, sampler: Sampler, updates: int, world: World) -> Fairness:
+def of_run(setup: FineTuningSetup, sampler: Sampler, updates: int, world: World) -> Fairness:
     """Of a training run."""
-    recipe, task, train = ready.recipe, ready.task, ready.train
-    of_model = model(ready.job, ready.source, ready.fit.digest)
-    of_optimizer = optimizer(recipe, ready.job, world, updates, scaled_rate(recipe, world.size))
+    recipe, task, train = setup.recipe, setup.task, setup.train
+    of_model = model(setup.job, setup.source, setup.fit.digest)
+    of_optimizer = optimizer(recipe, setup.job, world, updates, scaled_rate(recipe, world.size))
     return whole(
         of_model
         | of_optimizer
@@ -51,9 +51,9 @@ def of_run(ready: Prepared, sampler: Sampler, updates: int, world: World) -> Fai
             "most_masked": 0,
             "global_batch": sampler.batch_size,
             "result": recipe.checkpoint.result,
-            "evaluation_sha256": together(part.sha256 for part in ready.dev),
-            "evaluation_features_sha256": together(part.features.digest() for part in ready.dev),
-            "evaluation_examples": sum(part.examples for part in ready.dev),
+            "evaluation_sha256": together(part.sha256 for part in setup.dev),
+            "evaluation_features_sha256": together(part.features.digest() for part in setup.dev),
+            "evaluation_examples": sum(part.examples for part in setup.dev),
             "answer_rules": json.dumps(dataclasses.asdict(answer_rules(recipe))) if task.head.kind == "span" else None,
             "warmup_rule": WARMUP_RULE,
             "time_basis": TIME_BASIS,

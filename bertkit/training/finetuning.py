@@ -18,9 +18,10 @@ from bertkit.engine.interface import Engine, Update
 from bertkit.recipes.recipe import Recipe, to_flat
 from bertkit.records import collect
 from bertkit.training.comparability import of_run
-from bertkit.training.preparation import Prepared, prepare
+from bertkit.training.evaluation import evaluate
+from bertkit.training.loop import Plan, every
 from bertkit.training.recipe_parts import answer_rules, make_schedule, scaled_rate, with_global_batch
-from bertkit.training.trainer import Plan, evaluate, every
+from bertkit.training.setup import FineTuningSetup, prepare
 
 # Settings that do not shape the trained weights, so a resume may change them.
 FREE = (
@@ -36,21 +37,21 @@ FREE = (
 class FineTuning:
     """The course of one process."""
 
-    ready: Prepared
+    setup: FineTuningSetup
     sampler: Sampler
     plan: Plan
     world: World
     saves_best: bool = True
 
     def shape(self) -> dict[str, Any]:
-        return shaped_by(self.ready, self.plan, self.sampler, self.world.size)
+        return shaped_by(self.setup, self.plan, self.sampler, self.world.size)
 
     def introduce(self, display: Display) -> None:
-        introduce(self.ready, self.plan, self.sampler, self.world, display)
+        introduce(self.setup, self.plan, self.sampler, self.world, display)
 
     def updates(self, first: int, last: int) -> Iterator[Update]:
-        kind, micro = self.ready.task.head.kind, self.ready.recipe.train.micro_batch_size
-        features = self.ready.train.features
+        kind, micro = self.setup.task.head.kind, self.setup.recipe.train.micro_batch_size
+        features = self.setup.train.features
         return updates(features, self.sampler, kind, first, last, self.world.rank, self.world.size, micro)
 
     def place(self, step: int) -> str:
@@ -62,47 +63,47 @@ class FineTuning:
 
     @property
     def recipe(self) -> Recipe:
-        return self.ready.recipe
+        return self.setup.recipe
 
     def amounts(self) -> dict[str, int]:
         return {
             "global_batch": self.sampler.batch_size,
             "updates": self.plan.steps,
             "training_sequences": self.sampler.examples,
-            "evaluation_sequences": sum(len(part.features) for part in self.ready.dev),
+            "evaluation_sequences": sum(len(part.features) for part in self.setup.dev),
         }
 
     def target(self, step: int) -> float:
         return 0.0
 
     def score(self, engine: Engine, display: Display, step: int) -> tuple[dict[str, float], list[Answered]]:
-        ready = self.ready
-        size, rules = ready.recipe.evaluation.batch_size, answer_rules(ready.recipe)
-        return evaluate(engine, ready.task, ready.dev, rules, size, self.world, display)
+        setup = self.setup
+        size, rules = setup.recipe.evaluation.batch_size, answer_rules(setup.recipe)
+        return evaluate(engine, setup.task, setup.dev, rules, size, self.world, display)
 
-    def of_record(self) -> dict[str, Any]:
-        ready = self.ready
+    def describe(self) -> dict[str, Any]:
+        setup = self.setup
         return {
             "data": {
-                "task": ready.task.name,
-                "train": _part("train", ready.train),
-                "evaluation": [_part(f"dev_{part.name}" if part.name else "dev", part) for part in ready.dev],
+                "task": setup.task.name,
+                "train": _part("train", setup.train),
+                "evaluation": [_part(f"dev_{part.name}" if part.name else "dev", part) for part in setup.dev],
             },
-            "fairness": dataclasses.asdict(of_run(ready, self.sampler, self.plan.steps, self.world)),
-            "majority_class": _majority(ready),
+            "fairness": dataclasses.asdict(of_run(setup, self.sampler, self.plan.steps, self.world)),
+            "majority_class": _majority(setup),
         }
 
 
 def fine_tuning(recipe: Recipe, world: World, display: Display, dry_run: bool) -> FineTuning:
     """Everything read and checked. Raises UserError for whatever the user can put right."""
-    ready = prepare(with_global_batch(recipe, world.size), display.say, display.follow(), dry_run)
-    sampler = make_sampler(ready, world)
-    return FineTuning(ready, sampler, make_plan(ready.recipe, sampler, world.size), world)
+    setup = prepare(with_global_batch(recipe, world.size), display.say, display.follow(), dry_run)
+    sampler = make_sampler(setup, world)
+    return FineTuning(setup, sampler, make_plan(setup.recipe, sampler, world.size), world)
 
 
-def make_sampler(ready: Prepared, world: World) -> Sampler:
-    recipe = ready.recipe
-    return sharded(len(ready.train.features), recipe.data.shard, recipe.train.batch_size * world.size, recipe.seed)
+def make_sampler(setup: FineTuningSetup, world: World) -> Sampler:
+    recipe = setup.recipe
+    return sharded(len(setup.train.features), recipe.data.shard, recipe.train.batch_size * world.size, recipe.seed)
 
 
 def make_plan(recipe: Recipe, sampler: Sampler, processes: int) -> Plan:
@@ -120,31 +121,31 @@ def kept_settings(recipe: Recipe) -> dict[str, Any]:
     return {key: value for key, value in to_flat(recipe).items() if not key.startswith(FREE)}
 
 
-def shaped_by(ready: Prepared, plan: Plan, sampler: Sampler, processes: int) -> dict[str, Any]:
+def shaped_by(setup: FineTuningSetup, plan: Plan, sampler: Sampler, processes: int) -> dict[str, Any]:
     """The settings and data that a resumed run must share with the one that it goes on from."""
-    return kept_settings(ready.recipe) | {
-        "optimizer.learning_rate": scaled_rate(ready.recipe, processes),
-        "precision": ready.precision,
+    return kept_settings(setup.recipe) | {
+        "optimizer.learning_rate": scaled_rate(setup.recipe, processes),
+        "precision": setup.precision,
         "global batch": sampler.batch_size,
         "updates": plan.steps,
-        "training data": ready.train.features.digest(),
+        "training data": setup.train.features.digest(),
     }
 
 
-def introduce(ready: Prepared, plan: Plan, sampler: Sampler, world: World, display: Display) -> None:
+def introduce(setup: FineTuningSetup, plan: Plan, sampler: Sampler, world: World, display: Display) -> None:
     """Say what is about to happen."""
-    recipe, features = ready.recipe, ready.train.features
-    dev = " + ".join(f"{part.examples:,}" for part in ready.dev)
-    made = f" in {len(features):,} windows" if len(features) > ready.train.examples else ""
+    recipe, features = setup.recipe, setup.train.features
+    dev = " + ".join(f"{part.examples:,}" for part in setup.dev)
+    made = f" in {len(features):,} windows" if len(features) > setup.train.examples else ""
     display.say(
-        f"task: {ready.task.name}, {ready.train.examples:,} examples to learn from{made}, {dev} to evaluate on, "
+        f"task: {setup.task.name}, {setup.train.examples:,} examples to learn from{made}, {dev} to evaluate on, "
         f"{features.lengths.mean():.1f} tokens each on average"
     )
-    for part in (ready.train, *ready.dev):
+    for part in (setup.train, *setup.dev):
         for fault in part.faults:
             display.warn(f"{part.file}: {fault}")
-    for part in ready.dev:
-        if part.sha256 == ready.train.sha256:
+    for part in setup.dev:
+        if part.sha256 == setup.train.sha256:
             display.warn(f"{part.file} is the training file too: its scores say nothing about new data")
     display.say(f"plan: {words_of(recipe, plan.steps, sampler.batch_size, world)}, seed {recipe.seed}")
 
@@ -158,14 +159,14 @@ def words_of(recipe: Recipe, steps: int, batch: int, world: World) -> str:
     return f"{steps:,} updates of {batch} sequences{shares}, peak learning rate {rate:g}{scaling}"
 
 
-def _majority(ready: Prepared) -> dict[str, float] | None:
+def _majority(setup: FineTuningSetup) -> dict[str, float] | None:
     """What always answering the first dev set's most frequent class scores on it; None for regression."""
-    if ready.task.head.kind != "classification":
+    if setup.task.head.kind != "classification":
         return None
-    labels = ready.dev[0].features.labels["labels"]
-    counts = np.bincount(labels, minlength=ready.task.head.outputs)
+    labels = setup.dev[0].features.labels["labels"]
+    counts = np.bincount(labels, minlength=setup.task.head.outputs)
     guess = {"logits": np.tile(counts.astype(np.float32), (len(labels), 1))}
-    return ready.task.format.answer(ready.task, ready.dev[0], guess, answer_rules(ready.recipe)).metrics
+    return setup.task.format.answer(setup.task, setup.dev[0], guess, answer_rules(setup.recipe)).metrics
 
 
 def _part(name: str, part: Part) -> Mapping[str, Any]:

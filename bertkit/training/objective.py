@@ -9,15 +9,15 @@ from bertkit.console import Display
 from bertkit.data.tasks.task import Answered
 from bertkit.engine.interface import Engine, Update
 from bertkit.recipes.recipe import Recipe
-from bertkit.training.preparation import Basis
-from bertkit.training.trainer import Plan
+from bertkit.training.loop import Plan
+from bertkit.training.setup import RunSetup
 
 
-class Course(Protocol):
-    """One of the two, made ready for this process."""
+class Objective(Protocol):
+    """One of the two, made setup for this process."""
 
     @property
-    def ready(self) -> Basis:
+    def setup(self) -> RunSetup:
         """The model, the task and where it is computed."""
 
     @property
@@ -56,5 +56,5 @@ class Course(Protocol):
     def score(self, engine: Engine, display: Display, step: int) -> tuple[dict[str, float], list[Answered]]:
         """(metrics, answers that the run's folder keeps) after update `step`. A collective."""
 
-    def of_record(self) -> Mapping[str, Any]:
+    def describe(self) -> Mapping[str, Any]:
         """The record's `data`, `fairness` and `majority_class`."""

@@ -20,9 +20,9 @@ from bertkit.files import inputs
 from bertkit.model.loading import Source
 from bertkit.model.tokenizer import Vocabulary
 from bertkit.recipes.recipe import Recipe
-from bertkit.training.preparation import check_length, check_segments
 from bertkit.training.recipe_parts import make_schedule, with_global_batch
 from bertkit.training.schedule import Schedule
+from bertkit.training.setup import check_length, check_segments
 
 TRAINING = ("phase{number}", "train", "2048_shards_uncompressed")  # folders that may hold the shards; MLPerf's last
 EVALUATION = ("eval", "eval_set_uncompressed")

@@ -19,13 +19,13 @@ from bertkit.model.formats.places import find_kind
 from bertkit.model.loading import Source, starting_weights
 from bertkit.recipes.recipe import Recipe
 from bertkit.training.finetuning import kept_settings, words_of
+from bertkit.training.loop import Plan, When
 from bertkit.training.phases import Phase, open_phases, training_place
-from bertkit.training.preparation import Basis, choose_target, find_model, make_job, say_fit, task_of
 from bertkit.training.pretraining_evaluation import score_set
 from bertkit.training.pretraining_record import of_phases
 from bertkit.training.recipe_parts import limit_sequences, scaled_rate, warming_updates
+from bertkit.training.setup import RunSetup, choose_target, find_model, make_job, say_fit, task_of
 from bertkit.training.supply import supply
-from bertkit.training.trainer import Plan, When
 
 logger = logging.getLogger(__name__)
 FROM_DATA = "from-data"  # the model's name that stands for the checkpoint in the data's folder
@@ -35,7 +35,7 @@ FROM_DATA = "from-data"  # the model's name that stands for the checkpoint in th
 class Pretraining:
     """The course of one process."""
 
-    ready: Basis
+    setup: RunSetup
     phases: tuple[Phase, ...]
     world: World
     plan: Plan
@@ -48,7 +48,7 @@ class Pretraining:
         return next(phase for phase in self.phases if step <= phase.end)
 
     def shape(self) -> dict[str, Any]:
-        known = kept_settings(self.ready.recipe) | {"precision": self.ready.precision, "updates": self.plan.steps}
+        known = kept_settings(self.setup.recipe) | {"precision": self.setup.precision, "updates": self.plan.steps}
         for phase in self.phases:
             name = f"phase {phase.number}"
             known |= {
@@ -63,7 +63,7 @@ class Pretraining:
     def introduce(self, display: Display) -> None:
         for phase in self.phases:
             _introduce(phase, self.world, display)
-        display.say(f"seed {self.ready.recipe.seed}")
+        display.say(f"seed {self.setup.recipe.seed}")
 
     def updates(self, first: int, last: int) -> Iterator[Update]:
         for phase in self.phases:
@@ -96,10 +96,10 @@ class Pretraining:
         }
 
     def target(self, step: int) -> float:
-        return self.ready.recipe.evaluation.target_mlm_accuracy if self.phase(step) is self.phases[-1] else 0.0
+        return self.setup.recipe.evaluation.target_mlm_accuracy if self.phase(step) is self.phases[-1] else 0.0
 
     def score(self, engine: Engine, display: Display, step: int) -> tuple[dict[str, float], list[Answered]]:
-        phase, size = self.phase(step), self.ready.recipe.evaluation.batch_size
+        phase, size = self.phase(step), self.setup.recipe.evaluation.batch_size
         found, self.baseline = score_set(engine, phase.scored_on, size, phase.unigram, self.world, display)
         if phase.number not in self._said:
             self._said.add(phase.number)
@@ -107,8 +107,8 @@ class Pretraining:
             display.say(f"unigram baseline, what the training text's frequencies score: {shown}")
         return found, []
 
-    def of_record(self) -> dict[str, Any]:
-        told = of_phases(self.ready, self.phases, self.world, self.plan.steps)
+    def describe(self) -> dict[str, Any]:
+        told = of_phases(self.setup, self.phases, self.world, self.plan.steps)
         return told | {"majority_class": self.baseline or None}
 
 
@@ -123,8 +123,17 @@ def pretraining(recipe: Recipe, world: World, display: Display, dry_run: bool) -
     fit = starting_weights(source, task.head, recipe.seed, recipe.model.allow_missing)
     say_fit(fit, source, display.say)
     job = make_job(recipe, task, target, source, fit, _limits(phases))
-    ready = Basis(recipe, target.choice, target.precision, target.reason, task, source, fit, job)
-    return Pretraining(ready, phases, world, make_plan(recipe, phases), recipe.checkpoint.result == "best")
+    setup = RunSetup(
+        recipe=recipe,
+        choice=target.choice,
+        precision=target.precision,
+        precision_reason=target.reason,
+        task=task,
+        source=source,
+        fit=fit,
+        job=job,
+    )
+    return Pretraining(setup, phases, world, make_plan(recipe, phases), recipe.checkpoint.result == "best")
 
 
 def _source(recipe: Recipe, root: Path, display: Display, dry_run: bool) -> Source:

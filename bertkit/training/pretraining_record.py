@@ -13,19 +13,19 @@ from bertkit.records import collect
 from bertkit.records.meter import TIME_BASIS, WARMUP_RULE
 from bertkit.training.comparability import model, optimizer, together, whole
 from bertkit.training.phases import Phase
-from bertkit.training.preparation import Basis
 from bertkit.training.recipe_parts import scaled_rate, warming_updates
+from bertkit.training.setup import RunSetup
 
 
-def of_phases(ready: Basis, phases: Sequence[Phase], world: World, steps: int) -> dict[str, Any]:
+def of_phases(setup: RunSetup, phases: Sequence[Phase], world: World, steps: int) -> dict[str, Any]:
     """The record's `data` and `fairness`."""
     return {
         "data": {
-            "task": ready.task.name,
+            "task": setup.task.name,
             "train": _training(phases),
             "evaluation": [_evaluation(phase.scored_on, f"phase {phase.number}") for phase in phases],
         },
-        "fairness": dataclasses.asdict(whole(_fairness(ready, phases, world, steps))),
+        "fairness": dataclasses.asdict(whole(_fairness(setup, phases, world, steps))),
     }
 
 
@@ -70,18 +70,18 @@ def _sources(data: Sequence[PretrainingData]) -> str | None:
     return together(source.sha256 for found in data if found.manifest for source in found.manifest.sources)
 
 
-def _fairness(ready: Basis, phases: Sequence[Phase], world: World, steps: int) -> dict[str, Any]:
+def _fairness(setup: RunSetup, phases: Sequence[Phase], world: World, steps: int) -> dict[str, Any]:
     last = phases[-1]
     recipe = last.recipe
-    many = optimizer(recipe, ready.job, world, last.steps, scaled_rate(recipe, world.size)) | {"updates": steps}
+    many = optimizer(recipe, setup.job, world, last.steps, scaled_rate(recipe, world.size)) | {"updates": steps}
     if len(phases) > 1:
         many["schedule"] = "; ".join(_schedule(phase, world) for phase in phases)
     return (
-        model(ready.job, ready.source, ready.fit.digest)
+        model(setup.job, setup.source, setup.fit.digest)
         | many
         | {
             "measures": "train",
-            "task": ready.task.name,
+            "task": setup.task.name,
             "corpus_sha256": _sources([phase.data for phase in phases]),
             "training_features_sha256": together(phase.data.digest() for phase in phases),
             "training_sequences": sum(phase.sampler.examples for phase in phases),

@@ -25,7 +25,7 @@ def sequence_shape(data: DataSection, rows: int) -> Shape:
 
 def answer_rules(recipe: Recipe) -> AnswerRules:
     section = recipe.answers
-    return AnswerRules(section.n_best, section.longest, section.null_threshold)
+    return AnswerRules(n_best=section.n_best, longest=section.longest, null_threshold=section.null_threshold)
 
 
 def with_numerics(config: ModelConfig, section: ModelSection) -> ModelConfig:
@@ -50,21 +50,27 @@ def with_dropout(config: ModelConfig, recipe: Recipe) -> ModelConfig:
 def optimizer_spec(recipe: Recipe) -> OptimizerSpec:
     section = recipe.optimizer
     return OptimizerSpec(
-        section.beta1,
-        section.beta2,
-        section.epsilon,
-        section.weight_decay,
-        section.bias_correction,
-        section.clip_norm,
-        section.name,
-        section.trust_ratio,
-        section.shard,
+        beta1=section.beta1,
+        beta2=section.beta2,
+        epsilon=section.epsilon,
+        weight_decay=section.weight_decay,
+        bias_correction=section.bias_correction,
+        clip_norm=section.clip_norm,
+        algorithm=section.name,
+        trust_ratio=section.trust_ratio,
+        shard=section.shard,
     )
 
 
 def loss_scaling(recipe: Recipe) -> LossScaling:
     section = recipe.loss_scaling
-    return LossScaling(section.initial, section.dynamic, section.grow_after, section.floor, section.patience)
+    return LossScaling(
+        initial=section.initial,
+        dynamic=section.dynamic,
+        grow_after=section.grow_after,
+        floor=section.floor,
+        patience=section.patience,
+    )
 
 
 def limits(recipe: Recipe, parts: Sequence[Part]) -> Limits:
@@ -121,7 +127,12 @@ def warming_updates(recipe: Recipe, steps: int) -> int:
 
 def exchange(recipe: Recipe) -> Exchange:
     section = recipe.ranks
-    return Exchange(section.collectives, section.gradients, section.overlap, timeout=section.timeout)
+    return Exchange(
+        collectives=section.collectives,
+        gradients=section.gradients,
+        overlap=section.overlap,
+        timeout=section.timeout,
+    )
 
 
 def cache_folder(data: DataSection) -> Path | None:

@@ -26,8 +26,8 @@ from bertkit.files.inputs import exists
 from bertkit.model.config import ARCHITECTURES
 from bertkit.recipes.recipe import Value
 from bertkit.records.loggers import CURVES, DLLOGGER, MLLOG
-from bertkit.records.profiling import TRACE
 
+TRACE = "trace.json"  # what --profile recorded
 OURS = (
     "config.json", "model.safetensors", "vocab.txt", "tokenizer.json", "tokenizer_config.json", "record.json",
     "losses.json", "recipe.toml", "task.json", "log.jsonl", "predictions", "checkpoints",

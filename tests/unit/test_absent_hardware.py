@@ -12,7 +12,7 @@ import bertkit_iluvatar
 from bertkit.cli.hf_flags import translate
 from bertkit.cli.main import main
 from bertkit.recipes.resolve import resolve
-from bertkit.training.preparation import device_settings
+from bertkit.training.setup import device_settings
 from bertkit_iluvatar import IluvatarBackend, look
 
 # what is missing, and two ways to get it

@@ -19,8 +19,8 @@ from bertkit.records.fields import Fairness, plain_names
 from bertkit.records.files import load
 from bertkit.training.comparability import as_computed, of_run
 from bertkit.training.finetuning import introduce, make_plan, make_sampler
-from bertkit.training.preparation import Prepared, prepare
 from bertkit.training.results import unit
+from bertkit.training.setup import FineTuningSetup, prepare
 from conftest import ROOT
 
 SMALL = {
@@ -29,7 +29,7 @@ SMALL = {
 }  # fmt: skip
 
 
-def prepared(data: Path, **settings: Any) -> Prepared:
+def prepared(data: Path, **settings: Any) -> FineTuningSetup:
     options = SMALL | {"data.dir": str(data)} | {name.replace("__", "."): value for name, value in settings.items()}
     return prepare(resolve(options, env={}).recipe, lambda text: None, lambda *_: None)
 

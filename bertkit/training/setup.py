@@ -47,7 +47,7 @@ class Target:
 
 
 @dataclass(frozen=True)
-class Basis:
+class RunSetup:
     """What every training run is made of, whatever it learns from."""
 
     recipe: Recipe
@@ -61,14 +61,14 @@ class Basis:
 
 
 @dataclass(frozen=True)
-class Prepared(Basis):
+class FineTuningSetup(RunSetup):
     """A fine-tuning run that is ready to start."""
 
     train: Part
     dev: tuple[Part, ...]
 
 
-def prepare(recipe: Recipe, say: Say, progress: Progress, dry_run: bool = False) -> Prepared:
+def prepare(recipe: Recipe, say: Say, progress: Progress, dry_run: bool = False) -> FineTuningSetup:
     """Read and check everything, cheapest first, so that a mistake is answered before any work is done.
 
     `dry_run`: the backend need not be ready.
@@ -97,22 +97,33 @@ def prepare(recipe: Recipe, say: Say, progress: Progress, dry_run: bool = False)
     for warning in warnings:
         logger.warning("%s", warning)
     job = make_job(recipe, task, target, source, fit, limits(recipe, [train, *dev]))
-    return Prepared(recipe, target.choice, target.precision, target.reason, task, source, fit, job, train, tuple(dev))
+    return FineTuningSetup(
+        recipe=recipe,
+        choice=target.choice,
+        precision=target.precision,
+        precision_reason=target.reason,
+        task=task,
+        source=source,
+        fit=fit,
+        job=job,
+        train=train,
+        dev=tuple(dev),
+    )
 
 
 def make_job(recipe: Recipe, task: Task, target: Target, source: Source, fit: Fit, most: Limits) -> Job:
     return Job(
-        with_dropout(source.config, recipe),
-        task.head,
-        fit.weights,
-        optimizer_spec(recipe),
-        target.precision,
-        recipe.seed,
-        recipe.model.layout,
-        target.settings,
-        exchange(recipe),
-        loss_scaling(recipe),
-        most,
+        model=with_dropout(source.config, recipe),
+        head=task.head,
+        weights=fit.weights,
+        optimizer=optimizer_spec(recipe),
+        precision=target.precision,
+        seed=recipe.seed,
+        layout=recipe.model.layout,
+        settings=target.settings,
+        exchange=exchange(recipe),
+        loss_scaling=loss_scaling(recipe),
+        limits=most,
     )
 
 

@@ -8,26 +8,26 @@ from typing import Any
 
 from bertkit.distributed.world import World
 from bertkit.records.loggers import CURVES, DLLOGGER, MLLOG, Curves, DlLogger, Follower, MlLog
-from bertkit.training.objective import Course
+from bertkit.training.objective import Objective
 from bertkit.training.recipe_parts import scaled_rate, warming_updates
 
 
-def followers(course: Course, folder: Path, world: World) -> tuple[Follower, ...]:
+def loggers(objective: Objective, folder: Path, world: World) -> tuple[Follower, ...]:
     """Of the first rank; none of the others."""
-    wanted = course.ready.recipe.log
+    wanted = objective.setup.recipe.log
     made: list[Follower] = []
     if world.is_first and wanted.mllog:
-        made.append(MlLog(folder / MLLOG, facts(course, world)))
+        made.append(MlLog(folder / MLLOG, facts(objective, world)))
     if world.is_first and wanted.dllogger:
-        made.append(DlLogger(folder / DLLOGGER, facts(course, world)))
+        made.append(DlLogger(folder / DLLOGGER, facts(objective, world)))
     if world.is_first and wanted.tensorboard:
         made.append(Curves(folder / CURVES))
     return tuple(made)
 
 
-def facts(course: Course, world: World) -> dict[str, Any]:
+def facts(objective: Objective, world: World) -> dict[str, Any]:
     """The settings of the last phase under MLPerf's keys. What a submission would add is marked as open."""
-    recipe, amounts = course.recipe, course.amounts()
+    recipe, amounts = objective.recipe, objective.amounts()
     section, course_of_rate = recipe.optimizer, recipe.schedule
     micro, share = recipe.train.micro_batch_size, recipe.train.batch_size
     warmup = warming_updates(recipe, amounts["updates"])
@@ -44,7 +44,7 @@ def facts(course: Course, world: World) -> dict[str, Any]:
         "submission_org": "none: a run of bertkit",
         "submission_division": "open",
         "submission_status": "onprem",
-        "submission_platform": f"{world.size} x {course.ready.choice.backend.name}",
+        "submission_platform": f"{world.size} x {objective.setup.choice.backend.name}",
         "seed": recipe.seed,
         "global_batch_size": amounts["global_batch"],
         "gradient_accumulation_steps": math.ceil(share / micro) if micro else 1,
