@@ -10,7 +10,7 @@ from bertkit.recipes.recipe import Value
 from bertkit.recipes.resolve import resolve
 from bertkit.training.pretraining import Pretraining, pretraining
 from bertkit.training.run import Run
-from bertkit.training.train import carry_out
+from bertkit.training.trainer import Trainer
 from pretraining_files import known_sequences, write_hdf5, write_parquet, write_vocabulary
 
 SMALL: dict[str, Value] = {
@@ -44,7 +44,7 @@ def course(folder: Path, world: World | None = None, **settings: Value) -> Pretr
 
 def run(folder: Path, output: Path, resume: bool = False, **settings: Value) -> Run:
     values = SMALL | {"data.dir": str(folder), "output": str(output)} | dotted(settings)
-    return carry_out(resolve(values, env={}), World(), Display(quiet=True), resume=resume)
+    return Trainer.of(resolve(values, env={}), World(), Display(quiet=True), resume=resume).fit()
 
 
 def dotted(settings: dict[str, Value]) -> dict[str, Value]:

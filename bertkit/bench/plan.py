@@ -130,7 +130,7 @@ def make_plan(
     choice = choose(recipe.backend, dry_run)
     card = choice.backend
     precisions = [_precision(card, name, kind) for name in lists.precisions]
-    settings = device_settings(card, recipe)
+    settings = device_settings(card, recipe.device)
     if recipe.model.layout != "auto" and recipe.model.layout not in card.capabilities.layouts:
         has = ", ".join(card.capabilities.layouts)
         raise UserError(f"backend {card.name} has no layout {recipe.model.layout}", f"it has {has}")

@@ -15,7 +15,7 @@ from bertkit.files.streams import put_json
 from bertkit.recipes.recipe import Value
 from bertkit.recipes.resolve import resolve
 from bertkit.training.run import Run
-from bertkit.training.train import carry_out
+from bertkit.training.trainer import Trainer
 
 
 def run_training(
@@ -37,7 +37,8 @@ def run_training(
     display = Display(quiet=quiet or not world.is_first)
     changed = {key: value for key, value in resolved.flat().items() if resolved.sources.get(key) != "default"}
     display.say("settings: " + (", ".join(f"{key}={value}" for key, value in changed.items()) or "all defaults"))
-    outcome = carry_out(resolved, world, display, resume=resume, overwrite=overwrite, dry_run=dry_run)
+    trainer = Trainer.of(resolved, world, display, resume=resume, overwrite=overwrite)
+    outcome = trainer.check() if dry_run else trainer.fit()
     if outcome.record is not None and world.is_first:
         show(outcome, display)
         if as_json:

@@ -12,7 +12,7 @@ import math
 import platform
 import shutil
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,74 +27,58 @@ from bertkit.recipes.recipe import Recipe
 from bertkit.recipes.resolve import Resolved
 from bertkit.records.files import NAME, load, write
 from bertkit.records.schema import blank
-from bertkit.training.callbacks.base import Callback
 from bertkit.training.recipe_parts import scaled_rate
 from bertkit.training.run import Run
-from bertkit.training.run_folder import OURS, open_folder, refuse_taken
-from bertkit.training.trainer import SAME, Trainer, output_folder
+from bertkit.training.run_folder import OURS, open_folder, output_folder
 
+SAME = "give every process the same versions, settings and files"
+Compare = Callable[[Mapping[str, Any]], None]
 PATIENCE = 30 * 86_400.0  # seconds: workers meet at the ends only, and one may be done long before another
 OWN = ("seed", "output", "data.shard")  # settings in which workers differ
 LINKED = tuple(name for name in OURS if name != NAME)
 
 
-def train_ensemble(
+def train_workers(
     resolved: Resolved,
     world: World,
     display: Display,
-    callbacks: Sequence[Callback] = (),
-    resume: bool = False,
-    overwrite: bool = False,
+    overwrite: bool,
+    fit: Callable[[Resolved, Compare], Run],
 ) -> Run:
-    """Train this process's worker; on the first rank, pick the best of all when they are done."""
+    """Train this process's worker by `fit`; on the first rank, pick the best of all when they are done."""
+
+    def compare(facts: Mapping[str, Any]) -> None:
+        agree(others.gather, {name: value for name, value in facts.items() if name not in OWN}, SAME)
+
     folder = output_folder(resolved.recipe)
-    with alone_in(folder, "a training", world.is_first):
+    mine = announce_workers(resolved, world, display)
+    others = join(world, mine.recipe.ranks.collectives, PATIENCE)
+    try:
         if world.is_first:
-            refuse_taken(folder, resume, overwrite)
-        return _train_workers(resolved, world, display, callbacks, resume, overwrite)
+            _clear(folder, overwrite)
+        gather_json(others.gather, "the folder is ready")  # before that no worker makes its own folder in it
+        run = fit(mine, compare)
+        workers = gather_json(others.gather, _summary(run, mine.recipe, world))
+        run.exit_code = max(each["exit_code"] for each in workers)
+        if run.exit_code:
+            run.record = None
+        elif world.is_first:
+            run.record = publish(folder, workers, mine.recipe.task, run.record or {}, display)
+    finally:
+        others.close()
+    run.folder = folder
+    return run
 
 
-def check_ensemble(resolved: Resolved, world: World, display: Display) -> Run:
-    """Read and check what this process's worker would train, and show the plan."""
-    return _worker(resolved, world, display).check()
-
-
-def _worker(resolved: Resolved, world: World, display: Display, **options: Any) -> Trainer:
-    """This process's worker. It learns alone, but shares the machine."""
+def announce_workers(resolved: Resolved, world: World, display: Display) -> Resolved:
+    """This process's worker's settings; what all of them do is shown."""
     mine = worker_recipe(resolved.recipe, world, output_folder(resolved.recipe))
     display.say(
         f"{world.size} workers train without synchronising, with seeds {resolved.recipe.seed} to "
         f"{resolved.recipe.seed + world.size - 1}, on {'a share of' if mine.data.shard else 'all'} the data each; "
         "the best on dev will be the result"
     )
-    alone = dataclasses.replace(world, rank=0, size=1)
-    return Trainer(Resolved(mine, resolved.sources), alone, display, **options)
-
-
-def _train_workers(
-    resolved: Resolved, world: World, display: Display, callbacks: Sequence[Callback], resume: bool, overwrite: bool
-) -> Run:
-    def compare(facts: Mapping[str, Any]) -> None:
-        agree(others.gather, {name: value for name, value in facts.items() if name not in OWN}, SAME)
-
-    folder = output_folder(resolved.recipe)
-    worker = _worker(resolved, world, display, callbacks=callbacks, resume=resume, overwrite=overwrite, compare=compare)
-    others = join(world, worker.recipe.ranks.collectives, PATIENCE)
-    try:
-        if world.is_first:
-            _clear(folder, overwrite)
-        gather_json(others.gather, "the folder is ready")  # before that no worker makes its own folder in it
-        run = worker.fit()
-        workers = gather_json(others.gather, _summary(run, worker.recipe, world))
-        run.exit_code = max(each["exit_code"] for each in workers)
-        if run.exit_code:
-            run.record = None
-        elif world.is_first:
-            run.record = publish(folder, workers, worker.recipe.task, run.record or {}, display)
-    finally:
-        others.close()
-    run.folder = folder
-    return run
+    return Resolved(mine, resolved.sources)
 
 
 def worker_recipe(recipe: Recipe, world: World, folder: Path) -> Recipe:

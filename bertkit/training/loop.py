@@ -7,9 +7,9 @@ from contextlib import closing
 from dataclasses import dataclass
 
 from bertkit.engine.interface import Engine, Scalars, Update
-from bertkit.prefetch import ahead
 from bertkit.records.meter import Meter
 from bertkit.training.callbacks.base import Callback
+from bertkit.training.prefetch import ahead
 from bertkit.training.run import Run, UpdateMetrics
 from bertkit.training.schedule import Schedule
 

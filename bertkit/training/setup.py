@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from bertkit.data.tasks import Task, find_task
 from bertkit.data.tasks.labels import to_learn
@@ -131,7 +132,7 @@ def choose_target(recipe: Recipe, task: Task, training: bool = True, dry_run: bo
     """Where `task` is computed. Raises UserError where the backend is absent or cannot do what is asked."""
     choice = choose(recipe.backend, dry_run)
     precision, reason = choose_precision(choice.backend, recipe.precision, training)
-    settings = device_settings(choice.backend, recipe)
+    settings = device_settings(choice.backend, recipe.device)
     os.environ.update(choice.backend.variables(settings))  # here, since reading weights may import a framework
     check_job(choice.backend, task, recipe)
     return Target(choice, precision, reason, settings)
@@ -188,10 +189,13 @@ def choose_precision(backend: Backend, asked: str, training: bool = True) -> tup
     return "fp32", "auto: this device has no native bf16"
 
 
-def device_settings(backend: Backend, recipe: Recipe) -> dict[str, str | int | float | bool]:
-    """The card's settings with what the recipe says of them. Raises UserError for unknown names and wrong types."""
+def device_settings(backend: Backend, given: Mapping[str, Any]) -> dict[str, str | int | float | bool]:
+    """The backend's settings, those that are `given` in place of the defaults.
+
+    Raises UserError for unknown names and wrong types.
+    """
     known = {name: setting.default for name, setting in backend.settings.items()}
-    for name, value in recipe.device.items():
+    for name, value in given.items():
         if name not in known:
             raise UserError(f"backend {backend.name} has no setting device.{name}", nearest(name, known))
         setting = backend.settings[name]

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from bertkit.console import Display
 from bertkit.distributed.consistency import agree, gather_json
-from bertkit.distributed.world import World
+from bertkit.distributed.world import World, from_env
 from bertkit.engine.flops import of_batch, training_flops
 from bertkit.engine.interface import Engine, Job, Sensors
 from bertkit.files.folder_lock import alone_in
 from bertkit.model.checkpoint import Checkpoints, Progress
+from bertkit.recipes.keywords import from_keywords
 from bertkit.recipes.recipe import Recipe
-from bertkit.recipes.resolve import Resolved
+from bertkit.recipes.resolve import Resolved, resolve
 from bertkit.records import collect
 from bertkit.records.energy import Energy, energy_of
 from bertkit.records.event_log import RunLog
@@ -28,6 +30,7 @@ from bertkit.training.callbacks.event_log import EventLog
 from bertkit.training.callbacks.profiling import Profiling, wanted
 from bertkit.training.callbacks.progress import ConsoleProgress
 from bertkit.training.callbacks.stopping import FiniteLoss, Interruptions, Target
+from bertkit.training.ensemble import SAME, Compare, announce_workers, train_workers
 from bertkit.training.finetuning import fine_tuning
 from bertkit.training.log_facts import loggers
 from bertkit.training.loop import fit
@@ -36,60 +39,124 @@ from bertkit.training.pretraining import pretraining
 from bertkit.training.results import measure, write_results
 from bertkit.training.resume import load_moments, resumed
 from bertkit.training.run import Run
-from bertkit.training.run_folder import TRACE, open_folder, refuse_hiding, refuse_taken, write_recipe
+from bertkit.training.run_folder import (
+    TRACE,
+    open_folder,
+    output_folder,
+    refuse_hiding,
+    refuse_taken,
+    write_recipe,
+)
 from bertkit.training.run_task import write_task
 from bertkit.training.setup import task_of
 from bertkit.training.signals import stop_on_signals
 
-SAME = "give every process the same versions, settings and files"
-Compare = Callable[[Mapping[str, Any]], None]
-
 
 class Trainer:
-    """One training run.
+    """A run from its settings to its folder.
 
-    `compare`: called with what shapes the run before its first update; by default it compares the ranks of `world`.
+        run = Trainer(model="models/minilm", task="mrpc", data_dir="glue", epochs=3, callbacks=[Mine()]).fit()
+
+    Keywords are the recipe's settings by the last part of their name; `settings` takes all of them by their dotted
+    keys, those of a device too. Environment variables, a recipe and a file of settings count as for `bertkit train`.
     """
 
     def __init__(
         self,
+        *,
+        callbacks: Sequence[Callback] = (),
+        resume: bool = False,
+        overwrite: bool = False,
+        recipe: str | None = None,
+        config: str | Path | None = None,
+        settings: Mapping[str, Any] | None = None,
+        world: World | None = None,
+        quiet: bool = False,
+        **keywords: Any,
+    ) -> None:
+        """`recipe`: a packaged one's name, or a file. `world`: None: as this process's environment says.
+
+        Raises UserError for an unknown setting, naming the nearest, and for a value of the wrong type.
+        """
+        given = from_keywords(keywords, settings)
+        self.resolved = resolve(given, config=Path(config) if config else None, recipe=recipe)
+        self.world = world or from_env()
+        self.display = Display(quiet=quiet or not self.world.is_first)
+        self.callbacks, self.resume, self.overwrite = tuple(callbacks), resume, overwrite
+
+    @classmethod
+    def of(
+        cls,
         resolved: Resolved,
         world: World,
         display: Display,
         callbacks: Sequence[Callback] = (),
         resume: bool = False,
         overwrite: bool = False,
-        compare: Compare | None = None,
-    ) -> None:
-        self.resolved, self.recipe, self.world, self.display = resolved, resolved.recipe, world, display
-        self.callbacks, self.resume, self.overwrite, self.compare = tuple(callbacks), resume, overwrite, compare
-        self.folder = output_folder(resolved.recipe)
+    ) -> Trainer:
+        """From settings that are resolved already."""
+        trainer = cls.__new__(cls)
+        trainer.resolved, trainer.world, trainer.display = resolved, world, display
+        trainer.callbacks, trainer.resume, trainer.overwrite = tuple(callbacks), resume, overwrite
+        return trainer
+
+    @property
+    def recipe(self) -> Recipe:
+        return self.resolved.recipe
+
+    @property
+    def folder(self) -> Path:
+        """Where the run goes."""
+        return output_folder(self.recipe)
 
     def check(self) -> Run:
         """Read and check everything and show the plan; nothing is trained or written."""
+        if self._trains_workers:
+            return self._worker(announce_workers(self.resolved, self.world, self.display)).check()
         refuse_hiding(self.recipe.model.name, self.folder)
         self._objective(dry_run=True)
         return Run(folder=self.folder, settings=self.resolved.flat(), world=self.world)
 
     def fit(self) -> Run:
-        """Train, and write what a run leaves. Raises UserError for whatever the user can put right.
+        """Train, and write what a run leaves; where gradients are not synchronised, one model in each process.
 
-        That is found before anything is written, if it can be.
+        Raises UserError for whatever the user can put right, before anything is written where it can be found then.
         """
-        refuse_hiding(self.recipe.model.name, self.folder)
         with alone_in(self.folder, "a training", self.world.is_first):
-            if self.world.is_first:
-                refuse_taken(self.folder, self.resume, self.overwrite)
-            objective = self._objective(dry_run=False)
-            setup = objective.setup
-            engine = setup.choice.backend.engine(setup.job, self.world)
-            try:
-                shape = objective.shape()
-                compare = self.compare or functools.partial(agree, engine.gather, cure=SAME)
-                compare({**collect.versions(), **shape})
-                return self._fit(objective, engine, shape)
-            finally:
-                engine.close()
+            if self._trains_workers:
+                if self.world.is_first:
+                    refuse_taken(self.folder, self.resume, self.overwrite)
+                return train_workers(self.resolved, self.world, self.display, self.overwrite, self._fit_worker)
+            return self._fit_one(None)
+
+    @property
+    def _trains_workers(self) -> bool:
+        return self.world.size > 1 and not self.recipe.ranks.synchronise
+
+    def _worker(self, mine: Resolved) -> Trainer:
+        """This process's worker. It learns alone, but shares the machine."""
+        alone = dataclasses.replace(self.world, rank=0, size=1)
+        return Trainer.of(mine, alone, self.display, self.callbacks, self.resume, self.overwrite)
+
+    def _fit_worker(self, mine: Resolved, compare: Compare) -> Run:
+        worker = self._worker(mine)
+        with alone_in(worker.folder, "a training"):
+            return worker._fit_one(compare)
+
+    def _fit_one(self, compare: Compare | None) -> Run:
+        """Train one model. `compare`: called with what shapes the run; None: the ranks of `world` compare it."""
+        refuse_hiding(self.recipe.model.name, self.folder)
+        if self.world.is_first:
+            refuse_taken(self.folder, self.resume, self.overwrite)
+        objective = self._objective(dry_run=False)
+        engine = objective.setup.choice.backend.engine(objective.setup.job, self.world)
+        try:
+            shape = objective.shape()
+            compare = compare or functools.partial(agree, engine.gather, cure=SAME)
+            compare({**collect.versions(), **shape})
+            return self._fit(objective, engine, shape)
+        finally:
+            engine.close()
 
     def _objective(self, dry_run: bool) -> Objective:
         """What is learnt, read and checked, and the plan shown."""
@@ -193,13 +260,6 @@ class Trainer:
         if best or evaluation.answered is None:
             return evaluation.score(best or run.step)
         return run.metrics
-
-
-def output_folder(recipe: Recipe) -> Path:
-    name = Path(recipe.model.name).name
-    return (
-        Path(recipe.output).expanduser() if recipe.output else Path("runs", f"{recipe.task}-{name}-seed{recipe.seed}")
-    )
 
 
 def make_meter(job: Job, engine: Engine, energy: Energy) -> Meter:

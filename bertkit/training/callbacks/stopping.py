@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from bertkit.engine.interface import Engine
-from bertkit.errors import UserError
+from bertkit.errors import UserError, nearest
 from bertkit.training.callbacks.base import Callback
 from bertkit.training.objective import Objective
 from bertkit.training.run import Run, UpdateMetrics
@@ -28,6 +28,32 @@ class FiniteLoss(Callback):
                     f"the loss is {one.loss} at update {one.step}",
                     "lower optimizer.learning_rate, lengthen the warm-up, or train with -d fp32",
                 )
+
+
+class EarlyStopping(Callback):
+    """Ends the run where `patience` evaluations in a row have brought nothing better.
+
+    `metric`: which one; None: the task's own, the first of its metrics. `min_delta`: what counts as better;
+    `larger_is_better`: False for a loss.
+    """
+
+    def __init__(
+        self, patience: int = 3, metric: str | None = None, min_delta: float = 0.0, larger_is_better: bool = True
+    ) -> None:
+        self.patience, self.metric, self.min_delta = patience, metric, min_delta
+        self.sign = 1.0 if larger_is_better else -1.0
+
+    def on_evaluation(self, run: Run, metrics: Mapping[str, float]) -> None:
+        name = self.metric or next(iter(metrics))
+        if name not in metrics:
+            raise UserError(f"there is no metric {name!r} to stop early by", nearest(name, metrics))
+        scores = [self.sign * entry["metrics"][name] for entry in run.evaluations]
+        best = 0  # the place of the best evaluation; one before a resume counts too
+        for place, score in enumerate(scores):
+            if score > scores[best] + self.min_delta:
+                best = place
+        if len(scores) - 1 - best >= self.patience:
+            run.stop(f"{name} is no better after {self.patience} evaluations")
 
 
 class Target(Callback):
