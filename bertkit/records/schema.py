@@ -83,6 +83,9 @@ class Run:
     time: Time
     memory: Memory
     energy: Energy
+    callbacks: Mapping[Text, Any] = Field(
+        default_factory=dict, description="what the user's callbacks added; older records have no such key"
+    )
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

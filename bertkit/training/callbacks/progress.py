@@ -43,7 +43,7 @@ class ConsoleProgress(Callback):
         if run.exit_code:
             self.display.say(
                 f"stopped by {run.interrupted} after update {run.step} of {run.steps}, which is saved; "
-                "the same command with --resume goes on"
+                "the same command with --resume goes on (in Python: resume=True)"
             )
 
     def on_end(self, run: Run) -> None:
