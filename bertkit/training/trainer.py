@@ -122,10 +122,12 @@ class Trainer:
 
         Raises UserError for whatever the user can put right, before anything is written where it can be found then.
         """
+        if not self._trains_workers:
+            refuse_hiding(self.recipe.model.name, self.folder)
         with alone_in(self.folder, "a training", self.world.is_first):
+            if self.world.is_first:
+                refuse_taken(self.folder, self.resume, self.overwrite)
             if self._trains_workers:
-                if self.world.is_first:
-                    refuse_taken(self.folder, self.resume, self.overwrite)
                 return train_workers(self.resolved, self.world, self.display, self.overwrite, self._fit_worker)
             return self._fit_one(None)
 
@@ -140,14 +142,13 @@ class Trainer:
 
     def _fit_worker(self, mine: Resolved, compare: Compare) -> Run:
         worker = self._worker(mine)
+        refuse_hiding(worker.recipe.model.name, worker.folder)
         with alone_in(worker.folder, "a training"):
+            refuse_taken(worker.folder, self.resume, self.overwrite)
             return worker._fit_one(compare)
 
     def _fit_one(self, compare: Compare | None) -> Run:
         """Train one model. `compare`: called with what shapes the run; None: the ranks of `world` compare it."""
-        refuse_hiding(self.recipe.model.name, self.folder)
-        if self.world.is_first:
-            refuse_taken(self.folder, self.resume, self.overwrite)
         objective = self._objective(dry_run=False)
         engine = objective.setup.choice.backend.engine(objective.setup.job, self.world)
         try:
@@ -206,6 +207,7 @@ class Trainer:
                 for callback in callbacks:
                     callback.on_interrupted(run)
                 return run
+            run.interrupted, run.exit_code = "", 0  # a signal at the last update changed nothing
             run.metrics = self._final_metrics(run, evaluation, checkpoints)
             results = measure(run, objective, engine, meter, energy, first_peak, self.resolved)
             run.record = write_results(run, results, evaluation.answered or [], engine.weights())
