@@ -12,7 +12,7 @@ from bertkit.data.sampler import PARTIAL_BATCHES, Sampler
 from bertkit.distributed.world import World
 from bertkit.engine.interface import Job
 from bertkit.model.config import ModelConfig
-from bertkit.model.loading import Source
+from bertkit.model.loading import ModelSource
 from bertkit.recipes.recipe import Recipe
 from bertkit.recipes.sections import ScheduleSection
 from bertkit.records.fields import Fairness
@@ -61,7 +61,7 @@ def of_run(ready: Prepared, sampler: Sampler, updates: int, world: World) -> Fai
     )
 
 
-def model(job: Job, source: Source | None, start: str | None) -> dict[str, Any]:
+def model(job: Job, source: ModelSource | None, start: str | None) -> dict[str, Any]:
     """`source`: None for a bare size without a vocabulary. `start`: SHA-256 of the weight file; None: random."""
     vocabulary = source.vocabulary if source and source.vocabulary.has_words else None
     return {
@@ -121,7 +121,7 @@ def _schedule(course: ScheduleSection) -> str:
     return ", ".join(said)
 
 
-def of_case(job: Job, source: Source | None, start: str | None, known: Mapping[str, Any]) -> Fairness:
+def of_case(job: Job, source: ModelSource | None, start: str | None, known: Mapping[str, Any]) -> Fairness:
     """Of one cell of a measurement; `known` overrides."""
     return whole(model(job, source, start) | {"time_basis": TIME_BASIS} | dict(known))
 

@@ -17,7 +17,7 @@ from bertkit.data.pretraining.masking import MaskingRule
 from bertkit.data.pretraining.sampler import BinnedSampler
 from bertkit.errors import UserError
 from bertkit.files import inputs
-from bertkit.model.loading import Source
+from bertkit.model.loading import ModelSource
 from bertkit.model.tokenizer import Vocabulary
 from bertkit.recipes.recipe import Recipe
 from bertkit.training.preparation import check_length, check_segments
@@ -82,7 +82,7 @@ def of_phase(recipe: Recipe, number: int) -> Recipe:
     return dataclasses.replace(recipe, **changed)
 
 
-def open_phases(recipe: Recipe, source: Source, processes: int) -> tuple[Phase, ...]:
+def open_phases(recipe: Recipe, source: ModelSource, processes: int) -> tuple[Phase, ...]:
     """The recipe's phases, in their order. Raises UserError where data is missing or does not fit the model."""
     numbers = [int(word) for word in recipe.train.phases.split(",")]
     phases: list[Phase] = []
@@ -92,7 +92,7 @@ def open_phases(recipe: Recipe, source: Source, processes: int) -> tuple[Phase, 
     return tuple(phases)
 
 
-def _open(recipe: Recipe, number: int, source: Source, processes: int, before: int) -> Phase:
+def _open(recipe: Recipe, number: int, source: ModelSource, processes: int, before: int) -> Phase:
     check_length(recipe.data, source)
     root = Path(recipe.data.dir).expanduser()
     place = training_place(root, number)
@@ -132,7 +132,7 @@ def evaluation_place(recipe: Recipe, place: Path, root: Path) -> Path | None:
     return next((f for top in (place, root) for name in EVALUATION if (f := top / name).is_dir()), None)
 
 
-def open_shards(place: Path, recipe: Recipe, source: Source) -> PretrainingData:
+def open_shards(place: Path, recipe: Recipe, source: ModelSource) -> PretrainingData:
     section = recipe.data
     rule = MaskingRule(section.masked_share, section.most_masked, section.whole_words)
     if section.masking != "once":
@@ -141,7 +141,7 @@ def open_shards(place: Path, recipe: Recipe, source: Source) -> PretrainingData:
     return MaskedOnce(**{each.name: getattr(found, each.name) for each in dataclasses.fields(found)})
 
 
-def check_data(data: PretrainingData, place: Path, recipe: Recipe, source: Source) -> Rows:
+def check_data(data: PretrainingData, place: Path, recipe: Recipe, source: ModelSource) -> Rows:
     """Its smallest shard. Raises UserError where the data is too long, or has ids that the vocabulary lacks."""
     most = recipe.data.seq_length
     if data.longest > most:
