@@ -20,7 +20,7 @@ import numpy as np
 import torch
 import torch.distributed
 
-from bertkit.distributed.collectives import GRACE, Flat, Place, meeting_place
+from bertkit.distributed.collectives import GRACE, Flat, Rendezvous, meeting_place
 from bertkit.distributed.host_sums import Add, FlatType, empty
 from bertkit.distributed.world import World
 from bertkit.errors import UserError
@@ -32,7 +32,7 @@ dist: Any = torch.distributed  # whose stubs leave most of what is used here out
 class Meeting:
     """The store that the ranks of this process's job meet at, once a process."""
 
-    place: Place
+    place: Rendezvous
     store: Any
     address: str  # own address, as the others reach it
     joins: Iterator[int] = field(default_factory=itertools.count)

@@ -57,7 +57,7 @@ class How:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class CellOutcome:
     """How a cell ended."""
 
     cell: Cell
@@ -93,7 +93,7 @@ def open_suite(folder: Path, name: str, how: How) -> None:
         part.unlink(missing_ok=True)
 
 
-def read_outcome(folder: Path, cell: Cell) -> Outcome | None:
+def read_outcome(folder: Path, cell: Cell) -> CellOutcome | None:
     """What an earlier call found of the cell; None where nothing, or only that it failed for another reason."""
     path = folder / f"{cell.name}.json"
     if not exists(path):
@@ -106,11 +106,11 @@ def read_outcome(folder: Path, cell: Cell) -> Outcome | None:
     if found.edited:
         raise UserError(f"{path}: was changed since it was written, by hand or by damage", cure)
     made = found.mapping
-    outcome = Outcome(cell, made["status"], made["reason"] or "", made)
+    outcome = CellOutcome(cell, made["status"], made["reason"] or "", made)
     return None if outcome.status in AGAIN else outcome
 
 
-def measure(folder: Path, cell: Cell, how: How) -> Outcome:
+def measure(folder: Path, cell: Cell, how: How) -> CellOutcome:
     """Run the cell's process, keep its record, say how it ended. The record is there when this is over."""
     part = folder / f".{cell.name}.part.json"
     part.unlink(missing_ok=True)
@@ -126,7 +126,7 @@ def measure(folder: Path, cell: Cell, how: How) -> Outcome:
     ended = {"status": status, "reason": reason or None}
     made = write(folder / f"{cell.name}.json", {**(left or _bare(cell, how, words)), **ended})
     part.unlink(missing_ok=True)
-    return Outcome(cell, status, reason, made)
+    return CellOutcome(cell, status, reason, made)
 
 
 def _bare(cell: Cell, how: How, words: Sequence[str]) -> dict[str, Any]:
@@ -208,8 +208,8 @@ def _sigterm_raises() -> Iterator[None]:
 
 
 def run_cells(
-    folder: Path, wanted: Sequence[Cell], how: How, tell: Callable[[int, Outcome, bool], None]
-) -> list[Outcome]:
+    folder: Path, wanted: Sequence[Cell], how: How, tell: Callable[[int, CellOutcome, bool], None]
+) -> list[CellOutcome]:
     """All cells' outcomes in order. `tell`: called with (number, outcome, whether it was there already)."""
     outcomes = []
     with _sigterm_raises():

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bertkit.bench.measure import RULES, Amount, Measured, infer_case, train_case
-from bertkit.bench.plan import SETTINGS, Case, Plan
+from bertkit.bench.plan import SETTINGS, BenchPlan, Case
 from bertkit.bench.workload import Kind, Workload
 from bertkit.conformance.fixtures import HEADS, MODEL, example_batch
 from bertkit.conformance.fixtures import train as train_specimen
@@ -40,7 +40,7 @@ OUT_OF_MEMORY = ("memoryerror", "outofmemory", "out of memory", "allocate memory
 class Bench:
     """A measurement under way."""
 
-    plan: Plan
+    plan: BenchPlan
     amount: Amount
     world: World
     display: Display
@@ -208,7 +208,7 @@ class Bench:
         return {"peak_bytes_per_device": most, "at_most": mine is not None and mine == before}
 
 
-def known_of(plan: Plan, case: Case, work: Workload, job: Job, world: World, steps: int) -> dict[str, Any]:
+def known_of(plan: BenchPlan, case: Case, work: Workload, job: Job, world: World, steps: int) -> dict[str, Any]:
     """What must be the same where a case is compared with another's."""
     found = len(work.features)
     own = plan.recipe.task or None

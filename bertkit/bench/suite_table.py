@@ -9,13 +9,13 @@ from typing import Any, TextIO
 from rich.console import Console
 from rich.table import Table
 
-from bertkit.bench.cells import Outcome
+from bertkit.bench.cells import CellOutcome
 from bertkit.bench.table import WIDTH, Cells, figure, in_milliseconds
 
 COLUMNS = ("kind", "model", "dtype", "lengths", "cut", "batch", "seq/s", "tokens/s", "ms p50", "ms p99", "GiB")
 
 
-def show_outcomes(outcomes: Sequence[Outcome], stream: TextIO) -> None:
+def show_outcomes(outcomes: Sequence[CellOutcome], stream: TextIO) -> None:
     """The table; plain text where `stream` is no terminal."""
     console = Console(file=stream, highlight=False)
     console.width = max(console.width, WIDTH)
@@ -32,19 +32,19 @@ def show_outcomes(outcomes: Sequence[Outcome], stream: TextIO) -> None:
     console.print(total(outcomes), markup=False, soft_wrap=True)
 
 
-def total(outcomes: Sequence[Outcome]) -> str:
+def total(outcomes: Sequence[CellOutcome]) -> str:
     counts = Counter(outcome.status for outcome in outcomes)
     return f"{len(outcomes)} cells: " + ", ".join(f"{number} {status}" for status, number in counts.items())
 
 
-def brief(outcome: Outcome) -> str:
+def brief(outcome: CellOutcome) -> str:
     """How a cell ended, in a few words."""
     if outcome.status != "measured":
         return outcome.status
     return f"{_row(outcome)['seq/s']} sequences/s"
 
 
-def summary(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
+def summary(outcomes: Sequence[CellOutcome]) -> list[dict[str, Any]]:
     """The same for programs: a cell's settings, how it ended, and its record."""
     return [
         {
@@ -63,7 +63,7 @@ def summary(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
     ]
 
 
-def _row(outcome: Outcome) -> Cells:
+def _row(outcome: CellOutcome) -> Cells:
     cell, made = outcome.cell, outcome.record
     row = {
         "kind": cell.kind,

@@ -20,7 +20,7 @@ from bertkit.data.tasks import Task
 from bertkit.data.tasks.reading import Progress, read_split
 from bertkit.engine.interface import Batch, Limits, sequence_lengths
 from bertkit.model.config import Head, ModelConfig
-from bertkit.model.loading import Source
+from bertkit.model.loading import ModelSource
 from bertkit.recipes.recipe import Recipe
 from bertkit.records.collect import lengths as lengths_of
 from bertkit.records.collect import number
@@ -107,7 +107,7 @@ def built_in(name: str, model: ModelConfig, batch_size: int, longest: int, seed:
     return Workload(head, features, distribution.title, distribution.most_masked)
 
 
-def from_data(kind: Kind, task: Task, recipe: Recipe, source: Source, progress: Progress) -> Workload:
+def from_data(kind: Kind, task: Task, recipe: Recipe, source: ModelSource, progress: Progress) -> Workload:
     """The task's own train set (train) or first dev set (infer), as `bertkit train` reads it."""
     data = recipe.data
     split, rows = ("train", data.train_rows) if kind == "train" else ("dev", data.eval_rows)

@@ -17,7 +17,7 @@ from bertkit.errors import UserError
 from bertkit.files.streams import put, put_json
 
 if TYPE_CHECKING:
-    from bertkit.files.downloads import Checked, Source
+    from bertkit.files.downloads import Checked, DownloadSource
 
 app = typer.Typer(
     name="data",
@@ -50,7 +50,7 @@ def list_sources(as_json: AsJson = False) -> None:
         put(f"{source.name:36} {size:>9}  {source.folder:44} {source.title}")
 
 
-def _row(source: Source) -> dict[str, object]:
+def _row(source: DownloadSource) -> dict[str, object]:
     return {
         "name": source.name,
         "title": source.title,
@@ -121,7 +121,7 @@ def verify(
         raise typer.Exit(1)
 
 
-def _report(source: Source, found: Sequence[Checked]) -> dict[str, object]:
+def _report(source: DownloadSource, found: Sequence[Checked]) -> dict[str, object]:
     return {
         "name": source.name,
         "folder": source.folder,

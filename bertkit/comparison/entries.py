@@ -29,7 +29,7 @@ SCALED_FACTS = {
 
 
 @dataclass(frozen=True)
-class Place:
+class Conditions:
     """What a record was measured on and of."""
 
     kind: str  # train, bench or published
@@ -45,7 +45,7 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class EvaluationPoint:
     """The dev set's scores after some updates."""
 
     step: int
@@ -61,7 +61,7 @@ class Entry:
     name: str  # its folder, or the file and which of its records
     label: str  # as given on the command line by NAME=; else empty
     seed: int | None
-    place: Place
+    place: Conditions
     facts: Mapping[str, Any]  # fairness field -> value; None: not known
     identity: str  # equal where two entries differ in nothing but the seed
     kin: str  # equal where they differ in nothing but the seed and the number of devices
@@ -69,7 +69,7 @@ class Entry:
     scores: Sequence[Mapping[str, float | None]]  # the metrics of every seed in it
     units: Mapping[str, str]  # of the metrics: fraction, percent, correlation
     losses: np.ndarray  # (updates,) NaN where one is not known; empty: none is
-    evaluations: Sequence[Evaluation]
+    evaluations: Sequence[EvaluationPoint]
     watts: float | None  # mean over the measured seconds
     layout: str | None
     loss_scaling: str | None  # of fp16
@@ -101,7 +101,9 @@ def entry(record: Record, label: str = "") -> Entry:
         scores=scores,
         units=made["units"],
         losses=losses,
-        evaluations=[Evaluation(one["step"], one["training_seconds"], one["metrics"]) for one in made["evaluations"]],
+        evaluations=[
+            EvaluationPoint(one["step"], one["training_seconds"], one["metrics"]) for one in made["evaluations"]
+        ],
         watts=_watts(made["energy"]),
         layout=layout,
         loss_scaling=_loss_scaling(place, made["config"]),
@@ -137,10 +139,10 @@ def _name(record: Record) -> str:
     return f"{path}: {model} {at(made, 'precision.name')} {case['lengths']} b{case['batch_size']}"
 
 
-def _place(made: Mapping[str, Any]) -> Place:
+def _place(made: Mapping[str, Any]) -> Conditions:
     hosts = at(made, "hardware.hosts")
     model = at(made, "model.name")
-    return Place(
+    return Conditions(
         kind=made["kind"],
         backend=at(made, "backend.name"),
         device=_device(made["hardware"]),
@@ -160,7 +162,7 @@ def _device(hardware: Mapping[str, Any]) -> str | None:
     return device["model"] or (hardware["cpu_model"] if device["kind"] != "accelerator" else None)
 
 
-def _loss_scaling(place: Place, config: Mapping[str, Any]) -> str | None:
+def _loss_scaling(place: Conditions, config: Mapping[str, Any]) -> str | None:
     if place.precision != "fp16" or "loss_scaling.initial" not in config:
         return None
     start = f"{config['loss_scaling.initial']:g}"
@@ -169,7 +171,7 @@ def _loss_scaling(place: Place, config: Mapping[str, Any]) -> str | None:
     return f"from {start} on, doubled after {config['loss_scaling.grow_after']} updates"
 
 
-def _what(place: Place, made: Mapping[str, Any]) -> list[Any]:
+def _what(place: Conditions, made: Mapping[str, Any]) -> list[Any]:
     """What is measured, apart from the facts of fairness and the number of devices."""
     of_model = None if made["fairness"]["start_weights_sha256"] else place.model
     case = {name: value for name, value in (made["case"] or {}).items() if name in ("model", "lengths")}

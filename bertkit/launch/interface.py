@@ -62,7 +62,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Place:
+class Binding:
     """What one process of a host is bound to."""
 
     cpus: tuple[int, ...] = ()  # logical CPUs; empty: not bound
@@ -77,7 +77,7 @@ class Process:
     rank: int
     host: str
     local_rank: int
-    place: Place
+    place: Binding
     argv: tuple[str, ...]
     env: Mapping[str, str]
 

@@ -27,7 +27,7 @@ from bertkit.errors import PeersLost, UserError
 from bertkit.files.process_tree import die_with_parent, state
 from bertkit.launch.affinity import PLACES, parse_places
 from bertkit.launch.children import module_command
-from bertkit.launch.interface import Place
+from bertkit.launch.interface import Binding
 
 FROM_BATCH = (signal.SIGUSR1, signal.SIGALRM)  # what a batch system sends ahead of the time limit
 STOPS = (signal.SIGTERM, signal.SIGINT, *FROM_BATCH)  # each means: save and end
@@ -65,21 +65,21 @@ def main(words: Sequence[str]) -> int:
     return code if code >= 0 else 128 - code
 
 
-def my_place(world: World, env: Mapping[str, str]) -> tuple[Place, str]:
+def my_place(world: World, env: Mapping[str, str]) -> tuple[Binding, str]:
     """What this rank is bound to, and what is odd about it; an unbound place where the launcher binds by itself."""
     text = env.get(PLACES, "")
     if not text:
-        return Place(), ""
+        return Binding(), ""
     try:
         places = parse_places(text)
     except ValueError as error:
-        return Place(), f"{PLACES} is not understood and was ignored: {error}"
+        return Binding(), f"{PLACES} is not understood and was ignored: {error}"
     if world.local_rank >= len(places):
-        return Place(), f"{PLACES} has no place for local rank {world.local_rank}; it is not bound"
+        return Binding(), f"{PLACES} has no place for local rank {world.local_rank}; it is not bound"
     return places[world.local_rank], ""
 
 
-def bind(place: Place) -> list[str]:
+def bind(place: Binding) -> list[str]:
     """Bind this process, and so its children, to the place's CPUs; returns what binds the memory, before a command.
 
     Neither is worth failing for: without the right (in a container, say) the rank runs unbound.

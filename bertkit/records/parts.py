@@ -20,7 +20,7 @@ class Git:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class Choice:
+class ChoiceRecord:
     name: Text
     reason: Text | None
 
@@ -58,7 +58,7 @@ class Hardware:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class Model:
+class ModelRecord:
     name: Text | None
     parameters: Whole | None
     missing_at_start: list[Text] = Field(description="parameters that the weight file lacked, so new")
@@ -66,7 +66,7 @@ class Model:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class Part:
+class DataRecord:
     """One file of data, or lengths drawn from a distribution."""
 
     name: Text
@@ -84,8 +84,8 @@ class Part:
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Data:
     task: Text | None
-    train: Part | None
-    evaluation: list[Part]
+    train: DataRecord | None
+    evaluation: list[DataRecord]
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -98,7 +98,7 @@ class Method:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class Evaluation:
+class EvaluationRecord:
     step: Whole
     training_seconds: Number | None = Field(description="wall time of training until then, over all legs of the run")
     wall_seconds: Number | None = Field(description="the same with evaluations and checkpoints in it")
@@ -199,7 +199,7 @@ class Memory:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class Energy:
+class EnergyRecord:
     joules: Number | None = Field(description="over all boxes, during `seconds`; null: not known")
     seconds: Number | None
     sequences: Whole | None = Field(description="computed in these seconds")
@@ -208,7 +208,7 @@ class Energy:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class Case:
+class CaseRecord:
     """Which cell of a measurement's grid."""
 
     model: Text

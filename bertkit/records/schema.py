@@ -20,17 +20,17 @@ from bertkit.files.disk import write_json
 from bertkit.records.fields import STRICT, Fairness, Flag, Number, Sha, Text, Whole
 from bertkit.records.parts import (
     Best,
-    Case,
-    Choice,
+    CaseRecord,
+    ChoiceRecord,
     Data,
-    Energy,
-    Evaluation,
+    EnergyRecord,
+    EvaluationRecord,
     Git,
     Hardware,
     LossFile,
     Memory,
     Method,
-    Model,
+    ModelRecord,
     Seed,
     Selected,
     Throughput,
@@ -59,13 +59,13 @@ class Run:
     config: Mapping[Text, Scalar] = Field(description="the resolved configuration")
     config_sources: Mapping[Text, Text] = Field(description="of the settings that are no default, where they stood")
     hardware: Hardware
-    backend: Choice | None
-    precision: Choice | None
-    model: Model
+    backend: ChoiceRecord | None
+    precision: ChoiceRecord | None
+    model: ModelRecord
     data: Data
     fairness: Fairness
     method: Method
-    case: Case | None
+    case: CaseRecord | None
     published: Mapping[Text, Scalar | list[Text]] | None = Field(description="of a published figure: its source")
     metrics: Mapping[Text, Number | None] = Field(description="of the weights that are the result")
     units: Mapping[Text, Text] = Field(description="of the metrics: fraction, percent, correlation, nats")
@@ -74,7 +74,7 @@ class Run:
     majority_class: Mapping[Text, Number | None] | None = Field(
         description="what always answering the most frequent class scores"
     )
-    evaluations: list[Evaluation]
+    evaluations: list[EvaluationRecord]
     best: Best | None
     updates: Whole | None
     losses: list[Number | None] | None = Field(description="of every update from the first; null: see `loss_file`")
@@ -82,7 +82,7 @@ class Run:
     throughput: Throughput
     time: Time
     memory: Memory
-    energy: Energy
+    energy: EnergyRecord
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

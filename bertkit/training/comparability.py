@@ -11,7 +11,7 @@ from typing import Any
 from bertkit.data.sampler import PARTIAL_BATCHES, Sampler
 from bertkit.engine.interface import Job
 from bertkit.model.config import ModelConfig
-from bertkit.model.loading import Source
+from bertkit.model.loading import ModelSource
 from bertkit.recipes.sections import ScheduleSection
 from bertkit.records.fields import Fairness
 from bertkit.records.meter import TIME_BASIS, WARMUP_RULE
@@ -59,7 +59,7 @@ def of_run(setup: FineTuningSetup, sampler: Sampler, update_settings: UpdateSett
     )
 
 
-def model(job: Job, source: Source | None, start: str | None) -> dict[str, Any]:
+def model(job: Job, source: ModelSource | None, start: str | None) -> dict[str, Any]:
     """`source`: None for a bare size without a vocabulary. `start`: SHA-256 of the weight file; None: random."""
     vocabulary = source.vocabulary if source and source.vocabulary.has_words else None
     return {
@@ -119,7 +119,7 @@ def _schedule(schedule: ScheduleSection) -> str:
     return ", ".join(said)
 
 
-def of_case(job: Job, source: Source | None, start: str | None, known: Mapping[str, Any]) -> Fairness:
+def of_case(job: Job, source: ModelSource | None, start: str | None, known: Mapping[str, Any]) -> Fairness:
     """Of one cell of a measurement; `known` overrides."""
     return whole(model(job, source, start) | {"time_basis": TIME_BASIS} | dict(known))
 

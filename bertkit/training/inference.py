@@ -18,7 +18,7 @@ from bertkit.engine.interface import Engine, Job, Limits
 from bertkit.errors import UserError
 from bertkit.files.inputs import is_folder
 from bertkit.model.config import ARCHITECTURES
-from bertkit.model.loading import Source, starting_weights
+from bertkit.model.loading import ModelSource, starting_weights
 from bertkit.model.names import is_own_folder, published
 from bertkit.model.weights import Fit
 from bertkit.recipes.recipe import Recipe
@@ -38,7 +38,7 @@ class Ready:
     """A trained model, read and checked, and where it will be computed."""
 
     task: Task
-    source: Source
+    source: ModelSource
     target: Target
     fit: Fit  # the rows of its head are in the task's order
     notes: tuple[str, ...] = ()  # to be said
@@ -49,7 +49,7 @@ class Loaded:
     """A trained model on a device."""
 
     task: Task
-    source: Source
+    source: ModelSource
     engine: Engine
     precision: str
 
@@ -79,7 +79,7 @@ def open_model(recipe: Recipe, dry_run: bool = False, force: bool = False) -> Re
     return Ready(task, source, target, fit, notes)
 
 
-def _check_run(recipe: Recipe, task: Task, source: Source, force: bool) -> None:
+def _check_run(recipe: Recipe, task: Task, source: ModelSource, force: bool) -> None:
     """Hold what is asked against what the folder's run was trained on."""
     run = recipe.model.name
     told = read_task(source.folder) if source.folder else None

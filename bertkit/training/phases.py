@@ -16,7 +16,7 @@ from bertkit.data.pretraining.masking import MaskingRule
 from bertkit.data.pretraining.sampler import BinnedSampler
 from bertkit.errors import UserError
 from bertkit.files import inputs
-from bertkit.model.loading import Source
+from bertkit.model.loading import ModelSource
 from bertkit.model.tokenizer import Vocabulary
 from bertkit.recipes.recipe import Recipe
 from bertkit.training.recipe_parts import UpdateSettings, make_update_settings, with_global_batch
@@ -86,7 +86,7 @@ def of_phase(recipe: Recipe, number: int) -> Recipe:
     return dataclasses.replace(recipe, **changed)
 
 
-def open_phases(recipe: Recipe, source: Source, processes: int) -> tuple[Phase, ...]:
+def open_phases(recipe: Recipe, source: ModelSource, processes: int) -> tuple[Phase, ...]:
     """The recipe's phases, in their order. Raises UserError where data is missing or does not fit the model."""
     numbers = [int(word) for word in recipe.train.phases.split(",")]
     phases: list[Phase] = []
@@ -96,7 +96,7 @@ def open_phases(recipe: Recipe, source: Source, processes: int) -> tuple[Phase, 
     return tuple(phases)
 
 
-def _open(recipe: Recipe, number: int, source: Source, processes: int, before: int) -> Phase:
+def _open(recipe: Recipe, number: int, source: ModelSource, processes: int, before: int) -> Phase:
     check_length(recipe.data, source)
     root = Path(recipe.data.dir).expanduser()
     place = training_place(root, number)
@@ -146,7 +146,7 @@ def evaluation_place(recipe: Recipe, place: Path, root: Path) -> Path | None:
     return next((f for top in (place, root) for name in EVALUATION if (f := top / name).is_dir()), None)
 
 
-def open_shards(place: Path, recipe: Recipe, source: Source) -> PretrainingData:
+def open_shards(place: Path, recipe: Recipe, source: ModelSource) -> PretrainingData:
     section = recipe.data
     rule = MaskingRule(section.masked_share, section.most_masked, section.whole_words)
     if section.masking != "once":
@@ -155,7 +155,7 @@ def open_shards(place: Path, recipe: Recipe, source: Source) -> PretrainingData:
     return MaskedOnce(**{each.name: getattr(found, each.name) for each in dataclasses.fields(found)})
 
 
-def check_data(data: PretrainingData, place: Path, recipe: Recipe, source: Source) -> Rows:
+def check_data(data: PretrainingData, place: Path, recipe: Recipe, source: ModelSource) -> Rows:
     """Its smallest shard. Raises UserError where the data is too long, or has ids that the vocabulary lacks."""
     most = recipe.data.seq_length
     if data.longest > most:

@@ -16,7 +16,7 @@ from bertkit.distributed.world import World
 from bertkit.engine.interface import Engine, Limits, Update
 from bertkit.errors import UserError
 from bertkit.model.formats.places import find_kind
-from bertkit.model.loading import Source, starting_weights
+from bertkit.model.loading import ModelSource, starting_weights
 from bertkit.recipes.recipe import Recipe
 from bertkit.training.finetuning import kept_settings, words_of
 from bertkit.training.loop import Plan, When
@@ -134,7 +134,7 @@ def pretraining(recipe: Recipe, world: World, display: Display, dry_run: bool) -
     return Pretraining(setup, phases, world, make_plan(recipe, phases), recipe.checkpoint.result == "best")
 
 
-def _source(recipe: Recipe, root: Path, display: Display, dry_run: bool) -> Source:
+def _source(recipe: Recipe, root: Path, display: Display, dry_run: bool) -> ModelSource:
     """The model to begin with: the recipe's, or the checkpoint in the data's folder."""
     if recipe.model.name == FROM_DATA:
         _, path = find_kind(root)

@@ -17,7 +17,7 @@ from bertkit.data.tasks.task import Part, SplitName, task_folder
 from bertkit.engine.interface import PRECISIONS, Backend, Job, Limits, Precision
 from bertkit.engine.registry import Choice, choose
 from bertkit.errors import UserError, nearest
-from bertkit.model.loading import Source, find_source, starting_weights
+from bertkit.model.loading import ModelSource, find_source, starting_weights
 from bertkit.model.weights import Fit
 from bertkit.recipes.recipe import Recipe
 from bertkit.recipes.sections import DataSection
@@ -56,7 +56,7 @@ class RunSetup:
     precision: Precision
     precision_reason: str
     task: Task
-    source: Source
+    source: ModelSource
     fit: Fit
     job: Job
 
@@ -112,7 +112,7 @@ def prepare(recipe: Recipe, say: Say, progress: Progress, dry_run: bool = False)
     )
 
 
-def make_job(recipe: Recipe, task: Task, target: Target, source: Source, fit: Fit, most: Limits) -> Job:
+def make_job(recipe: Recipe, task: Task, target: Target, source: ModelSource, fit: Fit, most: Limits) -> Job:
     return Job(
         model=with_dropout(source.config, recipe),
         head=task.head,
@@ -140,7 +140,7 @@ def choose_target(recipe: Recipe, task: Task, training: bool = True, dry_run: bo
 
 def find_model(
     recipe: Recipe, task_vocab: Path | None = None, ids_only: bool = False, start: Start | None = None
-) -> Source:
+) -> ModelSource:
     """The recipe's model, its vocabulary and length checked; what is odd but allowed is warned about.
 
     `start`: where it was found; None: the name is that of a folder or file.
@@ -217,7 +217,7 @@ def check_job(backend: Backend, task: Task, recipe: Recipe) -> None:
         raise UserError(f"backend {backend.name} has no layout {recipe.model.layout}", ", ".join(can.layouts))
 
 
-def check_length(data: DataSection, source: Source) -> None:
+def check_length(data: DataSection, source: ModelSource) -> None:
     most = source.config.max_position_embeddings
     if data.seq_length > most:
         raise UserError(
@@ -226,7 +226,7 @@ def check_length(data: DataSection, source: Source) -> None:
         )
 
 
-def checked(parts: list[Part], source: Source) -> list[Part]:
+def checked(parts: list[Part], source: ModelSource) -> list[Part]:
     """The parts. Raises UserError where one has pairs of texts, but the model has one segment."""
     for part in parts:
         if part.features.token_type_ids.any():
@@ -234,7 +234,7 @@ def checked(parts: list[Part], source: Source) -> list[Part]:
     return parts
 
 
-def check_segments(source: Source, what: str) -> None:
+def check_segments(source: ModelSource, what: str) -> None:
     """Raises UserError where the model has one segment; `what` has two."""
     if source.config.type_vocab_size < 2:
         raise UserError(
@@ -249,7 +249,7 @@ def check_segments(source: Source, what: str) -> None:
         )
 
 
-def say_fit(fit: Fit, source: Source, say: Say) -> None:
+def say_fit(fit: Fit, source: ModelSource, say: Say) -> None:
     """Name what a weight file lacked or had too much of."""
     if source.folder is None:
         say(f"weights: {source.name} from a random start")

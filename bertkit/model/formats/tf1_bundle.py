@@ -42,7 +42,7 @@ SHARD = f"the index asks for it; {COPY}"
 
 
 @dataclass(frozen=True)
-class Entry:
+class BundleEntry:
     """What the index says of one variable, or of one slice."""
 
     dtype: int  # TensorFlow's number
@@ -69,8 +69,8 @@ class Index:
 
     prefix: Path
     shards: int
-    entries: Mapping[str, Entry]
-    slices: Mapping[bytes, Entry] = field(default_factory=dict)  # by `slice_key`
+    entries: Mapping[str, BundleEntry]
+    slices: Mapping[bytes, BundleEntry] = field(default_factory=dict)  # by `slice_key`
 
     def shard(self, number: int) -> Path:
         return self.prefix.with_name(f"{self.prefix.name}.data-{number:05d}-of-{self.shards:05d}")
@@ -105,7 +105,7 @@ def read_bundle(index: Index, wanted: Callable[[str], bool] = lambda name: True)
     """
     shards: dict[int, np.ndarray] = {}
 
-    def values(name: str, entry: Entry) -> np.ndarray:
+    def values(name: str, entry: BundleEntry) -> np.ndarray:
         if entry.shard not in shards:
             shards[entry.shard] = _map(index, entry.shard)
         return _values(index, name, entry, shards[entry.shard])
@@ -118,7 +118,7 @@ def read_bundle(index: Index, wanted: Callable[[str], bool] = lambda name: True)
     return found
 
 
-def _check_room(index: Index, entries: Mapping[str, Entry]) -> None:
+def _check_room(index: Index, entries: Mapping[str, BundleEntry]) -> None:
     """Raises UserError for a dtype that is not read, and where the variables are more than the files can hold."""
     for name, entry in entries.items():
         if not entry.is_read:
@@ -137,7 +137,7 @@ def _check_room(index: Index, entries: Mapping[str, Entry]) -> None:
         raise UserError(f"{index.prefix}.index: its variables lie over each other: {size:,} bytes of them", COPY)
 
 
-def _parts(index: Index, name: str, entry: Entry) -> list[Entry]:
+def _parts(index: Index, name: str, entry: BundleEntry) -> list[BundleEntry]:
     """The variable itself, or those of its slices that are there."""
     if not entry.slices:
         return [entry]
@@ -145,14 +145,16 @@ def _parts(index: Index, name: str, entry: Entry) -> list[Entry]:
     return [part for part in found if part]
 
 
-def _check_end(index: Index, name: str, entry: Entry, size: int) -> None:
+def _check_end(index: Index, name: str, entry: BundleEntry, size: int) -> None:
     end = entry.offset + entry.size
     if end > size:
         path = index.shard(entry.shard)
         raise UserError(f"{path}: is cut off: it has {size} bytes, but {name} ends at byte {end}", COPY)
 
 
-def _joined(index: Index, name: str, whole: Entry, values: Callable[[str, Entry], np.ndarray]) -> np.ndarray:
+def _joined(
+    index: Index, name: str, whole: BundleEntry, values: Callable[[str, BundleEntry], np.ndarray]
+) -> np.ndarray:
     """A partitioned variable in one piece. Raises UserError where its slices are not all there, once each."""
     parts = _parts(index, name, whole)
     places = [place_of(extents, whole.shape) for extents in whole.slices]
@@ -206,7 +208,7 @@ def _map(index: Index, number: int) -> np.ndarray:
         raise UserError(f"{path}: cannot be mapped: {error}", COPY) from None
 
 
-def _values(index: Index, name: str, entry: Entry, shard: np.ndarray) -> np.ndarray:
+def _values(index: Index, name: str, entry: BundleEntry, shard: np.ndarray) -> np.ndarray:
     _check_end(index, name, entry, len(shard))
     path = index.shard(entry.shard)
     dtype = np.dtype(DTYPES[entry.dtype])
@@ -268,7 +270,7 @@ def _header(raw: bytes) -> int:
     return shards
 
 
-def _entry(name: str, raw: bytes) -> Entry:
+def _entry(name: str, raw: bytes) -> BundleEntry:
     message = _message(raw)
     shape: list[int] = []
     for part in message.get(2, []):
@@ -277,7 +279,7 @@ def _entry(name: str, raw: bytes) -> Entry:
                 shape.append(_number(_message(dimension), 1))
     slices = tuple(_extents(part) for part in message.get(7, []))
     shard, offset, length, crc = (_number(message, number) for number in (3, 4, 5, 6))
-    entry = Entry(_number(message, 1), tuple(shape), shard, offset, length, crc, slices)
+    entry = BundleEntry(_number(message, 1), tuple(shape), shard, offset, length, crc, slices)
     if len(shape) > MOST_DIMENSIONS or any(width >= 1 << 63 for width in shape):
         raise Damaged(f"{name} has dimensions of unknown number or size")
     if not entry.is_read:

@@ -22,7 +22,7 @@ REMEMBERED = 400_000  # words, about 80 MB
 PARTS = re.compile(r"[A-Za-z0-9]+|[^A-Za-z0-9]")  # what the tokenizer splits ASCII at
 
 
-class Words(dict[str, bytes]):
+class WordCache(dict[str, bytes]):
     """word -> its ids as bytes, for joining."""
 
     def __init__(self, vocabulary: Vocabulary) -> None:
