@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from bertkit.files.system_files import read_text
+from bertkit.plugin import read_system_text as read_text
 
 # Volta, Turing and what came before have tensor cores for fp16 alone, or none.
 NO_BF16 = re.compile(

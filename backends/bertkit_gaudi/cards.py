@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from importlib import metadata, util
 from pathlib import Path
 
-from bertkit.files.system_files import read_text
+from bertkit.plugin import read_system_text as read_text
 from bertkit_gaudi.environment import MODULES
 from bertkit_gaudi.generations import Generation, by_product
 
