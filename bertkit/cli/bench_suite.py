@@ -14,7 +14,7 @@ from bertkit.console import Display
 from bertkit.engine.registry import choose
 from bertkit.errors import UserError
 from bertkit.files.disk import to_json
-from bertkit.files.folder_lock import alone_in
+from bertkit.files.locks import alone_in
 from bertkit.files.streams import put, put_json, writing
 
 

@@ -15,7 +15,7 @@ from bertkit.files.streams import put, put_json
 
 if TYPE_CHECKING:
     from bertkit.data.pretraining.inspection import Inspection
-    from bertkit.model.tokenizer import Vocabulary
+    from bertkit.model.vocabulary import Vocabulary
 
 BAR = 40  # characters of the histogram's longest bar
 

@@ -17,8 +17,7 @@ import numpy as np
 
 from bertkit.engine.interface import Batch
 from bertkit.errors import UserError
-from bertkit.files.disk import sweep
-from bertkit.files.sealed import read_sealed_arrays, write_sealed_arrays
+from bertkit.files.disk import read_sealed_arrays, sweep, write_sealed_arrays
 
 FORMAT = 3  # of the cache file; part of its key
 COMPACT = ("input_ids", "token_type_ids")

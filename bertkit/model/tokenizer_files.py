@@ -13,17 +13,17 @@ from typing import Any
 
 from bertkit.errors import UserError
 from bertkit.files.inputs import exists, is_file, read_text
-from bertkit.model.tokenizer_json import TokenizerJson, read_tokenizer_json
 from bertkit.model.tokenizer_settings import (
-    SPECIAL,
-    AddedToken,
     Config,
     Said,
+    TokenizerJson,
     first_said,
     read_added,
     read_config,
     read_special_map,
+    read_tokenizer_json,
 )
+from bertkit.model.vocabulary import SPECIAL, AddedToken, ids_of
 
 NAMES = ("vocab.txt", "tokenizer.json")
 DEFAULTS: Mapping[str, bool | None] = {
@@ -94,11 +94,6 @@ def read_lines(path: Path) -> tuple[tuple[str, ...], list[str]]:
     more = f", as do {len(doubled) - 1} more pieces" if len(doubled) > 1 else ""
     what = repr(piece) if piece else "a blank line"
     return pieces, [f"{path}:{line}: {what} stands there twice, first in line {before}{more}; the last line counts"]
-
-
-def ids_of(pieces: Sequence[str]) -> dict[str, int]:
-    """Piece -> id; of a piece that stands there twice the last."""
-    return {piece: number for number, piece in enumerate(pieces) if piece}
 
 
 def _base(path: Path, whole: TokenizerJson | None, numbered: Said) -> tuple[tuple[str, ...], list[str]]:

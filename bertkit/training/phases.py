@@ -18,7 +18,7 @@ from bertkit.data.pretraining.sampler import BinnedSampler
 from bertkit.errors import UserError
 from bertkit.files import inputs
 from bertkit.model.loading import ModelSource
-from bertkit.model.tokenizer import Vocabulary
+from bertkit.model.vocabulary import Vocabulary
 from bertkit.recipes.recipe import Recipe
 from bertkit.training.preparation import check_length, check_segments
 from bertkit.training.recipe_parts import make_schedule, with_global_batch

@@ -11,7 +11,7 @@ from typing import Any
 from bertkit.console import Display
 from bertkit.distributed.consistency import agree
 from bertkit.distributed.world import World
-from bertkit.files.folder_lock import alone_in
+from bertkit.files.locks import alone_in
 from bertkit.recipes.recipe import Recipe
 from bertkit.recipes.resolve import Resolved
 from bertkit.records import collect as record

@@ -60,7 +60,7 @@ def make_model(folder: Path) -> None:
     from bertkit.data.tasks.sample import vocabulary
     from bertkit.model.config import Head
     from bertkit.model.saving import write_model
-    from bertkit.model.tokenizer import Vocabulary
+    from bertkit.model.vocabulary import Vocabulary
 
     words = Vocabulary(folder / "vocab.txt", tuple(vocabulary()), True)
     write_model(folder, _config(), Head("classification", 2), ("0", "1"), words, _weights())
@@ -606,7 +606,7 @@ def _table(task: Any, split: str) -> str:
 
 def _vocabulary(lower: bool = True) -> Any:
     from bertkit.data.tasks.sample import vocabulary
-    from bertkit.model.tokenizer import Vocabulary
+    from bertkit.model.vocabulary import Vocabulary
 
     return Vocabulary(Path("vocab.txt"), tuple(vocabulary()), lower)
 

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from bertkit.errors import UserError
 from bertkit.files.disk import read_arrays, sha256_file, write_arrays, write_atomically, write_json, write_text
-from bertkit.files.owner import this_process
+from bertkit.files.processes import this_process
 from left_over import ended_process, left_by
 
 
@@ -91,7 +91,7 @@ PROGRAM = """
 import sys, resource
 from pathlib import Path
 import numpy as np
-from bertkit import disk
+from bertkit.files import disk
 from bertkit.errors import UserError
 import safetensors.numpy  # loaded before the limit holds
 path, kind, limit = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
@@ -330,7 +330,7 @@ def test_what_killed_writers_left_is_swept_and_nothing_else(tmp_path: Path) -> N
 def test_a_killed_writer_leaves_one_file_and_the_next_write_removes_it(tmp_path: Path) -> None:
     """Also of what safetensors would write: its own temporary file stood beside ours."""
     program = (
-        "import os, signal, sys; from pathlib import Path; import numpy as np; from bertkit import disk;"
+        "import os, signal, sys; from pathlib import Path; import numpy as np; from bertkit.files import disk;"
         "os.fsync = lambda handle: os.kill(os.getpid(), signal.SIGKILL);"
         "disk.write_arrays(Path(sys.argv[1]), {'a': np.ones(100_000)}, {})"
     )

@@ -14,7 +14,8 @@ from bertkit.data.tasks.squad.reader import Answer, Paragraph, Question, read_sq
 from bertkit.data.tasks.squad.windows import OUTSIDE, encode_squad, max_context, windows
 from bertkit.data.tasks.task import Shape
 from bertkit.errors import UserError
-from bertkit.model.tokenizer import Vocabulary, read_vocabulary, tokenizer
+from bertkit.model.tokenizer import read_vocabulary, tokenizer
+from bertkit.model.vocabulary import Vocabulary
 from squad_files import CONTEXT, paragraph, reviews
 
 

@@ -20,7 +20,7 @@ from bertkit.data.tasks.task import Answered, AnswerRules, Columns, Metrics, Par
 from bertkit.errors import UserError
 from bertkit.files import inputs
 from bertkit.files.disk import write_json, write_text
-from bertkit.model.tokenizer import Vocabulary
+from bertkit.model.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True)
