@@ -92,6 +92,14 @@ def read_text(path: Path, cure: str = "check the path", most: int = SETTINGS_BYT
         raise UserError(f"{path}: not UTF-8 at byte {error.start + 1:,}", "save the file as UTF-8") from None
 
 
+def read_whole_text(path: Path, cure: str = "check the path") -> str:
+    """As `read_text`, of a file of examples or answers. Raises UserError where it is empty, too."""
+    text = read_text(path, cure, DATA_BYTES)
+    if not text.strip():
+        raise UserError(f"{path}: is empty", "fetch or make it again")
+    return text
+
+
 def read_text_if_there(path: Path, most: int = SYSTEM_BYTES) -> str:
     """A small file's text without white space around it, as of the kernel's; "" where it cannot be read."""
     try:

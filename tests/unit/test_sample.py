@@ -11,7 +11,7 @@ import pytest
 from bertkit.data.encoding import encode
 from bertkit.data.tasks.reading import read_split
 from bertkit.data.tasks.sample import BAD, GOOD, ROWS, SAMPLE, write_sample
-from bertkit.data.tasks.table_format import TableFormat
+from bertkit.data.tasks.tabular import TableFormat
 from bertkit.data.tasks.task import Shape, SplitName
 from bertkit.model.tokenizer import read_vocabulary, tokenizer
 from bertkit.model.vocabulary import SPECIAL

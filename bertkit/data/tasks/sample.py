@@ -11,8 +11,8 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
-from bertkit.data.tasks.glue import table_task
 from bertkit.data.tasks.metrics import accuracy_and_f1
+from bertkit.data.tasks.tabular import table_task
 from bertkit.data.tasks.task import Columns, Split
 from bertkit.files.disk import write_text
 from bertkit.model.vocabulary import SPECIAL
