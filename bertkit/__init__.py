@@ -1,7 +1,70 @@
 """bertkit: one BERT trainer for every vendor's chip.
 
-This package is the neutral core. It imports no framework and names no vendor: those live in plug-in
-packages found through the entry-point group ``bertkit.backends``.
+    import bertkit
+
+    run = bertkit.train("models/minilm", "mrpc", data_dir="glue", precision="bf16", epochs=3, output="runs/mrpc")
+    print(run.metrics["accuracy"], run.folder)
+    bertkit.load("runs/mrpc").predict([("He left.", "He went away.")])
+
+docs/python.md has the rest. Nothing is imported before it is used: `import bertkit` takes no framework and no time.
 """
 
-__version__ = "0.1.0"
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from bertkit.version import __version__ as __version__
+
+if TYPE_CHECKING:
+    from bertkit.comparison.runs import compare_runs as compare
+    from bertkit.data.tasks.task import Task
+    from bertkit.distributed.world import World
+    from bertkit.engine.interface import Job
+    from bertkit.errors import UserError
+    from bertkit.training.api import evaluate, open_engine, prepare, train, updates
+    from bertkit.training.callbacks.base import Callback
+    from bertkit.training.callbacks.stopping import EarlyStopping
+    from bertkit.training.predictor import Answer, Prediction, Predictor, load
+    from bertkit.training.run import Run, UpdateMetrics
+    from bertkit.training.trainer import Trainer
+
+# Where each public name is. The modules are imported when the name is used first.
+_PLACES = {
+    "Answer": "training.predictor",
+    "Callback": "training.callbacks.base",
+    "EarlyStopping": "training.callbacks.stopping",
+    "Job": "engine.interface",
+    "Prediction": "training.predictor",
+    "Predictor": "training.predictor",
+    "Run": "training.run",
+    "Task": "data.tasks.task",
+    "Trainer": "training.trainer",
+    "UpdateMetrics": "training.run",
+    "UserError": "errors",
+    "World": "distributed.world",
+    "compare": "comparison.runs",
+    "evaluate": "training.api",
+    "load": "training.predictor",
+    "open_engine": "training.api",
+    "prepare": "training.api",
+    "train": "training.api",
+    "updates": "training.api",
+}
+_OTHER_NAMES = {"compare": "compare_runs"}
+__all__ = [
+    "Answer", "Callback", "EarlyStopping", "Job", "Prediction", "Predictor", "Run", "Task", "Trainer",
+    "UpdateMetrics", "UserError", "World", "compare", "evaluate", "load", "open_engine", "prepare", "train", "updates",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PLACES:
+        raise AttributeError(f"module 'bertkit' has no attribute {name!r}")
+    found = getattr(import_module(f"bertkit.{_PLACES[name]}"), _OTHER_NAMES.get(name, name))
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

@@ -7,6 +7,7 @@ folder that BERTKIT_TEST_DATA names, or in `../shared/data` beside the checkout,
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -19,9 +20,21 @@ ROOT = Path(__file__).resolve().parents[1]
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"  # nothing is fetched, save where a test says so and serves it itself
 
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started in the background by a shell: children would inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
+
+@pytest.hookimpl(tryfirst=True)  # before `-m` is looked at
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes longest starts first, so that no worker is left alone with it at the end."""
+    """What takes longest starts first, so that no worker is left alone with it at the end.
+
+    `slow_but("a", "b")` makes every case of a test slow save those named, which stand for it in the quick suite.
+    """
+    for item in items:
+        for marker in item.iter_markers("slow_but"):
+            case = item.name.partition("[")[2].rstrip("]")
+            if not any(name in case for name in marker.args):
+                item.add_marker("slow")
     items.sort(key=lambda item: (item.get_closest_marker("slow") is None, "e2e" not in item.path.parts))
 
 

@@ -9,7 +9,8 @@ from bertkit.distributed.world import World
 from bertkit.recipes.recipe import Value
 from bertkit.recipes.resolve import resolve
 from bertkit.training.pretraining import Pretraining, pretraining
-from bertkit.training.run import Outcome, train
+from bertkit.training.run import Run
+from bertkit.training.trainer import Trainer
 from pretraining_files import known_sequences, write_hdf5, write_parquet, write_vocabulary
 
 SMALL: dict[str, Value] = {
@@ -41,9 +42,9 @@ def course(folder: Path, world: World | None = None, **settings: Value) -> Pretr
     return pretraining(resolve(values, env={}).recipe, world or World(), Display(quiet=True), dry_run=False)
 
 
-def run(folder: Path, output: Path, resume: bool = False, **settings: Value) -> Outcome:
+def run(folder: Path, output: Path, resume: bool = False, **settings: Value) -> Run:
     values = SMALL | {"data.dir": str(folder), "output": str(output)} | dotted(settings)
-    return train(resolve(values, env={}), World(), Display(quiet=True), resume)
+    return Trainer.of(resolve(values, env={}), World(), Display(quiet=True), resume=resume).fit()
 
 
 def dotted(settings: dict[str, Value]) -> dict[str, Value]:

@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,7 +26,9 @@ from bertkit.engine.interface import Engine, Sensors, Update, sequence_lengths
 from bertkit.model.config import ModelConfig
 from bertkit.records.energy import Energy
 from bertkit.records.meter import WARMUP_RULE, Meter, Reading, over_ranks, unknown, warmup_updates
-from bertkit.training.trainer import Logged, Plan, every, fit
+from bertkit.training.callbacks.base import Callback
+from bertkit.training.loop import Plan, every, fit
+from bertkit.training.run import Run, UpdateMetrics
 
 FEWEST, MOST = 4, 10_000  # updates or calls of a case that --seconds may choose; of 4, 3 are counted
 TRIALS = 3  # updates or calls before, to choose by; fewer where a tenth of the time is over
@@ -64,28 +66,16 @@ class Measured:
     loss: float | None = None
 
 
-@dataclass
-class _Watch:
-    """Follows the training loop, and shows how far it is."""
+class _Follower(Callback):
+    """Shows how far the training loop is, and remembers the last loss."""
 
-    bar: Counter
-    loss: float | None = None
+    def __init__(self, bar: Counter) -> None:
+        self.bar = bar
+        self.loss: float | None = None
 
-    def logged(self, done: list[Logged]) -> None:
-        self.loss = done[-1].loss
-        self.bar.to(done[-1].step)
-
-    def evaluate(self, step: int) -> bool:
-        return False
-
-    def save(self, step: int) -> None:
-        pass
-
-    def stop_requested(self) -> bool:
-        return False
-
-    def reached(self) -> bool:
-        return False
+    def on_updates(self, run: Run, updates: Sequence[UpdateMetrics]) -> None:
+        self.loss = updates[-1].loss
+        self.bar.to(updates[-1].step)
 
 
 def train_case(
@@ -115,10 +105,10 @@ def train_case(
     )  # a wait falls on the end of the warm-up
     _meet(engine)
     with display.progress("training", steps) as bar:
-        watch = _Watch(bar)
-        fit(engine, shares(1, steps, *ranks), plan, meter, watch)
+        follower = _Follower(bar)
+        fit(engine, shares(1, steps, *ranks), plan, meter, [follower], Run(world=world, steps=steps))
     reading = over_ranks(meter.reading(), engine.gather)
-    return Measured(reading, meter.step_seconds, meter.updates_between_waits, steps, warmup, watch.loss)
+    return Measured(reading, meter.step_seconds, meter.updates_between_waits, steps, warmup, follower.loss)
 
 
 def infer_case(

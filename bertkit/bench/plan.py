@@ -19,8 +19,8 @@ from bertkit.errors import UserError
 from bertkit.model.config import ARCHITECTURES, Head, ModelConfig
 from bertkit.model.loading import ModelSource, find_source
 from bertkit.recipes.recipe import Recipe
-from bertkit.training.preparation import choose_precision, device_settings, find_model
 from bertkit.training.recipe_parts import with_numerics
+from bertkit.training.setup import choose_precision, device_settings, find_model
 from bertkit.training.supply import Say, supply
 
 # What --set may name: the rest of a recipe has its own option here, or no part in a measurement.
@@ -130,7 +130,7 @@ def make_plan(
     choice = choose(recipe.backend, dry_run)
     card = choice.backend
     precisions = [_precision(card, name, kind) for name in lists.precisions]
-    settings = device_settings(card, recipe)
+    settings = device_settings(card, recipe.device)
     if recipe.model.layout != "auto" and recipe.model.layout not in card.capabilities.layouts:
         has = ", ".join(card.capabilities.layouts)
         raise UserError(f"backend {card.name} has no layout {recipe.model.layout}", f"it has {has}")

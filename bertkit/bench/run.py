@@ -30,7 +30,7 @@ from bertkit.records.files import collection, sealed, write_all
 from bertkit.records.host import cpu_mhz
 from bertkit.records.schema import Status, blank
 from bertkit.training.comparability import as_computed, of_case, optimizer
-from bertkit.training.recipe_parts import exchange, loss_scaling, optimizer_spec, with_dropout
+from bertkit.training.recipe_parts import exchange, loss_scaling, make_update_settings, optimizer_spec, with_dropout
 
 DOES_NOT_FIT: Status = "does not fit"
 OUT_OF_MEMORY = ("memoryerror", "outofmemory", "out of memory", "allocate memory", "not enough memory")
@@ -212,8 +212,9 @@ def known_of(plan: BenchPlan, case: Case, work: Workload, job: Job, world: World
     """What must be the same where a case is compared with another's."""
     found = len(work.features)
     own = plan.recipe.task or None
+    made = make_update_settings(plan.recipe, steps, world.size)
     learning = (
-        optimizer(plan.recipe, job, world, steps, plan.recipe.optimizer.learning_rate)
+        optimizer(job, dataclasses.replace(made, updates=steps, peak_rate=made.base_rate))
         | {"schedule": "constant", "schedule_warmup_updates": 0, "schedule_power": None, "schedule_end_rate": None}
         if plan.kind == "train"
         else {}

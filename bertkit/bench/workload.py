@@ -24,8 +24,8 @@ from bertkit.model.loading import ModelSource
 from bertkit.recipes.recipe import Recipe
 from bertkit.records.collect import lengths as lengths_of
 from bertkit.records.collect import number
-from bertkit.training.preparation import checked
 from bertkit.training.recipe_parts import cache_folder, limit_sequences, sequence_shape
+from bertkit.training.setup import checked
 
 Kind = Literal["train", "infer"]
 POOL = 10_000  # sequences drawn of a built-in distribution: as many as SQuAD's dev windows

@@ -14,7 +14,6 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-import bertkit
 from bertkit.cli import (
     ask,
     backends,
@@ -37,6 +36,7 @@ from bertkit.cli.hf_flags import translate
 from bertkit.errors import CAUSE_LIMIT, Stopped, UserError, one_line, visible
 from bertkit.files import streams
 from bertkit.launch.children import keep_working_folder_out
+from bertkit.version import __version__
 
 # What the file system answers to a path or a size that it does not bear: nothing that the program could put right.
 OF_THE_SYSTEM = {
@@ -92,7 +92,7 @@ app.add_typer(data.app, name="data")
 
 def _version(wanted: bool) -> None:
     if wanted:
-        print(f"bertkit {bertkit.__version__}")
+        print(f"bertkit {__version__}")
         raise typer.Exit
 
 
@@ -153,7 +153,7 @@ def _unexpected(error: Exception) -> int:
     try:
         handle, name = tempfile.mkstemp(prefix="bertkit-traceback-", suffix=".txt")
         with open(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(f"bertkit {bertkit.__version__}, Python {sys.version}\n")
+            file.write(f"bertkit {__version__}, Python {sys.version}\n")
             traceback.print_exception(error, file=file)
     except OSError:  # no place for it: better seen here than lost
         with contextlib.suppress(OSError):

@@ -14,8 +14,8 @@ from bertkit.files.disk import to_json
 from bertkit.files.streams import put_json
 from bertkit.recipes.recipe import Value
 from bertkit.recipes.resolve import resolve
-from bertkit.training.ensemble import train_unsynced
-from bertkit.training.run import Outcome, train
+from bertkit.training.run import Run
+from bertkit.training.trainer import Trainer
 
 
 def run_training(
@@ -37,8 +37,8 @@ def run_training(
     display = Display(quiet=quiet or not world.is_first)
     changed = {key: value for key, value in resolved.flat().items() if resolved.sources.get(key) != "default"}
     display.say("settings: " + (", ".join(f"{key}={value}" for key, value in changed.items()) or "all defaults"))
-    carry_out = train if world.size == 1 or resolved.recipe.ranks.synchronise else train_unsynced
-    outcome = carry_out(resolved, world, display, resume, overwrite, dry_run)
+    trainer = Trainer.of(resolved, world, display, resume=resume, overwrite=overwrite)
+    outcome = trainer.check() if dry_run else trainer.fit()
     if outcome.record is not None and world.is_first:
         show(outcome, display)
         if as_json:
@@ -56,7 +56,7 @@ def tell_parity(found: Parity, display: Display) -> int:
     return 0 if found.verdict.holds else 1
 
 
-def show(outcome: Outcome, display: Display) -> None:
+def show(outcome: Run, display: Display) -> None:
     """The result in a few lines, and what to try next."""
     record = outcome.record or {}
     speed = record["throughput"]

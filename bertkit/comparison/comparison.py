@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -28,6 +29,14 @@ class Comparison:
     families: Sequence[Family]
     race: Race | None
     published: Sequence[Beside]  # beside the baseline
+
+    def __str__(self) -> str:
+        """As `bertkit compare` shows it."""
+        from bertkit.comparison.text import show  # it is made from this module
+
+        stream = io.StringIO()
+        show(self, stream)
+        return stream.getvalue()
 
     def spread(self, system: System, figure: Figure) -> Spread | None:
         return system.spread(figure.key)

@@ -12,10 +12,10 @@ from bertkit.conformance.fixtures import job, with_settings
 from bertkit.distributed.world import World
 from bertkit.engine.interface import Backend, Capabilities, Engine, Job, Probe, Setting
 from bertkit.errors import UserError, nearest
-from bertkit.recipes.recipe import DEVICE, Recipe
+from bertkit.recipes.recipe import DEVICE
 from bertkit.recipes.resolve import parse_set
 from bertkit.records import collect, host
-from bertkit.training.preparation import device_settings
+from bertkit.training.setup import device_settings
 
 SCHEMA = 1
 
@@ -48,7 +48,7 @@ def configured(backend: Backend, sets: Iterable[str]) -> Configured:
         if not key.startswith(DEVICE):
             raise UserError(f"{key} is no setting of a backend", "the checks take --set device.<name>=<value> only")
         said[key.removeprefix(DEVICE)] = value if value is not None else ""
-    return Configured(backend, device_settings(backend, Recipe(device=said)))
+    return Configured(backend, device_settings(backend, said))
 
 
 def chosen(names: Sequence[str]) -> tuple[str, ...]:

@@ -26,11 +26,11 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any, Literal
 from urllib.parse import urlsplit
 
-from bertkit import __version__
 from bertkit.errors import UserError, nearest
 from bertkit.files import disk
 from bertkit.files.inputs import read_toml
 from bertkit.files.packaged import packaged_table
+from bertkit.version import __version__
 
 TIMEOUT_S = 30.0  # of silence, not of the whole download
 ATTEMPTS = 4  # each goes on where the connection broke

@@ -12,7 +12,7 @@ import sys
 from collections.abc import MutableMapping, Sequence
 from pathlib import Path
 
-import bertkit
+from bertkit import version
 
 SAFE_PATH, SEARCH_PATH = "PYTHONSAFEPATH", "PYTHONPATH"
 
@@ -30,7 +30,7 @@ def keep_working_folder_out(env: MutableMapping[str, str] = os.environ, search: 
     """
     asked = env.get(SEARCH_PATH, "").split(os.pathsep)
     named = [part for part in asked if part]
-    home = str(Path(bertkit.__file__).resolve().parent.parent)
+    home = str(Path(version.__file__).resolve().parent.parent)
     before = search[0] if search and not sys.flags.safe_path else None
     if home == os.getcwd() and (before in ("", home) or named != asked) and home not in map(os.path.abspath, named):
         named.append(home)

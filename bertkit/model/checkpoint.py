@@ -56,7 +56,7 @@ class Checkpoints:
 
         Raises UserError where the disk is full; earlier checkpoints are then untouched.
         """
-        path = self._tensors(progress.step)
+        path = self.path(progress.step)
         sha256 = write_arrays(path, arrays, {"format": str(FORMAT), "step": str(progress.step)})
         try:
             write_sealed(self._manifest(progress.step), _to_json(progress, sha256))
@@ -97,7 +97,7 @@ class Checkpoints:
 
     def load(self, step: int) -> tuple[Arrays, Progress]:
         """One checkpoint. Raises UserError where a bit of it changed, where it is cut off or foreign."""
-        manifest, path = self._manifest(step), self._tensors(step)
+        manifest, path = self._manifest(step), self.path(step)
         values = read_sealed(manifest, _CURE)
         try:
             if values["format"] != FORMAT:
@@ -119,13 +119,14 @@ class Checkpoints:
         kept = {*ours[-self.keep :], *((progress.best_step,) if self.keep_best else ())}
         for step in set(steps) - kept:
             self._manifest(step).unlink(missing_ok=True)  # first: a checkpoint without it does not count
-            self._tensors(step).unlink(missing_ok=True)
+            self.path(step).unlink(missing_ok=True)
         for orphan in self.folder.glob("step-*.safetensors"):  # left where a crash came between the two files
             if not orphan.with_suffix(".json").exists():
                 orphan.unlink(missing_ok=True)
         sweep(self.folder)  # left where a kill came while writing
 
-    def _tensors(self, step: int) -> Path:
+    def path(self, step: int) -> Path:
+        """The file with the arrays of update `step`."""
         return self.folder / f"step-{step:08d}.safetensors"
 
     def _manifest(self, step: int) -> Path:

@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 
-import bertkit
 from bertkit.distributed.world import World
 from bertkit.engine.interface import DeviceFacts, Engine, Peak, Sensors
 from bertkit.records.energy import Energy
 from bertkit.records.host import box
 from bertkit.records.meter import Reading
+from bertkit.version import __version__
 
 PACKAGES = ("numpy", "tokenizers", "safetensors", "scikit-learn", "scipy", "torch", "tensorflow", "mpi4py")
 
@@ -31,7 +31,7 @@ def environment(world: World, engine: Engine | None = None) -> dict[str, Any]:
     return {
         "command": shlex.join(["bertkit", *sys.argv[1:]]),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "git": git_state(Path(bertkit.__file__).parent),
+        "git": git_state(Path(__file__).parent),
         "versions": versions(),
         "hardware": {
             "device": device(engine, world),
@@ -55,7 +55,7 @@ def device(engine: Engine | None, world: World) -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Of bertkit, Python and the packages that shape a result, where they are installed."""
-    found = {"bertkit": bertkit.__version__, "python": platform.python_version()}
+    found = {"bertkit": __version__, "python": platform.python_version()}
     for name in PACKAGES:
         try:
             found[name] = metadata.version(name)

@@ -9,9 +9,9 @@ from bertkit.data.tasks.squad.windows import encode_squad
 from bertkit.distributed.world import World
 from bertkit.errors import UserError
 from bertkit.recipes.recipe import Recipe
+from bertkit.training.evaluation import check_finite, predict
 from bertkit.training.inference import Loaded
 from bertkit.training.recipe_parts import answer_rules, sequence_shape
-from bertkit.training.trainer import check_finite, predict
 
 
 def ask(loaded: Loaded, recipe: Recipe, question: str, context: str) -> Found:

@@ -9,16 +9,14 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from bertkit.data.sampler import PARTIAL_BATCHES, Sampler
-from bertkit.distributed.world import World
 from bertkit.engine.interface import Job
 from bertkit.model.config import ModelConfig
 from bertkit.model.loading import ModelSource
-from bertkit.recipes.recipe import Recipe
 from bertkit.recipes.sections import ScheduleSection
 from bertkit.records.fields import Fairness
 from bertkit.records.meter import TIME_BASIS, WARMUP_RULE
-from bertkit.training.preparation import Prepared
-from bertkit.training.recipe_parts import answer_rules, scaled_rate, warming_updates
+from bertkit.training.recipe_parts import UpdateSettings, answer_rules
+from bertkit.training.setup import FineTuningSetup
 
 # The engines' contract (`bertkit check`), in words; a backend that does otherwise does not pass it.
 OPTIMIZERS = {"adamw": "AdamW, decoupled decay, in fp32 masters", "lamb": "LAMB, decoupled decay, in fp32 masters"}
@@ -30,11 +28,11 @@ LOSS_SCALE = "summed over micro-batches and ranks, divided by the global batch's
 DROPOUT = ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout")
 
 
-def of_run(ready: Prepared, sampler: Sampler, updates: int, world: World) -> Fairness:
+def of_run(setup: FineTuningSetup, sampler: Sampler, update_settings: UpdateSettings) -> Fairness:
     """Of a training run."""
-    recipe, task, train = ready.recipe, ready.task, ready.train
-    of_model = model(ready.job, ready.source, ready.fit.digest)
-    of_optimizer = optimizer(recipe, ready.job, world, updates, scaled_rate(recipe, world.size))
+    recipe, task, train = setup.recipe, setup.task, setup.train
+    of_model = model(setup.job, setup.source, setup.fit.digest)
+    of_optimizer = optimizer(setup.job, update_settings)
     return whole(
         of_model
         | of_optimizer
@@ -51,9 +49,9 @@ def of_run(ready: Prepared, sampler: Sampler, updates: int, world: World) -> Fai
             "most_masked": 0,
             "global_batch": sampler.batch_size,
             "result": recipe.checkpoint.result,
-            "evaluation_sha256": together(part.sha256 for part in ready.dev),
-            "evaluation_features_sha256": together(part.features.digest() for part in ready.dev),
-            "evaluation_examples": sum(part.examples for part in ready.dev),
+            "evaluation_sha256": together(part.sha256 for part in setup.dev),
+            "evaluation_features_sha256": together(part.features.digest() for part in setup.dev),
+            "evaluation_examples": sum(part.examples for part in setup.dev),
             "answer_rules": json.dumps(dataclasses.asdict(answer_rules(recipe))) if task.head.kind == "span" else None,
             "warmup_rule": WARMUP_RULE,
             "time_basis": TIME_BASIS,
@@ -84,19 +82,19 @@ def model_digest(config: ModelConfig) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
-def optimizer(recipe: Recipe, job: Job, world: World, updates: int, rate: float) -> dict[str, Any]:
-    """How `updates` updates change the weights, with this peak learning rate."""
-    spec, course = job.optimizer, recipe.schedule
+def optimizer(job: Job, update_settings: UpdateSettings) -> dict[str, Any]:
+    """How updates change the weights."""
+    spec, schedule = job.optimizer, update_settings.schedule
     return {
         "partial_batches": PARTIAL_BATCHES,
-        "updates": updates,
+        "updates": update_settings.updates,
         "optimizer": OPTIMIZERS[spec.algorithm],
         "trust_ratio": TRUST_RATIOS[spec.trust_ratio] if spec.algorithm == "lamb" else "none",
-        "learning_rate": rate,
-        "schedule": _schedule(course),
-        "schedule_warmup_updates": warming_updates(recipe, updates),
-        "schedule_power": course.power if course.name == "polynomial" else None,
-        "schedule_end_rate": None if course.name == "constant" else course.end_rate,
+        "learning_rate": update_settings.peak_rate,
+        "schedule": _schedule(schedule),
+        "schedule_warmup_updates": update_settings.warmup_updates,
+        "schedule_power": schedule.power if schedule.name == "polynomial" else None,
+        "schedule_end_rate": None if schedule.name == "constant" else schedule.end_rate,
         "beta1": spec.beta1,
         "beta2": spec.beta2,
         "epsilon": spec.epsilon,
@@ -107,17 +105,17 @@ def optimizer(recipe: Recipe, job: Job, world: World, updates: int, rate: float)
         "clip_norm": spec.clip_norm,
         "clip_order": CLIP_ORDER if spec.clip_norm else "no clipping",
         "loss_scale": LOSS_SCALE,
-        "gradients_sent_in": job.exchange.gradients if world.size > 1 else "fp32",
+        "gradients_sent_in": job.exchange.gradients if update_settings.processes > 1 else "fp32",
         "synchronised": True,
     }
 
 
-def _schedule(course: ScheduleSection) -> str:
-    """The course's name, and how it counts where that is not Hugging Face's way."""
-    said: list[str] = [course.name]
-    said += ["decay from the first update"] if course.decay_from == "start" else []
-    said += [f"{course.start} updates counted as done"] if course.start else []
-    said += [f"warm-up from update {course.warmup_start}"] if course.warmup_start else []
+def _schedule(schedule: ScheduleSection) -> str:
+    """The schedule's name, and how it counts where that is not Hugging Face's way."""
+    said: list[str] = [schedule.name]
+    said += ["decay from the first update"] if schedule.decay_from == "start" else []
+    said += [f"{schedule.start} updates counted as done"] if schedule.start else []
+    said += [f"warm-up from update {schedule.warmup_start}"] if schedule.warmup_start else []
     return ", ".join(said)
 
 

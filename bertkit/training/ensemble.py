@@ -12,7 +12,7 @@ import math
 import platform
 import shutil
 import statistics
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,62 +28,57 @@ from bertkit.recipes.resolve import Resolved
 from bertkit.records.files import NAME, load, write
 from bertkit.records.schema import blank
 from bertkit.training.recipe_parts import scaled_rate
-from bertkit.training.run import SAME, Outcome, output_folder, train
-from bertkit.training.run_folder import OURS, open_folder, refuse_taken
+from bertkit.training.run import Run
+from bertkit.training.run_folder import OURS, open_folder, output_folder
 
+SAME = "give every process the same versions, settings and files"
+Compare = Callable[[Mapping[str, Any]], None]
 PATIENCE = 30 * 86_400.0  # seconds: workers meet at the ends only, and one may be done long before another
 OWN = ("seed", "output", "data.shard")  # settings in which workers differ
 LINKED = tuple(name for name in OURS if name != NAME)
 
 
-def train_unsynced(
+def train_workers(
     resolved: Resolved,
     world: World,
     display: Display,
-    resume: bool = False,
-    overwrite: bool = False,
-    dry_run: bool = False,
-) -> Outcome:
-    """Train this process's worker; on the first rank, pick the best of all when they are done."""
+    overwrite: bool,
+    fit: Callable[[Resolved, Compare], Run],
+) -> Run:
+    """Train this process's worker by `fit`; on the first rank, pick the best of all when they are done."""
+
+    def compare(facts: Mapping[str, Any]) -> None:
+        agree(others.gather, {name: value for name, value in facts.items() if name not in OWN}, SAME)
+
     folder = output_folder(resolved.recipe)
-    writes = world.is_first and not dry_run
-    with alone_in(folder, "a training", writes):
-        if writes:
-            refuse_taken(folder, resume, overwrite)
-        return _train_workers(resolved, world, display, folder, resume, overwrite, dry_run)
+    mine = announce_workers(resolved, world, display)
+    others = join(world, mine.recipe.ranks.collectives, PATIENCE)
+    try:
+        if world.is_first:
+            _clear(folder, overwrite)
+        gather_json(others.gather, "the folder is ready")  # before that no worker makes its own folder in it
+        run = fit(mine, compare)
+        workers = gather_json(others.gather, _summary(run, mine.recipe, world))
+        run.exit_code = max(each["exit_code"] for each in workers)
+        if run.exit_code:
+            run.record = None
+        elif world.is_first:
+            run.record = publish(folder, workers, mine.recipe.task, run.record or {}, display)
+    finally:
+        others.close()
+    run.folder = folder
+    return run
 
 
-def _train_workers(
-    resolved: Resolved, world: World, display: Display, folder: Path, resume: bool, overwrite: bool, dry_run: bool
-) -> Outcome:
-    mine = worker_recipe(resolved.recipe, world, folder)
-    alone = dataclasses.replace(world, rank=0, size=1)  # learns alone, but shares the machine
+def announce_workers(resolved: Resolved, world: World, display: Display) -> Resolved:
+    """This process's worker's settings; what all of them do is shown."""
+    mine = worker_recipe(resolved.recipe, world, output_folder(resolved.recipe))
     display.say(
         f"{world.size} workers train without synchronising, with seeds {resolved.recipe.seed} to "
         f"{resolved.recipe.seed + world.size - 1}, on {'a share of' if mine.data.shard else 'all'} the data each; "
         "the best on dev will be the result"
     )
-    own = Resolved(mine, resolved.sources)
-    if dry_run:
-        return train(own, alone, display, dry_run=True)
-    others = join(world, mine.ranks.collectives, PATIENCE)
-
-    def compare(facts: Mapping[str, Any]) -> None:
-        agree(others.gather, {name: value for name, value in facts.items() if name not in OWN}, SAME)
-
-    try:
-        if world.is_first:
-            _clear(folder, overwrite)
-        gather_json(others.gather, "the folder is ready")  # before that no worker makes its own folder in it
-        outcome = train(own, alone, display, resume, overwrite, compare=compare)
-        workers = gather_json(others.gather, _summary(outcome, mine, world))
-        code = max(worker["exit_code"] for worker in workers)
-        made = None
-        if code == 0 and world.is_first:
-            made = publish(folder, workers, mine.task, outcome.record or {}, display)
-    finally:
-        others.close()
-    return Outcome(folder, code, made if world.is_first else outcome.record if code == 0 else None)
+    return Resolved(mine, resolved.sources)
 
 
 def worker_recipe(recipe: Recipe, world: World, folder: Path) -> Recipe:
@@ -99,16 +94,16 @@ def worker_recipe(recipe: Recipe, world: World, folder: Path) -> Recipe:
     )
 
 
-def _summary(outcome: Outcome, recipe: Recipe, world: World) -> dict[str, Any]:
+def _summary(run: Run, recipe: Recipe, world: World) -> dict[str, Any]:
     """What the record tells of one worker."""
-    made = outcome.record or {}
+    made = run.record or {}
     return {
         "rank": world.rank,
         "host": platform.node(),
-        "folder": outcome.folder.name,
+        "folder": run.folder.name,
         "seed": recipe.seed,
         "shard": recipe.data.shard or None,
-        "exit_code": outcome.exit_code,
+        "exit_code": run.exit_code,
         "metrics": {name: math.nan if value is None else value for name, value in made.get("metrics", {}).items()},
         "counted": made.get("throughput", {}).get("counted"),
         "seconds": made.get("throughput", {}).get("seconds"),

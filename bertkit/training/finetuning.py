@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,9 +17,10 @@ from bertkit.engine.interface import Engine, Update
 from bertkit.recipes.recipe import Recipe, to_flat
 from bertkit.records import collect
 from bertkit.training.comparability import of_run
-from bertkit.training.preparation import Prepared, prepare
-from bertkit.training.recipe_parts import answer_rules, make_schedule, scaled_rate, with_global_batch
-from bertkit.training.trainer import Plan, evaluate, every
+from bertkit.training.evaluation import evaluate
+from bertkit.training.loop import Plan, every
+from bertkit.training.recipe_parts import UpdateSettings, answer_rules, make_update_settings, with_global_batch
+from bertkit.training.setup import FineTuningSetup, prepare
 
 # Settings that do not shape the trained weights, so a resume may change them.
 FREE = (
@@ -36,21 +36,28 @@ FREE = (
 class FineTuning:
     """The course of one process."""
 
-    ready: Prepared
+    setup: FineTuningSetup
     sampler: Sampler
+    update_settings: UpdateSettings
     plan: Plan
     world: World
     saves_best: bool = True
 
     def shape(self) -> dict[str, Any]:
-        return shaped_by(self.ready, self.plan, self.sampler, self.world.size)
+        return kept_settings(self.setup.recipe) | {
+            "optimizer.learning_rate": self.update_settings.peak_rate,
+            "precision": self.setup.precision,
+            "global batch": self.sampler.batch_size,
+            "updates": self.plan.steps,
+            "training data": self.setup.train.features.digest(),
+        }
 
     def introduce(self, display: Display) -> None:
-        introduce(self.ready, self.plan, self.sampler, self.world, display)
+        introduce(self.setup, self.update_settings, display)
 
     def updates(self, first: int, last: int) -> Iterator[Update]:
-        kind, micro = self.ready.task.head.kind, self.ready.recipe.train.micro_batch_size
-        features = self.ready.train.features
+        kind, micro = self.setup.task.head.kind, self.update_settings.micro_batch_size
+        features = self.setup.train.features
         return updates(features, self.sampler, kind, first, last, self.world.rank, self.world.size, micro)
 
     def place(self, step: int) -> str:
@@ -60,59 +67,58 @@ class FineTuning:
         epochs, rest = divmod(step, self.sampler.steps_per_epoch)
         return epochs * self.sampler.examples + rest * self.sampler.batch_size
 
-    @property
-    def recipe(self) -> Recipe:
-        return self.ready.recipe
-
     def amounts(self) -> dict[str, int]:
         return {
-            "global_batch": self.sampler.batch_size,
-            "updates": self.plan.steps,
             "training_sequences": self.sampler.examples,
-            "evaluation_sequences": sum(len(part.features) for part in self.ready.dev),
+            "evaluation_sequences": sum(len(part.features) for part in self.setup.dev),
         }
 
     def target(self, step: int) -> float:
         return 0.0
 
     def score(self, engine: Engine, display: Display, step: int) -> tuple[dict[str, float], list[Answered]]:
-        ready = self.ready
-        size, rules = ready.recipe.evaluation.batch_size, answer_rules(ready.recipe)
-        return evaluate(engine, ready.task, ready.dev, rules, size, self.world, display)
+        setup = self.setup
+        size, rules = setup.recipe.evaluation.batch_size, answer_rules(setup.recipe)
+        return evaluate(engine, setup.task, setup.dev, rules, size, self.world, display)
 
-    def of_record(self) -> dict[str, Any]:
-        ready = self.ready
+    def describe(self) -> dict[str, Any]:
+        setup = self.setup
         return {
             "data": {
-                "task": ready.task.name,
-                "train": _part("train", ready.train),
-                "evaluation": [_part(f"dev_{part.name}" if part.name else "dev", part) for part in ready.dev],
+                "task": setup.task.name,
+                "train": _part("train", setup.train),
+                "evaluation": [_part(f"dev_{part.name}" if part.name else "dev", part) for part in setup.dev],
             },
-            "fairness": dataclasses.asdict(of_run(ready, self.sampler, self.plan.steps, self.world)),
-            "majority_class": _majority(ready),
+            "fairness": dataclasses.asdict(of_run(setup, self.sampler, self.update_settings)),
+            "majority_class": _majority(setup),
         }
 
 
 def fine_tuning(recipe: Recipe, world: World, display: Display, dry_run: bool) -> FineTuning:
     """Everything read and checked. Raises UserError for whatever the user can put right."""
-    ready = prepare(with_global_batch(recipe, world.size), display.say, display.follow(), dry_run)
-    sampler = make_sampler(ready, world)
-    return FineTuning(ready, sampler, make_plan(ready.recipe, sampler, world.size), world)
+    setup = prepare(with_global_batch(recipe, world.size), display.say, display.follow(), dry_run)
+    sampler = make_sampler(setup, world)
+    update_settings = make_update_settings(setup.recipe, sampler.steps_per_epoch, world.size)
+    return FineTuning(setup, sampler, update_settings, make_plan(setup.recipe, sampler, update_settings), world)
 
 
-def make_sampler(ready: Prepared, world: World) -> Sampler:
-    recipe = ready.recipe
-    return sharded(len(ready.train.features), recipe.data.shard, recipe.train.batch_size * world.size, recipe.seed)
+def make_sampler(setup: FineTuningSetup, world: World) -> Sampler:
+    recipe = setup.recipe
+    return sharded(len(setup.train.features), recipe.data.shard, recipe.train.batch_size * world.size, recipe.seed)
 
 
-def make_plan(recipe: Recipe, sampler: Sampler, processes: int) -> Plan:
-    """Counts of updates from epochs and shares."""
+def make_plan(recipe: Recipe, sampler: Sampler, update_settings: UpdateSettings) -> Plan:
+    """What happens when: once an epoch where nothing else is said."""
     epoch = sampler.steps_per_epoch
-    steps = recipe.train.steps or math.ceil(recipe.train.epochs * epoch)
     samples = recipe.evaluation.every_samples // sampler.batch_size
     often = max(1, samples) if recipe.evaluation.every_samples else recipe.evaluation.every or epoch
-    rate = make_schedule(recipe, steps, processes)
-    return Plan(steps, rate, recipe.log.every, every(often), every(recipe.checkpoint.every or epoch))
+    return Plan(
+        steps=update_settings.updates,
+        learning_rate=update_settings.rate(),
+        log_every=recipe.log.every,
+        evaluates=every(often),
+        saves=every(recipe.checkpoint.every or epoch),
+    )
 
 
 def kept_settings(recipe: Recipe) -> dict[str, Any]:
@@ -120,52 +126,43 @@ def kept_settings(recipe: Recipe) -> dict[str, Any]:
     return {key: value for key, value in to_flat(recipe).items() if not key.startswith(FREE)}
 
 
-def shaped_by(ready: Prepared, plan: Plan, sampler: Sampler, processes: int) -> dict[str, Any]:
-    """The settings and data that a resumed run must share with the one that it goes on from."""
-    return kept_settings(ready.recipe) | {
-        "optimizer.learning_rate": scaled_rate(ready.recipe, processes),
-        "precision": ready.precision,
-        "global batch": sampler.batch_size,
-        "updates": plan.steps,
-        "training data": ready.train.features.digest(),
-    }
-
-
-def introduce(ready: Prepared, plan: Plan, sampler: Sampler, world: World, display: Display) -> None:
-    """Say what is about to happen."""
-    recipe, features = ready.recipe, ready.train.features
-    dev = " + ".join(f"{part.examples:,}" for part in ready.dev)
-    made = f" in {len(features):,} windows" if len(features) > ready.train.examples else ""
+def introduce(setup: FineTuningSetup, update_settings: UpdateSettings, display: Display) -> None:
+    """Show what is about to happen."""
+    features = setup.train.features
+    dev = " + ".join(f"{part.examples:,}" for part in setup.dev)
+    made = f" in {len(features):,} windows" if len(features) > setup.train.examples else ""
     display.say(
-        f"task: {ready.task.name}, {ready.train.examples:,} examples to learn from{made}, {dev} to evaluate on, "
+        f"task: {setup.task.name}, {setup.train.examples:,} examples to learn from{made}, {dev} to evaluate on, "
         f"{features.lengths.mean():.1f} tokens each on average"
     )
-    for part in (ready.train, *ready.dev):
+    for part in (setup.train, *setup.dev):
         for fault in part.faults:
             display.warn(f"{part.file}: {fault}")
-    for part in ready.dev:
-        if part.sha256 == ready.train.sha256:
+    for part in setup.dev:
+        if part.sha256 == setup.train.sha256:
             display.warn(f"{part.file} is the training file too: its scores say nothing about new data")
-    display.say(f"plan: {words_of(recipe, plan.steps, sampler.batch_size, world)}, seed {recipe.seed}")
+    display.say(f"plan: {words_of(update_settings)}, seed {setup.recipe.seed}")
 
 
-def words_of(recipe: Recipe, steps: int, batch: int, world: World) -> str:
+def words_of(update_settings: UpdateSettings) -> str:
     """So many updates of so many sequences, in a line."""
-    shares = f" ({recipe.train.batch_size} on each of {world.size} processes)" if world.size > 1 else ""
-    rate = scaled_rate(recipe, world.size)
-    rule = recipe.ranks.learning_rate_scaling
-    scaling = f" ({recipe.optimizer.learning_rate:g}, {rule} in {world.size} processes)" if rule != "none" else ""
-    return f"{steps:,} updates of {batch} sequences{shares}, peak learning rate {rate:g}{scaling}"
+    many, rule = update_settings.processes, update_settings.rate_scaling
+    shares = f" ({update_settings.share} on each of {many} processes)" if many > 1 else ""
+    scaling = f" ({update_settings.base_rate:g}, {rule} in {many} processes)" if rule != "none" else ""
+    return (
+        f"{update_settings.updates:,} updates of {update_settings.global_batch} sequences{shares}, "
+        f"peak learning rate {update_settings.peak_rate:g}{scaling}"
+    )
 
 
-def _majority(ready: Prepared) -> dict[str, float] | None:
+def _majority(setup: FineTuningSetup) -> dict[str, float] | None:
     """What always answering the first dev set's most frequent class scores on it; None for regression."""
-    if ready.task.head.kind != "classification":
+    if setup.task.head.kind != "classification":
         return None
-    labels = ready.dev[0].features.labels["labels"]
-    counts = np.bincount(labels, minlength=ready.task.head.outputs)
+    labels = setup.dev[0].features.labels["labels"]
+    counts = np.bincount(labels, minlength=setup.task.head.outputs)
     guess = {"logits": np.tile(counts.astype(np.float32), (len(labels), 1))}
-    return ready.task.format.answer(ready.task, ready.dev[0], guess, answer_rules(ready.recipe)).metrics
+    return setup.task.format.answer(setup.task, setup.dev[0], guess, answer_rules(setup.recipe)).metrics
 
 
 def _part(name: str, part: Part) -> Mapping[str, Any]:

@@ -22,13 +22,13 @@ from bertkit.model.loading import ModelSource, starting_weights
 from bertkit.model.names import is_own_folder, published
 from bertkit.model.weights import Fit
 from bertkit.recipes.recipe import Recipe
-from bertkit.training.preparation import Target, check_segments, checked, choose_target, find_model, warn_of
+from bertkit.training.evaluation import answer
+from bertkit.training.evaluation import evaluate as evaluate_parts
 from bertkit.training.recipe_parts import answer_rules, cache_folder, exchange, sequence_shape
 from bertkit.training.run_folder import refuse_hiding
 from bertkit.training.run_task import check_task, differing, read_task
+from bertkit.training.setup import Target, check_segments, checked, choose_target, find_model, warn_of
 from bertkit.training.supply import data_only
-from bertkit.training.trainer import answer
-from bertkit.training.trainer import evaluate as evaluate_parts
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ class Loaded:
     precision: str
 
 
-def make_ready(recipe: Recipe, dry_run: bool = False, force: bool = False) -> Ready:
+def open_model(recipe: Recipe, dry_run: bool = False, force: bool = False) -> Ready:
     """The model in the folder `recipe.model.name`, for the recipe's task. `dry_run`: the backend need not be ready.
 
     Raises UserError where the folder has no head for the task: its answers would be random; and where it is a run on
@@ -98,7 +98,7 @@ def refuse_untrained(name: str) -> None:
 
 def load(recipe: Recipe, world: World, display: Display, force: bool = False) -> Loaded:
     """The model in the folder `recipe.model.name` on its device, for the recipe's task."""
-    ready = make_ready(recipe, force=force)
+    ready = open_model(recipe, force=force)
     for note in ready.notes:
         display.say(note)
     job = Job(
@@ -118,7 +118,7 @@ def plan(recipe: Recipe, split: SplitName | None, file: Path | None, display: Di
     """Say what would be computed, everything read and checked. `split`, `file`: what is answered; None: neither."""
     if file is not None:
         own_file(str(file))
-    ready = make_ready(recipe, dry_run=True, force=force)
+    ready = open_model(recipe, dry_run=True, force=force)
     display.say(f"backend: {ready.target.choice.backend.name} ({ready.target.choice.reason})")
     display.say(f"precision: {ready.target.precision} ({ready.target.reason})")
     display.say(f"model: {ready.source.folder}, for {ready.task.name}")

@@ -8,21 +8,21 @@ from typing import Any, Protocol
 from bertkit.console import Display
 from bertkit.data.tasks.task import Answered
 from bertkit.engine.interface import Engine, Update
-from bertkit.recipes.recipe import Recipe
-from bertkit.training.preparation import Basis
-from bertkit.training.trainer import Plan
+from bertkit.training.loop import Plan
+from bertkit.training.recipe_parts import UpdateSettings
+from bertkit.training.setup import RunSetup
 
 
-class Course(Protocol):
-    """One of the two, made ready for this process."""
+class Objective(Protocol):
+    """One of the two, made setup for this process."""
 
     @property
-    def ready(self) -> Basis:
+    def setup(self) -> RunSetup:
         """The model, the task and where it is computed."""
 
     @property
-    def recipe(self) -> Recipe:
-        """The recipe as it is in the last phase."""
+    def update_settings(self) -> UpdateSettings:
+        """How updates are made; in the last phase, where there are several."""
 
     @property
     def plan(self) -> Plan:
@@ -48,7 +48,7 @@ class Course(Protocol):
         """Sequences that all ranks have learnt from after update `step`."""
 
     def amounts(self) -> Mapping[str, int]:
-        """Of the last phase: global_batch, updates, training_sequences, evaluation_sequences."""
+        """Of the last phase: training_sequences, evaluation_sequences."""
 
     def target(self, step: int) -> float:
         """The `mlm_accuracy` that ends the run where it is reached after update `step`; 0: none does."""
@@ -56,5 +56,5 @@ class Course(Protocol):
     def score(self, engine: Engine, display: Display, step: int) -> tuple[dict[str, float], list[Answered]]:
         """(metrics, answers that the run's folder keeps) after update `step`. A collective."""
 
-    def of_record(self) -> Mapping[str, Any]:
+    def describe(self) -> Mapping[str, Any]:
         """The record's `data`, `fairness` and `majority_class`."""

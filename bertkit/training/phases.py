@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,9 +19,9 @@ from bertkit.files import inputs
 from bertkit.model.loading import ModelSource
 from bertkit.model.vocabulary import Vocabulary
 from bertkit.recipes.recipe import Recipe
-from bertkit.training.preparation import check_length, check_segments
-from bertkit.training.recipe_parts import make_schedule, with_global_batch
+from bertkit.training.recipe_parts import UpdateSettings, make_update_settings, with_global_batch
 from bertkit.training.schedule import Schedule
+from bertkit.training.setup import check_length, check_segments
 
 TRAINING = ("phase{number}", "train", "2048_shards_uncompressed")  # folders that may hold the shards; MLPerf's last
 EVALUATION = ("eval", "eval_set_uncompressed")
@@ -40,15 +39,20 @@ class Phase:
     """One phase, ready to be learnt from."""
 
     number: int
-    recipe: Recipe  # with this phase's settings in the common sections
+    update_settings: UpdateSettings
     place: Path
+    masked_once: bool  # by the seed, every epoch alike
     data: PretrainingData
     sampler: BinnedSampler
     scored_on: EvaluationSet
     before: int  # updates of the phases before it
-    steps: int
     rate: Schedule  # by the update within the phase
     unigram: np.ndarray  # (V,) how often each piece stands in its smallest shard; special ones do not count
+
+    @property
+    def steps(self) -> int:
+        """Updates of this phase."""
+        return self.update_settings.updates
 
     @property
     def end(self) -> int:
@@ -108,9 +112,19 @@ def _open(recipe: Recipe, number: int, source: ModelSource, processes: int, befo
     else:
         parts, scored_on = set_apart(data, parts, place, recipe.data.held_out, recipe.seed)
     sampler = dataclasses.replace(sampler, parts=parts)
-    steps = recipe.train.steps or math.ceil(recipe.train.epochs * sampler.steps_per_epoch)
-    rate = make_schedule(recipe, steps, processes)
-    return Phase(number, recipe, place, data, sampler, scored_on, before, steps, rate, unigram)
+    update_settings = make_update_settings(recipe, sampler.steps_per_epoch, processes)
+    return Phase(
+        number=number,
+        update_settings=update_settings,
+        place=place,
+        masked_once=recipe.data.masking == "once",
+        data=data,
+        sampler=sampler,
+        scored_on=scored_on,
+        before=before,
+        rate=update_settings.rate(),
+        unigram=unigram,
+    )
 
 
 def training_place(root: Path, number: int) -> Path:

@@ -19,13 +19,13 @@ from bertkit.model.formats.places import find_kind
 from bertkit.model.loading import ModelSource, starting_weights
 from bertkit.recipes.recipe import Recipe
 from bertkit.training.finetuning import kept_settings, words_of
+from bertkit.training.loop import Plan, When
 from bertkit.training.phases import Phase, open_phases, training_place
-from bertkit.training.preparation import Basis, choose_target, find_model, make_job, say_fit, task_of
 from bertkit.training.pretraining_evaluation import score_set
 from bertkit.training.pretraining_record import of_phases
-from bertkit.training.recipe_parts import limit_sequences, scaled_rate, warming_updates
+from bertkit.training.recipe_parts import UpdateSettings
+from bertkit.training.setup import RunSetup, choose_target, find_model, make_job, say_fit, task_of
 from bertkit.training.supply import supply
-from bertkit.training.trainer import Plan, When
 
 logger = logging.getLogger(__name__)
 FROM_DATA = "from-data"  # the model's name that stands for the checkpoint in the data's folder
@@ -35,7 +35,7 @@ FROM_DATA = "from-data"  # the model's name that stands for the checkpoint in th
 class Pretraining:
     """The course of one process."""
 
-    ready: Basis
+    setup: RunSetup
     phases: tuple[Phase, ...]
     world: World
     plan: Plan
@@ -48,11 +48,11 @@ class Pretraining:
         return next(phase for phase in self.phases if step <= phase.end)
 
     def shape(self) -> dict[str, Any]:
-        known = kept_settings(self.ready.recipe) | {"precision": self.ready.precision, "updates": self.plan.steps}
+        known = kept_settings(self.setup.recipe) | {"precision": self.setup.precision, "updates": self.plan.steps}
         for phase in self.phases:
             name = f"phase {phase.number}"
             known |= {
-                f"{name}: learning rate": scaled_rate(phase.recipe, self.world.size),
+                f"{name}: learning rate": phase.update_settings.peak_rate,
                 f"{name}: global batch": phase.sampler.batch_size,
                 f"{name}: updates": phase.steps,
                 f"{name}: training sequences": phase.sampler.examples,
@@ -63,12 +63,12 @@ class Pretraining:
     def introduce(self, display: Display) -> None:
         for phase in self.phases:
             _introduce(phase, self.world, display)
-        display.say(f"seed {self.ready.recipe.seed}")
+        display.say(f"seed {self.setup.recipe.seed}")
 
     def updates(self, first: int, last: int) -> Iterator[Update]:
         for phase in self.phases:
             start, end = max(first, phase.before + 1) - phase.before, min(last, phase.end) - phase.before
-            micro = phase.recipe.train.micro_batch_size
+            micro = phase.update_settings.micro_batch_size
             if start <= end:
                 shares = updates(phase.data, phase.sampler, start, end, self.world.rank, self.world.size, micro)
                 for update in shares:
@@ -83,23 +83,21 @@ class Pretraining:
         return sum(phase.samples(min(max(0, step - phase.before), phase.steps)) for phase in self.phases)
 
     @property
-    def recipe(self) -> Recipe:
-        return self.phases[-1].recipe
+    def update_settings(self) -> UpdateSettings:
+        return self.phases[-1].update_settings
 
     def amounts(self) -> dict[str, int]:
         last = self.phases[-1]
         return {
-            "global_batch": last.sampler.batch_size,
-            "updates": last.steps,
             "training_sequences": last.sampler.examples,
             "evaluation_sequences": len(last.scored_on.examples),
         }
 
     def target(self, step: int) -> float:
-        return self.ready.recipe.evaluation.target_mlm_accuracy if self.phase(step) is self.phases[-1] else 0.0
+        return self.setup.recipe.evaluation.target_mlm_accuracy if self.phase(step) is self.phases[-1] else 0.0
 
     def score(self, engine: Engine, display: Display, step: int) -> tuple[dict[str, float], list[Answered]]:
-        phase, size = self.phase(step), self.ready.recipe.evaluation.batch_size
+        phase, size = self.phase(step), self.setup.recipe.evaluation.batch_size
         found, self.baseline = score_set(engine, phase.scored_on, size, phase.unigram, self.world, display)
         if phase.number not in self._said:
             self._said.add(phase.number)
@@ -107,8 +105,8 @@ class Pretraining:
             display.say(f"unigram baseline, what the training text's frequencies score: {shown}")
         return found, []
 
-    def of_record(self) -> dict[str, Any]:
-        told = of_phases(self.ready, self.phases, self.world, self.plan.steps)
+    def describe(self) -> dict[str, Any]:
+        told = of_phases(self.setup, self.phases, self.plan.steps)
         return told | {"majority_class": self.baseline or None}
 
 
@@ -122,9 +120,18 @@ def pretraining(recipe: Recipe, world: World, display: Display, dry_run: bool) -
     phases = open_phases(recipe, source, world.size)
     fit = starting_weights(source, task.head, recipe.seed, recipe.model.allow_missing)
     say_fit(fit, source, display.say)
-    job = make_job(recipe, task, target, source, fit, _limits(phases))
-    ready = Basis(recipe, target.choice, target.precision, target.reason, task, source, fit, job)
-    return Pretraining(ready, phases, world, make_plan(recipe, phases), recipe.checkpoint.result == "best")
+    job = make_job(recipe, task, target, source, fit, _limits(phases, recipe.evaluation.batch_size))
+    setup = RunSetup(
+        recipe=recipe,
+        choice=target.choice,
+        precision=target.precision,
+        precision_reason=target.reason,
+        task=task,
+        source=source,
+        fit=fit,
+        job=job,
+    )
+    return Pretraining(setup, phases, world, make_plan(recipe, phases), recipe.checkpoint.result == "best")
 
 
 def _source(recipe: Recipe, root: Path, display: Display, dry_run: bool) -> ModelSource:
@@ -193,11 +200,9 @@ def _evaluates(recipe: Recipe, phase: Phase) -> When:
     return crosses
 
 
-def _limits(phases: tuple[Phase, ...]) -> Limits:
-    """What the batches of all phases have at the most."""
-    trains = [phase.recipe.train for phase in phases]
-    answers = phases[0].recipe.evaluation.batch_size
-    sequences = max(limit_sequences(train.batch_size, train.micro_batch_size) for train in trains)
+def _limits(phases: tuple[Phase, ...], answers: int) -> Limits:
+    """What the batches of all phases have at the most; `answers`: sequences of a batch that is only scored."""
+    sequences = max(phase.update_settings.at_once for phase in phases)
     data = [found for phase in phases for found in (phase.data, phase.scored_on.data)]
     masked = max(sequences, answers) * max(found.most_masked for found in data)
     return Limits(sequences, max(found.longest for found in data), answers, masked)
@@ -206,7 +211,7 @@ def _limits(phases: tuple[Phase, ...]) -> Limits:
 def _introduce(phase: Phase, world: World, display: Display) -> None:
     data, scored_on, name = phase.data, phase.scored_on, f"phase {phase.number}"
     how = "masked anew in each epoch" if data.dynamic else "masked when they were made"
-    how = "masked once, by the seed" if phase.recipe.data.masking == "once" else how
+    how = "masked once, by the seed" if phase.masked_once else how
     bins = f" in {len(data.bins)} bins" if len(data.bins) > 1 else ""
     display.say(
         f"{name}: {phase.sampler.examples:,} sequences to learn from{bins}, of up to {data.longest} tokens, {how}: "
@@ -224,10 +229,8 @@ def _introduce(phase: Phase, world: World, display: Display) -> None:
         display.warn(f"{name}: evaluated on {count} of the training data: its scores say nothing about new text")
     if len(data.shards) < world.size:
         display.warn(f"{name}: {len(data.shards)} shards for {world.size} processes: each reads all, none goes without")
-    recipe, warm = phase.recipe, warming_updates(phase.recipe, phase.steps)
-    micro = recipe.train.micro_batch_size
-    at_once = f", {limit_sequences(recipe.train.batch_size, micro)} at once" if micro else ""
+    made = phase.update_settings
+    at_once = f", {made.at_once} at once" if made.micro_batch_size else ""
     display.say(
-        f"{name}: {words_of(recipe, phase.steps, phase.sampler.batch_size, world)}{at_once}, "
-        f"{recipe.schedule.name} after {warm:,} updates of warm-up"
+        f"{name}: {words_of(made)}{at_once}, {made.schedule.name} after {made.warmup_updates:,} updates of warm-up"
     )

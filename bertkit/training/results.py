@@ -5,24 +5,22 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from bertkit.data.tasks.task import Answered
-from bertkit.distributed.world import World
-from bertkit.engine.interface import Arrays, Peak
+from bertkit.engine.interface import Arrays, Engine, Peak
 from bertkit.errors import UserError
-from bertkit.model.checkpoint import Progress
 from bertkit.model.saving import write_model
 from bertkit.recipes.resolve import Resolved
 from bertkit.records import collect
 from bertkit.records.energy import Energy
 from bertkit.records.files import NAME, load, write
 from bertkit.records.host import cpu_mhz
-from bertkit.records.meter import WARMUP_RULE, Meter, Reading
+from bertkit.records.meter import WARMUP_RULE, Meter, Reading, over_ranks
 from bertkit.records.schema import blank
 from bertkit.training.comparability import as_computed
-from bertkit.training.objective import Course
+from bertkit.training.objective import Objective
+from bertkit.training.run import Run
 
 RULES = {
     "amounts": "sequences and tokens are counted from the batches, summed over ranks; padding counts as nothing",
@@ -37,101 +35,125 @@ RULES = {
 
 @dataclass(frozen=True)
 class Results:
-    """All that the record is made from."""
+    """What the record is made from, besides the run."""
 
     resolved: Resolved
-    course: Course
-    world: World
+    objective: Objective
     environment: Mapping[str, Any]
-    progress: Progress
-    metrics: Mapping[str, float]
-    answered: list[Answered]
-    reading: Reading
+    reading: Reading  # over all ranks
     meter: Meter
     peak: Peak
-    peak_memory: int | None
+    peak_memory: int | None  # bytes of one device
     energy: Energy
 
 
-def write_results(folder: Path | None, results: Results, weights: Arrays) -> dict[str, Any]:
-    """Write model, answers and record into `folder` (None: another rank does), the record last. Returns the record."""
-    made = make_record(results)
-    if folder is None:
+def measure(
+    run: Run, objective: Objective, engine: Engine, meter: Meter, energy: Energy, first_peak: Peak, resolved: Resolved
+) -> Results:
+    """What was measured, over all ranks. A collective."""
+    reading = over_ranks(meter.reading(), engine.gather)
+    hardware = run.environment["hardware"] | {"device": collect.device(engine, run.world)}  # its clock now
+    memory = collect.peak_memory(engine.peak_memory(), engine.gather)  # before the peak's own matrices
+    return Results(
+        resolved=resolved,
+        objective=objective,
+        environment={**run.environment, "hardware": hardware},
+        reading=reading,
+        meter=meter,
+        peak=collect.best_peak([first_peak, engine.peak()]),
+        peak_memory=memory,
+        energy=energy,
+    )
+
+
+def write_results(run: Run, results: Results, answered: list[Answered], weights: Arrays) -> dict[str, Any]:
+    """Write model, answers and record into the run's folder, the record last. Returns the record.
+
+    On ranks but the first nothing is written.
+    """
+    made = make_record(run, results)
+    if not run.world.is_first:
         return made
-    if not results.reading.updates and (folder / NAME).exists():  # nothing was left to measure
+    if not results.reading.updates and (run.folder / NAME).exists():  # nothing was left to measure
         with contextlib.suppress(UserError):
-            before = load(folder).mapping
+            before = load(run.folder).mapping
             made |= {name: before[name] for name in ("method", "throughput", "time", "memory", "energy")}
-    ready = results.course.ready
-    source = ready.source
-    write_model(folder, source.config, ready.task.head, ready.task.labels, source.vocabulary, weights)
-    for answered in results.answered:
-        answered.write(folder / "predictions", "-dev")
-    return write(folder / NAME, made)
+    setup = results.objective.setup
+    source, task = setup.source, setup.task
+    write_model(run.folder, source.config, task.head, task.labels, source.vocabulary, weights)
+    for each in answered:
+        each.write(run.folder / "predictions", "-dev")
+    return write(run.folder / NAME, made)
 
 
-def make_record(results: Results) -> dict[str, Any]:
+def make_record(run: Run, results: Results) -> dict[str, Any]:
     """The whole record; losses stand in it however many they are."""
-    ready, progress, reading = results.course.ready, results.progress, results.reading
-    metrics = {name: float(value) for name, value in results.metrics.items()}
-    percent = ready.task.head.kind == "span"
+    setup, progress, reading = results.objective.setup, run.progress, results.reading
+    metrics = {name: float(value) for name, value in run.metrics.items()}
+    percent = setup.task.head.kind == "span"
     environment = dict(results.environment)
     environment["hardware"] = environment["hardware"] | {"cpu_mhz": cpu_mhz()}
     return blank("train") | {
         **environment,
         **collect.settings(results.resolved.flat(), results.resolved.sources),
-        "backend": {"name": ready.choice.backend.name, "reason": ready.choice.reason},
-        "precision": {"name": ready.precision, "reason": ready.precision_reason},
+        "backend": {"name": setup.choice.backend.name, "reason": setup.choice.reason},
+        "precision": {"name": setup.precision, "reason": setup.precision_reason},
         "model": _model(results),
         **_of_course(results, environment),
         "method": {
             "warmup_rule": WARMUP_RULE,
             "warmup_updates": results.meter.warmup if reading.updates else None,
-            "rules": RULES | _reached(results),
+            "rules": RULES | _reached(run, results) | _ended_early(run),
         },
         "metrics": metrics,
         "units": {name: unit(name, percent) for name in metrics},
         "seeds": [
-            {"seed": ready.recipe.seed, "metrics": metrics, "folder": None, "shard": ready.recipe.data.shard or None}
+            {"seed": setup.recipe.seed, "metrics": metrics, "folder": None, "shard": setup.recipe.data.shard or None}
         ],
         "evaluations": [dict(entry) for entry in progress.evaluations],
-        "best": {"step": progress.best_step, "metric": ready.task.primary, "value": progress.best_score}
+        "best": {"step": progress.best_step, "metric": setup.task.primary, "value": progress.best_score}
         if progress.best_step
         else None,
         # nine digits give every fp32 number back exactly
         "losses": [float(f"{value:.9g}") for value in progress.losses],
         "updates": progress.step,
-        **_measured(results),
+        **_measured(run, results),
     }
 
 
 def _of_course(results: Results, environment: Mapping[str, Any]) -> dict[str, Any]:
-    told = dict(results.course.of_record())
+    told = dict(results.objective.describe())
     return told | {"fairness": as_computed(told["fairness"], environment["hardware"]["engine"])}
 
 
-def _measured(results: Results) -> dict[str, Any]:
+def _measured(run: Run, results: Results) -> dict[str, Any]:
     reading, meter = results.reading, results.meter
-    all_legs = results.progress.train_seconds
+    all_legs = run.progress.train_seconds
     steps = collect.step_of(meter.updates_between_waits)
     return {
-        "throughput": collect.throughput(reading, results.peak, results.world),
-        "time": collect.times(reading, results.world, meter.step_seconds, steps, all_legs),
+        "throughput": collect.throughput(reading, results.peak, run.world),
+        "time": collect.times(reading, run.world, meter.step_seconds, steps, all_legs),
         "memory": {"peak_bytes_per_device": results.peak_memory, "at_most": False},
         "energy": collect.energy(reading, results.energy),
     }
 
 
-def _reached(results: Results) -> dict[str, str]:
+def _reached(run: Run, results: Results) -> dict[str, str]:
     """When the accuracy that was aimed at was first reached, in words."""
-    target = results.course.ready.recipe.evaluation.target_mlm_accuracy
-    for entry in results.progress.evaluations if target else ():
-        wanted = results.course.target(entry["step"])
+    target = results.objective.setup.recipe.evaluation.target_mlm_accuracy
+    for entry in run.progress.evaluations if target else ():
+        wanted = results.objective.target(entry["step"])
         if wanted and entry["metrics"].get("mlm_accuracy", 0.0) >= wanted:
-            samples = results.course.samples(entry["step"])
+            samples = results.objective.samples(entry["step"])
             seconds = f"{entry['training_seconds']:g} s of training, {entry['wall_seconds']:g} s with pauses"
             return {f"mlm_accuracy {target:g}": f"reached after {samples:,} samples, {seconds}"}
     return {f"mlm_accuracy {target:g}": "not reached"} if target else {}
+
+
+def _ended_early(run: Run) -> dict[str, str]:
+    if not run.finished or run.step == run.steps:
+        return {}
+    return {"ended early": f"after update {run.step:,} of {run.steps:,}: {run.finished}"}
 
 
 def unit(metric: str, percent: bool) -> str:
@@ -147,7 +169,7 @@ def unit(metric: str, percent: bool) -> str:
 
 
 def _model(results: Results) -> dict[str, Any]:
-    source, fit = results.course.ready.source, results.course.ready.fit
+    source, fit = results.objective.setup.source, results.objective.setup.fit
     return {
         "name": source.name,
         "parameters": sum(int(array.size) for array in fit.weights.values()),

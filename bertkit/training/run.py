@@ -1,105 +1,76 @@
-"""One training run from a resolved recipe to its folder."""
+"""A run: what callbacks are given while it goes on, and its result once it is over."""
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bertkit.console import Display
-from bertkit.distributed.consistency import agree
 from bertkit.distributed.world import World
-from bertkit.files.locks import alone_in
-from bertkit.recipes.recipe import Recipe
-from bertkit.recipes.resolve import Resolved
-from bertkit.records import collect as record
-from bertkit.records.profiling import wanted
-from bertkit.training.finetuning import fine_tuning
-from bertkit.training.following import Training
-from bertkit.training.objective import Course
-from bertkit.training.preparation import task_of
-from bertkit.training.pretraining import pretraining
-from bertkit.training.run_folder import open_folder, refuse_hiding, refuse_taken
-
-SAME = "give every process the same versions, settings and files"
-Compare = Callable[[Mapping[str, Any]], None]
+from bertkit.model.checkpoint import Progress
+from bertkit.recipes.recipe import Value
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """How a run ended."""
+class UpdateMetrics:
+    """One update's numbers, on the host."""
 
-    folder: Path
-    exit_code: int  # 0, or what the signal that stopped it asks for
-    record: Mapping[str, Any] | None  # None where the run was stopped
-
-
-def output_folder(recipe: Recipe) -> Path:
-    name = Path(recipe.model.name).name
-    return (
-        Path(recipe.output).expanduser() if recipe.output else Path("runs", f"{recipe.task}-{name}-seed{recipe.seed}")
-    )
+    step: int
+    learning_rate: float
+    loss: float
+    grad_norm: float  # not finite where the update was left out for an overflow
+    loss_scale: float | None = None  # where the loss is scaled
 
 
-def open_course(recipe: Recipe, world: World, display: Display, dry_run: bool) -> Course:
-    """What the recipe's task is learnt from. Raises UserError for whatever the user can put right."""
-    make = pretraining if task_of(recipe).head.kind == "pretraining" else fine_tuning
-    return make(recipe, world, display, dry_run)
+@dataclass
+class Run:
+    """A run of this process. What it is made of is set before its first update; callbacks read it, and may stop it."""
 
+    folder: Path = Path()
+    settings: Mapping[str, Value] = field(default_factory=dict)  # every setting by its dotted key
+    world: World = field(default_factory=World)
+    steps: int = 0  # updates of the whole run
+    environment: Mapping[str, Any] = field(default_factory=dict)  # the record's versions, hardware, git …
+    progress: Progress = field(default_factory=lambda: Progress(0, {}))  # what a checkpoint keeps
+    metrics: Mapping[str, float] = field(default_factory=dict)  # of the last evaluation; in the end, of the result
+    record: Mapping[str, Any] | None = None  # in the end; None where the run was interrupted, and on a dry run
+    exit_code: int = 0  # 0, or what the signal that interrupted the run asks for
+    finished: str = ""  # why the run ends before its last update, with results
+    interrupted: str = ""  # why it ends without results, to be resumed
+    added: dict[str, Any] = field(default_factory=dict)  # what callbacks add to the record, by their own key
+    keep: bool = False  # whether the model just evaluated is the best so far, and so to be saved
+    # wall seconds until now, of the jobs before a resume too: of training alone, and with evaluations and checkpoints
+    seconds: Callable[[], tuple[float, float]] = lambda: (0.0, 0.0)
 
-def train(
-    resolved: Resolved,
-    world: World,
-    display: Display,
-    resume: bool = False,
-    overwrite: bool = False,
-    dry_run: bool = False,
-    compare: Compare | None = None,
-) -> Outcome:
-    """Carry out a run. Raises UserError for whatever the user can put right, before anything is written if it can.
+    @property
+    def step(self) -> int:
+        """Updates done, those before a resume included."""
+        return self.progress.step
 
-    `compare`: called with what shapes the run before its first update; by default it compares the ranks of `world`.
-    """
-    folder = output_folder(resolved.recipe)
-    writes = world.is_first and not dry_run
-    refuse_hiding(resolved.recipe.model.name, folder)
-    with alone_in(folder, "a training", writes):
-        if writes:
-            refuse_taken(folder, resume, overwrite)
-        return _train(resolved, world, display, folder, resume, overwrite, dry_run, compare)
+    @property
+    def losses(self) -> tuple[float, ...]:
+        """Of updates 1 to `step`, as far as they were fetched from the device."""
+        return self.progress.losses
 
+    @property
+    def evaluations(self) -> Sequence[Mapping[str, Any]]:
+        """Each: `step`, `training_seconds`, `wall_seconds`, `metrics`."""
+        return self.progress.evaluations
 
-def _train(
-    resolved: Resolved,
-    world: World,
-    display: Display,
-    folder: Path,
-    resume: bool,
-    overwrite: bool,
-    dry_run: bool,
-    compare: Compare | None,
-) -> Outcome:
-    recipe = resolved.recipe
-    if recipe.log.profile:
-        wanted(recipe.log.profile)
-    course = open_course(recipe, world, display, dry_run)
-    ready = course.ready
-    display.say(f"backend: {ready.choice.backend.name} ({ready.choice.reason})")
-    display.say(f"precision: {ready.precision} ({ready.precision_reason})")
-    course.introduce(display)
-    display.say(f"output: {folder}")
-    if dry_run:
-        return Outcome(folder, 0, None)
-    engine = ready.choice.backend.engine(ready.job, world)
-    try:
-        shape = course.shape()
-        (compare or functools.partial(agree, engine.gather, cure=SAME))({**record.versions(), **shape})
-        training = Training(resolved, course, engine, world, display, folder)
-        if world.is_first:
-            open_folder(folder, overwrite)
-        made, exit_code = training.run(shape, resume)
-    finally:
-        engine.close()
-    return Outcome(folder, exit_code, made)
+    def stop(self, reason: str) -> None:
+        """End the run after this update, as if it were its last: the model is saved and the record written.
+
+        With several processes one asking is enough.
+        """
+        self.finished = self.finished or reason
+
+    def add_to_record(self, key: str, value: Any) -> None:
+        """Add `value`, which JSON can hold, to the record's `callbacks` under `key`."""
+        self.added[key] = value
+
+    def advance(self, updates: Sequence[UpdateMetrics]) -> None:
+        """Count updates whose numbers have been fetched."""
+        losses = (*self.progress.losses, *(one.loss for one in updates))
+        self.progress = dataclasses.replace(self.progress, step=updates[-1].step, losses=losses)

@@ -24,15 +24,22 @@ from bertkit.errors import UserError
 from bertkit.files.disk import write_text
 from bertkit.files.inputs import exists
 from bertkit.model.config import ARCHITECTURES
-from bertkit.recipes.recipe import Value
+from bertkit.recipes.recipe import Recipe, Value
 from bertkit.records.loggers import CURVES, DLLOGGER, MLLOG
-from bertkit.records.profiling import TRACE
 
+TRACE = "trace.json"  # what --profile recorded
 OURS = (
     "config.json", "model.safetensors", "vocab.txt", "tokenizer.json", "tokenizer_config.json", "record.json",
     "losses.json", "recipe.toml", "task.json", "log.jsonl", "predictions", "checkpoints",
     MLLOG, DLLOGGER, CURVES, TRACE,
 )  # fmt: skip
+
+
+def output_folder(recipe: Recipe) -> Path:
+    name = Path(recipe.model.name).name
+    return (
+        Path(recipe.output).expanduser() if recipe.output else Path("runs", f"{recipe.task}-{name}-seed{recipe.seed}")
+    )
 
 
 def refuse_taken(folder: Path, resume: bool, overwrite: bool) -> None:

@@ -1,221 +1,280 @@
-"""The training loop and the evaluation loop, each readable from top to bottom.
-
-Legend: N sequences, T tokens of them, C outputs of the head.
-"""
+"""The trainer: from settings to a run's folder."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
-from dataclasses import dataclass
-from typing import Protocol
-
-import numpy as np
+import dataclasses
+import functools
+import platform
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 from bertkit.console import Display
-from bertkit.data.features import Features
-from bertkit.data.sampler import by_length
-from bertkit.data.tasks import Task
-from bertkit.data.tasks.task import Answered, AnswerRules, Part
-from bertkit.distributed.world import World
-from bertkit.engine.interface import OUTPUTS, Arrays, Engine, Scalars, Update
-from bertkit.errors import UserError
-from bertkit.model.config import Head
-from bertkit.prefetch import ahead
-from bertkit.records.meter import Meter
-from bertkit.training.schedule import Schedule
-
-When = Callable[[int], bool]  # number of the update -> whether it is time
-
-
-def every(updates: int) -> When:
-    return lambda step: step % updates == 0
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What happens when, in updates. The last one is evaluated and saved in any case."""
-
-    steps: int  # the run's last update
-    learning_rate: Schedule
-    log_every: int
-    evaluates: When
-    saves: When
-
-
-@dataclass(frozen=True)
-class Logged:
-    """One update's numbers, on the host."""
-
-    step: int
-    learning_rate: float
-    loss: float
-    grad_norm: float  # not finite where the update was left out for an overflow
-    loss_scale: float | None = None  # where the loss is scaled
-
-
-class Watch(Protocol):
-    """Who follows a run: shows it, logs it, keeps it."""
-
-    def logged(self, updates: list[Logged]) -> None:
-        """Some updates are done; called every `log_every` updates and at the last one."""
-
-    def evaluate(self, step: int) -> bool:
-        """Time to score the model. Returns whether it is the best so far, and so to be kept."""
-
-    def save(self, step: int) -> None:
-        """Time to keep a checkpoint."""
-
-    def stop_requested(self) -> bool:
-        """Whether to end after this update, as on SIGTERM; the last `save` is still called."""
-
-    def reached(self) -> bool:
-        """Whether the last evaluation reached what was aimed at, so that the run is done; it is saved first."""
+from bertkit.distributed.consistency import agree, gather_json
+from bertkit.distributed.world import World, from_env
+from bertkit.engine.flops import of_batch, training_flops
+from bertkit.engine.interface import Engine, Job, Sensors
+from bertkit.files.locks import alone_in
+from bertkit.model.checkpoint import Checkpoints, Progress
+from bertkit.recipes.keywords import from_keywords
+from bertkit.recipes.recipe import Recipe
+from bertkit.recipes.resolve import Resolved, resolve
+from bertkit.records import collect
+from bertkit.records.energy import Energy, energy_of
+from bertkit.records.event_log import RunLog
+from bertkit.records.meter import Meter, unknown, warmup_updates
+from bertkit.training.callbacks.base import Callback
+from bertkit.training.callbacks.checkpointing import Checkpointing
+from bertkit.training.callbacks.evaluation import Evaluation
+from bertkit.training.callbacks.event_log import EventLog
+from bertkit.training.callbacks.profiling import Profiling, wanted
+from bertkit.training.callbacks.progress import ConsoleProgress
+from bertkit.training.callbacks.stopping import FiniteLoss, Interruptions, Target
+from bertkit.training.ensemble import SAME, Compare, announce_workers, train_workers
+from bertkit.training.finetuning import fine_tuning
+from bertkit.training.log_facts import loggers
+from bertkit.training.loop import fit
+from bertkit.training.objective import Objective
+from bertkit.training.pretraining import pretraining
+from bertkit.training.results import measure, write_results
+from bertkit.training.resume import load_moments, resumed
+from bertkit.training.run import Run
+from bertkit.training.run_folder import (
+    TRACE,
+    open_folder,
+    output_folder,
+    refuse_hiding,
+    refuse_taken,
+    write_recipe,
+)
+from bertkit.training.run_task import write_task
+from bertkit.training.setup import task_of
+from bertkit.training.signals import stop_on_signals
 
 
-def fit(
-    engine: Engine,
-    updates: Iterable[Update],
-    plan: Plan,
-    meter: Meter,
-    watch: Watch,
-    profiled: Callable[[Iterator[Update]], Iterator[Update]] = iter,
-) -> bool:
-    """Drive `engine` over `updates`. Returns whether the plan was carried out; False: a stop was asked for.
+class Trainer:
+    """A run from its settings to its folder.
 
-    `profiled`: passes the updates through, and watches the device while some of them are computed.
+        run = Trainer(model="models/minilm", task="mrpc", data_dir="glue", epochs=3, callbacks=[Mine()]).fit()
+
+    Keywords are the recipe's settings by the last part of their name; `settings` takes all of them by their dotted
+    keys, those of a device too. Environment variables, a recipe and a file of settings count as for `bertkit train`.
     """
-    with closing(ahead(map(engine.stage, updates))) as staged:
-        return _learn(engine, profiled(meter.timed(staged)), plan, meter, watch)
 
+    def __init__(
+        self,
+        *,
+        callbacks: Sequence[Callback] = (),
+        resume: bool = False,
+        overwrite: bool = False,
+        recipe: str | None = None,
+        config: str | Path | None = None,
+        settings: Mapping[str, Any] | None = None,
+        world: World | None = None,
+        quiet: bool = False,
+        **keywords: Any,
+    ) -> None:
+        """`recipe`: a packaged one's name, or a file. `world`: None: as this process's environment says.
 
-def _learn(engine: Engine, staged: Iterable[Update], plan: Plan, meter: Meter, watch: Watch) -> bool:
-    pending: list[tuple[int, float, Scalars]] = []
-    for update in staged:
-        learning_rate = plan.learning_rate(update.step)
-        scalars = engine.train_step(update, learning_rate)
-        meter.count(update, float(scalars["slots"]))
-        if meter.warmup_ends:
-            meter.wait(engine.synchronize)  # what the warm-up still computes is not counted
-        pending.append((update.step, learning_rate, scalars))
-        stop, last = watch.stop_requested(), update.step == plan.steps
-        evaluating = last or plan.evaluates(update.step)
-        keep = last or stop or plan.saves(update.step)
-        if keep or evaluating or update.step % plan.log_every == 0:
-            meter.wait(engine.synchronize)
-            watch.logged([_on_host(*entry) for entry in pending])  # the only place that waits for the device
-            pending.clear()
-        if evaluating:
-            with meter.pause("evaluation"):
-                keep = watch.evaluate(update.step) or keep
-        reached = evaluating and watch.reached()
-        if keep or reached:
-            with meter.pause("checkpoint"):
-                watch.save(update.step)
-        if reached:
-            return True
-        if stop and not last:
-            return False
-    return True
+        Raises UserError for an unknown setting, naming the nearest, and for a value of the wrong type.
+        """
+        given = from_keywords(keywords, settings)
+        self.resolved = resolve(given, config=Path(config) if config else None, recipe=recipe)
+        self.world = world or from_env()
+        self.display = Display(quiet=quiet or not self.world.is_first)
+        self.callbacks, self.resume, self.overwrite = tuple(callbacks), resume, overwrite
 
+    @classmethod
+    def of(
+        cls,
+        resolved: Resolved,
+        world: World,
+        display: Display,
+        callbacks: Sequence[Callback] = (),
+        resume: bool = False,
+        overwrite: bool = False,
+    ) -> Trainer:
+        """From settings that are resolved already."""
+        trainer = cls.__new__(cls)
+        trainer.resolved, trainer.world, trainer.display = resolved, world, display
+        trainer.callbacks, trainer.resume, trainer.overwrite = tuple(callbacks), resume, overwrite
+        return trainer
 
-def _on_host(step: int, learning_rate: float, scalars: Scalars) -> Logged:
-    scale = float(scalars["loss_scale"]) if "loss_scale" in scalars else None
-    return Logged(step, learning_rate, float(scalars["loss"]), float(scalars["grad_norm"]), scale)
+    @property
+    def recipe(self) -> Recipe:
+        return self.resolved.recipe
 
+    @property
+    def folder(self) -> Path:
+        """Where the run goes."""
+        return output_folder(self.recipe)
 
-def predict(
-    engine: Engine,
-    head: Head,
-    features: Features,
-    batch_size: int,
-    world: World,
-    progress: Callable[[int], object] = lambda done: None,
-) -> Arrays:
-    """The head's outputs for every sequence in the order of `features`, on every rank: (N, C), or (T,) for spans.
+    def check(self) -> Run:
+        """Read and check everything and show the plan; nothing is trained or written."""
+        if self._trains_workers:
+            return self._worker(announce_workers(self.resolved, self.world, self.display)).check()
+        refuse_hiding(self.recipe.model.name, self.folder)
+        self._objective(dry_run=True)
+        return Run(folder=self.folder, settings=self.resolved.flat(), world=self.world)
 
-    Each sequence is computed exactly once, beside others of its length.
-    """
-    numbers: list[np.ndarray] = [np.empty(0, np.int64)]
-    empty = np.empty(0 if head.kind == "span" else (0, head.outputs), np.float32)
-    found: dict[str, list[np.ndarray]] = {name: [empty] for name in OUTPUTS[head.kind]}
-    for examples in by_length(features.lengths, batch_size, world.rank, world.size):
-        outputs = engine.predict(features.batch(examples))
-        for name, parts in found.items():
-            parts.append(outputs[name])
-        numbers.append(examples)
-        progress(len(examples))
-    everyone = engine.gather(np.concatenate(numbers))
-    if len(everyone) != len(features) or len(np.unique(everyone)) != len(features):
-        raise RuntimeError(f"{len(everyone)} predictions for {len(features)} sequences")  # a fault of bertkit's
-    order = np.argsort(everyone)
-    rows = _token_rows(features.lengths[everyone], order) if head.kind == "span" else order
-    return {name: engine.gather(np.concatenate(parts))[rows] for name, parts in found.items()}
+    def fit(self) -> Run:
+        """Train, and write what a run leaves; where gradients are not synchronised, one model in each process.
 
+        Raises UserError for whatever the user can put right, before anything is written where it can be found then.
+        """
+        if not self._trains_workers:
+            refuse_hiding(self.recipe.model.name, self.folder)
+        with alone_in(self.folder, "a training", self.world.is_first):
+            if self.world.is_first:
+                refuse_taken(self.folder, self.resume, self.overwrite)
+            if self._trains_workers:
+                return train_workers(self.resolved, self.world, self.display, self.overwrite, self._fit_worker)
+            return self._fit_one(None)
 
-def check_finite(outputs: Arrays, features: Features, where: str) -> None:
-    """Raises UserError where a sequence has outputs that are not finite: the largest of them would be no answer."""
-    rows = np.zeros(len(features), bool)
-    for values in outputs.values():
-        bad = ~np.isfinite(values)
-        if bad.ndim > 1:
-            rows |= bad.any(axis=1)
-        else:  # a value for each token
-            rows[np.searchsorted(features.cu_seqlens, np.flatnonzero(bad), side="right") - 1] = True
-    if rows.any():
-        what = "windows" if any(values.ndim == 1 for values in outputs.values()) else "examples"
-        raise UserError(
-            f"{where}: {int(rows.sum()):,} of {len(rows):,} {what} have logits that are not finite "
-            f"(the first, from 0: {int(rows.argmax()):,})",
-            "the weights are damaged, or the numbers too large for this precision: try -d fp32",
+    @property
+    def _trains_workers(self) -> bool:
+        return self.world.size > 1 and not self.recipe.ranks.synchronise
+
+    def _worker(self, mine: Resolved) -> Trainer:
+        """This process's worker. It learns alone, but shares the machine."""
+        alone = dataclasses.replace(self.world, rank=0, size=1)
+        return Trainer.of(mine, alone, self.display, self.callbacks, self.resume, self.overwrite)
+
+    def _fit_worker(self, mine: Resolved, compare: Compare) -> Run:
+        worker = self._worker(mine)
+        refuse_hiding(worker.recipe.model.name, worker.folder)
+        with alone_in(worker.folder, "a training"):
+            refuse_taken(worker.folder, self.resume, self.overwrite)
+            return worker._fit_one(compare)
+
+    def _fit_one(self, compare: Compare | None) -> Run:
+        """Train one model. `compare`: called with what shapes the run; None: the ranks of `world` compare it."""
+        objective = self._objective(dry_run=False)
+        engine = objective.setup.choice.backend.engine(objective.setup.job, self.world)
+        try:
+            shape = objective.shape()
+            compare = compare or functools.partial(agree, engine.gather, cure=SAME)
+            compare({**collect.versions(), **shape})
+            return self._fit(objective, engine, shape)
+        finally:
+            engine.close()
+
+    def _objective(self, dry_run: bool) -> Objective:
+        """What is learnt, read and checked, and the plan shown."""
+        if self.recipe.log.profile:
+            wanted(self.recipe.log.profile)
+        make = pretraining if task_of(self.recipe).head.kind == "pretraining" else fine_tuning
+        objective = make(self.recipe, self.world, self.display, dry_run)
+        setup = objective.setup
+        self.display.say(f"backend: {setup.choice.backend.name} ({setup.choice.reason})")
+        self.display.say(f"precision: {setup.precision} ({setup.precision_reason})")
+        objective.introduce(self.display)
+        self.display.say(f"output: {self.folder}")
+        return objective
+
+    def _fit(self, objective: Objective, engine: Engine, shape: Mapping[str, Any]) -> Run:
+        """One process's share of the run, from the engine to the record."""
+        plan, display, most = objective.plan, self.display, self.recipe.train.steps_this_run
+        checkpoints = Checkpoints(self.folder / "checkpoints", self.recipe.checkpoint.keep, objective.saves_best)
+        log = RunLog(self.folder if self.world.is_first else None, loggers(objective, self.folder, self.world))
+        energy = energy_of(engine, self.world)
+        meter = make_meter(objective.setup.job, engine, energy)
+        callbacks: list[Callback] = []
+        progress = ConsoleProgress(objective, meter, display)
+        evaluation = Evaluation(objective, engine, display, callbacks)
+        interruptions = Interruptions(engine, most)
+        callbacks += [progress, EventLog(log, objective), FiniteLoss(), Target(objective), *self.callbacks]
+        if self.recipe.log.profile:
+            callbacks.append(Profiling(engine, self.recipe.log.profile, self.folder / TRACE, display))
+        callbacks += [evaluation, Checkpointing(checkpoints, engine, callbacks), interruptions]
+        if self.world.is_first:
+            open_folder(self.folder, self.overwrite)
+        first_peak = engine.peak()
+        run = self._start(objective, engine, shape, checkpoints, log)
+        run.seconds = functools.partial(_seconds, run.progress, meter)
+        try:
+            for callback in callbacks:
+                callback.on_start(run)
+            if not run.finished:
+                meter.warmup = warmup_updates(plan.steps - run.step)
+                updates = objective.updates(run.step + 1, plan.steps)
+                with (
+                    stop_on_signals() as interruptions.request,
+                    display.progress("training", plan.steps, run.step) as progress.bar,
+                ):
+                    fit(engine, updates, plan, meter, callbacks, run)
+            if run.interrupted and not run.finished and run.step < plan.steps:
+                for callback in callbacks:
+                    callback.on_interrupted(run)
+                return run
+            run.interrupted, run.exit_code = "", 0  # a signal at the last update changed nothing
+            run.metrics = self._final_metrics(run, evaluation, checkpoints)
+            results = measure(run, objective, engine, meter, energy, first_peak, self.resolved)
+            run.record = write_results(run, results, evaluation.answered or [], engine.weights())
+            for callback in callbacks:
+                callback.on_end(run)
+        finally:
+            for callback in callbacks:
+                callback.on_close(run)
+        return run
+
+    def _start(
+        self, objective: Objective, engine: Engine, shape: Mapping[str, Any], checkpoints: Checkpoints, log: RunLog
+    ) -> Run:
+        """The run as it stands before its next update, said and written down."""
+        environment = collect.environment(self.world, engine)
+        environment["hardware"]["hosts"] = gather_json(engine.gather, platform.node())  # by rank
+        progress = resumed(checkpoints, engine, shape, self.folder) if self.resume else None
+        if progress is not None:
+            self.display.say(f"resume: goes on after update {progress.step} of {objective.plan.steps}")
+        elif self.resume:
+            self.display.say("resume: no checkpoint yet, so the run starts at its beginning")
+        progress = progress or Progress(0, shape)
+        if self.resume:
+            log.cut_after(progress.step)
+        if progress.step == 0 and self.recipe.train.moments_from:
+            other = Path(self.recipe.train.moments_from).expanduser()
+            step = load_moments(other, engine)
+            self.display.say(f"weights and moments: those of {other} after update {step}")
+        if self.resume:
+            agree(engine.gather, {"its last checkpoint's update": progress.step}, "share the run's folder")
+        if self.world.is_first:
+            write_recipe(self.folder, self.resolved.flat())
+            setup = objective.setup
+            write_task(self.folder, setup.task, setup.recipe, setup.source.vocabulary, collect.versions())
+        for name, value in engine.describe().items():
+            self.display.say(f"  {name}: {value}")
+        return Run(
+            folder=self.folder,
+            settings=self.resolved.flat(),
+            world=self.world,
+            steps=objective.plan.steps,
+            environment=environment,
+            progress=progress,
+            metrics=progress.evaluations[-1]["metrics"] if progress.evaluations else {},
         )
 
-
-def _token_rows(lengths: np.ndarray, order: np.ndarray) -> np.ndarray:
-    """(T,) where the tokens of sequences stand that have these lengths, taken in `order`."""
-    starts = (np.cumsum(lengths) - lengths)[order]
-    within = lengths[order]
-    return np.repeat(starts - (np.cumsum(within) - within), within) + np.arange(int(within.sum()))
-
-
-def answer(
-    engine: Engine,
-    task: Task,
-    part: Part,
-    rules: AnswerRules,
-    batch_size: int,
-    world: World,
-    display: Display,
-    what: str = "predicting",
-) -> Answered:
-    """The task's answers to one part, on every rank."""
-    with display.progress(what, len(part.features)) as bar:
-        outputs = predict(engine, task.head, part.features, batch_size, world, bar.add)
-    check_finite(outputs, part.features, str(part.file))
-    return task.format.answer(task, part, outputs, rules)
+    def _final_metrics(self, run: Run, evaluation: Evaluation, checkpoints: Checkpoints) -> Mapping[str, float]:
+        """The result's metrics; the engine then has the result's weights. A collective."""
+        best = run.progress.best_step if self.recipe.checkpoint.result == "best" else 0
+        if best:
+            evaluation.engine.load_state_dict(checkpoints.load(best)[0])
+        if best or evaluation.answered is None:
+            return evaluation.score(best or run.step)
+        return run.metrics
 
 
-def evaluate(
-    engine: Engine,
-    task: Task,
-    parts: Sequence[Part],
-    rules: AnswerRules,
-    batch_size: int,
-    world: World,
-    display: Display,
-) -> tuple[dict[str, float], list[Answered]]:
-    """(metrics, each part's answers). The metrics of a second part, as of mnli's, carry its name."""
-    metrics: dict[str, float] = {}
-    answered: list[Answered] = []
-    for part in parts:
-        found = answer(engine, task, part, rules, batch_size, world, display, "evaluating")
-        if not found.metrics:
-            raise UserError(f"{part.file} does not say what is right", "give a file with answers to score")
-        metrics |= labelled(found.metrics, part)
-        answered.append(found)
-    return metrics, answered
+def make_meter(job: Job, engine: Engine, energy: Energy) -> Meter:
+    """A meter of training updates; the warm-up is set when it is known how many come."""
+    return Meter(
+        warmup=0,
+        flops=functools.partial(of_batch, training_flops, job.model, job.head),
+        energy=energy.joules,
+        communication=engine.communication if isinstance(engine, Sensors) else unknown,
+    )
 
 
-def labelled(metrics: Mapping[str, float], part: Part) -> dict[str, float]:
-    """The metrics under names that say which part they are of."""
-    return {f"{name}_{part.name}" if part.name else name: value for name, value in metrics.items()}
+def _seconds(before: Progress, meter: Meter) -> tuple[float, float]:
+    """Wall seconds until now, those of the jobs before a resume too: of training alone, and with pauses."""
+    training, pauses = meter.trained_seconds, sum(meter.pauses.values())
+    return before.train_seconds + training, before.wall_seconds + training + pauses

@@ -215,6 +215,7 @@ def weights_after_five(mrpc: Any, layout: str, micro_batches: int) -> Any:
     return engine.weights()
 
 
+@pytest.mark.slow_but("unpadded")
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_five_updates_of_a_real_encoder_do_not_depend_on_the_split(
     mrpc: Any, five_updates_at_once: Any, layout: str

@@ -68,6 +68,7 @@ def by_variables(size: int, *words: str) -> list[Done]:
     return done
 
 
+@pytest.mark.slow_but("wheel-auto-window-2", "system-mpi-mpi-2")
 @pytest.mark.parametrize("size", [2, 3])
 @pytest.mark.parametrize(
     ("asked", "taken"), [("auto", "window"), ("window", "window"), ("mpi", "mpi"), ("gloo", "gloo")]
@@ -79,6 +80,7 @@ def test_ranks_of_mpi_sum_and_gather(mpirun: str, size: int, asked: str, taken: 
     assert all(f"rank {rank}: {taken}: " in done.stdout for rank in range(size)), done.stdout
 
 
+@pytest.mark.slow_but("2")
 @pytest.mark.parametrize("size", [2, 3])
 def test_ranks_of_variables_sum_and_gather_by_gloo(size: int) -> None:
     for done in by_variables(size, "works", "auto"):
@@ -86,6 +88,7 @@ def test_ranks_of_variables_sum_and_gather_by_gloo(size: int) -> None:
         assert "gloo: auto: torchrun starts no MPI" in done.stdout
 
 
+@pytest.mark.slow_but("wheel-mpi")
 @pytest.mark.parametrize("asked", ["mpi", "window", "gloo"])
 def test_one_that_fails_ends_the_job_under_mpirun(mpirun: str, asked: str) -> None:
     start = time.monotonic()
@@ -103,6 +106,7 @@ def test_one_that_fails_is_told_from_those_that_lost_it() -> None:
     assert last.stderr.splitlines()[-1] == "bertkit: this rank has had enough; nothing helps"
 
 
+@pytest.mark.slow_but("wheel-window")
 @pytest.mark.parametrize("asked", ["mpi", "window"])
 def test_one_that_hangs_is_not_waited_for(mpirun: str, asked: str) -> None:
     done = under(mpirun, 2, "hangs", asked)

@@ -18,7 +18,7 @@ from bertkit.engine.registry import choose
 from bertkit.errors import UserError
 from bertkit.model.config import Head
 from bertkit.model.loading import find_source, starting_weights
-from bertkit.training.preparation import choose_precision
+from bertkit.training.setup import choose_precision
 from bertkit_cpu.topology import has_int8, native_bf16, read_cpu
 
 needs_int8 = pytest.mark.skipif(

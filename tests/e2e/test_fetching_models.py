@@ -99,6 +99,7 @@ def test_large_on_mrpc_from_the_hub_is_fetched_once(server: ModelServer, tmp_pat
     assert offline.returncode == 0, offline.stderr
 
 
+@pytest.mark.slow
 def test_without_the_hubs_package_it_is_googles_archive(server: ModelServer, tmp_path: Path) -> None:
     server.files[ARCHIVE] = zipped(google_files(), "uncased_L-24_H-1024_A-16")
     home = tmp_path / "empty"
@@ -121,6 +122,7 @@ def test_without_the_hubs_package_it_is_googles_archive(server: ModelServer, tmp
     assert not server.answers
 
 
+@pytest.mark.slow
 def test_where_the_hub_fails_googles_archive_is_taken_with_a_warning(server: ModelServer, tmp_path: Path) -> None:
     server.files[ARCHIVE] = zipped(google_files())  # some archives have no folder in them
     home = tmp_path / "empty"
@@ -130,6 +132,7 @@ def test_where_the_hub_fails_googles_archive_is_taken_with_a_warning(server: Mod
     assert "found in the data folder" in done.stderr
 
 
+@pytest.mark.slow
 def test_base_on_squad(server: ModelServer, tmp_path: Path) -> None:
     server.repositories["google-bert/bert-base-uncased"] = hub_files()
     server.files |= squad_files(tmp_path)
@@ -141,6 +144,7 @@ def test_base_on_squad(server: ModelServer, tmp_path: Path) -> None:
     assert record(home / "run")["data"]["train"]["examples"] == 24
 
 
+@pytest.mark.slow_but("True")
 @pytest.mark.parametrize("hub", [True, False])
 def test_a_killed_download_is_gone_on_with(hub: bool, server: ModelServer, tmp_path: Path) -> None:
     server.repositories[LARGE] = hub_files(filling=6_000_000)
@@ -171,6 +175,7 @@ def test_a_killed_download_is_gone_on_with(hub: bool, server: ModelServer, tmp_p
     assert not list(home.rglob("*.part"))
 
 
+@pytest.mark.slow_but("True")
 @pytest.mark.parametrize("hub", [True, False])
 def test_two_at_once_fetch_once(hub: bool, server: ModelServer, tmp_path: Path) -> None:
     server.repositories[LARGE] = hub_files(filling=1_000_000)
@@ -187,6 +192,7 @@ def test_two_at_once_fetch_once(hub: bool, server: ModelServer, tmp_path: Path) 
     assert not list((home / "data").rglob("*.lock"))
 
 
+@pytest.mark.slow
 def test_ranks_fetch_once(server: ModelServer, tmp_path: Path) -> None:
     server.files[ARCHIVE] = zipped(google_files(), "uncased_L-24_H-1024_A-16")
     home = tmp_path / "empty"
@@ -211,6 +217,7 @@ def test_without_a_network_one_line_names_the_commands_and_folders(how: str, tmp
     assert not [path for path in home.rglob("*") if path.is_file()]
 
 
+@pytest.mark.slow
 def test_what_is_named_for_an_offline_machine_brings_it(server: ModelServer, tmp_path: Path) -> None:
     server.files[ARCHIVE] = zipped(google_files(), "uncased_L-24_H-1024_A-16")
     home = tmp_path / "empty"
@@ -268,6 +275,7 @@ def test_a_published_model_answers_nothing(command: str, name: str, server: Mode
     assert not server.answers
 
 
+@pytest.mark.slow
 def test_evaluate_fetches_its_data(server: ModelServer, tmp_path: Path) -> None:
     server.repositories[LARGE] = hub_files()
     home = tmp_path / "empty"

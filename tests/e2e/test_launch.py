@@ -22,6 +22,7 @@ SAMPLE = (
 )  # fmt: skip
 
 
+@pytest.mark.slow_but("torchrun")
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_two_ranks_learn_what_one_process_learns(bertkit: Run, tmp_path: Path, sample_dir: Path, launcher: str) -> None:
     words = (*SAMPLE, "--data-dir", str(sample_dir), "--set", "train.steps=20")
@@ -54,6 +55,7 @@ def test_two_ranks_follow_one_on_real_mrpc(bertkit: Run, tmp_path: Path, real_da
     assert two["losses"] == pytest.approx(one["losses"], abs=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("workers", "shard"), [pytest.param(2, False, marks=pytest.mark.slow), (3, True)])
 def test_the_best_of_unsynchronised_workers_is_the_result(
     bertkit: Run, tmp_path: Path, sample_dir: Path, workers: int, shard: bool
@@ -84,6 +86,7 @@ def test_the_best_of_unsynchronised_workers_is_the_result(
     assert json.loads(scored.stdout)["metrics"]["accuracy"] == pytest.approx(max(scores))
 
 
+@pytest.mark.slow_but("open-mpi-5")
 @pytest.mark.parametrize("launcher", USUAL)
 def test_a_killed_rank_ends_the_job_and_a_resume_goes_on(tmp_path: Path, sample_dir: Path, launcher: str) -> None:
     words = (*NULL_JOB, "--data-dir", str(sample_dir), "-o", "run")
@@ -102,6 +105,7 @@ def test_a_killed_rank_ends_the_job_and_a_resume_goes_on(tmp_path: Path, sample_
     assert updates(tmp_path / "run")[-1] == record(tmp_path / "run")["updates"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("launcher", launchers("torchrun", *MPIRUNS, slow=tuple(MPIRUNS)))
 def test_a_stopped_rank_ends_the_job_after_the_timeout(tmp_path: Path, sample_dir: Path, launcher: str) -> None:
     words = (*NULL_JOB, "--data-dir", str(sample_dir), "-o", "run", "--set", "ranks.timeout=8")
@@ -118,6 +122,7 @@ def test_a_stopped_rank_ends_the_job_after_the_timeout(tmp_path: Path, sample_di
     assert job.left() == []
 
 
+@pytest.mark.slow_but("open-mpi-5")
 @pytest.mark.parametrize("launcher", USUAL)
 def test_ctrl_c_saves_and_ends_everything_within_seconds(tmp_path: Path, sample_dir: Path, launcher: str) -> None:
     job = Started(tmp_path, launcher, 2, *NULL_JOB, "--data-dir", str(sample_dir), "-o", "run")
@@ -133,6 +138,7 @@ def test_ctrl_c_saves_and_ends_everything_within_seconds(tmp_path: Path, sample_
     assert [event["step"] for event in stopped] == checkpoints(tmp_path / "run")[-1:]
 
 
+@pytest.mark.slow
 def test_a_rank_that_alone_gets_sigterm_takes_the_others_along(tmp_path: Path, sample_dir: Path) -> None:
     job = Started(tmp_path, "torchrun", 2, *NULL_JOB, "--data-dir", str(sample_dir), "-o", "run")
     wait_until(lambda: len(updates(tmp_path / "run")) >= 3, job)
@@ -156,6 +162,7 @@ def test_a_job_is_started_again_from_its_last_checkpoint(tmp_path: Path, sample_
     assert updates(tmp_path / "run") == list(range(1, record(tmp_path / "run")["updates"] + 1))
 
 
+@pytest.mark.slow
 def test_a_run_is_resumed_on_another_number_of_ranks(bertkit: Run, tmp_path: Path, sample_dir: Path) -> None:
     words = (*SAMPLE, "--data-dir", str(sample_dir), "--set", "train.steps=12", "--set", "checkpoint.every=6")
     assert bertkit(*words, "-b", "32", "-o", "whole").returncode == 0

@@ -29,6 +29,7 @@ LAUNCH = ("launch", "-n", "1", "--")
 UNSYNCED = settings(ranks__synchronise="false")
 
 
+@pytest.mark.slow_but("train-train")
 @pytest.mark.parametrize(
     ("first", "second", "ending"),
     [
@@ -77,6 +78,7 @@ def assert_ended_alone(folder: Path, starts: int = 1) -> None:
     assert not list(folder.rglob(".*"))
 
 
+@pytest.mark.slow_but("resume")
 @pytest.mark.parametrize("ending", ["--resume", "--overwrite"])
 def test_two_that_go_on_or_start_anew(ending: str, words: tuple[str | Path, ...], tmp_path: Path) -> None:
     """Of a run that was killed; its lock is taken over by the first."""
@@ -93,6 +95,7 @@ def test_two_that_go_on_or_start_anew(ending: str, words: tuple[str | Path, ...]
     assert_ended_alone(tmp_path / "run", 2 if ending == "--resume" else 1)
 
 
+@pytest.mark.slow
 def test_workers_that_are_not_synchronised(words: tuple[str | Path, ...], tmp_path: Path) -> None:
     """Their common folder, and each one's own."""
     many = ("launch", "-n", "2", "--grace", "60", "--oversubscribe", "--", *words, *UNSYNCED)
@@ -138,6 +141,7 @@ def at_once(folder: Path, words: tuple[str | Path, ...]) -> subprocess.Completed
     return subprocess.CompletedProcess(refused.args, refused.returncode, stdout, stderr)
 
 
+@pytest.mark.slow_but("new folder")
 @pytest.mark.parametrize("killed", [False, True], ids=["new folder", "killed run's folder"])
 def test_of_two_starts_at_once_one_is_refused(killed: bool, words: tuple[str | Path, ...], tmp_path: Path) -> None:
     """BERTKIT_TEST_STARTS=50 for fifty."""

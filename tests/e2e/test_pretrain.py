@@ -15,7 +15,7 @@ from bertkit.console import Display
 from bertkit.distributed.world import World
 from bertkit.files.disk import read_arrays
 from bertkit.recipes.resolve import resolve
-from bertkit.training.run import train
+from bertkit.training.trainer import Trainer
 from command import events, record, run, settings, start, start_ranks, tensors, updates, wait_for
 from conftest import assert_one_line_error
 from pretraining_runs import course, write_phases
@@ -137,7 +137,7 @@ def test_two_processes_with_two_micro_batches_are_one_with_four(data: Path, tmp_
     sets = [command[at + 1] for at, word in enumerate(command) if word == "--set"]
     given = {"task": "pretrain", "backend": "cpu", "precision": "fp32", "model.name": "tiny", "train.phases": "1,2"}
     place = {"data.dir": str(data), "output": str(tmp_path / "one"), "data.seq_length": 32}
-    one = train(resolve(given | place, sets, env={}), World(), Display(quiet=True)).record
+    one = Trainer.of(resolve(given | place, sets, env={}), World(), Display(quiet=True)).fit().record
     two = record(tmp_path / "two")
     assert one is not None
     assert np.abs(np.array(one["losses"]) - np.array(two["losses"])).max() < 2e-4

@@ -48,6 +48,7 @@ def test_ranks_learn_what_one_process_learns(
     assert max(float(np.abs(left[name] - right[name]).max()) for name in left) < 2e-6
 
 
+@pytest.mark.slow_but("bf16 overlapped")
 @pytest.mark.parametrize(
     ("more", "loss", "weight"),
     [
@@ -99,6 +100,7 @@ def test_a_shared_optimizer_resumes_on_another_number_of_ranks(bertkit: Run, tmp
         assert max(float(np.abs(left[n] - right[n]).max()) for n in left) < 5e-6, name
 
 
+@pytest.mark.slow
 def test_the_null_backend_runs_on_several_ranks(tmp_path: Path, sample_dir: Path) -> None:
     words = [*COMMON, "--backend", "null", "--data-dir", str(sample_dir), "-b", "16", "-o", "ranks"]
     ranks = start_ranks(tmp_path, 3, words)
@@ -108,6 +110,7 @@ def test_the_null_backend_runs_on_several_ranks(tmp_path: Path, sample_dir: Path
     assert record["throughput"]["counted"]["sequences"] > 0
 
 
+@pytest.mark.slow_but("true")
 @pytest.mark.parametrize("overlap", ["false", "true"])
 def test_ranks_of_mpirun_share_memory_and_learn_the_same(
     bertkit: Run, tmp_path: Path, sample_dir: Path, overlap: str

@@ -83,6 +83,7 @@ def test_evaluate_and_predict_and_score_agree(trained: Path, data: Path, tmp_pat
     assert json.loads(scored.stdout)["metrics"] == whole["metrics"]
 
 
+@pytest.mark.slow
 def test_two_processes_answer_each_question_once(trained: Path, data: Path, tmp_path: Path) -> None:
     dev = data / "squad" / "dev-v1.1.json"
     arguments = ["predict", str(trained), "--file", str(dev), "-q", "-b", "16"]

@@ -25,7 +25,7 @@ COMMANDS = (
 ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 ALL = """
 import os, sys
-from bertkit import cli
+from bertkit.cli import main as cli
 for words in eval(sys.argv[1]):
     words = [os.fsdecode(word.encode()) for word in words]  # as arguments come
     try:
@@ -113,7 +113,7 @@ def test_closed_streams_are_no_fault(place: Path) -> None:
 
 def test_what_a_terminal_would_obey_is_shown_on_it_and_kept_in_a_file(tmp_path: Path) -> None:
     program = (
-        "from bertkit import streams; streams.prepare(); "
+        "from bertkit.files import streams; streams.prepare(); "
         "streams.put('a\\x1b[31mb\\u202ec'); streams.put_json('\"\\x1b\"')"
     )
     held, terminal = pty.openpty()

@@ -98,6 +98,7 @@ def test_the_saved_recipe_repeats_the_run_bit_for_bit(trained: tuple[Path, Done]
     assert record(tmp_path / "again")["losses"] == record(trained[0])["losses"]
 
 
+@pytest.mark.slow
 def test_another_seed_gives_other_weights(trained: tuple[Path, Done], sample_dir: Path, tmp_path: Path) -> None:
     done = run(tmp_path, *SHORT, "--data-dir", sample_dir, "-o", "other", "--seed", "2", "--set", "train.steps=3")
     assert done.returncode == 0, done.stderr

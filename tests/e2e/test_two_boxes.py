@@ -50,6 +50,7 @@ def left(boxes: Boxes) -> list[str]:
         time.sleep(0.2)
 
 
+@pytest.mark.slow_but("open-mpi-5-environment")
 @pytest.mark.parametrize("by", ["environment", pytest.param("option", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("mpi", MPIS)
 def test_two_boxes_learn_what_one_does(
@@ -69,6 +70,7 @@ def test_two_boxes_learn_what_one_does(
     assert left(boxes) == []
 
 
+@pytest.mark.slow_but("killed")
 @pytest.mark.parametrize("how", ["cut", pytest.param("silent", marks=pytest.mark.slow), "killed", "stopped"])
 @pytest.mark.parametrize("mpi", USUAL)
 def test_what_breaks_a_job_ends_it_on_both_boxes_and_a_resume_goes_on(

@@ -11,7 +11,7 @@ from conftest import command_env
 
 BREAKS = """
 import sys
-from bertkit import cli
+from bertkit.cli import main as cli
 def fails(): raise KeyError("a\\x1b[31m" + "b" * 5000)
 cli.app.registered_commands[-1].callback = fails
 cli.main([cli.app.registered_commands[-1].name])
@@ -33,6 +33,6 @@ def test_two_lines_and_a_file(tmp_path: Path) -> None:
 
 def test_a_stream_that_cannot_spell_it(tmp_path: Path) -> None:
     env = command_env(tmp_path) | {"PYTHONIOENCODING": "ascii"}
-    command = [sys.executable, "-c", "from bertkit import streams; streams.prepare(); print('a😀')"]
+    command = [sys.executable, "-c", "from bertkit.files import streams; streams.prepare(); print('a😀')"]
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
     assert done.stdout == "a\\U0001f600\n"

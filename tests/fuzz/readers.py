@@ -79,7 +79,7 @@ def _recipe(folder: Path, **settings: Any) -> Any:
 def read_model(folder: Path) -> Any:
     """Configuration and vocabulary, and what the tokenizer makes of a sentence."""
     from bertkit.data.encoding import encode
-    from bertkit.training.preparation import find_model
+    from bertkit.training.setup import find_model
 
     source = find_model(_recipe(folder))
     features = encode(source.vocabulary, ["The plot is not good, éh"], None, {}, 16)
@@ -90,7 +90,7 @@ def read_shapes(folder: Path) -> Any:
     """As `read_model`, and whether the weights fit: sizes become arrays here."""
     from bertkit.model.config import Head
     from bertkit.model.loading import starting_weights
-    from bertkit.training.preparation import find_model
+    from bertkit.training.setup import find_model
 
     source = find_model(_recipe(folder))
     fit = starting_weights(source, Head("classification", 2), 1)

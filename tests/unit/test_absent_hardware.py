@@ -12,7 +12,7 @@ import bertkit_iluvatar
 from bertkit.cli.hf_flags import translate
 from bertkit.cli.main import main
 from bertkit.recipes.resolve import resolve
-from bertkit.training.preparation import device_settings
+from bertkit.training.setup import device_settings
 from bertkit_iluvatar import IluvatarBackend, look
 
 # what is missing, and two ways to get it
@@ -55,7 +55,7 @@ def test_one_line_says_what_is_missing_and_how_to_get_it(
 def test_how_gradients_are_summed_as_its_users_type_it(typed: str) -> None:
     words, _ = translate(["train", "--backend", "iluvatar", *typed.split()])
     recipe = resolve({"backend": "iluvatar"}, [words[-1]], env={}).recipe
-    assert device_settings(IluvatarBackend(), recipe)["dist_backend"] == "gloo"
+    assert device_settings(IluvatarBackend(), recipe.device)["dist_backend"] == "gloo"
 
 
 def test_a_card_without_that_choice_says_so(capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,7 @@ import pytest
 from bertkit.errors import UserError
 from bertkit.recipes.recipe import Value
 from bertkit.records.loggers import CURVES, DLLOGGER, MLLOG, DlLogger, MlLog
-from bertkit.records.profiling import wanted
+from bertkit.training.callbacks.profiling import wanted
 from bertkit.training.run_folder import open_folder
 from command import events
 from pretraining_runs import TWO, run, write_phases

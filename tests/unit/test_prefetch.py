@@ -1,4 +1,4 @@
-"""`bertkit.prefetch`: the same items in the same order, made ahead; errors arrive; nobody is left behind."""
+"""`bertkit.training.prefetch`: the same items in the same order, made ahead; errors arrive; nobody is left behind."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bertkit.prefetch import ahead
+from bertkit.training.prefetch import ahead
 
 
 @given(st.lists(st.integers() | st.none(), max_size=30), st.integers(1, 5))
@@ -79,7 +79,7 @@ def test_closing_waits_for_the_item_in_hand() -> None:
 
 
 def test_what_hangs_is_not_waited_for_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bertkit.prefetch.LEAVING", 0.1)
+    monkeypatch.setattr("bertkit.training.prefetch.LEAVING", 0.1)
     hang = threading.Event()
 
     def hanging() -> Iterator[int]:

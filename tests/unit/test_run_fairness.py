@@ -19,9 +19,10 @@ from bertkit.recipes.resolve import resolve
 from bertkit.records.fields import Fairness, plain_names
 from bertkit.records.files import load
 from bertkit.training.comparability import as_computed, of_run
-from bertkit.training.finetuning import introduce, make_plan, make_sampler
-from bertkit.training.preparation import Prepared, prepare
+from bertkit.training.finetuning import introduce, make_sampler
+from bertkit.training.recipe_parts import make_update_settings
 from bertkit.training.results import unit
+from bertkit.training.setup import FineTuningSetup, prepare
 from conftest import ROOT
 
 SMALL = {
@@ -30,7 +31,7 @@ SMALL = {
 }  # fmt: skip
 
 
-def prepared(data: Path, **settings: Any) -> Prepared:
+def prepared(data: Path, **settings: Any) -> FineTuningSetup:
     options = SMALL | {"data.dir": str(data)} | {name.replace("__", "."): value for name, value in settings.items()}
     return prepare(resolve(options, env={}).recipe, lambda text: None, lambda *_: None)
 
@@ -38,7 +39,7 @@ def prepared(data: Path, **settings: Any) -> Prepared:
 def fairness(data: Path, size: int = 1, **settings: Any) -> dict[str, Any]:
     ready, world = prepared(data, **settings), World(size=size, local_size=size)
     sampler = make_sampler(ready, world)
-    return dataclasses.asdict(of_run(ready, sampler, make_plan(ready.recipe, sampler, size).steps, world))
+    return dataclasses.asdict(of_run(ready, sampler, make_update_settings(ready.recipe, sampler.steps_per_epoch, size)))
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +114,7 @@ def test_a_dev_set_that_was_learnt_from_is_warned_of(
     for settings, warned in (({}, False), ({"data__dev_file": str(copy)}, True)):
         ready = prepared(sample_dir, **settings)
         sampler = make_sampler(ready, World())
-        introduce(ready, make_plan(ready.recipe, sampler, 1), sampler, World(), Display())
+        introduce(ready, make_update_settings(ready.recipe, sampler.steps_per_epoch, 1), Display())
         assert ("is the training file too" in capsys.readouterr().err) == warned
 
 

@@ -12,7 +12,7 @@ from bertkit.data.tasks.metrics import accuracy
 from bertkit.distributed.world import World
 from bertkit.errors import UserError
 from bertkit.model.config import Head
-from bertkit.training.trainer import check_finite, predict
+from bertkit.training.evaluation import check_finite, predict
 from ragged import features_of
 
 HEAD = Head("classification", 2)

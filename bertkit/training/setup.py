@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from bertkit.data.tasks import Task, find_task
 from bertkit.data.tasks.labels import to_learn
@@ -47,7 +48,7 @@ class Target:
 
 
 @dataclass(frozen=True)
-class Basis:
+class RunSetup:
     """What every training run is made of, whatever it learns from."""
 
     recipe: Recipe
@@ -61,14 +62,14 @@ class Basis:
 
 
 @dataclass(frozen=True)
-class Prepared(Basis):
+class FineTuningSetup(RunSetup):
     """A fine-tuning run that is ready to start."""
 
     train: Part
     dev: tuple[Part, ...]
 
 
-def prepare(recipe: Recipe, say: Say, progress: Progress, dry_run: bool = False) -> Prepared:
+def prepare(recipe: Recipe, say: Say, progress: Progress, dry_run: bool = False) -> FineTuningSetup:
     """Read and check everything, cheapest first, so that a mistake is answered before any work is done.
 
     `dry_run`: the backend need not be ready.
@@ -97,22 +98,33 @@ def prepare(recipe: Recipe, say: Say, progress: Progress, dry_run: bool = False)
     for warning in warnings:
         logger.warning("%s", warning)
     job = make_job(recipe, task, target, source, fit, limits(recipe, [train, *dev]))
-    return Prepared(recipe, target.choice, target.precision, target.reason, task, source, fit, job, train, tuple(dev))
+    return FineTuningSetup(
+        recipe=recipe,
+        choice=target.choice,
+        precision=target.precision,
+        precision_reason=target.reason,
+        task=task,
+        source=source,
+        fit=fit,
+        job=job,
+        train=train,
+        dev=tuple(dev),
+    )
 
 
 def make_job(recipe: Recipe, task: Task, target: Target, source: ModelSource, fit: Fit, most: Limits) -> Job:
     return Job(
-        with_dropout(source.config, recipe),
-        task.head,
-        fit.weights,
-        optimizer_spec(recipe),
-        target.precision,
-        recipe.seed,
-        recipe.model.layout,
-        target.settings,
-        exchange(recipe),
-        loss_scaling(recipe),
-        most,
+        model=with_dropout(source.config, recipe),
+        head=task.head,
+        weights=fit.weights,
+        optimizer=optimizer_spec(recipe),
+        precision=target.precision,
+        seed=recipe.seed,
+        layout=recipe.model.layout,
+        settings=target.settings,
+        exchange=exchange(recipe),
+        loss_scaling=loss_scaling(recipe),
+        limits=most,
     )
 
 
@@ -120,7 +132,7 @@ def choose_target(recipe: Recipe, task: Task, training: bool = True, dry_run: bo
     """Where `task` is computed. Raises UserError where the backend is absent or cannot do what is asked."""
     choice = choose(recipe.backend, dry_run)
     precision, reason = choose_precision(choice.backend, recipe.precision, training)
-    settings = device_settings(choice.backend, recipe)
+    settings = device_settings(choice.backend, recipe.device)
     os.environ.update(choice.backend.variables(settings))  # here, since reading weights may import a framework
     check_job(choice.backend, task, recipe)
     return Target(choice, precision, reason, settings)
@@ -177,10 +189,13 @@ def choose_precision(backend: Backend, asked: str, training: bool = True) -> tup
     return "fp32", "auto: this device has no native bf16"
 
 
-def device_settings(backend: Backend, recipe: Recipe) -> dict[str, str | int | float | bool]:
-    """The card's settings with what the recipe says of them. Raises UserError for unknown names and wrong types."""
+def device_settings(backend: Backend, given: Mapping[str, Any]) -> dict[str, str | int | float | bool]:
+    """The backend's settings, those that are `given` in place of the defaults.
+
+    Raises UserError for unknown names and wrong types.
+    """
     known = {name: setting.default for name, setting in backend.settings.items()}
-    for name, value in recipe.device.items():
+    for name, value in given.items():
         if name not in known:
             raise UserError(f"backend {backend.name} has no setting device.{name}", nearest(name, known))
         setting = backend.settings[name]

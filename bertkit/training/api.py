@@ -1,0 +1,98 @@
+"""The trainer's functions for Python: `bertkit.train`, `evaluate`, `prepare`, `open_engine` and `updates`."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from bertkit.console import Display
+from bertkit.data import sampler
+from bertkit.data.features import Features
+from bertkit.distributed.world import World, from_env
+from bertkit.engine.interface import Engine, Job, Update
+from bertkit.engine.registry import choose
+from bertkit.recipes.keywords import from_keywords
+from bertkit.recipes.resolve import resolve
+from bertkit.training import inference
+from bertkit.training.recipe_parts import with_global_batch
+from bertkit.training.run import Run
+from bertkit.training.run_task import run_settings
+from bertkit.training.setup import FineTuningSetup, device_settings
+from bertkit.training.setup import prepare as prepare_recipe
+from bertkit.training.trainer import Trainer
+
+
+def train(model: str | Path | None = None, task: str | None = None, **options: Any) -> Run:
+    """Train `model` on `task`: `Trainer(model=…, task=…, …).fit()`; the options are those of `Trainer`."""
+    return Trainer(model=model, task=task, **options).fit()
+
+
+def prepare(
+    model: str | Path | None = None,
+    task: str | None = None,
+    *,
+    settings: Mapping[str, Any] | None = None,
+    recipe: str | None = None,
+    processes: int = 1,
+    quiet: bool = True,
+    **keywords: Any,
+) -> FineTuningSetup:
+    """Everything that a fine-tuning run needs before its first update, for a training loop of your own.
+
+    `.job` is what `open_engine` takes; `.train.features` and `.dev[0].features` are what `updates` takes.
+    """
+    resolved = resolve(from_keywords(keywords | {"model": model, "task": task}, settings), recipe=recipe)
+    display = Display(quiet=quiet)
+    return prepare_recipe(with_global_batch(resolved.recipe, processes), display.say, display.follow())
+
+
+def evaluate(
+    run: str | Path,
+    *,
+    task: str | None = None,
+    force: bool = False,
+    settings: Mapping[str, Any] | None = None,
+    quiet: bool = True,
+    **keywords: Any,
+) -> dict[str, Any]:
+    """Score the model in the folder `run` on its task's dev set: `metrics`, `examples`, `task` and more."""
+    chosen = from_keywords(keywords | {"model": str(run), "task": task}, settings)
+    recipe = resolve(chosen, run=run_settings(str(run))).recipe
+    return inference.evaluate(recipe, World(), Display(quiet=quiet), force)
+
+
+def open_engine(job: Job, backend: str = "auto", world: World | None = None) -> Engine:
+    """The engine of a backend for a training loop of your own; close it in the end.
+
+    `job.settings` may name some of the device's settings; `world`: None: as this process's environment says.
+    Raises UserError where the backend is not ready, and for an unknown setting.
+    """
+    card = choose(backend).backend
+    settings = device_settings(card, job.settings)
+    os.environ.update(card.variables(settings))
+    return card.engine(dataclasses.replace(job, settings=settings), world or from_env())
+
+
+def updates(
+    features: Features,
+    batch_size: int = 32,
+    seed: int = 1,
+    *,
+    epochs: float = 1.0,
+    steps: int = 0,
+    micro_batch_size: int = 0,
+    world: World | None = None,
+) -> Iterator[Update]:
+    """This process's share of each update over shuffled epochs, as `train` has them.
+
+    `batch_size`: sequences of an update over all processes; `steps`: so many updates, whatever `epochs`;
+    `micro_batch_size`: sequences at once, 0: all of this process's share.
+    """
+    here = world or from_env()
+    order = sampler.Sampler(len(features), batch_size, seed)
+    last = steps or math.ceil(epochs * order.steps_per_epoch)
+    return sampler.updates(features, order, "classification", 1, last, here.rank, here.size, micro_batch_size)

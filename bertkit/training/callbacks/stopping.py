@@ -1,0 +1,111 @@
+"""What ends a run before its last update."""
+
+from __future__ import annotations
+
+import math
+import signal
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from bertkit.engine.interface import Engine
+from bertkit.errors import UserError, nearest
+from bertkit.training.callbacks.base import Callback
+from bertkit.training.objective import Objective
+from bertkit.training.run import Run, UpdateMetrics
+from bertkit.training.signals import EXIT_CODES, StopRequest
+
+NOTHING, INTERRUPT, FINISH = 0, 1, 2  # what a rank asks for; the most that any asks for happens
+
+
+class FiniteLoss(Callback):
+    """Raises UserError where the loss is no number: nothing good comes after it."""
+
+    def on_updates(self, run: Run, updates: Sequence[UpdateMetrics]) -> None:
+        for one in updates:
+            if not math.isfinite(one.loss):
+                raise UserError(
+                    f"the loss is {one.loss} at update {one.step}",
+                    "lower optimizer.learning_rate, lengthen the warm-up, or train with -d fp32",
+                )
+
+
+class EarlyStopping(Callback):
+    """Ends the run where `patience` evaluations in a row have brought nothing better.
+
+    `metric`: which one; None: the task's own, the first of its metrics. `min_delta`: what counts as better;
+    `larger_is_better`: False for a loss.
+    """
+
+    def __init__(
+        self, patience: int = 3, metric: str | None = None, min_delta: float = 0.0, larger_is_better: bool = True
+    ) -> None:
+        self.patience, self.metric, self.min_delta = patience, metric, min_delta
+        self.sign = 1.0 if larger_is_better else -1.0
+
+    def on_evaluation(self, run: Run, metrics: Mapping[str, float]) -> None:
+        name = self.metric or next(iter(metrics))
+        if name not in metrics:
+            raise UserError(f"there is no metric {name!r} to stop early by", nearest(name, metrics))
+        scores = [self.sign * entry["metrics"][name] for entry in run.evaluations]
+        best = 0  # the place of the best evaluation; one before a resume counts too
+        for place, score in enumerate(scores):
+            if score > scores[best] + self.min_delta:
+                best = place
+        if len(scores) - 1 - best >= self.patience:
+            run.stop(f"{name} is no better after {self.patience} evaluations")
+
+
+class Target(Callback):
+    """Ends the run where pre-training reaches the accuracy that is aimed at."""
+
+    def __init__(self, objective: Objective) -> None:
+        self.objective = objective
+
+    def on_start(self, run: Run) -> None:
+        self.on_evaluation(run, {})  # a resumed run may have reached it
+
+    def on_evaluation(self, run: Run, metrics: Mapping[str, float]) -> None:
+        if reached(self.objective, run):
+            run.stop("the target accuracy is reached")
+
+
+class Interruptions(Callback):
+    """Ends a job at a signal, after `train.steps_this_run` updates, or where a callback of any rank asks to stop.
+
+    A signal may reach the ranks at different updates, and all must end after the same one: so they ask each other.
+    """
+
+    def __init__(self, engine: Engine, most: int) -> None:
+        self.engine, self.most = engine, most  # `most` updates of this job; 0: no limit
+        self.request = StopRequest()  # set from outside, where signals are caught
+        self.updates = 0  # of this job
+
+    def on_update_end(self, run: Run, step: int) -> None:
+        self.updates += 1
+        if 0 < self.most <= self.updates:
+            run.interrupted = "train.steps_this_run"
+        else:
+            self._agree(run)
+
+    def on_evaluation(self, run: Run, metrics: Mapping[str, float]) -> None:
+        self._agree(run)
+
+    def _agree(self, run: Run) -> None:
+        """A collective."""
+        mine = FINISH if run.finished else INTERRUPT if self.request else NOTHING
+        most = int(self.engine.gather(np.array([mine], np.uint8)).max())
+        if most == FINISH:
+            run.stop("a callback of another process asked for it")
+        elif most == INTERRUPT:
+            run.interrupted = self.request.signal.name if self.request.signal else "a signal to another rank"
+            run.exit_code = self.request.exit_code or EXIT_CODES[signal.SIGTERM]
+
+
+def reached(objective: Objective, run: Run) -> bool:
+    """Whether the last evaluation reached the accuracy that is aimed at."""
+    if not run.evaluations:
+        return False
+    last = run.evaluations[-1]
+    target = objective.target(last["step"])
+    return bool(target) and bool(last["metrics"].get("mlm_accuracy", 0.0) >= target)

@@ -1,0 +1,117 @@
+"""The head's outputs for every example, each computed exactly once over all ranks; the answers and scores made of them.
+
+Legend: N sequences, T tokens of them, C outputs of the head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from bertkit.console import Display
+from bertkit.data.features import Features
+from bertkit.data.sampler import by_length
+from bertkit.data.tasks import Task
+from bertkit.data.tasks.task import Answered, AnswerRules, Part
+from bertkit.distributed.world import World
+from bertkit.engine.interface import OUTPUTS, Arrays, Engine
+from bertkit.errors import UserError
+from bertkit.model.config import Head
+
+
+def predict(
+    engine: Engine,
+    head: Head,
+    features: Features,
+    batch_size: int,
+    world: World,
+    progress: Callable[[int], object] = lambda done: None,
+) -> Arrays:
+    """The head's outputs for every sequence in the order of `features`, on every rank: (N, C), or (T,) for spans.
+
+    Each sequence is computed exactly once, beside others of its length.
+    """
+    numbers: list[np.ndarray] = [np.empty(0, np.int64)]
+    empty = np.empty(0 if head.kind == "span" else (0, head.outputs), np.float32)
+    found: dict[str, list[np.ndarray]] = {name: [empty] for name in OUTPUTS[head.kind]}
+    for examples in by_length(features.lengths, batch_size, world.rank, world.size):
+        outputs = engine.predict(features.batch(examples))
+        for name, parts in found.items():
+            parts.append(outputs[name])
+        numbers.append(examples)
+        progress(len(examples))
+    everyone = engine.gather(np.concatenate(numbers))
+    if len(everyone) != len(features) or len(np.unique(everyone)) != len(features):
+        raise RuntimeError(f"{len(everyone)} predictions for {len(features)} sequences")  # a fault of bertkit's
+    order = np.argsort(everyone)
+    rows = _token_rows(features.lengths[everyone], order) if head.kind == "span" else order
+    return {name: engine.gather(np.concatenate(parts))[rows] for name, parts in found.items()}
+
+
+def check_finite(outputs: Arrays, features: Features, where: str) -> None:
+    """Raises UserError where a sequence has outputs that are not finite: the largest of them would be no answer."""
+    rows = np.zeros(len(features), bool)
+    for values in outputs.values():
+        bad = ~np.isfinite(values)
+        if bad.ndim > 1:
+            rows |= bad.any(axis=1)
+        else:  # a value for each token
+            rows[np.searchsorted(features.cu_seqlens, np.flatnonzero(bad), side="right") - 1] = True
+    if rows.any():
+        what = "windows" if any(values.ndim == 1 for values in outputs.values()) else "examples"
+        raise UserError(
+            f"{where}: {int(rows.sum()):,} of {len(rows):,} {what} have logits that are not finite "
+            f"(the first, from 0: {int(rows.argmax()):,})",
+            "the weights are damaged, or the numbers too large for this precision: try -d fp32",
+        )
+
+
+def _token_rows(lengths: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """(T,) where the tokens of sequences stand that have these lengths, taken in `order`."""
+    starts = (np.cumsum(lengths) - lengths)[order]
+    within = lengths[order]
+    return np.repeat(starts - (np.cumsum(within) - within), within) + np.arange(int(within.sum()))
+
+
+def answer(
+    engine: Engine,
+    task: Task,
+    part: Part,
+    rules: AnswerRules,
+    batch_size: int,
+    world: World,
+    display: Display,
+    what: str = "predicting",
+) -> Answered:
+    """The task's answers to one part, on every rank."""
+    with display.progress(what, len(part.features)) as bar:
+        outputs = predict(engine, task.head, part.features, batch_size, world, bar.add)
+    check_finite(outputs, part.features, str(part.file))
+    return task.format.answer(task, part, outputs, rules)
+
+
+def evaluate(
+    engine: Engine,
+    task: Task,
+    parts: Sequence[Part],
+    rules: AnswerRules,
+    batch_size: int,
+    world: World,
+    display: Display,
+) -> tuple[dict[str, float], list[Answered]]:
+    """(metrics, each part's answers). The metrics of a second part, as of mnli's, carry its name."""
+    metrics: dict[str, float] = {}
+    answered: list[Answered] = []
+    for part in parts:
+        found = answer(engine, task, part, rules, batch_size, world, display, "evaluating")
+        if not found.metrics:
+            raise UserError(f"{part.file} does not say what is right", "give a file with answers to score")
+        metrics |= labelled(found.metrics, part)
+        answered.append(found)
+    return metrics, answered
+
+
+def labelled(metrics: Mapping[str, float], part: Part) -> dict[str, float]:
+    """The metrics under names that say which part they are of."""
+    return {f"{name}_{part.name}" if part.name else name: value for name, value in metrics.items()}

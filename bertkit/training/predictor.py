@@ -1,0 +1,208 @@
+"""A trained model in Python: `load(folder).predict(texts)`, `.answer(question, context)`.
+
+Legend: N examples, C outputs of the head.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, overload
+
+import numpy as np
+
+from bertkit.console import Display
+from bertkit.data.encoding import encode
+from bertkit.data.tasks.task import Task
+from bertkit.distributed.world import World
+from bertkit.errors import UserError
+from bertkit.recipes.keywords import from_keywords
+from bertkit.recipes.recipe import Recipe
+from bertkit.recipes.resolve import resolve
+from bertkit.training.answering import ask, has_null
+from bertkit.training.evaluation import check_finite, predict
+from bertkit.training.inference import Loaded
+from bertkit.training.inference import load as load_model
+from bertkit.training.run_task import run_settings
+
+AT_ONCE = 1024  # examples that are encoded, and sorted by length, together; bounds what is in memory
+TEXT, PAIR = ("text", "sentence", "first"), ("text_pair", "sentence2", "second")  # keys of dicts and columns of frames
+
+Example = str | Sequence[str] | Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the model says of one example."""
+
+    label: str | None  # the class; None where the task's outcome is a number
+    scores: Mapping[str, float]  # each class's probability; empty for a number
+    value: float | None = None  # the number
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A span of the context."""
+
+    text: str  # "": no answer
+    probability: float  # among the best spans
+    start: int  # characters of the context
+    end: int
+    null_odds: float | None  # how much more "no answer" scores than the best span; None where the model knows none
+
+
+class Predictor:
+    """A trained model on its device. Close it, or use it as a context manager, where several follow one another."""
+
+    def __init__(self, loaded: Loaded, recipe: Recipe) -> None:
+        self.loaded, self.recipe = loaded, recipe
+
+    @property
+    def task(self) -> Task:
+        return self.loaded.task
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The classes in the order of the outputs; empty where the task has none."""
+        return self.task.labels
+
+    @overload
+    def predict(self, examples: str) -> Prediction: ...  # type: ignore[overload-overlap]
+    @overload
+    def predict(self, examples: Sequence[Example]) -> list[Prediction]: ...
+    @overload
+    def predict(self, examples: Iterable[Any]) -> Iterable[Prediction]: ...
+    def predict(self, examples: Any) -> Any:
+        """Classify or score examples, in their order.
+
+        A text gives one Prediction. A list of texts, of pairs (tuples or lists of two texts) or of dicts, and a data
+        frame (pandas, polars) give a list. An iterator gives an iterator, which takes from it piece by piece. Dicts and
+        frames have the task's own columns, or `text` and `text_pair`.
+
+        Raises UserError where an example is none of these, and where the task's answers are spans.
+        """
+        if self.task.head.kind not in ("classification", "regression"):
+            raise UserError(f"{self.task.name} has no classes to predict", "ask it: .answer(question, context)")
+        if isinstance(examples, str):
+            return next(iter(self._predict([examples])))
+        if isinstance(examples, Iterator):
+            return self._predict(examples)
+        return list(self._predict(_rows(examples)))
+
+    def answer(self, question: str, context: str) -> Answer:
+        """The answer to `question` by `context`, which may be long."""
+        has_null(self.loaded)
+        found = ask(self.loaded, self.recipe, question, context)
+        if not found.best or not found.n_best:
+            null = next((span.probability for span in found.n_best if not span.text), 0.0)
+            return Answer(text="", probability=null, start=0, end=0, null_odds=found.null_odds)
+        best = next(span for span in found.n_best if span.text == found.best)
+        return Answer(
+            text=best.text, probability=best.probability, start=best.start, end=best.end, null_odds=found.null_odds
+        )
+
+    def _predict(self, examples: Iterable[Any]) -> Iterator[Prediction]:
+        rows = iter(examples)
+        first = 0
+        while part := list(itertools.islice(rows, AT_ONCE)):
+            pairs = [self._texts(example, first + number) for number, example in enumerate(part)]
+            yield from self._predict_part(pairs, first)
+            first += len(part)
+
+    def _predict_part(self, pairs: Sequence[tuple[str, str | None]], first: int) -> Iterator[Prediction]:
+        texts, seconds = [text for text, _ in pairs], [second for _, second in pairs if second is not None]
+        if seconds and len(seconds) < len(pairs):
+            raise UserError(f"examples from {first} on are partly single texts, partly pairs", "give all alike")
+        features = encode(self.loaded.source.vocabulary, texts, seconds or None, {}, self.recipe.data.seq_length)
+        size = self.recipe.evaluation.batch_size
+        outputs = predict(self.loaded.engine, self.task.head, features, size, World())
+        check_finite(outputs, features, f"examples from {first} on")
+        for row in outputs["logits"]:
+            yield _prediction(row, self.labels)
+
+    def _texts(self, example: Any, number: int) -> tuple[str, str | None]:
+        """An example as a text, or as two."""
+        if isinstance(example, Mapping):
+            example = self._of_columns(example, number)
+        texts = [example] if isinstance(example, str) else example
+        if not isinstance(texts, Sequence) or not all(isinstance(text, str) for text in texts) or len(texts) > 2:
+            shown = f"{type(example).__name__}"
+            raise UserError(f"example {number} is neither a text nor a pair of texts: {shown}", "give str, or two")
+        wants = 2 if self._columns.second is not None else 1
+        if len(texts) != wants:
+            what = "pairs of texts" if wants == 2 else "single texts"
+            raise UserError(f"example {number} has {len(texts)} texts, but {self.task.name} is of {what}", "give those")
+        return texts[0], texts[1] if wants == 2 else None
+
+    @property
+    def _columns(self) -> Any:
+        splits = self.task.splits.get("train") or self.task.splits.get("test") or ()
+        return splits[0].columns
+
+    def _of_columns(self, row: Mapping[str, Any], number: int) -> list[Any]:
+        found = []
+        for own, others in ((self._columns.first, TEXT), (self._columns.second, PAIR)):
+            if own is None:
+                continue
+            name = next((name for name in (own, *others) if name in row), None)
+            if name is None:
+                raise UserError(f"example {number} has none of the columns {own}, {others[0]}", "name one so")
+            found.append(row[name])
+        return found
+
+    def close(self) -> None:
+        """Free the device; the predictor is not used afterwards."""
+        self.loaded.engine.close()
+
+    def __enter__(self) -> Predictor:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def load(
+    run: str | Path,
+    *,
+    task: str | None = None,
+    force: bool = False,
+    settings: Mapping[str, Any] | None = None,
+    quiet: bool = True,
+    **keywords: Any,
+) -> Predictor:
+    """The model in the folder `run` on a device: `backend=`, `precision=` and other settings as keywords.
+
+    `task`: what it was trained on, where the folder does not say; `force`: use it for another.
+    Raises UserError where the folder holds no trained model.
+    """
+    chosen = from_keywords(keywords | {"model": str(run), "task": task}, settings)
+    kept = run_settings(str(run))
+    recipe = resolve(chosen, run=kept).recipe
+    return Predictor(load_model(recipe, World(), Display(quiet=quiet), force), recipe)
+
+
+def _rows(examples: Any) -> Iterable[Any]:
+    """The rows of a data frame as dicts, or the examples of anything else that has them one after another."""
+    if hasattr(examples, "to_dicts"):  # polars
+        rows: Iterable[Any] = examples.to_dicts()
+        return rows
+    if hasattr(examples, "to_dict") and hasattr(examples, "columns"):  # pandas
+        records: Iterable[Any] = examples.to_dict("records")
+        return records
+    if not isinstance(examples, Iterable) or isinstance(examples, Mapping | bytes):
+        raise UserError(f"cannot predict of {type(examples).__name__}", "give a text, a list of examples or a frame")
+    return examples
+
+
+def _prediction(logits: np.ndarray, labels: Sequence[str]) -> Prediction:
+    """`logits`: (C,)."""
+    if not labels:
+        return Prediction(label=None, scores={}, value=float(logits[0]))
+    exponentials = np.exp(logits.astype(np.float64) - logits.max())
+    scores = dict(zip(labels, (exponentials / exponentials.sum()).tolist(), strict=True))
+    return Prediction(label=labels[int(logits.argmax())], scores=scores)

@@ -1,0 +1,44 @@
+"""Where a run begins: at its beginning, after its newest checkpoint, or with another run's weights and moments."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from bertkit.engine.interface import Engine
+from bertkit.errors import UserError
+from bertkit.model.checkpoint import Checkpoints, Progress
+from bertkit.recipes.recipe import KEYS
+
+
+def resumed(checkpoints: Checkpoints, engine: Engine, shaped_by: Mapping[str, Any], folder: Path) -> Progress | None:
+    """Load the newest whole checkpoint of the run in `folder`; None: it has none yet.
+
+    `shaped_by`: the settings and data of now. Raises UserError where the checkpoint's differ.
+    """
+    found = checkpoints.newest()
+    if found is None:
+        return None
+    arrays, progress = found
+    # A setting that the checkpoint does not know is younger than it, and had its default.
+    before = {key: known.default for key, known in KEYS.items()} | dict(progress.shaped_by)
+    changed = [key for key, value in shaped_by.items() if before.get(key) != value]
+    if changed:
+        key = changed[0]
+        others = f" (and {', '.join(changed[1:])})" if changed[1:] else ""
+        raise UserError(
+            f"{folder}: the run was started with {key} = {before.get(key)!r}, not {shaped_by[key]!r}{others}",
+            "resume with the same settings and data, or start anew with --overwrite",
+        )
+    engine.load_state_dict(arrays)
+    return progress
+
+
+def load_moments(run: Path, engine: Engine) -> int:
+    """Load another run's weights and moments. Returns after which of its updates they are."""
+    found = Checkpoints(run / "checkpoints").newest()
+    if found is None:
+        raise UserError(f"{run}: has no checkpoint to take moments from", "name a run's folder")
+    engine.load_state_dict(found[0])
+    return found[1].step
