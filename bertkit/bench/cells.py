@@ -18,8 +18,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from bertkit.bench.run import DOES_NOT_FIT, OUT_OF_MEMORY
-from bertkit.bench.suite import Cell
+from bertkit.bench.suite import DOES_NOT_FIT, OUT_OF_MEMORY, Cell
 from bertkit.distributed.world import World
 from bertkit.errors import UserError
 from bertkit.files.disk import write_json, write_text

@@ -51,7 +51,7 @@ def inspect(
 
 
 def _vocabulary(path: Path) -> Vocabulary:
-    from bertkit.model.tokenizer import read_vocabulary
+    from bertkit.model.tokenizer_files import read_vocabulary
 
     if not is_file(path):
         raise UserError(f"{path}: no vocabulary", "name the vocab.txt that the data was made with")

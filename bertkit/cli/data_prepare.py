@@ -131,7 +131,7 @@ def _demand(word: str, known: tuple[str, ...], option: str) -> str:
 
 
 def _vocabulary(path: Path, casing: str) -> Vocabulary:
-    from bertkit.model.tokenizer import read_vocabulary
+    from bertkit.model.tokenizer_files import read_vocabulary
     from bertkit.model.vocabulary import casing_warning
 
     if not is_file(path):

@@ -20,8 +20,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from bertkit.files.inputs import read_text_if_there
-
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # prctl(2)
 
 
@@ -63,10 +61,15 @@ def children(parent: int) -> list[int]:
 
 def _stat(pid: int) -> list[str]:
     """The fields of /proc/PID/stat behind the name, which may hold spaces: state, parent, …; empty where not known."""
+    return _text(Path(f"/proc/{pid}/stat")).rpartition(")")[2].split()
+
+
+def _text(path: Path) -> str:
+    """What one of the kernel's small files says; "" where it cannot be read."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+        return path.read_text(encoding="utf-8", errors="replace").strip()
     except OSError:
-        return []
+        return ""
 
 
 # ---- whose a file is ----
@@ -100,8 +103,8 @@ def this_process() -> Owner:
 def _owner(pid: int) -> Owner:
     """Cached: a temporary file's name is asked for with every file. By the number, since a fork is another process."""
     return Owner(
-        pid, started(pid), platform.node(), _hash(read_text_if_there(Path("/etc/machine-id"))),
-        read_text_if_there(Path("/proc/sys/kernel/random/boot_id")),
+        pid, started(pid), platform.node(), _hash(_text(Path("/etc/machine-id"))),
+        _text(Path("/proc/sys/kernel/random/boot_id")),
         _link("/proc/self/ns/pid"), *_job(os.environ),
     )  # fmt: skip
 

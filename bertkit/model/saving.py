@@ -6,7 +6,8 @@ from pathlib import Path
 
 from bertkit.files.disk import write_arrays, write_json, write_text
 from bertkit.model.config import Arrays, Head, ModelConfig, to_mapping
-from bertkit.model.tokenizer import tokenizer, tokenizer_config, write_vocabulary
+from bertkit.model.tokenizer import tokenizer
+from bertkit.model.tokenizer_files import tokenizer_config, write_vocabulary
 from bertkit.model.vocabulary import Vocabulary
 
 

@@ -1,6 +1,7 @@
 """The vocabulary of a model: its word pieces, the roles some of them have, and how text is cut into them.
 
-Plain values, without the `tokenizers` library and without a file read: `tokenizer.py` has both.
+Plain values, without the `tokenizers` library and without a file read: `tokenizer.py` and
+`tokenizer_files.py` have these.
 """
 
 from __future__ import annotations
@@ -114,6 +115,15 @@ class Vocabulary:
 def ids_of(pieces: Sequence[str]) -> dict[str, int]:
     """Piece -> id; of a piece that stands there twice the last."""
     return {piece: number for number, piece in enumerate(pieces) if piece}
+
+
+def all_added(vocabulary: Vocabulary) -> list[AddedToken]:
+    """The added tokens with the special ones, in the order of their ids."""
+    own = {token.content for token in vocabulary.added}
+    usual = [
+        AddedToken(p, vocabulary.ids[p], special=True, normalized=False) for p in vocabulary.special if p not in own
+    ]
+    return sorted([*vocabulary.added, *usual], key=lambda token: token.number or 0)
 
 
 def without_words(rows: int, path: Path) -> Vocabulary:

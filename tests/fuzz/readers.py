@@ -735,7 +735,7 @@ def _shard(write: Callable[..., object], name: str, **options: Any) -> Callable[
 def read_shards(folder: Path) -> Any:
     """Every sequence of the data, as training gets it."""
     from bertkit.data.pretraining.dataset import open_data
-    from bertkit.model.tokenizer import read_vocabulary
+    from bertkit.model.tokenizer_files import read_vocabulary
 
     words = read_vocabulary(folder / "vocab.txt")
     data = open_data(folder / "data", words)
@@ -780,7 +780,7 @@ def make_prepared(folder: Path) -> None:
 
 def read_prepared(folder: Path) -> Any:
     from bertkit.data.pretraining.dataset import open_data
-    from bertkit.model.tokenizer import read_vocabulary
+    from bertkit.model.tokenizer_files import read_vocabulary
 
     data = open_data(folder / "data", read_vocabulary(folder / "vocab.txt"))
     return len(data), data.digest(), data.manifest
@@ -811,7 +811,7 @@ def make_work(folder: Path) -> None:
     """What `data prepare` notes for its workers and for going on."""
     from bertkit.data.pretraining.prepare.sources import find_sources
     from bertkit.data.pretraining.prepare.work import Settings, plan_work, write_work
-    from bertkit.model.tokenizer import read_vocabulary
+    from bertkit.model.tokenizer_files import read_vocabulary
 
     _write("text/a.txt", CORPUS["raw"])(folder)
     make_model(folder)

@@ -13,7 +13,8 @@ from bertkit.data.tasks.reading import read_split
 from bertkit.data.tasks.sample import BAD, GOOD, ROWS, SAMPLE, write_sample
 from bertkit.data.tasks.tabular import TableFormat
 from bertkit.data.tasks.task import Shape, SplitName
-from bertkit.model.tokenizer import read_vocabulary, tokenizer
+from bertkit.model.tokenizer import tokenizer
+from bertkit.model.tokenizer_files import read_vocabulary
 from bertkit.model.vocabulary import SPECIAL
 
 SHA256 = {

@@ -14,7 +14,7 @@ from bertkit.data.tasks.reading import read_part, read_split
 from bertkit.data.tasks.tabular import Examples, TableFormat, answers
 from bertkit.data.tasks.task import Shape, SplitName, split_files, task_folder
 from bertkit.errors import UserError
-from bertkit.model.tokenizer import read_vocabulary
+from bertkit.model.tokenizer_files import read_vocabulary
 
 ENTAILMENT, NUMBERS = ("entailment", "not_entailment"), ("0", "1")
 MNLI = ("contradiction", "entailment", "neutral")

@@ -23,8 +23,7 @@ from bertkit.model.formats.targets import ConversionTarget, beside, find_target,
 from bertkit.model.formats.tf1 import read_tf1, write_tf1
 from bertkit.model.formats.torch_files import padded, read_state, same, untied, write_state
 from bertkit.model.saving import write_tokenizer
-from bertkit.model.tokenizer import read_vocabulary, write_vocabulary
-from bertkit.model.tokenizer_files import read_lines
+from bertkit.model.tokenizer_files import read_lines, read_vocabulary, write_vocabulary
 from bertkit.model.vocabulary import Vocabulary, casing_warning
 from bertkit.model.weights import read_raw
 

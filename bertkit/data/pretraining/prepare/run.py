@@ -20,7 +20,7 @@ from bertkit.distributed.world import World
 from bertkit.errors import UserError
 from bertkit.files.disk import write_sealed
 from bertkit.files.locks import alone_in
-from bertkit.model.tokenizer import write_rules
+from bertkit.model.tokenizer_files import write_rules
 
 
 def prepare(

@@ -14,7 +14,7 @@ from bertkit.data.pretraining.formats.shards import Format
 from bertkit.data.pretraining.prepare.sources import CorpusFile, CorpusPart, Piece, part_bytes, plan, text_bytes
 from bertkit.errors import UserError
 from bertkit.files.disk import read_sealed, write_sealed
-from bertkit.model.tokenizer import read_vocabulary
+from bertkit.model.tokenizer_files import read_vocabulary
 from bertkit.model.vocabulary import Vocabulary
 
 START_ANEW = "start anew with --overwrite"

@@ -24,7 +24,7 @@ _MEND = "mend the file; `bertkit data get squad` fetches the published one"
 
 
 @dataclass(frozen=True)
-class Answer:
+class ReferenceAnswer:
     """A reference answer as the file has it; that the text stands at `start` is not checked."""
 
     text: str
@@ -37,7 +37,7 @@ class Question:
 
     id: str
     text: str
-    answers: tuple[Answer, ...]
+    answers: tuple[ReferenceAnswer, ...]
     impossible: bool = False
 
 
@@ -263,14 +263,14 @@ def _is_empty(entry: object) -> bool:
     return isinstance(entry, dict) and entry.get("text") == ""
 
 
-def _answer(entry: object, place: str) -> Answer:
+def _answer(entry: object, place: str) -> ReferenceAnswer:
     if not isinstance(entry, dict):
         raise UserError(f"{place}: is {kind(entry)}, not an object", _MEND)
     start = _member(entry, "answer_start", place)
     if not isinstance(start, int) or isinstance(start, bool):
         found = repr(start) if isinstance(start, float) else kind(start)
         raise UserError(f"{place}: 'answer_start' is {found}, not a whole number", _MEND)
-    return Answer(_some_text(entry, "text", place), start)
+    return ReferenceAnswer(_some_text(entry, "text", place), start)
 
 
 def _member(entry: Mapping[str, Any], name: str, place: str) -> Any:
