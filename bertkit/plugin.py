@@ -70,15 +70,12 @@ if TYPE_CHECKING:
     from bertkit.distributed.topology import (
         Core,
         Machine,
+        format_cpu_list,
+        read_cpu_list,
         read_machine,
         usable_cpus,
     )
     from bertkit.records.host import cpu_model, cpuinfo
-    from bertkit.files.system_files import (
-        format_cpu_list,
-        read_cpu_list,
-        read_text as read_system_text,
-    )
 
     # Starting processes
     from bertkit.launch.interface import (
@@ -106,7 +103,7 @@ if TYPE_CHECKING:
 
     # Files, values from outside, and errors
     from bertkit.files.disk import write_atomically, write_text
-    from bertkit.files.inputs import parse_json, read_object, whole_number
+    from bertkit.files.inputs import read_text_if_there, parse_json, read_object, whole_number
     from bertkit.errors import UserError
 
 # Name -> (module, its name there). Imported when a plug-in asks for it: a card needs little, and is looked at often.
@@ -163,7 +160,7 @@ _PLACES = {
     "decays": ("model.parameters", "decays"),
     "empty_sum_buffer": ("distributed.host_sums", "empty"),
     "find_allocator": ("launch.affinity", "find_allocator"),
-    "format_cpu_list": ("files.system_files", "format_cpu_list"),
+    "format_cpu_list": ("distributed.topology", "format_cpu_list"),
     "format_places": ("launch.affinity", "format_places"),
     "free_port": ("launch.interface", "free_port"),
     "join_ranks": ("distributed.collectives", "join"),
@@ -174,10 +171,10 @@ _PLACES = {
     "placing_domains": ("launch.affinity", "domains"),
     "rank_command": ("launch.interface", "rank_command"),
     "rank_env": ("launch.affinity", "rank_env"),
-    "read_cpu_list": ("files.system_files", "read_cpu_list"),
+    "read_cpu_list": ("distributed.topology", "read_cpu_list"),
     "read_machine": ("distributed.topology", "read_machine"),
     "read_object": ("files.inputs", "read_object"),
-    "read_system_text": ("files.system_files", "read_text"),
+    "read_text_if_there": ("files.inputs", "read_text_if_there"),
     "refuse_nested": ("launch.interface", "refuse_nested"),
     "resumed_command": ("launch.interface", "resumed"),
     "sequence_lengths": ("engine.interface", "sequence_lengths"),
@@ -257,7 +254,7 @@ __all__ = [
     "read_cpu_list",
     "read_machine",
     "read_object",
-    "read_system_text",
+    "read_text_if_there",
     "refuse_nested",
     "resumed_command",
     "sequence_lengths",

@@ -18,14 +18,13 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from bertkit.bench.run import DOES_NOT_FIT, OUT_OF_MEMORY
-from bertkit.bench.suite import Cell
+from bertkit.bench.suite import DOES_NOT_FIT, OUT_OF_MEMORY, Cell
 from bertkit.distributed.world import World
 from bertkit.errors import UserError
 from bertkit.files.disk import write_json, write_text
-from bertkit.files.folder_lock import NAME as LOCK
 from bertkit.files.inputs import exists, is_folder, mapping_value, read_object
-from bertkit.files.process_tree import die_with_parent
+from bertkit.files.locks import NAME as LOCK
+from bertkit.files.processes import die_with_parent
 from bertkit.launch.children import module_command
 from bertkit.records import collect as record
 from bertkit.records.files import INDEX, load, load_all, write

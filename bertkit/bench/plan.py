@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bertkit.bench.workload import Kind, Workload, built_in, from_data
+from bertkit.bench.suite import Kind
+from bertkit.bench.workload import Workload, built_in, from_data
 from bertkit.data.lengths import find_distribution
 from bertkit.data.tasks import find_task
 from bertkit.data.tasks.reading import Progress

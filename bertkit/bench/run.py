@@ -13,7 +13,8 @@ from typing import Any
 
 from bertkit.bench.measure import RULES, Amount, Measured, infer_case, train_case
 from bertkit.bench.plan import SETTINGS, BenchPlan, Case
-from bertkit.bench.workload import Kind, Workload
+from bertkit.bench.suite import DOES_NOT_FIT, OUT_OF_MEMORY, Kind
+from bertkit.bench.workload import Workload
 from bertkit.conformance.fixtures import HEADS, MODEL, example_batch
 from bertkit.conformance.fixtures import train as train_specimen
 from bertkit.console import Display
@@ -28,12 +29,9 @@ from bertkit.records import collect
 from bertkit.records.energy import Energy, energy_of
 from bertkit.records.files import collection, sealed, write_all
 from bertkit.records.host import cpu_mhz
-from bertkit.records.schema import Status, blank
+from bertkit.records.schema import blank
 from bertkit.training.comparability import as_computed, of_case, optimizer
 from bertkit.training.recipe_parts import exchange, loss_scaling, make_update_settings, optimizer_spec, with_dropout
-
-DOES_NOT_FIT: Status = "does not fit"
-OUT_OF_MEMORY = ("memoryerror", "outofmemory", "out of memory", "allocate memory", "not enough memory")
 
 
 @dataclass

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
+from bertkit.bench.suite import Kind
 from bertkit.data.features import Features
 from bertkit.data.lengths import find_distribution, lengths, masked_counts
 from bertkit.data.tasks import Task
@@ -27,7 +28,6 @@ from bertkit.records.collect import number
 from bertkit.training.recipe_parts import cache_folder, limit_sequences, sequence_shape
 from bertkit.training.setup import checked
 
-Kind = Literal["train", "infer"]
 POOL = 10_000  # sequences drawn of a built-in distribution: as many as SQuAD's dev windows
 
 

@@ -26,7 +26,7 @@ from bertkit.files.downloads import (
     unpack_zip,
     verify,
 )
-from bertkit.files.file_lock import locked
+from bertkit.files.locks import locked
 
 EVERY_S = 5.0  # between lines of progress where no bar can be drawn
 LARGE = 100_000_000  # bytes; a download of so many is announced with its size

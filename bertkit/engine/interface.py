@@ -16,8 +16,8 @@ from typing import Literal, Protocol, SupportsFloat, runtime_checkable
 import numpy as np
 
 from bertkit.distributed.world import World
+from bertkit.model.config import Arrays as Arrays
 from bertkit.model.config import Head, HeadKind, ModelConfig
-from bertkit.model.parameters import Arrays as Arrays
 
 # A ragged slice of features:
 #   input_ids (T,) int32 · token_type_ids (T,) int32 · cu_seqlens (B+1,) int32 · example_ids (B,) int64, and

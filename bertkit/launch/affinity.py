@@ -7,9 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 
-from bertkit.distributed.topology import Core, Machine
+from bertkit.distributed.topology import Core, Machine, format_cpu_list, parse_cpu_list
 from bertkit.errors import UserError
-from bertkit.files.system_files import format_cpu_list, parse_cpu_list
 from bertkit.launch.interface import Allocator, Binding, Domain, Request
 
 # Where Linux distributions and Homebrew keep shared libraries.

@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from bertkit.console import Display
-from bertkit.distributed.topology import Machine
+from bertkit.distributed.topology import Machine, format_cpu_list
 from bertkit.errors import PeersLost, UserError
-from bertkit.files.system_files import format_cpu_list
 from bertkit.launch.interface import Launcher, LaunchPlan, Request, free_port, resumed
 from bertkit.launch.supervisor import NOT_ALL, Ended, Failure, supervise
 

@@ -24,7 +24,7 @@ from typing import BinaryIO
 
 from bertkit.distributed.world import World, from_env
 from bertkit.errors import PeersLost, UserError
-from bertkit.files.process_tree import die_with_parent, state
+from bertkit.files.processes import die_with_parent, state
 from bertkit.launch.affinity import PLACES, parse_places
 from bertkit.launch.children import module_command
 from bertkit.launch.interface import Binding

@@ -18,7 +18,7 @@ from types import FrameType
 from typing import IO
 
 from bertkit.errors import PeersLost, UserError
-from bertkit.files.process_tree import adopt_orphans, children
+from bertkit.files.processes import adopt_orphans, children
 from bertkit.launch.interface import LaunchPlan
 
 LINE = re.compile(r"\[rank (\d+) on ([^\]]*)\]([!?=]?) (.*)", re.DOTALL)  # as bertkit/launch/rank_process.py writes it

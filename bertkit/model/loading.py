@@ -20,8 +20,8 @@ from bertkit.model.formats.file_kinds import TORCH, check_kind
 from bertkit.model.formats.tf1 import tf1_prefix
 from bertkit.model.names import known_names
 from bertkit.model.parameters import initial
-from bertkit.model.tokenizer import GOOGLES_SPECIAL, Casing, Vocabulary, casing_warning, read_vocabulary, without_words
-from bertkit.model.tokenizer_files import vocabulary_file
+from bertkit.model.tokenizer_files import read_vocabulary, vocabulary_file
+from bertkit.model.vocabulary import GOOGLES_SPECIAL, Casing, Vocabulary, casing_warning, without_words
 from bertkit.model.weights import Fit, Stored, fit_weights, has_plug_in, read_weights
 
 

@@ -15,7 +15,7 @@ from bertkit.files import hub
 from bertkit.files.downloads import DownloadSource, load_sources
 from bertkit.model.config import ARCHITECTURES
 from bertkit.model.formats.places import find_kind
-from bertkit.model.tokenizer import Casing
+from bertkit.model.vocabulary import Casing
 
 MODELS = "BERTKIT_MODELS"  # environment: a folder with models' folders
 CHECKPOINTS = "checkpoints"  # under the data folder

@@ -44,7 +44,7 @@ Status = Literal["measured", "does not fit", "timed out", "failed"]
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class Run:
+class RunRecord:
     """One run, one cell of a measurement, or one published figure: all have these keys."""
 
     schema: Literal[2]
@@ -91,12 +91,12 @@ class Collection:
 
     schema: Literal[2]
     kind: Literal["collection"]
-    records: list[Run]
+    records: list[RunRecord]
 
 
 @functools.cache
 def _adapter() -> TypeAdapter[Any]:
-    return TypeAdapter(Run)  # made on first use: it takes some ms
+    return TypeAdapter(RunRecord)  # made on first use: it takes some ms
 
 
 def check(value: Any) -> None:
@@ -106,7 +106,7 @@ def check(value: Any) -> None:
 
 def json_schema() -> dict[str, Any]:
     """What `bertkit/records/schemas/record-2.json` holds."""
-    made = TypeAdapter(Run | Collection).json_schema()
+    made = TypeAdapter(RunRecord | Collection).json_schema()
     about = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$id": f"bertkit-record-{SCHEMA}",
@@ -124,7 +124,7 @@ def write_schema() -> None:
 
 def blank(kind: Kind) -> dict[str, Any]:
     """A record in which nothing is known yet: fill in what is. It fits the schema as it stands."""
-    return _blank(Run) | {"schema": SCHEMA, "kind": kind, "status": "measured"}
+    return _blank(RunRecord) | {"schema": SCHEMA, "kind": kind, "status": "measured"}
 
 
 def _blank(of: type) -> dict[str, Any]:

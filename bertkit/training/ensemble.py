@@ -22,7 +22,7 @@ from bertkit.distributed.collectives import join
 from bertkit.distributed.consistency import agree, gather_json
 from bertkit.distributed.world import World
 from bertkit.errors import UserError
-from bertkit.files.folder_lock import alone_in
+from bertkit.files.locks import alone_in
 from bertkit.recipes.recipe import Recipe
 from bertkit.recipes.resolve import Resolved
 from bertkit.records.files import NAME, load, write

@@ -17,7 +17,7 @@ from bertkit.data.pretraining.sampler import BinnedSampler
 from bertkit.errors import UserError
 from bertkit.files import inputs
 from bertkit.model.loading import ModelSource
-from bertkit.model.tokenizer import Vocabulary
+from bertkit.model.vocabulary import Vocabulary
 from bertkit.recipes.recipe import Recipe
 from bertkit.training.recipe_parts import UpdateSettings, make_update_settings, with_global_batch
 from bertkit.training.schedule import Schedule

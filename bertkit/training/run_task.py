@@ -17,7 +17,7 @@ from bertkit.data.tasks.task import Columns
 from bertkit.errors import UserError
 from bertkit.files.disk import to_json, write_json
 from bertkit.files.inputs import exists, is_file, parse_json, read_json, read_toml, whole_value
-from bertkit.model.tokenizer import Vocabulary
+from bertkit.model.vocabulary import Vocabulary
 from bertkit.recipes.recipe import Recipe, Value, flatten
 from bertkit.records.files import seal
 

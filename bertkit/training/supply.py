@@ -20,7 +20,7 @@ from bertkit.files import hub
 from bertkit.files.downloads import Download, DownloadSource, File, Unreachable, load_sources
 from bertkit.model.config import ARCHITECTURES
 from bertkit.model.names import CHECKPOINTS, MODELS, ModelPlace, find_local, is_own_folder, published
-from bertkit.model.tokenizer import Casing
+from bertkit.model.vocabulary import Casing
 from bertkit.recipes.recipe import Recipe
 from bertkit.recipes.sections import DataSection
 

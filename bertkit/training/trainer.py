@@ -14,7 +14,7 @@ from bertkit.distributed.consistency import agree, gather_json
 from bertkit.distributed.world import World, from_env
 from bertkit.engine.flops import of_batch, training_flops
 from bertkit.engine.interface import Engine, Job, Sensors
-from bertkit.files.folder_lock import alone_in
+from bertkit.files.locks import alone_in
 from bertkit.model.checkpoint import Checkpoints, Progress
 from bertkit.recipes.keywords import from_keywords
 from bertkit.recipes.recipe import Recipe

@@ -23,7 +23,7 @@ from bertkit.model.config import Head
 from bertkit.model.formats.convert import convert
 from bertkit.model.loading import ModelSource, find_source, starting_weights
 from bertkit.model.saving import write_model
-from bertkit.model.tokenizer import SPECIAL
+from bertkit.model.vocabulary import SPECIAL
 
 transformers = pytest.importorskip("transformers")
 torch = pytest.importorskip("torch")

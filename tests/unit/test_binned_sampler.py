@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from bertkit.data.pretraining import BinnedSampler, MaskingRule, PretrainingData, open_data, updates
 from bertkit.data.pretraining.sampler import ShardRange
-from bertkit.model.tokenizer import read_vocabulary
+from bertkit.model.tokenizer_files import read_vocabulary
 from pretraining_files import known_sequences, write_parquet, write_vocabulary
 
 quick = settings(deadline=None, max_examples=60)

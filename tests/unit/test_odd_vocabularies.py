@@ -20,8 +20,8 @@ from bertkit.data.pretraining.masking import pieces_of
 from bertkit.data.pretraining.prepare.fast_wordpiece import WordCache
 from bertkit.data.pretraining.prepare.work import Settings, plan_work
 from bertkit.errors import UserError
-from bertkit.model.tokenizer import SPECIAL, Vocabulary, tokenizer
-from bertkit.model.tokenizer_settings import AddedToken
+from bertkit.model.tokenizer import tokenizer
+from bertkit.model.vocabulary import SPECIAL, AddedToken, Vocabulary
 
 LETTERS = "abcdeé中国0123456789"
 WORDS = ["tea", "covid", "new", "york", "e1", "café", "cafe", "中国", "##s", "[", "]", ".", "<", ">", "unk", "s"]

@@ -24,7 +24,7 @@ from bertkit.data.pretraining.prepare.sources import CorpusFile, detect, find_so
 from bertkit.data.pretraining.prepare.texts import Notes, documents
 from bertkit.data.pretraining.prepare.work import load_work
 from bertkit.errors import UserError
-from bertkit.model.tokenizer import Vocabulary
+from bertkit.model.vocabulary import Vocabulary
 
 PROSE = "The plot is good. The cast is bold.\nIt was never dull!\n"
 

@@ -23,7 +23,7 @@ from bertkit.data.pretraining.formats.checked import RowPlace, reading, whole_nu
 from bertkit.data.pretraining.formats.manifest import load_manifest
 from bertkit.data.pretraining.inspection import inspect
 from bertkit.errors import UserError
-from bertkit.model.tokenizer import Vocabulary
+from bertkit.model.vocabulary import Vocabulary
 from pretraining_files import (
     CLS,
     MOST,

@@ -20,7 +20,9 @@ from bertkit.data.pretraining.prepare.sentences import split_sentences
 from bertkit.data.pretraining.prepare.sources import detect, find_sources, plan
 from bertkit.data.pretraining.prepare.texts import Notes, documents
 from bertkit.errors import UserError
-from bertkit.model.tokenizer import Vocabulary, empty_tokenizer, read_vocabulary
+from bertkit.model.tokenizer import empty_tokenizer
+from bertkit.model.tokenizer_files import read_vocabulary
+from bertkit.model.vocabulary import Vocabulary
 from pretraining_files import PIECES
 
 DOCUMENTS = [["One sentence here.", "And a second one!"], ["Élan? Yes.", "“Quoted,” he said."], ["A third document."]]

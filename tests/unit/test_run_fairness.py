@@ -13,7 +13,8 @@ import pytest
 from bertkit.console import Display
 from bertkit.data.encoding import encode
 from bertkit.distributed.world import World
-from bertkit.model.tokenizer import VARIANT, read_vocabulary
+from bertkit.model.tokenizer_files import read_vocabulary
+from bertkit.model.vocabulary import VARIANT
 from bertkit.recipes.resolve import resolve
 from bertkit.records.fields import Fairness, plain_names
 from bertkit.records.files import load

@@ -14,7 +14,7 @@ import pytest
 from bertkit.bench import cells as cells_module
 from bertkit.bench.cells import CellOutcome, How, command, judge, measure, open_suite, read_outcome, run_cells
 from bertkit.bench.suite import Cell, Wanted, cells, read_suites
-from bertkit.bench.suite_table import show_outcomes, summary, total
+from bertkit.bench.table import show_outcomes, summary, total
 from bertkit.comparison.load import read
 from bertkit.errors import UserError
 from bertkit.records.files import load, sealed, write_all

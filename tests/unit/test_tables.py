@@ -11,7 +11,7 @@ import pytest
 from bertkit.data.tasks.glue import table_task
 from bertkit.data.tasks.metrics import accuracy, correlations
 from bertkit.data.tasks.reading import own_file
-from bertkit.data.tasks.tables import Examples, read_examples, read_rows
+from bertkit.data.tasks.tabular import Examples, read_examples, read_rows
 from bertkit.data.tasks.task import Columns, Split, Task
 from bertkit.errors import UserError
 

@@ -24,7 +24,7 @@ from bertkit.data.pretraining.masking import Masked, MaskingRule, MaskingVocabul
 from bertkit.data.pretraining.sampler import BinnedSampler, ShardRange
 from bertkit.engine.interface import Batch
 from bertkit.errors import UserError
-from bertkit.model.tokenizer import Vocabulary
+from bertkit.model.vocabulary import Vocabulary
 
 Masking = Literal["auto", "static", "dynamic"]
 WINDOW = 262_144  # sequences shuffled together; LDDL's loader has a buffer of 16,384

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bertkit.model.tokenizer import Vocabulary
+from bertkit.model.vocabulary import Vocabulary
 
 MASKED, RANDOM = 0.8, 0.1  # shares of the chosen; the rest stays as it is
 CHOICE, FATE, PIECE = 1, 2, 3  # what a random number is for

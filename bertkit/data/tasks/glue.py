@@ -5,16 +5,9 @@ Source: Wang et al. 2018, arXiv:1804.07461, and the published TSV files.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-
-import numpy as np
-
 from bertkit.data.tasks.metrics import accuracy, accuracy_and_f1, correlations, matthews
-from bertkit.data.tasks.table_format import TableFormat
-from bertkit.data.tasks.task import Columns, Metrics, Split, SplitName, Task
-from bertkit.model.config import Head
-
-Splits = Mapping[SplitName, tuple[Split, ...]]
+from bertkit.data.tasks.tabular import Splits, table_task
+from bertkit.data.tasks.task import Columns, Split, Task
 
 ENTAILMENT = ("entailment", "not_entailment")
 MNLI_LABELS = ("contradiction", "entailment", "neutral")
@@ -31,30 +24,6 @@ def _splits(columns: Columns, test: Columns | None = None) -> Splits:
 def _mnli(split: str) -> tuple[Split, ...]:
     columns = Columns("sentence1", "sentence2", "gold_label")
     return (Split(f"{split}_matched.tsv", columns), Split(f"{split}_mismatched.tsv", columns, "mm"))
-
-
-def table_task(
-    name: str,
-    title: str,
-    folder: str,
-    labels: tuple[str, ...],
-    splits: Splits,
-    score: Callable[[np.ndarray, np.ndarray], Metrics],
-    primary: str,
-    submission: Mapping[str, str],
-    broken_rows: int = 0,
-    vocab: str = "",
-    parts_of: str = "",
-    raw_files: tuple[str, ...] = (),
-    other_labels: tuple[str, ...] = (),
-) -> Task:
-    """A task over tables: a class where there are `labels`, else a score."""
-    head = Head("classification", len(labels)) if labels else Head("regression", 1)
-    own = TableFormat(score, submission, broken_rows)
-    return Task(
-        name, title, folder, splits, head, primary, own, labels, other_labels,
-        vocab=vocab, parts_of=parts_of, raw_files=raw_files,
-    )  # fmt: skip
 
 
 GLUE: tuple[Task, ...] = (

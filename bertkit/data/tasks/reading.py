@@ -11,7 +11,7 @@ from bertkit.data.tasks.task import Part, Shape, Split, SplitName, Task, split_f
 from bertkit.errors import UserError
 from bertkit.files import inputs
 from bertkit.files.disk import sha256_file
-from bertkit.model.tokenizer import LONGEST_WORD, Vocabulary
+from bertkit.model.vocabulary import LONGEST_WORD, Vocabulary
 
 Progress = Callable[[str, int, int], object]  # (what, done, of how many)
 

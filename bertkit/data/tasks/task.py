@@ -16,7 +16,7 @@ from bertkit.data.features import Features
 from bertkit.errors import UserError
 from bertkit.files import inputs
 from bertkit.model.config import Head
-from bertkit.model.tokenizer import Vocabulary
+from bertkit.model.vocabulary import Vocabulary
 
 SplitName = Literal["train", "dev", "test"]
 Metrics = dict[str, float]

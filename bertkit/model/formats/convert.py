@@ -12,11 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from bertkit.errors import UserError
-from bertkit.files.disk import write_arrays, write_json, write_text
-from bertkit.files.folder_lock import holding
-from bertkit.files.sealed import write_sealed_arrays
-from bertkit.model.config import READ, ModelConfig, from_mapping, to_mapping
-from bertkit.model.config_keys import told_of_keys
+from bertkit.files.disk import write_arrays, write_json, write_sealed_arrays, write_text
+from bertkit.files.locks import holding
+from bertkit.model.config import READ, Arrays, ModelConfig, from_mapping, to_mapping, told_of_keys
 from bertkit.model.folder import check_fit, check_pad
 from bertkit.model.formats.places import HF_FILES
 from bertkit.model.formats.shapes import check_moments, check_weights, head_of
@@ -24,10 +22,9 @@ from bertkit.model.formats.sources import MOMENTS_FILE, Contents, count, read_co
 from bertkit.model.formats.targets import ConversionTarget, beside, find_target, lock_of, move_in, refuse_taken
 from bertkit.model.formats.tf1 import read_tf1, write_tf1
 from bertkit.model.formats.torch_files import padded, read_state, same, untied, write_state
-from bertkit.model.parameters import Arrays
 from bertkit.model.saving import write_tokenizer
-from bertkit.model.tokenizer import Vocabulary, casing_warning, read_vocabulary, write_vocabulary
-from bertkit.model.tokenizer_files import read_lines
+from bertkit.model.tokenizer_files import read_lines, read_vocabulary, write_vocabulary
+from bertkit.model.vocabulary import Vocabulary, casing_warning
 from bertkit.model.weights import read_raw
 
 # The keys that Google's bert_config.json always has; others are left out of it where they say what all models have.

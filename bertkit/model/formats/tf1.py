@@ -11,9 +11,9 @@ import numpy as np
 
 from bertkit.errors import UserError
 from bertkit.files.inputs import exists, is_folder
+from bertkit.model.config import Arrays
 from bertkit.model.formats.names import from_tf1, tf1_slot, tf1_state, to_tf1, transposed
 from bertkit.model.formats.tf1_bundle import BOOL, BundleEntry, read_bundle, read_index, write_bundle
-from bertkit.model.parameters import Arrays
 
 FIRST, SECOND, STEP = "adam.first.", "adam.second.", "adam.step"  # as the engines' checkpoints name a training's state
 FILES = re.compile(r"\.(index|meta|data-\d+-of-\d+)$")

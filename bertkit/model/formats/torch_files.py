@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 
 from bertkit.errors import UserError
+from bertkit.model.config import Arrays
 from bertkit.model.formats.file_kinds import Unread, check_kind
 from bertkit.model.formats.names import HEADS, in_dialect, ours
 from bertkit.model.formats.tf1 import FIRST, SECOND, STEP
-from bertkit.model.parameters import Arrays
 
 TREE_READERS, TREE_WRITERS = "bertkit.tree_readers", "bertkit.tree_writers"  # entry points by the file's ending
 NO_DECAY = ("bias", "gamma", "beta", "LayerNorm")  # parts of names, as the training scripts divide their parameters

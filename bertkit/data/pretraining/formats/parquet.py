@@ -17,7 +17,8 @@ from bertkit.data.pretraining.formats.rows import MAKE_AGAIN, NO_LABEL, Rows, of
 from bertkit.data.pretraining.formats.shards import INSTALL, Shard, ShardFile
 from bertkit.errors import UserError
 from bertkit.files import inputs
-from bertkit.model.tokenizer import Vocabulary, with_fillers
+from bertkit.model.tokenizer import with_fillers
+from bertkit.model.vocabulary import Vocabulary
 
 BASE = ("A", "B", "is_random_next", "num_tokens")
 STATIC = ("masked_lm_positions", "masked_lm_labels")

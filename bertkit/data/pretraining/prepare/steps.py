@@ -23,9 +23,8 @@ from bertkit.data.pretraining.prepare.pool import Done
 from bertkit.data.pretraining.prepare.sentence_pairs import PairShape
 from bertkit.data.pretraining.prepare.texts import Notes
 from bertkit.data.pretraining.prepare.work import START_ANEW, Settings, Work
-from bertkit.files.disk import sha256_file
-from bertkit.files.sealed import read_sealed
-from bertkit.model.tokenizer import Vocabulary
+from bertkit.files.disk import read_sealed, sha256_file
+from bertkit.model.vocabulary import Vocabulary
 
 GROUPS, ORDER = 1, 2  # what a random order is of
 SPILLS, SIZES = "spills.json", "sizes.json"  # in OUT/.unfinished

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 from bertkit.data.pretraining.prepare.sources import CorpusFile, part_bytes, plan
 from bertkit.data.pretraining.prepare.texts import Notes, documents
 from bertkit.errors import UserError
-from bertkit.model.tokenizer import SPECIAL, empty_tokenizer
+from bertkit.model.tokenizer import empty_tokenizer
+from bertkit.model.vocabulary import SPECIAL
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

@@ -13,8 +13,9 @@ from bertkit.data.pretraining.formats.manifest import UNFINISHED
 from bertkit.data.pretraining.formats.shards import Format
 from bertkit.data.pretraining.prepare.sources import CorpusFile, CorpusPart, Piece, part_bytes, plan, text_bytes
 from bertkit.errors import UserError
-from bertkit.files.sealed import read_sealed, write_sealed
-from bertkit.model.tokenizer import Vocabulary, read_vocabulary
+from bertkit.files.disk import read_sealed, write_sealed
+from bertkit.model.tokenizer_files import read_vocabulary
+from bertkit.model.vocabulary import Vocabulary
 
 START_ANEW = "start anew with --overwrite"
 NOTE = "work.json"  # in OUT/.unfinished

@@ -22,7 +22,8 @@ from bertkit.data.tasks.squad.reader import Paragraph, Question
 from bertkit.data.tasks.task import Shape, Tell
 from bertkit.errors import UserError
 from bertkit.model.long_texts import LONG, batches, encode_long, of_encoding
-from bertkit.model.tokenizer import Vocabulary, tokenizer
+from bertkit.model.tokenizer import tokenizer
+from bertkit.model.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
