@@ -83,6 +83,9 @@ class RunRecord:
     time: Time
     memory: Memory
     energy: EnergyRecord
+    callbacks: Mapping[Text, Any] = Field(
+        default_factory=dict, description="what the run's callbacks added, each under a key of its own"
+    )
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
