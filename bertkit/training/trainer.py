@@ -48,7 +48,7 @@ from bertkit.training.run_folder import (
     write_recipe,
 )
 from bertkit.training.run_task import write_task
-from bertkit.training.setup import task_of
+from bertkit.training.setup import check_processes, task_of
 from bertkit.training.signals import stop_on_signals
 
 
@@ -166,6 +166,7 @@ class Trainer:
         make = pretraining if task_of(self.recipe).head.kind == "pretraining" else fine_tuning
         objective = make(self.recipe, self.world, self.display, dry_run)
         setup = objective.setup
+        check_processes(setup.choice.backend, self.recipe, self.world)
         self.display.say(f"backend: {setup.choice.backend.name} ({setup.choice.reason})")
         self.display.say(f"precision: {setup.precision} ({setup.precision_reason})")
         objective.introduce(self.display)
