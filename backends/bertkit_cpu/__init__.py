@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from importlib import metadata, util
 
-from bertkit.distributed.world import World
-from bertkit.engine.interface import Capabilities, Engine, Job, Precision, Probe, Setting
-from bertkit.errors import UserError
+from bertkit.plugin import Capabilities, Engine, Job, Precision, Probe, Setting, UserError, World
 from bertkit_cpu.topology import has_int8, native_bf16, read_cpu, threads
 
 

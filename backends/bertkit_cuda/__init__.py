@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
-from bertkit.distributed.world import World
-from bertkit.engine.interface import Capabilities, Engine, Job, Precision, Probe, Setting
-from bertkit.errors import UserError
+from bertkit.plugin import Capabilities, Engine, Job, Precision, Probe, Setting, UserError, World
 from bertkit_cuda.cards import driver, read_cards, visible
 from bertkit_torch.build import torch_build
 

@@ -9,8 +9,7 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from bertkit.distributed.world import World
-from bertkit.engine.interface import Capabilities, Engine, Job, Probe, Setting
+from bertkit.plugin import Capabilities, Engine, Job, Probe, Setting, World
 from bertkit_torch.build import torch_build
 
 HOME = "usr/local/corex"  # where the software is installed

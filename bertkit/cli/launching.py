@@ -19,7 +19,7 @@ from bertkit.errors import UserError, nearest
 from bertkit.files.disk import to_json, write_text
 from bertkit.files.streams import put, put_json
 from bertkit.launch.hosts import Network, network_of
-from bertkit.launch.interface import Allocator, Batch, Domain, LaunchPlan, Request, ThreadRule, find_launcher
+from bertkit.launch.interface import Allocator, Domain, LaunchPlan, Request, SlurmOptions, ThreadRule, find_launcher
 from bertkit.launch.job import Way, carry_out, hand_in, introduce, planner, show, to_mapping
 
 STARTED = ("train", "evaluate", "predict", "bench", "data prepare")  # what several processes can do together
@@ -137,7 +137,9 @@ def _request(words: Words, network: Network) -> Request:
         forward=tuple(sorted(forward)),
         port=words.port,
         python=sys.executable,
-        batch=Batch(words.nodes, words.sbatch, words.container, words.mounts, name=f"bertkit-{words.command[0]}"),
+        batch=SlurmOptions(
+            words.nodes, words.sbatch, words.container, words.mounts, name=f"bertkit-{words.command[0]}"
+        ),
     )
 
 

@@ -25,7 +25,7 @@ Allocator = Literal["auto", "tcmalloc", "jemalloc", "system"]
 
 
 @dataclass(frozen=True)
-class Batch:
+class SlurmOptions:
     """What a batch system is told besides; only launchers that write a script look at it."""
 
     nodes: int = 1
@@ -58,7 +58,7 @@ class Request:
     forward: tuple[str, ...] = ()  # names of further environment variables for every process
     port: int = 0  # of the rendezvous; 0: a free one
     python: str = "python3"  # that runs bertkit, on every host
-    batch: Batch = Batch()
+    batch: SlurmOptions = SlurmOptions()
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,7 @@ import signal
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from bertkit.distributed.topology import Machine
-from bertkit.launch.interface import Binding, Request
+from bertkit.plugin import Binding, Machine, Request
 from bertkit_mpi.mpirun import Mpirun
 
 SSH_SECONDS = 10  # until a host that does not answer is an error

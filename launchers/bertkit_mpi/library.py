@@ -14,9 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from bertkit.distributed.collectives import Absent
-from bertkit.distributed.world import World
-from bertkit.errors import UserError
+from bertkit.plugin import Absent, UserError, World
 
 
 class Library:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import signal
 from collections.abc import Sequence
 
-from bertkit.distributed.topology import Core, Machine
-from bertkit.launch.affinity import domains
-from bertkit.launch.interface import Binding, Domain
+from bertkit.plugin import Binding, Core, Domain, Machine
+from bertkit.plugin import placing_domains as domains
 from bertkit_mpi.job import Job, Line, ssh_words
 
 # 4.1 rejects "package"; 5 still takes "socket" for it.

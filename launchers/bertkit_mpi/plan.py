@@ -6,10 +6,21 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from bertkit.distributed.topology import Machine
-from bertkit.errors import UserError
-from bertkit.launch.affinity import PLACES, format_places, places, rank_env, thread_count
-from bertkit.launch.interface import Binding, LaunchPlan, Process, Request, rank_command, refuse_nested
+from bertkit.plugin import (
+    PLACES,
+    Binding,
+    LaunchPlan,
+    Machine,
+    Process,
+    Request,
+    UserError,
+    format_places,
+    rank_command,
+    rank_env,
+    refuse_nested,
+    thread_count,
+)
+from bertkit.plugin import binding_places as places
 from bertkit_mpi.hydra import intel, mpich
 from bertkit_mpi.job import Job, Line
 from bertkit_mpi.mpirun import Flavour, Mpirun

@@ -7,10 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from bertkit.distributed.topology import Machine
-from bertkit.errors import UserError
-from bertkit.launch.affinity import find_allocator, rank_env, thread_count
-from bertkit.launch.interface import Binding, LaunchPlan, Process, Request, rank_command, refuse_nested
+from bertkit.plugin import (
+    Binding,
+    LaunchPlan,
+    Machine,
+    Process,
+    Request,
+    UserError,
+    find_allocator,
+    rank_command,
+    rank_env,
+    refuse_nested,
+    thread_count,
+)
 from bertkit_slurm.options import check_batch, cpus_asked
 from bertkit_slurm.script import Step, script
 

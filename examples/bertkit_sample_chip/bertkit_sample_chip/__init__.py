@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
-from bertkit.distributed.world import World
-from bertkit.engine.interface import Capabilities, Engine, Job, Probe, Setting
+from bertkit.plugin import Capabilities, Engine, Job, Probe, Setting, World
 from bertkit_torch.build import torch_build
 
 
