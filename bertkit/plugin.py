@@ -68,10 +68,10 @@ if TYPE_CHECKING:
 
     # The machine
     from bertkit.distributed.topology import (
-        format_cpu_list,
-        read_cpu_list,
         Core,
         Machine,
+        format_cpu_list,
+        read_cpu_list,
         read_machine,
         usable_cpus,
     )
@@ -103,7 +103,7 @@ if TYPE_CHECKING:
 
     # Files, values from outside, and errors
     from bertkit.files.disk import write_atomically, write_text
-    from bertkit.files.inputs import parse_json, read_object, read_system_text, whole_number
+    from bertkit.files.inputs import read_text_if_there, parse_json, read_object, whole_number
     from bertkit.errors import UserError
 
 # Name -> (module, its name there). Imported when a plug-in asks for it: a card needs little, and is looked at often.
@@ -174,7 +174,7 @@ _PLACES = {
     "read_cpu_list": ("distributed.topology", "read_cpu_list"),
     "read_machine": ("distributed.topology", "read_machine"),
     "read_object": ("files.inputs", "read_object"),
-    "read_system_text": ("files.inputs", "read_system_text"),
+    "read_text_if_there": ("files.inputs", "read_text_if_there"),
     "refuse_nested": ("launch.interface", "refuse_nested"),
     "resumed_command": ("launch.interface", "resumed"),
     "sequence_lengths": ("engine.interface", "sequence_lengths"),
@@ -254,7 +254,7 @@ __all__ = [
     "read_cpu_list",
     "read_machine",
     "read_object",
-    "read_system_text",
+    "read_text_if_there",
     "refuse_nested",
     "resumed_command",
     "sequence_lengths",

@@ -100,7 +100,7 @@ def read_whole_text(path: Path, cure: str = "check the path") -> str:
     return text
 
 
-def read_system_text(path: Path, most: int = SYSTEM_BYTES) -> str:
+def read_text_if_there(path: Path, most: int = SYSTEM_BYTES) -> str:
     """A small file's text without white space around it, as of the kernel's; "" where it cannot be read."""
     try:
         return read_bytes(path, most=most).decode("utf-8", "replace").strip()
