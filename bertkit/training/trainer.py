@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
 import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -37,7 +38,7 @@ from bertkit.training.loop import fit
 from bertkit.training.objective import Objective
 from bertkit.training.pretraining import pretraining
 from bertkit.training.results import measure, write_results
-from bertkit.training.resume import load_moments, resumed
+from bertkit.training.resume import load_moments, restarted, resumed
 from bertkit.training.run import Run
 from bertkit.training.run_folder import (
     TRACE,
@@ -82,7 +83,9 @@ class Trainer:
         self.resolved = resolve(given, config=Path(config) if config else None, recipe=recipe)
         self.world = world or from_env()
         self.display = Display(quiet=quiet or not self.world.is_first)
-        self.callbacks, self.resume, self.overwrite = tuple(callbacks), resume, overwrite
+        again = restarted(os.environ)
+        self.callbacks, self.resume, self.overwrite = tuple(callbacks), resume or again, overwrite and not again
+        self.exits = self.world.launcher != "alone"
 
     @classmethod
     def of(
@@ -98,6 +101,7 @@ class Trainer:
         trainer = cls.__new__(cls)
         trainer.resolved, trainer.world, trainer.display = resolved, world, display
         trainer.callbacks, trainer.resume, trainer.overwrite = tuple(callbacks), resume, overwrite
+        trainer.exits = False
         return trainer
 
     @property
@@ -121,7 +125,15 @@ class Trainer:
         """Train, and write what a run leaves; where gradients are not synchronised, one model in each process.
 
         Raises UserError for whatever the user can put right, before anything is written where it can be found then.
+        Raises SystemExit where a signal interrupted the training, which is saved, and a launcher started this process:
+        it is to end then, whatever the script would do next.
         """
+        run = self._fit_all()
+        if run.exit_code and self.exits:
+            raise SystemExit(run.exit_code)
+        return run
+
+    def _fit_all(self) -> Run:
         with alone_in(self.folder, "a training", self.world.is_first):
             if self._trains_workers:
                 if self.world.is_first:
