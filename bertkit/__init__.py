@@ -18,6 +18,7 @@ from bertkit.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from bertkit.comparison.runs import compare_runs as compare
+    from bertkit.data.tasks.table_task import table_task
     from bertkit.data.tasks.task import Task
     from bertkit.distributed.world import World
     from bertkit.engine.interface import Job
@@ -48,13 +49,15 @@ _PLACES = {
     "load": "training.predictor",
     "open_engine": "training.api",
     "prepare": "training.api",
+    "table_task": "data.tasks.table_task",
     "train": "training.api",
     "updates": "training.api",
 }
 _OTHER_NAMES = {"compare": "compare_runs"}
 __all__ = [
     "Answer", "Callback", "EarlyStopping", "Job", "Prediction", "Predictor", "Run", "Task", "Trainer",
-    "UpdateMetrics", "UserError", "World", "compare", "evaluate", "load", "open_engine", "prepare", "train", "updates",
+    "UpdateMetrics", "UserError", "World", "compare", "evaluate", "load", "open_engine", "prepare", "table_task",
+    "train", "updates",
 ]  # fmt: skip
 
 

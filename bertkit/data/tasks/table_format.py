@@ -16,7 +16,19 @@ from bertkit.data.encoding import encode
 from bertkit.data.features import Features
 from bertkit.data.tasks.mrpc_raw import RAW, belongs
 from bertkit.data.tasks.tables import Examples, read_examples, read_rows
-from bertkit.data.tasks.task import Answered, AnswerRules, Columns, Metrics, Part, Shape, Split, SplitName, Task, Tell
+from bertkit.data.tasks.task import (
+    Answered,
+    AnswerRules,
+    Columns,
+    Metrics,
+    Part,
+    Shape,
+    Split,
+    SplitName,
+    Task,
+    Tell,
+    how_to_get,
+)
 from bertkit.errors import UserError
 from bertkit.files import inputs
 from bertkit.files.disk import write_json, write_text
@@ -38,7 +50,7 @@ class TableFormat:
         if not there and task.raw_files and inputs.exists(raw):
             return raw
         if not there:
-            raise UserError(f"{path} is missing", f"`bertkit data get {task.name}` fetches it")
+            raise UserError(f"{path} is missing", how_to_get(task))
         return path
 
     def shaped_by(self, shape: Shape) -> Mapping[str, int | bool]:
