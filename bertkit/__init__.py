@@ -18,7 +18,7 @@ from bertkit.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from bertkit.comparison.runs import compare_runs as compare
-    from bertkit.data.tasks.table_task import table_task
+    from bertkit.data.tasks.makers import table_task
     from bertkit.data.tasks.task import Task
     from bertkit.distributed.world import World
     from bertkit.engine.interface import Job
@@ -54,7 +54,7 @@ _PLACES = {
     "load": "training.predictor",
     "open_engine": "training.api",
     "prepare": "training.api",
-    "table_task": "data.tasks.table_task",
+    "table_task": "data.tasks.makers",
     "train": "training.api",
     "updates": "training.api",
 }

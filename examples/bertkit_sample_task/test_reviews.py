@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from bertkit.data.tasks import find_task
+from bertkit.plugin import find_task
 from bertkit_sample_task import balanced_accuracy, reviews
 
 

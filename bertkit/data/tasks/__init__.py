@@ -11,10 +11,10 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from bertkit.data.tasks.glue import GLUE
+from bertkit.data.tasks.makers import check_name, table_task
 from bertkit.data.tasks.pretrain import PRETRAIN
 from bertkit.data.tasks.sample import SAMPLE
 from bertkit.data.tasks.squad.task import SQUAD
-from bertkit.data.tasks.table_task import check_name, table_task
 from bertkit.data.tasks.task import Split, Task
 from bertkit.errors import UserError, nearest
 from bertkit.files.entry_points import by_name, load, package

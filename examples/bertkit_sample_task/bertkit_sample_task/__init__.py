@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from bertkit.data.tasks.table_task import table_task
-from bertkit.data.tasks.task import Task
+from bertkit.plugin import Task, table_task
 
 
 def reviews() -> Task:
