@@ -88,8 +88,8 @@ def mrpc_features(file: Path, vocab: Path, limit: int) -> Features:
     """MRPC's own pairs, tokenised by bertkit."""
     from bertkit.data.encoding import encode
     from bertkit.data.tasks.glue import GLUE
-    from bertkit.data.tasks.tables import read_examples
-    from bertkit.model.tokenizer import read_vocabulary
+    from bertkit.data.tasks.tabular import read_examples
+    from bertkit.model.tokenizer_files import read_vocabulary
 
     task = next(task for task in GLUE if task.name == "mrpc")
     examples = read_examples(task, file, task.splits["train"][0].columns)

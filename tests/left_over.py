@@ -8,8 +8,7 @@ import sys
 from pathlib import Path
 
 from bertkit.files import disk
-from bertkit.files.owner import Owner, this_process
-from bertkit.files.process_tree import started
+from bertkit.files.processes import Owner, started, this_process
 
 
 def ended_process() -> Owner:

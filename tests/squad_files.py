@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bertkit.data.tasks.squad.reader import Answer, Paragraph, Question
+from bertkit.data.tasks.squad.reader import Paragraph, Question, ReferenceAnswer
 
 CONTEXT = "The plot of the film is good, but the music was never loud. The hero is a bold villain!"
 
@@ -15,7 +15,9 @@ CONTEXT = "The plot of the film is good, but the music was never loud. The hero 
 def paragraph(context: str, *asked: tuple[str, Sequence[str]]) -> Paragraph:
     """A paragraph whose questions are (text, answers), each answer standing where it is first found; () : none."""
     questions = (
-        Question(f"q{n}-{len(context)}", text, tuple(Answer(a, context.index(a)) for a in answers), not answers)
+        Question(
+            f"q{n}-{len(context)}", text, tuple(ReferenceAnswer(a, context.index(a)) for a in answers), not answers
+        )
         for n, (text, answers) in enumerate(asked)
     )
     return Paragraph("Title", context, tuple(questions))

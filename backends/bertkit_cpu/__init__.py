@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from importlib import metadata, util
 
-from bertkit.distributed.world import World
-from bertkit.engine.interface import Capabilities, Engine, Job, Precision, Probe, Setting
-from bertkit.errors import UserError
+from bertkit.plugin import Capabilities, Engine, Job, Precision, Probe, Setting, UserError, World
 from bertkit_cpu.topology import has_int8, native_bf16, read_cpu, threads
 
 
@@ -20,6 +18,9 @@ class CpuBackend:
         heads=("classification", "regression", "span", "pretraining"),
         layouts=("padded", "unpadded", "packed"),
         answers_in=("int8",),
+        gradients=("fp32", "bf16"),
+        overlap=True,
+        sharded_optimizer=True,
     )
     settings: Mapping[str, Setting] = {
         "threads": Setting(0, "compute threads of each process; 0: its share of the physical cores"),

@@ -12,10 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bertkit.distributed.world import World
-from bertkit.engine.interface import DeviceFacts, Job, OptimizerSpec, Precision
-from bertkit.engine.layouts import Grain
-from bertkit.errors import UserError
+from bertkit.plugin import DeviceFacts, Grain, Job, OptimizerSpec, Precision, UserError, World
 from bertkit_cpu.dense import InferenceWeights, TrainingWeights, fast_products
 from bertkit_cpu.extension import load_extension
 from bertkit_cpu.int8 import Int8Weights, int8_works

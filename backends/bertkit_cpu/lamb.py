@@ -13,8 +13,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from bertkit.engine.interface import OptimizerSpec
-from bertkit.model.parameters import decays
+from bertkit.plugin import OptimizerSpec, decays
 from bertkit_cpu.norms import sum_of_squares
 from bertkit_torch.lamb import Lamb
 from bertkit_torch.optimizer import FAR

@@ -12,9 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from bertkit.distributed.topology import read_machine, usable_cpus
-from bertkit.files.system_files import format_cpu_list, read_cpu_list
-from bertkit.records.host import cpu_model, cpuinfo
+from bertkit.plugin import cpu_model, cpuinfo, format_cpu_list, read_cpu_list, read_machine, usable_cpus
 
 _BF16_FLAGS = ("amx_bf16", "avx512_bf16", "bf16")  # fastest first; `bf16` is Arm's
 

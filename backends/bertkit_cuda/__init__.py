@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
-from bertkit.distributed.world import World
-from bertkit.engine.interface import Capabilities, Engine, Job, Precision, Probe, Setting
-from bertkit.errors import UserError
+from bertkit.plugin import Capabilities, Engine, Job, Precision, Probe, Setting, UserError, World
 from bertkit_cuda.cards import driver, read_cards, visible
 from bertkit_torch.build import torch_build
 
@@ -21,6 +19,8 @@ class CudaBackend:
         heads=("classification", "regression", "span", "pretraining"),
         layouts=("padded", "unpadded", "packed"),
         environment=("CUDA_", "NCCL_", "TORCH_NCCL_", "NVIDIA_", "HIP_", "ROCR_", "HSA_", "RCCL_"),
+        gradients=("fp32", "bf16"),
+        sharded_optimizer=True,
     )
     settings: Mapping[str, Setting] = {
         "attention": Setting(

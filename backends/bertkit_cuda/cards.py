@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from bertkit.files.system_files import read_text
+from bertkit.plugin import read_text_if_there
 
 # Volta, Turing and what came before have tensor cores for fp16 alone, or none.
 NO_BF16 = re.compile(
@@ -96,4 +96,4 @@ def _named(cards: list[Card], word: str) -> Card | None:
 
 
 def _text(path: Path) -> str:
-    return read_text(path)
+    return read_text_if_there(path)

@@ -8,9 +8,7 @@ from importlib import util
 import torch
 from torch import Tensor
 
-from bertkit.distributed.world import World
-from bertkit.engine.interface import DeviceFacts, Job, Precision
-from bertkit.errors import UserError
+from bertkit.plugin import DeviceFacts, Job, Precision, UserError, World
 from bertkit_cuda.cards import driver
 from bertkit_cuda.energy import joules
 from bertkit_cuda.kernels import FLAT, STRETCHES

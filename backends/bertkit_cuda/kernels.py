@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bertkit.errors import UserError
+from bertkit.plugin import UserError
 from bertkit_torch.row_attention import StretchKernel
 
 FLAT: tuple[str, ...] = ("flash", "efficient")  # take one row of ragged stretches

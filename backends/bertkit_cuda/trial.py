@@ -9,7 +9,7 @@ import time
 
 import torch
 
-from bertkit.engine.interface import Job, Limits
+from bertkit.plugin import Job, Limits
 from bertkit_cuda.kernels import STRETCHES, Wanted, candidates, fastest
 from bertkit_torch.dropout import DeviceDropout
 from bertkit_torch.row_attention import InRows, InStretches, allowed, plain, sdpa

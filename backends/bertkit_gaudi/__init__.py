@@ -6,9 +6,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from bertkit.distributed.world import World
-from bertkit.engine.interface import Capabilities, Engine, Job, Precision, Probe, Setting
-from bertkit.errors import UserError
+from bertkit.plugin import Capabilities, Engine, Job, Precision, Probe, Setting, UserError, World
 from bertkit_gaudi import environment
 from bertkit_gaudi.cards import GET, find_cards, package_version
 from bertkit_gaudi.gaudi_config import GaudiConfig, read_config, write_lists
@@ -24,6 +22,8 @@ class GaudiBackend:
         heads=("classification", "regression", "span", "pretraining"),
         layouts=("padded", "packed"),
         environment=environment.FORWARDED,
+        gradients=("fp32", "bf16"),
+        sharded_optimizer=True,
     )
     settings: Mapping[str, Setting] = {
         "mode": Setting(

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from importlib import metadata, util
 from pathlib import Path
 
-from bertkit.files.system_files import read_text
+from bertkit.plugin import read_text_if_there
 from bertkit_gaudi.environment import MODULES
 from bertkit_gaudi.generations import Generation, by_product
 
@@ -102,7 +102,7 @@ def read_answer(text: str) -> Cards | None:
 
 
 def _text(path: Path) -> str:
-    return read_text(path)
+    return read_text_if_there(path)
 
 
 def _number(path: Path) -> int:

@@ -9,9 +9,7 @@ from contextlib import AbstractContextManager
 import torch
 from torch import Tensor, nn
 
-from bertkit.distributed.world import World
-from bertkit.engine.interface import DeviceFacts, Job, OptimizerSpec, Precision
-from bertkit.errors import UserError
+from bertkit.plugin import DeviceFacts, Job, OptimizerSpec, Precision, UserError, World
 from bertkit_gaudi.environment import LAZY, describe
 from bertkit_gaudi.gaudi_config import GaudiConfig
 from bertkit_gaudi.optimizers import fused_adamw, fused_lamb, is_exact

@@ -9,8 +9,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from bertkit.distributed.world import World
-from bertkit.errors import UserError
+from bertkit.plugin import UserError, World
 
 LAZY = "PT_HPU_LAZY_MODE"
 BF16_LIST = "PT_HPU_AUTOCAST_LOWER_PRECISION_OPS_LIST"

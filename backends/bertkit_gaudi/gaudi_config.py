@@ -8,9 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bertkit.errors import UserError
-from bertkit.files.disk import write_text
-from bertkit.files.inputs import read_object
+from bertkit.plugin import UserError, read_object, write_text
 from bertkit_gaudi.environment import BF16_LIST, FP32_LIST
 
 # What each key means here. A key with a reason is understood, but something else does what it asked for.

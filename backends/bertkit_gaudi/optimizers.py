@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bertkit.engine.interface import Arrays, OptimizerSpec
+from bertkit.plugin import Arrays, OptimizerSpec
 from bertkit_torch.optimizer import MOMENTS, Moments, groups
 
 

@@ -9,8 +9,7 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from bertkit.distributed.world import World
-from bertkit.engine.interface import Capabilities, Engine, Job, Probe, Setting
+from bertkit.plugin import Capabilities, Engine, Job, Probe, Setting, World
 from bertkit_torch.build import torch_build
 
 HOME = "usr/local/corex"  # where the software is installed
@@ -25,6 +24,8 @@ class IluvatarBackend:
         heads=("classification", "regression", "span", "pretraining"),
         layouts=("padded", "packed"),
         environment=("CUDA_", "NCCL_", "COREX_", "IXCCL_", "ENABLE_FLASH_ATTENTION_"),
+        gradients=("fp32", "bf16"),
+        sharded_optimizer=True,
     )
     settings: Mapping[str, Setting] = {
         "dist_backend": Setting("nccl", "what sums gradients over the cards", ("nccl", "gloo")),

@@ -5,9 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bertkit.distributed.world import World
-from bertkit.engine.interface import DeviceFacts, Job
-from bertkit.errors import UserError
+from bertkit.plugin import DeviceFacts, Job, UserError, World
 from bertkit_torch.accelerator import Accelerator
 from bertkit_torch.row_attention import InRows, plain, sdpa
 from bertkit_torch.seen import Attention

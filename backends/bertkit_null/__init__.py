@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from bertkit.distributed.world import World
-from bertkit.engine.interface import Capabilities, Engine, Job, Probe, Setting
+from bertkit.plugin import Capabilities, Engine, Job, Probe, Setting, World
 
 
 class NullBackend:

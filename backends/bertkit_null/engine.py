@@ -8,10 +8,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from bertkit.distributed.collectives import join
-from bertkit.distributed.host_sums import add
-from bertkit.distributed.world import World
-from bertkit.engine.interface import Arrays, Batch, Job, Peak, Scalars, Update
+from bertkit.plugin import Arrays, Batch, Job, Peak, Scalars, Update, World
+from bertkit.plugin import add_sums as add
+from bertkit.plugin import join_ranks as join
 
 NUMBERS = 8  # that the ranks sum at every update
 

@@ -7,9 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bertkit.distributed.world import World
-from bertkit.engine.interface import Job
-from bertkit.errors import UserError
+from bertkit.plugin import Job, UserError, World
 from bertkit_torch.device import Device
 
 

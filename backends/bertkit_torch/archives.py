@@ -6,7 +6,7 @@ import zipfile
 import zlib
 from pathlib import Path
 
-from bertkit.errors import UserError
+from bertkit.plugin import UserError
 
 AGAIN = "copy the file again"
 ROOM = 256 << 20  # bytes that unpacking may add: torch.save itself does not compress

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bertkit.model.config import Head, HeadKind, ModelConfig
+from bertkit.plugin import Head, HeadKind, ModelConfig
 from bertkit_torch.dropout import Dropout
 from bertkit_torch.seen import Attention, Seen
 from bertkit_torch.weights import ComputeWeights

@@ -15,9 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from bertkit.distributed.collectives import Joined
-from bertkit.distributed.world import World
-from bertkit.engine.interface import Exchange
+from bertkit.plugin import Exchange, Joined, World
 from bertkit_torch.sums import ALONE, SHARED, adder, as_tensor
 
 PIECES = 3  # bf16 numbers that hold a float32 exactly (8 bits each)

@@ -11,9 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bertkit.distributed.world import World
-from bertkit.engine.interface import DeviceFacts, Job, LayoutKind, OptimizerSpec, Peak, Precision
-from bertkit.engine.layouts import Grain
+from bertkit.plugin import DeviceFacts, Grain, Job, LayoutKind, OptimizerSpec, Peak, Precision, World
 from bertkit_torch.dropout import Mask, torch_masks
 from bertkit_torch.gradients import Gradients
 from bertkit_torch.lamb import Lamb

@@ -13,9 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bertkit.distributed.world import World
-from bertkit.engine.interface import Arrays, Batch, DeviceFacts, Job, Peak, Scalars, Update
-from bertkit.errors import UserError
+from bertkit.plugin import Arrays, Batch, DeviceFacts, Job, Peak, Scalars, Update, UserError, World
 from bertkit_torch.bert import Bert
 from bertkit_torch.device import Device
 from bertkit_torch.dropout import stream_key

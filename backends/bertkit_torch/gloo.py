@@ -20,10 +20,9 @@ import numpy as np
 import torch
 import torch.distributed
 
-from bertkit.distributed.collectives import GRACE, Flat, Place, meeting_place
-from bertkit.distributed.host_sums import Add, FlatType, empty
-from bertkit.distributed.world import World
-from bertkit.errors import UserError
+from bertkit.plugin import GRACE, Flat, FlatType, Rendezvous, UserError, World, meeting_place
+from bertkit.plugin import AddSums as Add
+from bertkit.plugin import empty_sum_buffer as empty
 
 dist: Any = torch.distributed  # whose stubs leave most of what is used here out
 
@@ -32,7 +31,7 @@ dist: Any = torch.distributed  # whose stubs leave most of what is used here out
 class Meeting:
     """The store that the ranks of this process's job meet at, once a process."""
 
-    place: Place
+    place: Rendezvous
     store: Any
     address: str  # own address, as the others reach it
     joins: Iterator[int] = field(default_factory=itertools.count)

@@ -17,8 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bertkit.engine.interface import Arrays, OptimizerSpec
-from bertkit.model.parameters import decays
+from bertkit.plugin import Arrays, OptimizerSpec, decays
 from bertkit_torch.optimizer import Moments
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from bertkit.model.config import HeadKind
+from bertkit.plugin import HeadKind
 from bertkit_torch.bert import Outputs
 
 

@@ -12,9 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bertkit.engine.interface import Arrays, OptimizerSpec
-from bertkit.errors import UserError
-from bertkit.model.parameters import decays
+from bertkit.plugin import Arrays, OptimizerSpec, UserError, decays
 
 # The fused kernel divides by 1 - beta ** step. At this step number beta ** step is 0 in double precision for every
 # beta below 1 - 1e-7, so the corrections are 1. Large enough, yet exact in the float32 that holds the step.

@@ -11,9 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from bertkit.errors import UserError
-from bertkit.files.disk import write_atomically
-from bertkit.model.formats.file_kinds import Unread
+from bertkit.plugin import Unread, UserError, write_atomically
 from bertkit_torch.archives import check_archive
 
 # what torch says of a class or function that it does not let a file call

@@ -15,9 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bertkit.engine.interface import Batch
-from bertkit.engine.layouts import Group, Layout
-from bertkit.model.config import HeadKind
+from bertkit.plugin import Batch, Group, HeadKind, Layout
 
 TAIL = 32  # slots that ask and masked positions are rounded up to a multiple, so that few shapes occur
 

@@ -6,8 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bertkit.engine.interface import Arrays, Batch, Job, LayoutKind, Update, sequence_lengths
-from bertkit.engine.layouts import Layout, lay_out
+from bertkit.plugin import Arrays, Batch, Job, Layout, LayoutKind, Update, lay_out, sequence_lengths
 from bertkit_torch.attention import InGroups
 from bertkit_torch.bert import Bert
 from bertkit_torch.device import Device

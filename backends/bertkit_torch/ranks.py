@@ -10,10 +10,8 @@ import torch
 import torch.distributed
 from torch import Tensor
 
-from bertkit.distributed.collectives import join
-from bertkit.distributed.world import World
-from bertkit.engine.interface import Exchange
-from bertkit.errors import UserError
+from bertkit.plugin import Exchange, UserError, World
+from bertkit.plugin import join_ranks as join
 from bertkit_torch.buckets import HostSum
 from bertkit_torch.gloo import meet
 from bertkit_torch.gradients import Gradients

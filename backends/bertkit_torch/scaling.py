@@ -13,8 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bertkit.engine.interface import Arrays, LossScaling
-from bertkit.errors import UserError
+from bertkit.plugin import Arrays, LossScaling, UserError
 from bertkit_torch.gradients import Gradients, norms
 
 STATE = ("factor", "good", "overflows", "first")

@@ -16,9 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bertkit.distributed.world import World
-from bertkit.engine.interface import Arrays, OptimizerSpec
-from bertkit.errors import UserError
+from bertkit.plugin import Arrays, OptimizerSpec, UserError, World
 from bertkit_torch.buckets import cut
 from bertkit_torch.optimizer import MOMENTS, Optimizer, read
 

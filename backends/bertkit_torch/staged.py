@@ -10,8 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bertkit.engine.interface import Batch
-from bertkit.engine.static_shapes import Static
+from bertkit.plugin import Batch, Static
 from bertkit_torch.device import Device
 
 

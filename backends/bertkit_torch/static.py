@@ -18,9 +18,10 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from bertkit.engine.interface import Arrays, Batch, Job, Limits, Update, sequence_lengths
-from bertkit.engine.static_shapes import Shapes, Sizes, Static, shapes, shapes_of, static
-from bertkit.model.config import ModelConfig
+from bertkit.plugin import Arrays, Batch, Job, Limits, ModelConfig, Shapes, Sizes, Static, Update, sequence_lengths
+from bertkit.plugin import sizes_of as shapes_of
+from bertkit.plugin import static_batch as static
+from bertkit.plugin import static_sizes as shapes
 from bertkit_torch.bert import Outputs, encoder_layer, outputs, prefix
 from bertkit_torch.device import Device
 from bertkit_torch.dropout import DeviceDropout, Dropout, dropout_seed

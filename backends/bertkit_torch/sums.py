@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bertkit.distributed.host_sums import Add
+from bertkit.plugin import AddSums as Add
 
 ALONE = 1 << 14  # elements: below what torch splits over threads, so that one thread does it beside a backward pass
 SHARED = 1 << 20  # elements: all threads, and the running sum still stays in the caches

@@ -18,14 +18,13 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from bertkit.bench.run import DOES_NOT_FIT, OUT_OF_MEMORY
-from bertkit.bench.suite import Cell
+from bertkit.bench.suite import DOES_NOT_FIT, OUT_OF_MEMORY, Cell
 from bertkit.distributed.world import World
 from bertkit.errors import UserError
 from bertkit.files.disk import write_json, write_text
-from bertkit.files.folder_lock import NAME as LOCK
 from bertkit.files.inputs import exists, is_folder, mapping_value, read_object
-from bertkit.files.process_tree import die_with_parent
+from bertkit.files.locks import NAME as LOCK
+from bertkit.files.processes import die_with_parent
 from bertkit.launch.children import module_command
 from bertkit.records import collect as record
 from bertkit.records.files import INDEX, load, load_all, write
@@ -57,7 +56,7 @@ class How:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class CellOutcome:
     """How a cell ended."""
 
     cell: Cell
@@ -93,7 +92,7 @@ def open_suite(folder: Path, name: str, how: How) -> None:
         part.unlink(missing_ok=True)
 
 
-def read_outcome(folder: Path, cell: Cell) -> Outcome | None:
+def read_outcome(folder: Path, cell: Cell) -> CellOutcome | None:
     """What an earlier call found of the cell; None where nothing, or only that it failed for another reason."""
     path = folder / f"{cell.name}.json"
     if not exists(path):
@@ -106,11 +105,11 @@ def read_outcome(folder: Path, cell: Cell) -> Outcome | None:
     if found.edited:
         raise UserError(f"{path}: was changed since it was written, by hand or by damage", cure)
     made = found.mapping
-    outcome = Outcome(cell, made["status"], made["reason"] or "", made)
+    outcome = CellOutcome(cell, made["status"], made["reason"] or "", made)
     return None if outcome.status in AGAIN else outcome
 
 
-def measure(folder: Path, cell: Cell, how: How) -> Outcome:
+def measure(folder: Path, cell: Cell, how: How) -> CellOutcome:
     """Run the cell's process, keep its record, say how it ended. The record is there when this is over."""
     part = folder / f".{cell.name}.part.json"
     part.unlink(missing_ok=True)
@@ -126,7 +125,7 @@ def measure(folder: Path, cell: Cell, how: How) -> Outcome:
     ended = {"status": status, "reason": reason or None}
     made = write(folder / f"{cell.name}.json", {**(left or _bare(cell, how, words)), **ended})
     part.unlink(missing_ok=True)
-    return Outcome(cell, status, reason, made)
+    return CellOutcome(cell, status, reason, made)
 
 
 def _bare(cell: Cell, how: How, words: Sequence[str]) -> dict[str, Any]:
@@ -208,8 +207,8 @@ def _sigterm_raises() -> Iterator[None]:
 
 
 def run_cells(
-    folder: Path, wanted: Sequence[Cell], how: How, tell: Callable[[int, Outcome, bool], None]
-) -> list[Outcome]:
+    folder: Path, wanted: Sequence[Cell], how: How, tell: Callable[[int, CellOutcome, bool], None]
+) -> list[CellOutcome]:
     """All cells' outcomes in order. `tell`: called with (number, outcome, whether it was there already)."""
     outcomes = []
     with _sigterm_raises():

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bertkit.bench.workload import Kind, Workload, built_in, from_data
+from bertkit.bench.suite import Kind
+from bertkit.bench.workload import Workload, built_in, from_data
 from bertkit.data.lengths import find_distribution
 from bertkit.data.tasks import find_task
 from bertkit.data.tasks.reading import Progress
@@ -17,7 +18,7 @@ from bertkit.engine.interface import PRECISIONS, Backend, Precision
 from bertkit.engine.registry import Choice, choose
 from bertkit.errors import UserError
 from bertkit.model.config import ARCHITECTURES, Head, ModelConfig
-from bertkit.model.loading import Source, find_source
+from bertkit.model.loading import ModelSource, find_source
 from bertkit.recipes.recipe import Recipe
 from bertkit.training.recipe_parts import with_numerics
 from bertkit.training.setup import choose_precision, device_settings, find_model
@@ -41,12 +42,12 @@ class Lists:
 
 
 @dataclass(frozen=True)
-class Model:
+class BenchModel:
     """A model to measure; `source` is None for a bare size on built-in lengths, which needs no vocabulary."""
 
     name: str
     config: ModelConfig
-    source: Source | None
+    source: ModelSource | None
 
     @property
     def label(self) -> str:
@@ -57,7 +58,7 @@ class Model:
 class Case:
     """One line of the table."""
 
-    model: Model
+    model: BenchModel
     precision: Precision
     lengths: str
     batch_size: int
@@ -67,7 +68,7 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Plan:
+class BenchPlan:
     """All cases of a measurement, and what they share."""
 
     kind: Kind
@@ -121,7 +122,7 @@ def make_plan(
     progress: Progress,
     dry_run: bool = False,
     say: Say = lambda line: None,
-) -> Plan:
+) -> BenchPlan:
     """Raises UserError for whatever cannot run. `recipe.task`, if set, gives the lengths.
 
     `dry_run`: the backend need not be ready, and nothing is fetched.
@@ -148,7 +149,7 @@ def make_plan(
     _check_heads(card, heads)
     product = itertools.product(models, names, precisions, lists.batch_sizes)
     cases = tuple(Case(model, precision, name, size) for model, name, precision, size in product)
-    return Plan(kind, recipe, choice, settings, cases, from_task, longest)
+    return BenchPlan(kind, recipe, choice, settings, cases, from_task, longest)
 
 
 def _precision(card: Backend, name: str, kind: Kind) -> Precision:
@@ -157,26 +158,26 @@ def _precision(card: Backend, name: str, kind: Kind) -> Precision:
     return choose_precision(card, name, kind == "train")[0]
 
 
-def _model(name: str, kind: Kind, recipe: Recipe, say: Say, may_fetch: bool) -> Model:
+def _model(name: str, kind: Kind, recipe: Recipe, say: Say, may_fetch: bool) -> BenchModel:
     recipe = _named(recipe, name)
     if not recipe.task:
         if name in ARCHITECTURES and recipe.model.start != "pretrained":
-            return Model(name, with_numerics(ARCHITECTURES[name], recipe.model), None)
+            return BenchModel(name, with_numerics(ARCHITECTURES[name], recipe.model), None)
         start = supply(recipe, None, say, shape=True, may_fetch=may_fetch)
         source = find_source(start.name, start.vocab, start.casing)
-        return Model(name, with_numerics(source.config, recipe.model), source)
+        return BenchModel(name, with_numerics(source.config, recipe.model), source)
     task = find_task(recipe.task)
     start = supply(recipe, task, say, ("train" if kind == "train" else "dev",), shape=True, may_fetch=may_fetch)
     vocab = task_folder(task, Path(recipe.data.dir).expanduser()) / task.vocab if task.vocab else None
     source = find_model(recipe, vocab, start=start)
-    return Model(name, source.config, source)
+    return BenchModel(name, source.config, source)
 
 
 def _named(recipe: Recipe, name: str) -> Recipe:
     return dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, name=name))
 
 
-def _check_positions(lengths: str, model: Model, longest: int) -> None:
+def _check_positions(lengths: str, model: BenchModel, longest: int) -> None:
     most = model.config.max_position_embeddings
     reach = max(find_distribution(lengths).quantiles)
     reach = min(reach, longest) if longest else reach

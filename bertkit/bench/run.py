@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from bertkit.bench.measure import RULES, Amount, Measured, infer_case, train_case
-from bertkit.bench.plan import SETTINGS, Case, Plan
-from bertkit.bench.workload import Kind, Workload
+from bertkit.bench.plan import SETTINGS, BenchPlan, Case
+from bertkit.bench.suite import DOES_NOT_FIT, OUT_OF_MEMORY, Kind
+from bertkit.bench.workload import Workload
 from bertkit.conformance.fixtures import HEADS, MODEL, example_batch
 from bertkit.conformance.fixtures import train as train_specimen
 from bertkit.console import Display
@@ -28,19 +29,16 @@ from bertkit.records import collect
 from bertkit.records.energy import Energy, energy_of
 from bertkit.records.files import collection, sealed, write_all
 from bertkit.records.host import cpu_mhz
-from bertkit.records.schema import Status, blank
+from bertkit.records.schema import blank
 from bertkit.training.comparability import as_computed, of_case, optimizer
-from bertkit.training.recipe_parts import exchange, loss_scaling, optimizer_spec, with_dropout
-
-DOES_NOT_FIT: Status = "does not fit"
-OUT_OF_MEMORY = ("memoryerror", "outofmemory", "out of memory", "allocate memory", "not enough memory")
+from bertkit.training.recipe_parts import exchange, loss_scaling, make_update_settings, optimizer_spec, with_dropout
 
 
 @dataclass
 class Bench:
     """A measurement under way."""
 
-    plan: Plan
+    plan: BenchPlan
     amount: Amount
     world: World
     display: Display
@@ -208,12 +206,13 @@ class Bench:
         return {"peak_bytes_per_device": most, "at_most": mine is not None and mine == before}
 
 
-def known_of(plan: Plan, case: Case, work: Workload, job: Job, world: World, steps: int) -> dict[str, Any]:
+def known_of(plan: BenchPlan, case: Case, work: Workload, job: Job, world: World, steps: int) -> dict[str, Any]:
     """What must be the same where a case is compared with another's."""
     found = len(work.features)
     own = plan.recipe.task or None
+    made = make_update_settings(plan.recipe, steps, world.size)
     learning = (
-        optimizer(plan.recipe, job, world, steps, plan.recipe.optimizer.learning_rate)
+        optimizer(job, dataclasses.replace(made, updates=steps, peak_rate=made.base_rate))
         | {"schedule": "constant", "schedule_warmup_updates": 0, "schedule_power": None, "schedule_end_rate": None}
         if plan.kind == "train"
         else {}

@@ -6,18 +6,21 @@ import itertools
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked
 
-from bertkit.bench.workload import Kind
 from bertkit.data.lengths import find_distribution
 from bertkit.engine.interface import PRECISIONS
 from bertkit.errors import UserError, nearest, one_line
 from bertkit.files.inputs import parse_toml, read_text
 from bertkit.files.packaged import packaged_text
+from bertkit.records.schema import Status
 
+Kind = Literal["train", "infer"]
+DOES_NOT_FIT: Status = "does not fit"
+OUT_OF_MEMORY = ("memoryerror", "outofmemory", "out of memory", "allocate memory", "not enough memory")
 _STRICT = ConfigDict(extra="forbid", populate_by_name=True)
 ALL = "all"
 Count = Annotated[int, Field(ge=1)]

@@ -10,24 +10,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
+from bertkit.bench.suite import Kind
 from bertkit.data.features import Features
 from bertkit.data.lengths import find_distribution, lengths, masked_counts
 from bertkit.data.tasks import Task
 from bertkit.data.tasks.reading import Progress, read_split
 from bertkit.engine.interface import Batch, Limits, sequence_lengths
 from bertkit.model.config import Head, ModelConfig
-from bertkit.model.loading import Source
+from bertkit.model.loading import ModelSource
 from bertkit.recipes.recipe import Recipe
 from bertkit.records.collect import lengths as lengths_of
 from bertkit.records.collect import number
 from bertkit.training.recipe_parts import cache_folder, limit_sequences, sequence_shape
 from bertkit.training.setup import checked
 
-Kind = Literal["train", "infer"]
 POOL = 10_000  # sequences drawn of a built-in distribution: as many as SQuAD's dev windows
 
 
@@ -107,7 +107,7 @@ def built_in(name: str, model: ModelConfig, batch_size: int, longest: int, seed:
     return Workload(head, features, distribution.title, distribution.most_masked)
 
 
-def from_data(kind: Kind, task: Task, recipe: Recipe, source: Source, progress: Progress) -> Workload:
+def from_data(kind: Kind, task: Task, recipe: Recipe, source: ModelSource, progress: Progress) -> Workload:
     """The task's own train set (train) or first dev set (infer), as `bertkit train` reads it."""
     data = recipe.data
     split, rows = ("train", data.train_rows) if kind == "train" else ("dev", data.eval_rows)

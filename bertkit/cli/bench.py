@@ -11,7 +11,7 @@ from bertkit.cli import options as o
 from bertkit.files.streams import put_json, writing
 
 if TYPE_CHECKING:
-    from bertkit.bench.workload import Kind
+    from bertkit.bench.suite import Kind
 
 app = typer.Typer(
     name="bench",

@@ -6,15 +6,15 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from bertkit.bench.cells import How, Outcome, open_suite, run_cells
+from bertkit.bench.cells import CellOutcome, How, open_suite, run_cells
 from bertkit.bench.plan import check_sets, split_list, whole_numbers
 from bertkit.bench.suite import Cell, Wanted, cells, read_suites
-from bertkit.bench.suite_table import brief, show_outcomes, summary, total
+from bertkit.bench.table import brief, show_outcomes, summary, total
 from bertkit.console import Display
 from bertkit.engine.registry import choose
 from bertkit.errors import UserError
 from bertkit.files.disk import to_json
-from bertkit.files.folder_lock import alone_in
+from bertkit.files.locks import alone_in
 from bertkit.files.streams import put, put_json, writing
 
 
@@ -78,7 +78,7 @@ def _list(found: list[Cell], words: Words) -> int:
 
 
 def _measure(folder: Path, found: list[Cell], how: How, words: Words, display: Display) -> int:
-    def tell(number: int, outcome: Outcome, before: bool) -> None:
+    def tell(number: int, outcome: CellOutcome, before: bool) -> None:
         was = " (measured before)" if before else ""
         display.say(f"cell {number} of {len(found)}: {outcome.cell.name}: {brief(outcome)}{was}")
 

@@ -14,7 +14,7 @@ from bertkit.comparison.fairness import refused
 from bertkit.comparison.files import to_csv, to_mapping
 from bertkit.comparison.load import read
 from bertkit.comparison.markdown import to_markdown
-from bertkit.comparison.parity_report import hold, lines
+from bertkit.comparison.parity import hold, lines
 from bertkit.comparison.text import refusal, show
 from bertkit.console import Display
 from bertkit.errors import UserError

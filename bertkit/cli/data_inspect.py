@@ -15,7 +15,7 @@ from bertkit.files.streams import put, put_json
 
 if TYPE_CHECKING:
     from bertkit.data.pretraining.inspection import Inspection
-    from bertkit.model.tokenizer import Vocabulary
+    from bertkit.model.vocabulary import Vocabulary
 
 BAR = 40  # characters of the histogram's longest bar
 
@@ -51,7 +51,7 @@ def inspect(
 
 
 def _vocabulary(path: Path) -> Vocabulary:
-    from bertkit.model.tokenizer import read_vocabulary
+    from bertkit.model.tokenizer_files import read_vocabulary
 
     if not is_file(path):
         raise UserError(f"{path}: no vocabulary", "name the vocab.txt that the data was made with")

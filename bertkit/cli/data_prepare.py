@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from bertkit.data.pretraining.formats.manifest import Manifest
     from bertkit.data.pretraining.prepare.texts import InputFormat
     from bertkit.data.pretraining.prepare.work import Settings, Work
-    from bertkit.model.tokenizer import Vocabulary
+    from bertkit.model.vocabulary import Vocabulary
 
 FORMATS = ("parquet", "hdf5", "tfrecord")
 MASKINGS = ("static", "dynamic")
@@ -131,7 +131,8 @@ def _demand(word: str, known: tuple[str, ...], option: str) -> str:
 
 
 def _vocabulary(path: Path, casing: str) -> Vocabulary:
-    from bertkit.model.tokenizer import casing_warning, read_vocabulary
+    from bertkit.model.tokenizer_files import read_vocabulary
+    from bertkit.model.vocabulary import casing_warning
 
     if not is_file(path):
         raise UserError(f"{path}: no vocabulary", "name a BERT's vocab.txt with --vocab")

@@ -33,7 +33,8 @@ def vocabulary(
     from bertkit.data.pretraining.prepare.sources import find_sources, text_bytes
     from bertkit.data.pretraining.prepare.vocabulary import PASSES, learn
     from bertkit.files.inputs import exists, is_folder
-    from bertkit.model.tokenizer import Vocabulary, write_vocabulary
+    from bertkit.model.tokenizer_files import write_vocabulary
+    from bertkit.model.vocabulary import Vocabulary
 
     if is_folder(output):
         raise UserError(f"{output} is a folder", "name the file, as in -o vocab.txt")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bertkit.bench.plan import check_sets, split_list, whole_numbers
-from bertkit.bench.workload import Kind
+from bertkit.bench.suite import Kind
 from bertkit.cli import options as o
 from bertkit.cli.hf_flags import translate
 from bertkit.data.tasks import find_task

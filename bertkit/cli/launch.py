@@ -13,7 +13,8 @@ from bertkit.cli import options as o
 def launch(
     context: typer.Context,
     command: Annotated[
-        list[str], typer.Argument(metavar="-- COMMAND …", help="A command of bertkit's, as `train -t mrpc`.")
+        list[str],
+        typer.Argument(metavar="-- COMMAND …", help="A command of bertkit's, as `train -t mrpc`, or `python my.py`."),
     ],
     processes: Annotated[
         int | None,
@@ -55,11 +56,13 @@ def launch(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be started; start nothing.")] = False,
     json_: o.Json = False,
 ) -> int:
-    """Start a command of bertkit's on several processes, bind them, and end them all together.
+    """Start a command of bertkit's, or a Python script, on several processes, bind them, and end them all together.
 
     Examples:
 
       bertkit launch -n 2 -- train -m base -t mrpc -b 16
+
+      bertkit launch -n 2 -- python my.py
 
       bertkit launch --mpi-sockets --dry-run -- train -m base -t mrpc
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bertkit.comparison.load import read_one
-from bertkit.comparison.parity_report import Parity, hold, lines
+from bertkit.comparison.parity import Parity, hold, lines
 from bertkit.console import Display
 from bertkit.distributed.world import from_env
 from bertkit.files.disk import to_json

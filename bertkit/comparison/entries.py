@@ -13,6 +13,7 @@ import numpy as np
 
 from bertkit.comparison.figures import FIGURES
 from bertkit.errors import UserError
+from bertkit.records import fields
 from bertkit.records.files import NAME, Record
 
 # Settings that may differ between two seeds of one system: where things stand, and what is written how often. What of
@@ -23,13 +24,10 @@ FREE = (
 )  # fmt: skip
 # What goes with the number of devices: settings, and facts of fairness. A layout is compared as it came out.
 SCALED = ("train.batch_size", "train.micro_batch_size", "ranks.", "model.layout", "schedule.warmup_steps")
-SCALED_FACTS = {
-    "global_batch", "updates", "learning_rate", "schedule_warmup_updates", "gradients_sent_in", "synchronised",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
-class Place:
+class Conditions:
     """What a record was measured on and of."""
 
     kind: str  # train, bench or published
@@ -45,7 +43,7 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class EvaluationPoint:
     """The dev set's scores after some updates."""
 
     step: int
@@ -61,15 +59,15 @@ class Entry:
     name: str  # its folder, or the file and which of its records
     label: str  # as given on the command line by NAME=; else empty
     seed: int | None
-    place: Place
-    facts: Mapping[str, Any]  # fairness field -> value; None: not known
+    place: Conditions
+    facts: Mapping[str, Any]  # Fact.name -> value; None: not known
     identity: str  # equal where two entries differ in nothing but the seed
     kin: str  # equal where they differ in nothing but the seed and the number of devices
     figures: Mapping[str, float | None]  # by Figure.key, in Figure.unit
     scores: Sequence[Mapping[str, float | None]]  # the metrics of every seed in it
     units: Mapping[str, str]  # of the metrics: fraction, percent, correlation
     losses: np.ndarray  # (updates,) NaN where one is not known; empty: none is
-    evaluations: Sequence[Evaluation]
+    evaluations: Sequence[EvaluationPoint]
     watts: float | None  # mean over the measured seconds
     layout: str | None
     loss_scaling: str | None  # of fp16
@@ -85,8 +83,8 @@ def entry(record: Record, label: str = "") -> Entry:
     losses, missing = _losses(record)
     place = _place(made)
     layout = at(made, "hardware.engine.layout") or made["config"].get("model.layout")
-    facts = made["fairness"]
-    alike = {name: value for name, value in facts.items() if name not in SCALED_FACTS}
+    facts = {fact.name: fact.of(made) for fact in fields.FACTS}
+    alike = {fact.name: facts[fact.name] for fact in fields.FACTS if not fact.scaled}
     scores = [one["metrics"] for one in made["seeds"]] or ([made["metrics"]] if made["metrics"] else [])
     return Entry(
         path=record.path,
@@ -101,7 +99,9 @@ def entry(record: Record, label: str = "") -> Entry:
         scores=scores,
         units=made["units"],
         losses=losses,
-        evaluations=[Evaluation(one["step"], one["training_seconds"], one["metrics"]) for one in made["evaluations"]],
+        evaluations=[
+            EvaluationPoint(one["step"], one["training_seconds"], one["metrics"]) for one in made["evaluations"]
+        ],
         watts=_watts(made["energy"]),
         layout=layout,
         loss_scaling=_loss_scaling(place, made["config"]),
@@ -137,10 +137,10 @@ def _name(record: Record) -> str:
     return f"{path}: {model} {at(made, 'precision.name')} {case['lengths']} b{case['batch_size']}"
 
 
-def _place(made: Mapping[str, Any]) -> Place:
+def _place(made: Mapping[str, Any]) -> Conditions:
     hosts = at(made, "hardware.hosts")
     model = at(made, "model.name")
-    return Place(
+    return Conditions(
         kind=made["kind"],
         backend=at(made, "backend.name"),
         device=_device(made["hardware"]),
@@ -160,7 +160,7 @@ def _device(hardware: Mapping[str, Any]) -> str | None:
     return device["model"] or (hardware["cpu_model"] if device["kind"] != "accelerator" else None)
 
 
-def _loss_scaling(place: Place, config: Mapping[str, Any]) -> str | None:
+def _loss_scaling(place: Conditions, config: Mapping[str, Any]) -> str | None:
     if place.precision != "fp16" or "loss_scaling.initial" not in config:
         return None
     start = f"{config['loss_scaling.initial']:g}"
@@ -169,7 +169,7 @@ def _loss_scaling(place: Place, config: Mapping[str, Any]) -> str | None:
     return f"from {start} on, doubled after {config['loss_scaling.grow_after']} updates"
 
 
-def _what(place: Place, made: Mapping[str, Any]) -> list[Any]:
+def _what(place: Conditions, made: Mapping[str, Any]) -> list[Any]:
     """What is measured, apart from the facts of fairness and the number of devices."""
     of_model = None if made["fairness"]["start_weights_sha256"] else place.model
     case = {name: value for name, value in (made["case"] or {}).items() if name in ("model", "lengths")}
@@ -199,8 +199,6 @@ def _marks(record: Record) -> list[str]:
         marks.append(f"{made['status']}: {made['reason'] or 'no reason is given'}")
     if record.edited:
         marks.append("was edited after it was written: its hash does not match")
-    if record.upgraded_from is not None:
-        marks.append(f"was written in record schema {record.upgraded_from}; what that did not know is a gap")
     if made["selected"] is not None:
         of = made["selected"]["of"]
         marks.append(f"its result is the best of {of}, selected on the evaluation set; the mean of all is shown")

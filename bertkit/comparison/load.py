@@ -17,7 +17,7 @@ Tell = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
-class Source:
+class RecordSource:
     """A record's file and the label that was given for it."""
 
     path: Path
@@ -51,7 +51,7 @@ def read_one(path: Path) -> Entry:
     return found
 
 
-def sources_of(word: str) -> list[Source]:
+def sources_of(word: str) -> list[RecordSource]:
     """The records that one word of the command line names; none of a folder that holds none."""
     label, equals, rest = word.partition("=")
     if not equals or exists(Path(word).expanduser()) or "/" in label:
@@ -62,7 +62,7 @@ def sources_of(word: str) -> list[Source]:
     found = [path] if exists(path) else [Path(name) for name in sorted(glob.glob(str(path), recursive=True))]
     if not found:
         raise UserError(f"{rest}: there is no such folder, file or pattern", "give a run's folder or its record.json")
-    return [Source(file, label) for one in found for file in _records(one, alone=exists(path))]
+    return [RecordSource(file, label) for one in found for file in _records(one, alone=exists(path))]
 
 
 def _records(path: Path, alone: bool) -> list[Path]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from bertkit.comparison.entries import Place
+from bertkit.comparison.entries import Conditions
 from bertkit.comparison.figures import Spread
 from bertkit.comparison.systems import System
 
@@ -66,7 +66,7 @@ def _measured(group: Sequence[_Rated]) -> Family:
     return Family(name, _batch([one.system.place for one in group]), points)
 
 
-def _batch(places: Sequence[Place]) -> Batch:
+def _batch(places: Sequence[Conditions]) -> Batch:
     over_all = {place.batch for place in places}
     on_each = {(place.batch or 0) / (place.devices or 1) for place in places}
     if None in over_all:

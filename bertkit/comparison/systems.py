@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bertkit.comparison.entries import Entry, Place
+from bertkit.comparison.entries import Conditions, Entry
 from bertkit.comparison.figures import LAST_LOSS, METRIC, Spread, spread
 from bertkit.errors import UserError, nearest
 
@@ -24,7 +24,7 @@ class System:
     entries: Sequence[Entry]
 
     @property
-    def place(self) -> Place:
+    def place(self) -> Conditions:
         return self.entries[0].place
 
     @property

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from bertkit.comparison.figures import METRIC
-from bertkit.comparison.published import Figure, figures
+from bertkit.comparison.published import PublishedFigure, figures
 from bertkit.comparison.systems import System
 
 # published metric -> (our figure for one device or of the whole, from our unit to theirs)
@@ -20,7 +20,7 @@ OURS = {
 class Beside:
     """One published figure, and the system's own."""
 
-    theirs: Figure
+    theirs: PublishedFigure
     value: float  # a rate is that of one device, where their number is known
     per_device: bool
     mine: float | None
@@ -39,7 +39,7 @@ def beside(system: System, names: Iterable[str]) -> list[Beside]:
     return [_beside(system, figure) for figure in alike or found]
 
 
-def _beside(system: System, theirs: Figure) -> Beside:
+def _beside(system: System, theirs: PublishedFigure) -> Beside:
     per_device = theirs.per_device
     value = theirs.value if per_device is None else per_device
     key, scale = OURS.get(theirs.metric, (f"{METRIC}{theirs.metric}", 1.0))
@@ -51,7 +51,7 @@ def _beside(system: System, theirs: Figure) -> Beside:
     return Beside(theirs, value, per_device is not None, mine, ratio, [*_differs(system, theirs), *theirs.caveats])
 
 
-def _differs(system: System, theirs: Figure) -> list[str]:
+def _differs(system: System, theirs: PublishedFigure) -> list[str]:
     """Settings that the two do not share, or that the source does not say."""
     place, devices = system.place, system.place.devices or 1
     mine = place.batch / devices if place.batch else None

@@ -12,7 +12,8 @@ import numpy as np
 
 from bertkit.data.features import Features
 from bertkit.model.long_texts import batches, shortened
-from bertkit.model.tokenizer import Vocabulary, tokenizer
+from bertkit.model.tokenizer import tokenizer
+from bertkit.model.vocabulary import Vocabulary
 
 
 def encode(

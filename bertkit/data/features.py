@@ -15,10 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from bertkit.engine.interface import Batch
 from bertkit.errors import UserError
-from bertkit.files.disk import sweep
-from bertkit.files.sealed import read_sealed_arrays, write_sealed_arrays
+from bertkit.files.disk import read_sealed_arrays, sweep, write_sealed_arrays
 
 FORMAT = 3  # of the cache file; part of its key
 COMPACT = ("input_ids", "token_type_ids")
@@ -44,8 +42,8 @@ class Features:
         """(N,) tokens of each example."""
         return np.diff(self.cu_seqlens)
 
-    def batch(self, examples: np.ndarray) -> Batch:
-        """The ragged batch of these examples, in this order; `example_ids` says which they are."""
+    def batch(self, examples: np.ndarray) -> Mapping[str, np.ndarray]:
+        """The ragged batch of these examples, as engines take it, in this order; `example_ids` says which they are."""
         lengths = self.lengths[examples]
         cu_seqlens = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
         tokens = np.repeat(self.cu_seqlens[:-1][examples] - cu_seqlens[:-1], lengths) + np.arange(cu_seqlens[-1])

@@ -16,9 +16,9 @@ from bertkit.files.downloads import (
     SOURCES,
     Checked,
     Download,
+    DownloadSource,
     File,
     Progress,
-    Source,
     Unreachable,
     fetch,
     mirrored,
@@ -26,14 +26,14 @@ from bertkit.files.downloads import (
     unpack_zip,
     verify,
 )
-from bertkit.files.file_lock import locked
+from bertkit.files.locks import locked
 
 EVERY_S = 5.0  # between lines of progress where no bar can be drawn
 LARGE = 100_000_000  # bytes; a download of so many is announced with its size
 Say = Callable[[str], object]
 
 
-def lacking(source: Source, data_dir: Path) -> list[File]:
+def lacking(source: DownloadSource, data_dir: Path) -> list[File]:
     """The entry's files that are not in its folder. Raises UserError where one there is not the published file."""
     folder = data_dir / source.folder
     found = verify(folder, source.files)
@@ -41,7 +41,7 @@ def lacking(source: Source, data_dir: Path) -> list[File]:
     return [file for file, each in zip(source.files, found, strict=True) if each.state == "missing"]
 
 
-def bring(source: Source, data_dir: Path, say: Say, url_base: str = "") -> bool:
+def bring(source: DownloadSource, data_dir: Path, say: Say, url_base: str = "") -> bool:
     """Download what the entry's folder lacks, verify it and put it there; False where nothing was lacking.
 
     Another process that brings the same is waited for. Raises Unreachable, with what to do by hand, where a host does
@@ -60,7 +60,7 @@ def bring(source: Source, data_dir: Path, say: Say, url_base: str = "") -> bool:
 class _Waiting:
     """Says that another process fetches the entry, and how far it is."""
 
-    def __init__(self, source: Source, folder: Path, say: Say) -> None:
+    def __init__(self, source: DownloadSource, folder: Path, say: Say) -> None:
         self.source, self.folder, self.say = source, folder, say
         self.tell: Progress | None = None
 
@@ -76,7 +76,9 @@ class _Waiting:
         self.tell(sum(sizes), self.source.size)
 
 
-def _bring_all(source: Source, folder: Path, data_dir: Path, missing: Sequence[File], url_base: str, say: Say) -> None:
+def _bring_all(
+    source: DownloadSource, folder: Path, data_dir: Path, missing: Sequence[File], url_base: str, say: Say
+) -> None:
     if not source.downloads:
         from bertkit.data.tasks.sample import write_sample
 
@@ -91,7 +93,7 @@ def own_sources(url_base: str = "", env: Mapping[str, str] = os.environ) -> list
     return lines + ([f"downloads come from {env[MIRROR]} ({MIRROR})"] if env.get(MIRROR) and not url_base else [])
 
 
-def size_of(source: Source) -> str:
+def size_of(source: DownloadSource) -> str:
     """How many bytes the entry's downloads are, in words."""
     if source.size is None and source.about is not None:
         return f"about {in_bytes(source.about)}"

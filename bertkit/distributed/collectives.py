@@ -211,7 +211,7 @@ def choose(world: World, mpi4py: bool, env: Mapping[str, str], known: set[str]) 
     return "gloo", "auto: no MPI plug-in is installed"
 
 
-class Place(Protocol):
+class Rendezvous(Protocol):
     """Where ranks meet whom no launcher gave an address."""
 
     @property
@@ -234,13 +234,13 @@ class Given:
     close = open
 
 
-def meeting_place(world: World) -> Place:
+def meeting_place(world: World) -> Rendezvous:
     """The launcher's address, or one that a plug-in finds; finding is a collective. Raises UserError without either."""
     if world.address:
         return Given(world.address)
     for point in entry_points(group=RENDEZVOUS):
         if world.launcher in ("Open MPI", "Hydra", "Slurm") and _installed("mpi4py"):
-            place: Place = point.load()(world)
+            place: Rendezvous = point.load()(world)
             return place
     raise UserError(
         f"{world.launcher} started {world.size} processes but MASTER_ADDR and MASTER_PORT are not set",

@@ -7,11 +7,15 @@ Documentation/admin-guide/cputopology.rst and cgroup-v2.rst. `hwloc.py` reads a 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from bertkit.files.system_files import read_cpu_list, read_text
+from bertkit.files.inputs import read_text_if_there
+
+# At most five digits: a damaged file must not ask for a range of gigabytes (Linux stops at 8192 CPUs).
+_RANGE = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?")
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,7 @@ def _core_of(root: Path, cpu: int) -> tuple[tuple[int | str, ...], int]:
     """What all CPUs of one core have in common and no other has, and the socket (-1: not known)."""
     topology = root / f"sys/devices/system/cpu/cpu{cpu}/topology"
     siblings = read_cpu_list(topology / "thread_siblings_list")
-    package, core = read_text(topology / "physical_package_id"), read_text(topology / "core_id")
+    package, core = read_text_if_there(topology / "physical_package_id"), read_text_if_there(topology / "core_id")
     # -1: not known; at most nine digits as in a kernel's int
     has_package, has_core = (word.isascii() and word.isdecimal() and len(word) < 10 for word in (package, core))
     # Siblings first: core ids repeat in the dies and clusters of one package.
@@ -96,7 +100,7 @@ def read_quota(root: Path = Path("/")) -> float | None:
     """The smallest CPU limit, in cores, of the process's own cgroup and its ancestors; None without one."""
     mount = root / "sys/fs/cgroup"
     limits: list[float | None] = []
-    for line in read_text(root / "proc/self/cgroup").splitlines():
+    for line in read_text_if_there(root / "proc/self/cgroup").splitlines():
         controllers, _, path = line.partition(":")[2].partition(":")
         if controllers and "cpu" not in controllers.split(","):
             continue
@@ -110,10 +114,49 @@ def read_quota(root: Path = Path("/")) -> float | None:
 
 def _limit(group: Path) -> float | None:
     """One cgroup's own limit in cores. Quota and period are in µs; `max` and -1 mean no limit."""
-    text = read_text(group / "cpu.max")
-    text = text or f"{read_text(group / 'cpu.cfs_quota_us')} {read_text(group / 'cpu.cfs_period_us')}"
+    text = read_text_if_there(group / "cpu.max")
+    text = text or f"{read_text_if_there(group / 'cpu.cfs_quota_us')} {read_text_if_there(group / 'cpu.cfs_period_us')}"
     try:
         quota, period = (int(word) for word in text.split())
         return quota / period if quota > 0 and period > 0 else None
     except (ValueError, OverflowError):
         return None
+
+
+# ---- the kernel's lists of CPUs and memory nodes, as ``0-3,8`` ----
+
+
+def parse_cpu_list(text: str) -> tuple[int, ...]:
+    """``0-3,8,10-11`` -> (0, 1, 2, 3, 8, 10, 11), ascending and distinct; () for an empty list.
+
+    Raises ValueError for anything else than the kernel's list format.
+    """
+    numbers: set[int] = set()
+    for item in text.split(",") if text.strip() else ():
+        match = _RANGE.fullmatch(item.strip())
+        if match is None:
+            raise ValueError(f"{item.strip()!r} is neither a CPU's number nor a range")
+        first, last = int(match[1]), int(match[2] or match[1])
+        if last < first:
+            raise ValueError(f"the range {item.strip()!r} runs backwards")
+        numbers.update(range(first, last + 1))
+    return tuple(sorted(numbers))
+
+
+def format_cpu_list(cpus: Iterable[int]) -> str:
+    """The inverse of `parse_cpu_list`, with ranges as long as they can be; "" for no CPU."""
+    ranges: list[list[int]] = []
+    for cpu in sorted(set(cpus)):
+        if ranges and ranges[-1][1] == cpu - 1:
+            ranges[-1][1] = cpu
+        else:
+            ranges.append([cpu, cpu])
+    return ",".join(f"{first}-{last}" if last > first else str(first) for first, last in ranges)
+
+
+def read_cpu_list(path: Path) -> tuple[int, ...]:
+    """The list in a file; () where it is absent or malformed."""
+    try:
+        return parse_cpu_list(read_text_if_there(path))
+    except ValueError:
+        return ()

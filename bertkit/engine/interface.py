@@ -16,8 +16,8 @@ from typing import Literal, Protocol, SupportsFloat, runtime_checkable
 import numpy as np
 
 from bertkit.distributed.world import World
+from bertkit.model.config import Arrays as Arrays
 from bertkit.model.config import Head, HeadKind, ModelConfig
-from bertkit.model.parameters import Arrays as Arrays
 
 # A ragged slice of features:
 #   input_ids (T,) int32 · token_type_ids (T,) int32 · cu_seqlens (B+1,) int32 · example_ids (B,) int64, and
@@ -233,6 +233,9 @@ class Capabilities:
     computes: bool = True  # False: a stand-in whose numbers mean nothing
     bitwise_resume: bool = True
     optimizers: tuple[str, ...] = ("adamw", "lamb")
+    gradients: tuple[Literal["fp32", "bf16"], ...] = ("fp32",)  # what ranks can send them as
+    overlap: bool = False  # whether ranks can send gradients beside the backward pass
+    sharded_optimizer: bool = False
     answers_in: tuple[Precision, ...] = ()  # further precisions, for inference only
     environment: tuple[str, ...] = ()  # beginnings of the variables' names that every process must be given
 

@@ -63,7 +63,7 @@ class Download(File):
 
 
 @dataclass(frozen=True)
-class Source:
+class DownloadSource:
     """An entry of the table: downloads that leave `files` in `folder`; without any, bertkit writes them."""
 
     name: str
@@ -101,7 +101,7 @@ class Unreachable(UserError):
     """A host does not answer, breaks off, or does not have the file."""
 
 
-def load_sources(env: Mapping[str, str] = os.environ) -> dict[str, Source]:
+def load_sources(env: Mapping[str, str] = os.environ) -> dict[str, DownloadSource]:
     """The packaged table by name, with the entries of the file that BERTKIT_SOURCES names laid over it.
 
     Raises UserError for a file that is no such table.
@@ -118,17 +118,17 @@ def load_sources(env: Mapping[str, str] = os.environ) -> dict[str, Source]:
     return sources
 
 
-def _source(name: str, entry: Mapping[str, Any]) -> Source:
+def _source(name: str, entry: Mapping[str, Any]) -> DownloadSource:
     downloads = [{"name": PurePosixPath(each["url"]).name} | each for each in entry["downloads"]]
     made = {
         "downloads": tuple(Download(**each) for each in downloads),
         "files": tuple(File(**each) for each in entry["files"]),
         "aliases": tuple(entry.get("aliases", ())),
     }
-    return Source(name=name, **{**entry, **made})
+    return DownloadSource(name=name, **{**entry, **made})
 
 
-def _own_source(name: str, entry: Mapping[str, Any]) -> Source:
+def _own_source(name: str, entry: Mapping[str, Any]) -> DownloadSource:
     """An entry of the user's table. Raises ValueError where it would lead out of the data folder."""
     source = _source(name, entry)
     folder = PurePosixPath(source.folder)
@@ -145,7 +145,7 @@ def _own_source(name: str, entry: Mapping[str, Any]) -> Source:
     return source
 
 
-def find_sources(names: Sequence[str]) -> list[Source]:
+def find_sources(names: Sequence[str]) -> list[DownloadSource]:
     """The entries called `names`, each once. Raises UserError, with the nearest names, for an unknown one."""
     table = load_sources()
     known = {alias: source for source in table.values() for alias in source.aliases} | table

@@ -26,7 +26,7 @@ TRUE = ("1", "on", "yes", "true")
 
 
 @dataclass(frozen=True)
-class Listed:
+class HubFile:
     """A file to fetch of a repository."""
 
     name: str
@@ -82,7 +82,7 @@ def model(repository: str) -> Path:
     return fetch(repository, [file.name for file in list_files(repository)])
 
 
-def list_files(repository: str) -> tuple[Listed, ...]:
+def list_files(repository: str) -> tuple[HubFile, ...]:
     """Files to fetch, weights in one form only. Raises Unreachable where the hub does not tell."""
     import huggingface_hub
 
@@ -93,7 +93,7 @@ def list_files(repository: str) -> tuple[Listed, ...]:
         raise Unreachable(_said(repository, error)) from None
     found = {file.rfilename: file for file in info.siblings or []}
     return tuple(
-        Listed(name, found[name].size, _digest(found[name]), f"/{repository}/resolve/{info.sha or 'main'}/{name}")
+        HubFile(name, found[name].size, _digest(found[name]), f"/{repository}/resolve/{info.sha or 'main'}/{name}")
         for name in choose(list(found))
     )
 

@@ -20,6 +20,7 @@ from typing import Any
 from bertkit.errors import UserError
 
 SETTINGS_BYTES = 64 << 20  # a configuration, a vocabulary, a record: none that is meant is larger
+SYSTEM_BYTES = 16 << 20  # one of the kernel's files; /proc/cpuinfo of thousands of CPUs has a few MB
 DATA_BYTES = 1 << 30  # a file of examples that is read whole
 DEEPEST = 32  # tables within tables of TOML; ours have three
 _LONG_KEY = re.compile(r"(?:[\w\"'-]{1,200}\s*\.\s*){33}")  # Python's reader takes minutes for a key of many parts
@@ -89,6 +90,22 @@ def read_text(path: Path, cure: str = "check the path", most: int = SETTINGS_BYT
         return raw.decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 at byte {error.start + 1:,}", "save the file as UTF-8") from None
+
+
+def read_whole_text(path: Path, cure: str = "check the path") -> str:
+    """As `read_text`, of a file of examples or answers. Raises UserError where it is empty, too."""
+    text = read_text(path, cure, DATA_BYTES)
+    if not text.strip():
+        raise UserError(f"{path}: is empty", "fetch or make it again")
+    return text
+
+
+def read_text_if_there(path: Path, most: int = SYSTEM_BYTES) -> str:
+    """A small file's text without white space around it, as of the kernel's; "" where it cannot be read."""
+    try:
+        return read_bytes(path, most=most).decode("utf-8", "replace").strip()
+    except UserError:
+        return ""
 
 
 def _status(path: Path | str) -> os.stat_result | None:

@@ -7,10 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 
-from bertkit.distributed.topology import Core, Machine
+from bertkit.distributed.topology import Core, Machine, format_cpu_list, parse_cpu_list
 from bertkit.errors import UserError
-from bertkit.files.system_files import format_cpu_list, parse_cpu_list
-from bertkit.launch.interface import Allocator, Domain, Place, Request
+from bertkit.launch.interface import Allocator, Binding, Domain, Request
 
 # Where Linux distributions and Homebrew keep shared libraries.
 LIBRARY_FOLDERS = tuple(
@@ -25,7 +24,7 @@ _ALLOCATORS = {
 }
 
 
-def places(machine: Machine, request: Request) -> tuple[Place, ...]:
+def places(machine: Machine, request: Request) -> tuple[Binding, ...]:
     """The place of each local process of one host, by local rank; shares are disjoint and equally large.
 
     Raises UserError where the request does not fit the machine.
@@ -34,13 +33,13 @@ def places(machine: Machine, request: Request) -> tuple[Place, ...]:
     count = _processes(request, len(groups))
     if count > len(machine.cores):
         if request.oversubscribe:
-            return (Place(),) * count
+            return (Binding(),) * count
         raise _too_many(f"{count} processes for {_cores(len(machine.cores))}")
     if request.domain != "machine":
         pools, share = groups, min(map(len, groups)) // request.per_domain
         if share == 0:
             if request.oversubscribe:
-                return (Place(),) * count
+                return (Binding(),) * count
             smallest = _cores(min(map(len, groups)))
             raise _too_many(f"{request.per_domain} processes for each {request.domain}, one of which has {smallest}")
         picked = [cores[n * share : (n + 1) * share] for cores in pools for n in range(request.per_domain)]
@@ -103,12 +102,12 @@ def _evenly(cores: Sequence[Core], count: int) -> list[tuple[Core, ...]]:
     return [tuple(cores[n * share : (n + 1) * share]) for n in range(count)]
 
 
-def _place(cores: Sequence[Core], quota: float | None, count: int) -> Place:
+def _place(cores: Sequence[Core], quota: float | None, count: int) -> Binding:
     """A quota lowers the cores that a process may count on, not where it may run."""
     cpus = tuple(sorted(cpu for core in cores for cpu in core.cpus))
     nodes = tuple(sorted({core.node for core in cores} - {-1}))
     share = len(cores) if quota is None else min(len(cores), math.floor(quota / count))
-    return Place(cpus, nodes, max(1, share))
+    return Binding(cpus, nodes, max(1, share))
 
 
 def _too_many(cause: str) -> UserError:
@@ -119,7 +118,7 @@ def _cores(number: int) -> str:
     return f"{number} physical core{'' if number == 1 else 's'}"
 
 
-def thread_count(machine: Machine, place: Place, processes_per_host: int, request: Request) -> tuple[int, str]:
+def thread_count(machine: Machine, place: Binding, processes_per_host: int, request: Request) -> tuple[int, str]:
     """Compute threads of the process at `place`, at least 1, and the formula in words.
 
     The two `minus-2` rules are Intel's, which contradict each other: one counts the cores of a socket, the other
@@ -173,13 +172,13 @@ def find_allocator(choice: Allocator, roots: Iterable[Path] = LIBRARY_FOLDERS) -
     )
 
 
-def format_places(where: Iterable[Place]) -> str:
+def format_places(where: Iterable[Binding]) -> str:
     """``0-3@0;4-7@1``: CPUs @ memory nodes of each place, by local rank; an empty item is not bound."""
     items = ((format_cpu_list(place.cpus), format_cpu_list(place.nodes)) for place in where)
     return ";".join(f"{cpus}@{nodes}" if nodes else cpus for cpus, nodes in items)
 
 
-def parse_places(text: str) -> tuple[Place, ...]:
+def parse_places(text: str) -> tuple[Binding, ...]:
     """The inverse of `format_places`, without `cores`, which it does not hold; raises ValueError.
 
     Empty text is one place that is not bound.
@@ -189,5 +188,5 @@ def parse_places(text: str) -> tuple[Place, ...]:
         cpus, separator, nodes = item.partition("@")
         if separator and not nodes.strip():
             raise ValueError(f"{item!r} names no memory node after the @")
-        found.append(Place(parse_cpu_list(cpus), parse_cpu_list(nodes)))
+        found.append(Binding(parse_cpu_list(cpus), parse_cpu_list(nodes)))
     return tuple(found)

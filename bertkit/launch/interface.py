@@ -17,6 +17,7 @@ from bertkit.distributed.topology import Machine
 from bertkit.distributed.world import NO_STEP
 from bertkit.errors import UserError, nearest
 from bertkit.launch.children import module_command
+from bertkit.launch.script import is_script, resumed_script
 
 GROUP = "bertkit.launchers"
 Domain = Literal["machine", "socket", "numa"]
@@ -25,7 +26,7 @@ Allocator = Literal["auto", "tcmalloc", "jemalloc", "system"]
 
 
 @dataclass(frozen=True)
-class Batch:
+class SlurmOptions:
     """What a batch system is told besides; only launchers that write a script look at it."""
 
     nodes: int = 1
@@ -42,7 +43,7 @@ class Batch:
 class Request:
     """What is to be started, as the user said it."""
 
-    command: tuple[str, ...]  # bertkit's own words, as ("train", "-t", "mrpc")
+    command: tuple[str, ...]  # bertkit's own words, as ("train", "-t", "mrpc"), or a script's: ("python", "my.py")
     processes: int | None = None  # on each host; None: one for each card, else `per_domain` in each domain
     domain: Domain = "machine"  # what the processes are spread over and bound to
     per_domain: int = 1
@@ -58,11 +59,11 @@ class Request:
     forward: tuple[str, ...] = ()  # names of further environment variables for every process
     port: int = 0  # of the rendezvous; 0: a free one
     python: str = "python3"  # that runs bertkit, on every host
-    batch: Batch = Batch()
+    batch: SlurmOptions = SlurmOptions()
 
 
 @dataclass(frozen=True)
-class Place:
+class Binding:
     """What one process of a host is bound to."""
 
     cpus: tuple[int, ...] = ()  # logical CPUs; empty: not bound
@@ -77,7 +78,7 @@ class Process:
     rank: int
     host: str
     local_rank: int
-    place: Place
+    place: Binding
     argv: tuple[str, ...]
     env: Mapping[str, str]
 
@@ -131,7 +132,9 @@ OVERWRITE = ("--overwrite", "--overwrite_output_dir", "--overwrite-output-dir")
 
 
 def resumed(command: tuple[str, ...]) -> tuple[str, ...]:
-    """`command` as it is to be run again after a stop: a training goes on, anything else starts anew."""
+    """`command` as it is to be run again after a stop: trainings go on, anything else starts anew."""
+    if is_script(command):
+        return resumed_script(command)
     if command[:1] != ("train",):
         return command
     kept = tuple(word for word in command if word not in OVERWRITE)

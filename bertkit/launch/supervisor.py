@@ -18,11 +18,11 @@ from types import FrameType
 from typing import IO
 
 from bertkit.errors import PeersLost, UserError
-from bertkit.files.process_tree import adopt_orphans, children
+from bertkit.files.processes import adopt_orphans, children
 from bertkit.launch.interface import LaunchPlan
 
 LINE = re.compile(r"\[rank (\d+) on ([^\]]*)\]([!?=]?) (.*)", re.DOTALL)  # as bertkit/launch/rank_process.py writes it
-TAIL = 15  # last lines of a rank that are kept
+TAIL = 40  # last lines of a rank that are kept: a traceback and what was before it
 POLL = 0.1  # seconds
 NOT_ALL = -1
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGALRM)  # ask us to end the job
@@ -52,7 +52,7 @@ class Ended:
 
 
 @dataclass
-class Follower:
+class OutputFollower:
     """Shows the ranks' lines and remembers what explains a failure. Its methods are called from two threads."""
 
     tag: bool  # show every rank's lines with their labels, not only the first rank's
@@ -113,7 +113,7 @@ def supervise(plan: LaunchPlan, tag: bool, grace: float, folder: Path | None = N
     A signal of `STOPS` asks the ranks to save and end, and has them killed after `grace` seconds; so has the failure of
     a rank where the starting program does not end the others by then.
     """
-    follower = Follower(tag, folder)
+    follower = OutputFollower(tag, folder)
     adopt_orphans()
     before = frozenset(children(os.getpid()))
     try:
@@ -146,7 +146,7 @@ def supervise(plan: LaunchPlan, tag: bool, grace: float, folder: Path | None = N
     return Ended(code, follower.first(stopped), stopped, follower.still, tuple(follower.others))
 
 
-def _read(source: IO[str], sink: IO[str], follower: Follower) -> None:
+def _read(source: IO[str], sink: IO[str], follower: OutputFollower) -> None:
     for line in source:
         follower.line(line.rstrip("\n"), sink)
 
@@ -168,7 +168,7 @@ def _catching() -> Iterator[list[int]]:
 
 
 def _wait(
-    process: subprocess.Popen[str], stop_signal: int, caught: list[int], follower: Follower, grace: float
+    process: subprocess.Popen[str], stop_signal: int, caught: list[int], follower: OutputFollower, grace: float
 ) -> None:
     """Until the process has ended; first by itself, then as the signals say, then by force."""
     asked, deadline = False, float("inf")

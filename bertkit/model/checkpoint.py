@@ -19,10 +19,9 @@ from typing import Any
 import numpy as np
 
 from bertkit.errors import UserError
-from bertkit.files.disk import read_arrays, sha256_file, sweep, write_arrays
+from bertkit.files.disk import read_arrays, read_sealed, sha256_file, sweep, write_arrays, write_sealed
 from bertkit.files.inputs import is_file
-from bertkit.files.sealed import read_sealed, write_sealed
-from bertkit.model.parameters import Arrays
+from bertkit.model.config import Arrays
 
 FORMAT = 2
 _MANIFEST = re.compile(r"step-([0-9]{8,18})\.json")

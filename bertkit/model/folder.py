@@ -12,9 +12,8 @@ from typing import Any
 
 from bertkit.errors import UserError
 from bertkit.files.inputs import exists, read_object
-from bertkit.model.config import READ, ModelConfig, from_mapping
-from bertkit.model.config_keys import told_of_keys
-from bertkit.model.tokenizer import Vocabulary
+from bertkit.model.config import READ, ModelConfig, from_mapping, told_of_keys
+from bertkit.model.vocabulary import Vocabulary
 
 CONFIGS = ("config.json", "bert_config.json")
 ANOTHER = "give a folder with a BERT's config.json"

@@ -20,13 +20,13 @@ from bertkit.model.formats.file_kinds import TORCH, check_kind
 from bertkit.model.formats.tf1 import tf1_prefix
 from bertkit.model.names import known_names
 from bertkit.model.parameters import initial
-from bertkit.model.tokenizer import GOOGLES_SPECIAL, Casing, Vocabulary, casing_warning, read_vocabulary, without_words
-from bertkit.model.tokenizer_files import vocabulary_file
+from bertkit.model.tokenizer_files import read_vocabulary, vocabulary_file
+from bertkit.model.vocabulary import GOOGLES_SPECIAL, Casing, Vocabulary, casing_warning, without_words
 from bertkit.model.weights import Fit, Stored, fit_weights, has_plug_in, read_weights
 
 
 @dataclass(frozen=True)
-class Source:
+class ModelSource:
     """A model before its weights are read."""
 
     name: str  # as asked for
@@ -40,7 +40,7 @@ class Source:
 
 def find_source(
     name: str, vocab: str = "", casing: Casing = "auto", task_vocab: Path | None = None, ids_only: bool = False
-) -> Source:
+) -> ModelSource:
     """The model called `name`. A vocabulary: `vocab` if given, the model's own, or for a bare size the task's.
 
     `ids_only`: a folder's model may come without one, since the data may be ids already.
@@ -62,11 +62,11 @@ def find_source(
     said = (*vocabulary.warnings, *([casing_said] if casing_said else []))
     if folder is None:
         config = dataclasses.replace(ARCHITECTURES[name], vocab_size=len(vocabulary.pieces))
-        return Source(name, folder, config, vocabulary, said, weights)
+        return ModelSource(name, folder, config, vocabulary, said, weights)
     found = read_configuration(folder)
     said += (*found.warnings, *check_fit(vocabulary, found.model, folder))
     said += check_pad(vocabulary, found.keys, found.path)
-    return Source(name, folder, found.model, vocabulary, said, weights, found.keys)
+    return ModelSource(name, folder, found.model, vocabulary, said, weights, found.keys)
 
 
 def _vocabulary_path(given: str) -> Path:
@@ -82,7 +82,7 @@ def _without_words(folder: Path) -> Vocabulary | None:
     return without_words(rows, file) if rows > max(GOOGLES_SPECIAL.values()) else None
 
 
-def starting_weights(source: Source, head: Head, seed: int, allow_missing: bool = False) -> Fit:
+def starting_weights(source: ModelSource, head: Head, seed: int, allow_missing: bool = False) -> Fit:
     """The source's weights for this head; for a bare size, random ones that follow from the seed.
 
     `allow_missing`: what the encoder lacks starts at random too.

@@ -12,10 +12,10 @@ from pathlib import Path
 
 from bertkit.errors import UserError
 from bertkit.files import hub
-from bertkit.files.downloads import Source, load_sources
+from bertkit.files.downloads import DownloadSource, load_sources
 from bertkit.model.config import ARCHITECTURES
 from bertkit.model.formats.places import find_kind
-from bertkit.model.tokenizer import Casing
+from bertkit.model.vocabulary import Casing
 
 MODELS = "BERTKIT_MODELS"  # environment: a folder with models' folders
 CHECKPOINTS = "checkpoints"  # under the data folder
@@ -24,7 +24,7 @@ VOCABULARIES = ("vocab.txt", "tokenizer.json")
 
 
 @dataclass(frozen=True)
-class Place:
+class ModelPlace:
     """Where a published model lies."""
 
     path: Path  # a folder, a checkpoint's prefix or a `.pt` file
@@ -36,19 +36,19 @@ class Place:
         return self.path if self.path.is_dir() else self.path.parent
 
 
-def published_models() -> list[Source]:
+def published_models() -> list[DownloadSource]:
     """The table's models."""
     return [source for source in load_sources().values() if source.architecture]
 
 
-def all_names(source: Source) -> tuple[str, ...]:
+def all_names(source: DownloadSource) -> tuple[str, ...]:
     """Every name that -m understands for it, the shortest first."""
     google = Path(source.folder).name
     old = source.hub.removeprefix("google-bert/")  # what the hub called it before it had organisations
     return tuple(dict.fromkeys((*source.aliases, source.name, source.hub, old, google)))
 
 
-def published(name: str) -> Source | None:
+def published(name: str) -> DownloadSource | None:
     """The published model called `name`; None: it means something else."""
     wanted = name.lower()
     return next((one for one in published_models() if wanted in map(str.lower, all_names(one))), None)
@@ -65,18 +65,18 @@ def is_own_folder(name: str) -> bool:
 
 
 def find_local(
-    source: Source, data_dir: Path, env: Mapping[str, str] = os.environ, vocabulary_only: bool = False
-) -> Place | None:
+    source: DownloadSource, data_dir: Path, env: Mapping[str, str] = os.environ, vocabulary_only: bool = False
+) -> ModelPlace | None:
     """Where the model lies on this computer, whole; None: nowhere. `vocabulary_only`: its weights may be missing."""
     for folder, said in _candidates(source, data_dir, env):
         path = _model_in(folder, vocabulary_only)
         if path is not None:
             told = any((folder / name).exists() for name in ("tokenizer_config.json", "tokenizer.json"))
-            return Place(path, said, "auto" if told else source.casing)
+            return ModelPlace(path, said, "auto" if told else source.casing)
     return None
 
 
-def _candidates(source: Source, data_dir: Path, env: Mapping[str, str]) -> Iterator[tuple[Path, str]]:
+def _candidates(source: DownloadSource, data_dir: Path, env: Mapping[str, str]) -> Iterator[tuple[Path, str]]:
     """(folder, which place it is in) in the order of looking, those that exist."""
     places = [(data_dir / CHECKPOINTS, "the data folder")]
     if env.get(MODELS):

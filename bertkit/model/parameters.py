@@ -11,9 +11,8 @@ import zlib
 
 import numpy as np
 
-from bertkit.model.config import Head, ModelConfig
+from bertkit.model.config import Arrays, Head, ModelConfig
 
-Arrays = dict[str, np.ndarray]  # by a parameter's name
 Shapes = dict[str, tuple[int, ...]]
 
 

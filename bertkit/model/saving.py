@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from bertkit.files.disk import write_arrays, write_json, write_text
-from bertkit.model.config import Head, ModelConfig, to_mapping
-from bertkit.model.parameters import Arrays
-from bertkit.model.tokenizer import Vocabulary, tokenizer, tokenizer_config, write_vocabulary
+from bertkit.model.config import Arrays, Head, ModelConfig, to_mapping
+from bertkit.model.tokenizer import tokenizer
+from bertkit.model.tokenizer_files import tokenizer_config, write_vocabulary
+from bertkit.model.vocabulary import Vocabulary
 
 
 def write_model(

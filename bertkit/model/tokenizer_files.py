@@ -1,4 +1,6 @@
-"""All files of a folder that say how text becomes ids, as one: where they contradict, one counts and that is said.
+"""All files of a folder that say how text becomes ids, read as one vocabulary and written.
+
+Where they contradict, one counts and that is said.
 
 The order is that of transformers' BertTokenizer: the vocabulary of `tokenizer.json` before `vocab.txt`, the rules of
 `tokenizer_config.json` before those of `tokenizer.json`, which it would not even read.
@@ -7,24 +9,32 @@ The order is that of transformers' BertTokenizer: the vocabulary of `tokenizer.j
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from bertkit.errors import UserError
+from bertkit.files.disk import write_json, write_text
 from bertkit.files.inputs import exists, is_file, read_text
-from bertkit.model.tokenizer_json import TokenizerJson, read_tokenizer_json
 from bertkit.model.tokenizer_settings import (
-    SPECIAL,
-    AddedToken,
+    ROLES,
     Config,
     Said,
+    TokenizerJson,
     first_said,
     read_added,
     read_config,
     read_special_map,
+    read_tokenizer_json,
 )
+from bertkit.model.vocabulary import SPECIAL, AddedToken, Casing, Vocabulary, all_added, guess_lower_case, ids_of
 
+# Keys of a read tokenizer_config.json that its writing makes anew, or that tell of the place it was read from
+NAMED_SPECIAL = (*ROLES, "added_tokens_decoder", "additional_special_tokens", "extra_special_tokens")
+NOT_KEPT = (
+    "tokenizer_file", "vocab_file", "special_tokens_map_file", "full_tokenizer_file", "name_or_path", "is_local",
+    "local_files_only", "never_split", "clean_text",
+)  # fmt: skip
 NAMES = ("vocab.txt", "tokenizer.json")
 DEFAULTS: Mapping[str, bool | None] = {
     "lower_case": True, "strip_accents": None, "split_chinese": True, "clean_text": True,
@@ -53,6 +63,80 @@ class Tokens:
 def vocabulary_file(folder: Path) -> Path:
     """The folder's `vocab.txt`, else its `tokenizer.json`; where there is neither, the path of the first."""
     return next((folder / name for name in NAMES if exists(folder / name)), folder / NAMES[0])
+
+
+def read_vocabulary(path: Path, casing: Casing = "auto") -> Vocabulary:
+    """A `vocab.txt` or `tokenizer.json` with what the files beside it say of its tokenizer.
+
+    Raises UserError where it is missing, not UTF-8, lacks a special token, or asks for what bertkit does not have.
+    """
+    found = read_files(path)
+    ids = ids_of(found.pieces)
+    missing = [piece for piece in found.special if piece not in ids]
+    if missing:
+        raise UserError(f"{path}: lacks {', '.join(missing)}", "give the vocab.txt of a BERT, one word piece a line")
+    lower, guess = bool(found.rules.get("lower_case")), None
+    if casing != "auto":
+        lower = casing == "uncased"
+    elif "lower_case" not in found.rules:
+        lower, guess = guess_lower_case(path, found.pieces)
+    return Vocabulary(
+        path,
+        found.pieces,
+        lower,
+        strip_accents=found.rules.get("strip_accents"),
+        split_chinese=found.rules.get("split_chinese") is not False,
+        clean_text=found.rules.get("clean_text") is not False,
+        special=found.special,
+        added=found.added,
+        word_pieces=found.word_pieces if found.word_pieces < len(found.pieces) else None,
+        segments=found.segments,
+        longest=found.longest,
+        keys=found.keys,
+        warnings=(*found.warnings, *([guess] if guess else [])),
+    )
+
+
+def write_vocabulary(path: Path, vocabulary: Vocabulary, added: bool = True) -> None:
+    """As a `vocab.txt`. `added`: with the added tokens that are no word pieces as its last lines."""
+    write_text(path, "\n".join(vocabulary.pieces if added else vocabulary.pieces[: vocabulary.word_pieces]) + "\n")
+
+
+def write_rules(folder: Path, vocabulary: Vocabulary) -> None:
+    """`vocab.txt`, and beside it a `tokenizer_config.json` where the pieces alone do not tell how text is cut."""
+    write_vocabulary(folder / "vocab.txt", vocabulary, added=False)
+    beside = folder / "tokenizer_config.json"
+    if vocabulary.plain and guess_lower_case(vocabulary.path, vocabulary.pieces)[0] == vocabulary.lower_case:
+        beside.unlink(missing_ok=True)
+        return
+    said = tokenizer_config(vocabulary, 0)
+    if not vocabulary.longest:
+        del said["model_max_length"]
+    write_json(beside, said)
+
+
+def tokenizer_config(vocabulary: Vocabulary, positions: int) -> dict[str, Any]:
+    """The `tokenizer_config.json` of this vocabulary; `positions`: the longest input of the model."""
+    kept = {key: value for key, value in vocabulary.keys.items() if key not in (*NOT_KEPT, *NAMED_SPECIAL)}
+    numbered = all_added(vocabulary) if vocabulary.added or vocabulary.special != SPECIAL else []
+    added = {
+        str(token.number): {name: value for name, value in asdict(token).items() if name != "number"}
+        for token in numbered
+    }
+    return {
+        **kept,
+        "tokenizer_class": "BertTokenizer",
+        "do_lower_case": vocabulary.lower_case,
+        "tokenize_chinese_chars": vocabulary.split_chinese,
+        "strip_accents": vocabulary.strip_accents,
+        "model_max_length": vocabulary.longest or positions,
+        **dict(zip(ROLES, vocabulary.special, strict=True)),
+        **({} if vocabulary.clean_text else {"clean_text": False}),
+        **({"added_tokens_decoder": added} if added else {}),
+    }
+
+
+# ---- what the files say together ----
 
 
 def read_files(path: Path) -> Tokens:
@@ -94,11 +178,6 @@ def read_lines(path: Path) -> tuple[tuple[str, ...], list[str]]:
     more = f", as do {len(doubled) - 1} more pieces" if len(doubled) > 1 else ""
     what = repr(piece) if piece else "a blank line"
     return pieces, [f"{path}:{line}: {what} stands there twice, first in line {before}{more}; the last line counts"]
-
-
-def ids_of(pieces: Sequence[str]) -> dict[str, int]:
-    """Piece -> id; of a piece that stands there twice the last."""
-    return {piece: number for number, piece in enumerate(pieces) if piece}
 
 
 def _base(path: Path, whole: TokenizerJson | None, numbered: Said) -> tuple[tuple[str, ...], list[str]]:

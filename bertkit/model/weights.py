@@ -16,13 +16,13 @@ import numpy as np
 from bertkit.errors import UserError
 from bertkit.files.disk import read_arrays
 from bertkit.files.inputs import is_file, read_object
-from bertkit.model.config import Head, ModelConfig
+from bertkit.model.config import Arrays, Head, ModelConfig
 from bertkit.model.formats.file_kinds import TORCH, check_kind
 from bertkit.model.formats.names import HEADS
 from bertkit.model.formats.places import find_kind, weight_file
 from bertkit.model.formats.tf1 import read_tf1
 from bertkit.model.formats.torch_files import plug_in, read_state, read_tensors, untied
-from bertkit.model.parameters import Arrays, initial_value, shapes
+from bertkit.model.parameters import initial_value, shapes
 
 BY_VOCABULARY = ("bert.embeddings.word_embeddings.weight", "cls.predictions.bias")
 PADDED_TO = 8  # how far a vocabulary may fall short of a model's rows

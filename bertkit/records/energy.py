@@ -13,7 +13,7 @@ from pathlib import Path
 
 from bertkit.distributed.world import World
 from bertkit.engine.interface import Engine, Sensors
-from bertkit.files.system_files import read_text
+from bertkit.files.inputs import read_text_if_there
 
 _COUNT = re.compile("[0-9]{1,19}")
 PACKAGES = Path("/sys/class/powercap")
@@ -40,7 +40,7 @@ class Rapl:
         """`intel-rapl:0` and the like, also on AMD; `psys` holds them all, and would count twice."""
         found = []
         for path in sorted(self.root.glob("intel-rapl:*")):
-            name = read_text(path / "name")
+            name = read_text_if_there(path / "name")
             if name.startswith("package") or name == "dram":
                 found.append(path)
         return found
@@ -48,12 +48,12 @@ class Rapl:
     def joules(self) -> float | None:
         """Since the first call; None where a counter cannot be read. To be called more often than one wraps around."""
         domains = self.domains()
-        values = {path: read_text(path / "energy_uj") for path in domains}
+        values = {path: read_text_if_there(path / "energy_uj") for path in domains}
         if not domains or not all(_COUNT.fullmatch(value) for value in values.values()):
             return None
         for path, text in values.items():
             value, before = int(text), self._before.get(path, int(text))
-            most = read_text(path / "max_energy_range_uj")
+            most = read_text_if_there(path / "max_energy_range_uj")
             wrapped = int(most) if _COUNT.fullmatch(most) else 0
             self._total += value - before + (0 if value >= before else wrapped)
             self._before[path] = value

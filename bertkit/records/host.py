@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bertkit.distributed.topology import read_machine
-from bertkit.files.system_files import read_text
+from bertkit.files.inputs import read_text_if_there
 
 CONTAINER_FILES = (".dockerenv", "run/.containerenv", "run/systemd/container")
 CONTAINER_GROUPS = ("docker", "kubepods", "containerd", "libpod", "lxc", "machine.slice")
@@ -37,7 +37,7 @@ def box(root: Path = Path("/")) -> dict[str, Any]:
 def cpuinfo(root: Path = Path("/")) -> dict[str, list[str]]:
     """Field -> its value for each processor listed."""
     fields: dict[str, list[str]] = {}
-    for line in read_text(root / "proc/cpuinfo").splitlines():
+    for line in read_text_if_there(root / "proc/cpuinfo").splitlines():
         key, _, value = line.partition(":")
         if key.strip():
             fields.setdefault(key.strip(), []).append(" ".join(value.split()))
@@ -68,7 +68,7 @@ def cpu_mhz(root: Path = Path("/")) -> float | None:
 
 def _mhz(path: Path) -> float | None:
     """Of a file that counts in kHz."""
-    text = read_text(path)
+    text = read_text_if_there(path)
     return int(text) / 1e3 if text.isascii() and text.isdecimal() and len(text) < 12 else None
 
 
@@ -76,9 +76,9 @@ def in_container(root: Path = Path("/")) -> bool | None:
     """Whether this is a container; None where neither signs of one nor an init system are seen."""
     if any((root / name).exists() for name in CONTAINER_FILES):
         return True
-    if any(word in read_text(root / "proc/1/cgroup") for word in CONTAINER_GROUPS):
+    if any(word in read_text_if_there(root / "proc/1/cgroup") for word in CONTAINER_GROUPS):
         return True
-    return False if read_text(root / "proc/1/comm") in INITS else None
+    return False if read_text_if_there(root / "proc/1/comm") in INITS else None
 
 
 def memory_bytes() -> int | None:

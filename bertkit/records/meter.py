@@ -60,7 +60,7 @@ def unknown() -> float | None:
 
 
 @dataclass
-class Counter:
+class GrowingCounter:
     """How far a counter that only grows went on, in the stretches that count."""
 
     read: Callable[[], float | None]
@@ -103,7 +103,7 @@ class Meter:
     _sampled: float = 0.0
 
     def __post_init__(self) -> None:
-        self._counters = {"joules": Counter(self.energy), "communication": Counter(self.communication)}
+        self._counters = {"joules": GrowingCounter(self.energy), "communication": GrowingCounter(self.communication)}
 
     @property
     def warmup_ends(self) -> bool:
@@ -157,13 +157,13 @@ class Meter:
     def _begin(self) -> None:
         """From here on it counts."""
         self._waits = (self._updates, 0.0)
-        self._each(Counter.start)
+        self._each(GrowingCounter.start)
 
     def _sample(self) -> None:
         if self._updates >= self.warmup and self._since is not None:
-            self._each(Counter.add)
+            self._each(GrowingCounter.add)
 
-    def _each(self, do: Callable[[Counter], None]) -> None:
+    def _each(self, do: Callable[[GrowingCounter], None]) -> None:
         for counter in self._counters.values():
             do(counter)
         self._sampled = self.clock()
@@ -181,7 +181,7 @@ class Meter:
             if self._since is not None:
                 self._since += spent
                 if self._updates >= self.warmup:
-                    self._each(Counter.start)
+                    self._each(GrowingCounter.start)
 
     def wait(self, synchronize: Callable[[], None]) -> None:
         """Wait for the device, as training time: an asynchronous device may lag behind the last update."""

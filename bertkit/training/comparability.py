@@ -9,15 +9,13 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from bertkit.data.sampler import PARTIAL_BATCHES, Sampler
-from bertkit.distributed.world import World
 from bertkit.engine.interface import Job
 from bertkit.model.config import ModelConfig
-from bertkit.model.loading import Source
-from bertkit.recipes.recipe import Recipe
+from bertkit.model.loading import ModelSource
 from bertkit.recipes.sections import ScheduleSection
 from bertkit.records.fields import Fairness
 from bertkit.records.meter import TIME_BASIS, WARMUP_RULE
-from bertkit.training.recipe_parts import answer_rules, scaled_rate, warming_updates
+from bertkit.training.recipe_parts import UpdateSettings, answer_rules
 from bertkit.training.setup import FineTuningSetup
 
 # The engines' contract (`bertkit check`), in words; a backend that does otherwise does not pass it.
@@ -30,11 +28,11 @@ LOSS_SCALE = "summed over micro-batches and ranks, divided by the global batch's
 DROPOUT = ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout")
 
 
-def of_run(setup: FineTuningSetup, sampler: Sampler, updates: int, world: World) -> Fairness:
+def of_run(setup: FineTuningSetup, sampler: Sampler, update_settings: UpdateSettings) -> Fairness:
     """Of a training run."""
     recipe, task, train = setup.recipe, setup.task, setup.train
     of_model = model(setup.job, setup.source, setup.fit.digest)
-    of_optimizer = optimizer(recipe, setup.job, world, updates, scaled_rate(recipe, world.size))
+    of_optimizer = optimizer(setup.job, update_settings)
     return whole(
         of_model
         | of_optimizer
@@ -61,7 +59,7 @@ def of_run(setup: FineTuningSetup, sampler: Sampler, updates: int, world: World)
     )
 
 
-def model(job: Job, source: Source | None, start: str | None) -> dict[str, Any]:
+def model(job: Job, source: ModelSource | None, start: str | None) -> dict[str, Any]:
     """`source`: None for a bare size without a vocabulary. `start`: SHA-256 of the weight file; None: random."""
     vocabulary = source.vocabulary if source and source.vocabulary.has_words else None
     return {
@@ -84,19 +82,19 @@ def model_digest(config: ModelConfig) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
-def optimizer(recipe: Recipe, job: Job, world: World, updates: int, rate: float) -> dict[str, Any]:
-    """How `updates` updates change the weights, with this peak learning rate."""
-    spec, course = job.optimizer, recipe.schedule
+def optimizer(job: Job, update_settings: UpdateSettings) -> dict[str, Any]:
+    """How updates change the weights."""
+    spec, schedule = job.optimizer, update_settings.schedule
     return {
         "partial_batches": PARTIAL_BATCHES,
-        "updates": updates,
+        "updates": update_settings.updates,
         "optimizer": OPTIMIZERS[spec.algorithm],
         "trust_ratio": TRUST_RATIOS[spec.trust_ratio] if spec.algorithm == "lamb" else "none",
-        "learning_rate": rate,
-        "schedule": _schedule(course),
-        "schedule_warmup_updates": warming_updates(recipe, updates),
-        "schedule_power": course.power if course.name == "polynomial" else None,
-        "schedule_end_rate": None if course.name == "constant" else course.end_rate,
+        "learning_rate": update_settings.peak_rate,
+        "schedule": _schedule(schedule),
+        "schedule_warmup_updates": update_settings.warmup_updates,
+        "schedule_power": schedule.power if schedule.name == "polynomial" else None,
+        "schedule_end_rate": None if schedule.name == "constant" else schedule.end_rate,
         "beta1": spec.beta1,
         "beta2": spec.beta2,
         "epsilon": spec.epsilon,
@@ -107,21 +105,21 @@ def optimizer(recipe: Recipe, job: Job, world: World, updates: int, rate: float)
         "clip_norm": spec.clip_norm,
         "clip_order": CLIP_ORDER if spec.clip_norm else "no clipping",
         "loss_scale": LOSS_SCALE,
-        "gradients_sent_in": job.exchange.gradients if world.size > 1 else "fp32",
+        "gradients_sent_in": job.exchange.gradients if update_settings.processes > 1 else "fp32",
         "synchronised": True,
     }
 
 
-def _schedule(course: ScheduleSection) -> str:
-    """The course's name, and how it counts where that is not Hugging Face's way."""
-    said: list[str] = [course.name]
-    said += ["decay from the first update"] if course.decay_from == "start" else []
-    said += [f"{course.start} updates counted as done"] if course.start else []
-    said += [f"warm-up from update {course.warmup_start}"] if course.warmup_start else []
+def _schedule(schedule: ScheduleSection) -> str:
+    """The schedule's name, and how it counts where that is not Hugging Face's way."""
+    said: list[str] = [schedule.name]
+    said += ["decay from the first update"] if schedule.decay_from == "start" else []
+    said += [f"{schedule.start} updates counted as done"] if schedule.start else []
+    said += [f"warm-up from update {schedule.warmup_start}"] if schedule.warmup_start else []
     return ", ".join(said)
 
 
-def of_case(job: Job, source: Source | None, start: str | None, known: Mapping[str, Any]) -> Fairness:
+def of_case(job: Job, source: ModelSource | None, start: str | None, known: Mapping[str, Any]) -> Fairness:
     """Of one cell of a measurement; `known` overrides."""
     return whole(model(job, source, start) | {"time_basis": TIME_BASIS} | dict(known))
 

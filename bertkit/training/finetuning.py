@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +11,7 @@ import numpy as np
 
 from bertkit.console import Display
 from bertkit.data.sampler import Sampler, sharded, updates
-from bertkit.data.tasks.task import Answered, Part
+from bertkit.data.tasks.task import Answered, Part, Task
 from bertkit.distributed.world import World
 from bertkit.engine.interface import Engine, Update
 from bertkit.recipes.recipe import Recipe, to_flat
@@ -20,7 +19,7 @@ from bertkit.records import collect
 from bertkit.training.comparability import of_run
 from bertkit.training.evaluation import evaluate
 from bertkit.training.loop import Plan, every
-from bertkit.training.recipe_parts import answer_rules, make_schedule, scaled_rate, with_global_batch
+from bertkit.training.recipe_parts import UpdateSettings, answer_rules, make_update_settings, with_global_batch
 from bertkit.training.setup import FineTuningSetup, prepare
 
 # Settings that do not shape the trained weights, so a resume may change them.
@@ -39,18 +38,25 @@ class FineTuning:
 
     setup: FineTuningSetup
     sampler: Sampler
+    update_settings: UpdateSettings
     plan: Plan
     world: World
     saves_best: bool = True
 
     def shape(self) -> dict[str, Any]:
-        return shaped_by(self.setup, self.plan, self.sampler, self.world.size)
+        return kept_settings(self.setup.recipe) | {
+            "optimizer.learning_rate": self.update_settings.peak_rate,
+            "precision": self.setup.precision,
+            "global batch": self.sampler.batch_size,
+            "updates": self.plan.steps,
+            "training data": self.setup.train.features.digest(),
+        }
 
     def introduce(self, display: Display) -> None:
-        introduce(self.setup, self.plan, self.sampler, self.world, display)
+        introduce(self.setup, self.update_settings, display)
 
     def updates(self, first: int, last: int) -> Iterator[Update]:
-        kind, micro = self.setup.task.head.kind, self.setup.recipe.train.micro_batch_size
+        kind, micro = self.setup.task.head.kind, self.update_settings.micro_batch_size
         features = self.setup.train.features
         return updates(features, self.sampler, kind, first, last, self.world.rank, self.world.size, micro)
 
@@ -61,14 +67,8 @@ class FineTuning:
         epochs, rest = divmod(step, self.sampler.steps_per_epoch)
         return epochs * self.sampler.examples + rest * self.sampler.batch_size
 
-    @property
-    def recipe(self) -> Recipe:
-        return self.setup.recipe
-
     def amounts(self) -> dict[str, int]:
         return {
-            "global_batch": self.sampler.batch_size,
-            "updates": self.plan.steps,
             "training_sequences": self.sampler.examples,
             "evaluation_sequences": sum(len(part.features) for part in self.setup.dev),
         }
@@ -89,16 +89,17 @@ class FineTuning:
                 "train": _part("train", setup.train),
                 "evaluation": [_part(f"dev_{part.name}" if part.name else "dev", part) for part in setup.dev],
             },
-            "fairness": dataclasses.asdict(of_run(setup, self.sampler, self.plan.steps, self.world)),
+            "fairness": dataclasses.asdict(of_run(setup, self.sampler, self.update_settings)),
             "majority_class": _majority(setup),
         }
 
 
-def fine_tuning(recipe: Recipe, world: World, display: Display, dry_run: bool) -> FineTuning:
+def fine_tuning(recipe: Recipe, world: World, display: Display, dry_run: bool, own: Task | None = None) -> FineTuning:
     """Everything read and checked. Raises UserError for whatever the user can put right."""
-    setup = prepare(with_global_batch(recipe, world.size), display.say, display.follow(), dry_run)
+    setup = prepare(with_global_batch(recipe, world.size), display.say, display.follow(), dry_run, own)
     sampler = make_sampler(setup, world)
-    return FineTuning(setup, sampler, make_plan(setup.recipe, sampler, world.size), world)
+    update_settings = make_update_settings(setup.recipe, sampler.steps_per_epoch, world.size)
+    return FineTuning(setup, sampler, update_settings, make_plan(setup.recipe, sampler, update_settings), world)
 
 
 def make_sampler(setup: FineTuningSetup, world: World) -> Sampler:
@@ -106,14 +107,18 @@ def make_sampler(setup: FineTuningSetup, world: World) -> Sampler:
     return sharded(len(setup.train.features), recipe.data.shard, recipe.train.batch_size * world.size, recipe.seed)
 
 
-def make_plan(recipe: Recipe, sampler: Sampler, processes: int) -> Plan:
-    """Counts of updates from epochs and shares."""
+def make_plan(recipe: Recipe, sampler: Sampler, update_settings: UpdateSettings) -> Plan:
+    """What happens when: once an epoch where nothing else is said."""
     epoch = sampler.steps_per_epoch
-    steps = recipe.train.steps or math.ceil(recipe.train.epochs * epoch)
     samples = recipe.evaluation.every_samples // sampler.batch_size
     often = max(1, samples) if recipe.evaluation.every_samples else recipe.evaluation.every or epoch
-    rate = make_schedule(recipe, steps, processes)
-    return Plan(steps, rate, recipe.log.every, every(often), every(recipe.checkpoint.every or epoch))
+    return Plan(
+        steps=update_settings.updates,
+        learning_rate=update_settings.rate(),
+        log_every=recipe.log.every,
+        evaluates=every(often),
+        saves=every(recipe.checkpoint.every or epoch),
+    )
 
 
 def kept_settings(recipe: Recipe) -> dict[str, Any]:
@@ -121,20 +126,9 @@ def kept_settings(recipe: Recipe) -> dict[str, Any]:
     return {key: value for key, value in to_flat(recipe).items() if not key.startswith(FREE)}
 
 
-def shaped_by(setup: FineTuningSetup, plan: Plan, sampler: Sampler, processes: int) -> dict[str, Any]:
-    """The settings and data that a resumed run must share with the one that it goes on from."""
-    return kept_settings(setup.recipe) | {
-        "optimizer.learning_rate": scaled_rate(setup.recipe, processes),
-        "precision": setup.precision,
-        "global batch": sampler.batch_size,
-        "updates": plan.steps,
-        "training data": setup.train.features.digest(),
-    }
-
-
-def introduce(setup: FineTuningSetup, plan: Plan, sampler: Sampler, world: World, display: Display) -> None:
-    """Say what is about to happen."""
-    recipe, features = setup.recipe, setup.train.features
+def introduce(setup: FineTuningSetup, update_settings: UpdateSettings, display: Display) -> None:
+    """Show what is about to happen."""
+    features = setup.train.features
     dev = " + ".join(f"{part.examples:,}" for part in setup.dev)
     made = f" in {len(features):,} windows" if len(features) > setup.train.examples else ""
     display.say(
@@ -147,16 +141,18 @@ def introduce(setup: FineTuningSetup, plan: Plan, sampler: Sampler, world: World
     for part in setup.dev:
         if part.sha256 == setup.train.sha256:
             display.warn(f"{part.file} is the training file too: its scores say nothing about new data")
-    display.say(f"plan: {words_of(recipe, plan.steps, sampler.batch_size, world)}, seed {recipe.seed}")
+    display.say(f"plan: {words_of(update_settings)}, seed {setup.recipe.seed}")
 
 
-def words_of(recipe: Recipe, steps: int, batch: int, world: World) -> str:
+def words_of(update_settings: UpdateSettings) -> str:
     """So many updates of so many sequences, in a line."""
-    shares = f" ({recipe.train.batch_size} on each of {world.size} processes)" if world.size > 1 else ""
-    rate = scaled_rate(recipe, world.size)
-    rule = recipe.ranks.learning_rate_scaling
-    scaling = f" ({recipe.optimizer.learning_rate:g}, {rule} in {world.size} processes)" if rule != "none" else ""
-    return f"{steps:,} updates of {batch} sequences{shares}, peak learning rate {rate:g}{scaling}"
+    many, rule = update_settings.processes, update_settings.rate_scaling
+    shares = f" ({update_settings.share} on each of {many} processes)" if many > 1 else ""
+    scaling = f" ({update_settings.base_rate:g}, {rule} in {many} processes)" if rule != "none" else ""
+    return (
+        f"{update_settings.updates:,} updates of {update_settings.global_batch} sequences{shares}, "
+        f"peak learning rate {update_settings.peak_rate:g}{scaling}"
+    )
 
 
 def _majority(setup: FineTuningSetup) -> dict[str, float] | None:

@@ -18,7 +18,7 @@ from bertkit.engine.interface import Engine, Job, Limits
 from bertkit.errors import UserError
 from bertkit.files.inputs import is_folder
 from bertkit.model.config import ARCHITECTURES
-from bertkit.model.loading import Source, starting_weights
+from bertkit.model.loading import ModelSource, starting_weights
 from bertkit.model.names import is_own_folder, published
 from bertkit.model.weights import Fit
 from bertkit.recipes.recipe import Recipe
@@ -38,7 +38,7 @@ class Ready:
     """A trained model, read and checked, and where it will be computed."""
 
     task: Task
-    source: Source
+    source: ModelSource
     target: Target
     fit: Fit  # the rows of its head are in the task's order
     notes: tuple[str, ...] = ()  # to be said
@@ -49,20 +49,21 @@ class Loaded:
     """A trained model on a device."""
 
     task: Task
-    source: Source
+    source: ModelSource
     engine: Engine
     precision: str
 
 
-def open_model(recipe: Recipe, dry_run: bool = False, force: bool = False) -> Ready:
-    """The model in the folder `recipe.model.name`, for the recipe's task. `dry_run`: the backend need not be ready.
+def open_model(recipe: Recipe, dry_run: bool = False, force: bool = False, own: Task | None = None) -> Ready:
+    """The model in the folder `recipe.model.name`, for the recipe's task. `dry_run`: the backend need not be ready;
+    `own`: a task that the caller made, which the recipe names.
 
     Raises UserError where the folder has no head for the task: its answers would be random; and where it is a run on
     another task, unless `force` says that this is meant.
     """
     if not recipe.task:
         raise UserError(f"{recipe.model.name} does not say which task it was trained on", "name it with -t")
-    task = find_task(recipe.task)
+    task = own or find_task(recipe.task)
     if task.head.kind == "pretraining":
         refuse(task)
     target = choose_target(recipe, task, training=False, dry_run=dry_run)
@@ -79,7 +80,7 @@ def open_model(recipe: Recipe, dry_run: bool = False, force: bool = False) -> Re
     return Ready(task, source, target, fit, notes)
 
 
-def _check_run(recipe: Recipe, task: Task, source: Source, force: bool) -> None:
+def _check_run(recipe: Recipe, task: Task, source: ModelSource, force: bool) -> None:
     """Hold what is asked against what the folder's run was trained on."""
     run = recipe.model.name
     told = read_task(source.folder) if source.folder else None
@@ -96,9 +97,9 @@ def refuse_untrained(name: str) -> None:
         raise UserError(f"{name!r} is a pre-trained model without a trained head", "give the folder of a run")
 
 
-def load(recipe: Recipe, world: World, display: Display, force: bool = False) -> Loaded:
+def load(recipe: Recipe, world: World, display: Display, force: bool = False, own: Task | None = None) -> Loaded:
     """The model in the folder `recipe.model.name` on its device, for the recipe's task."""
-    ready = open_model(recipe, force=force)
+    ready = open_model(recipe, force=force, own=own)
     for note in ready.notes:
         display.say(note)
     job = Job(
@@ -136,9 +137,11 @@ def plan(recipe: Recipe, split: SplitName | None, file: Path | None, display: Di
         display.say(f"file: {part.file}, {part.examples:,} examples in {len(part.features):,} sequences")
 
 
-def evaluate(recipe: Recipe, world: World, display: Display, force: bool = False) -> dict[str, Any]:
+def evaluate(
+    recipe: Recipe, world: World, display: Display, force: bool = False, own: Task | None = None
+) -> dict[str, Any]:
     """Metrics on the task's dev set."""
-    loaded = load(recipe, world, display, force)
+    loaded = load(recipe, world, display, force, own)
     parts = _split(loaded, recipe, "dev", recipe.data.eval_rows, display, recipe.data.dev_file)
     size = recipe.evaluation.batch_size
     metrics, _ = evaluate_parts(loaded.engine, loaded.task, parts, answer_rules(recipe), size, world, display)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
 from bertkit.distributed.world import World
 from bertkit.records.loggers import CURVES, DLLOGGER, MLLOG, Curves, DlLogger, Follower, MlLog
 from bertkit.training.objective import Objective
-from bertkit.training.recipe_parts import scaled_rate, warming_updates
 
 
 def loggers(objective: Objective, folder: Path, world: World) -> tuple[Follower, ...]:
@@ -27,10 +25,8 @@ def loggers(objective: Objective, folder: Path, world: World) -> tuple[Follower,
 
 def facts(objective: Objective, world: World) -> dict[str, Any]:
     """The settings of the last phase under MLPerf's keys. What a submission would add is marked as open."""
-    recipe, amounts = objective.recipe, objective.amounts()
-    section, course_of_rate = recipe.optimizer, recipe.schedule
-    micro, share = recipe.train.micro_batch_size, recipe.train.batch_size
-    warmup = warming_updates(recipe, amounts["updates"])
+    setup, update_settings, amounts = objective.setup, objective.update_settings, objective.amounts()
+    section, schedule = update_settings.optimizer, update_settings.schedule
     name = section.name
     own = {
         f"opt_{name}_beta_1": section.beta1,
@@ -38,26 +34,26 @@ def facts(objective: Objective, world: World) -> dict[str, Any]:
         f"opt_{name}_epsilon": section.epsilon,
         f"opt_{name}_{'weight_decay_rate' if name == 'lamb' else 'weight_decay'}": section.weight_decay,
     }
-    lamb = {"opt_lamb_learning_rate_decay_poly_power": course_of_rate.power} if name == "lamb" else {}
+    lamb = {"opt_lamb_learning_rate_decay_poly_power": schedule.power} if name == "lamb" else {}
     return {
-        "submission_benchmark": "bert" if recipe.task == "pretrain" else recipe.task,
+        "submission_benchmark": "bert" if setup.task.head.kind == "pretraining" else setup.task.name,
         "submission_org": "none: a run of bertkit",
         "submission_division": "open",
         "submission_status": "onprem",
-        "submission_platform": f"{world.size} x {objective.setup.choice.backend.name}",
-        "seed": recipe.seed,
-        "global_batch_size": amounts["global_batch"],
-        "gradient_accumulation_steps": math.ceil(share / micro) if micro else 1,
+        "submission_platform": f"{world.size} x {setup.choice.backend.name}",
+        "seed": setup.recipe.seed,
+        "global_batch_size": update_settings.global_batch,
+        "gradient_accumulation_steps": update_settings.accumulation,
         "train_samples": amounts["training_sequences"],
         "eval_samples": amounts["evaluation_sequences"],
-        "max_sequence_length": recipe.data.seq_length,
+        "max_sequence_length": update_settings.sequence_length,
         "opt_name": name,
-        "opt_base_learning_rate": scaled_rate(recipe, world.size),
-        "opt_end_learning_rate": course_of_rate.end_rate,
-        "opt_learning_rate_training_steps": amounts["updates"],
-        "opt_learning_rate_warmup_steps": warmup,
-        "num_warmup_steps": warmup,
-        "start_warmup_step": course_of_rate.warmup_start,
+        "opt_base_learning_rate": update_settings.peak_rate,
+        "opt_end_learning_rate": schedule.end_rate,
+        "opt_learning_rate_training_steps": update_settings.updates,
+        "opt_learning_rate_warmup_steps": update_settings.warmup_updates,
+        "num_warmup_steps": update_settings.warmup_updates,
+        "start_warmup_step": schedule.warmup_start,
         **own,
         **lamb,
     }

@@ -8,8 +8,8 @@ from typing import Any, Protocol
 from bertkit.console import Display
 from bertkit.data.tasks.task import Answered
 from bertkit.engine.interface import Engine, Update
-from bertkit.recipes.recipe import Recipe
 from bertkit.training.loop import Plan
+from bertkit.training.recipe_parts import UpdateSettings
 from bertkit.training.setup import RunSetup
 
 
@@ -21,8 +21,8 @@ class Objective(Protocol):
         """The model, the task and where it is computed."""
 
     @property
-    def recipe(self) -> Recipe:
-        """The recipe as it is in the last phase."""
+    def update_settings(self) -> UpdateSettings:
+        """How updates are made; in the last phase, where there are several."""
 
     @property
     def plan(self) -> Plan:
@@ -48,7 +48,7 @@ class Objective(Protocol):
         """Sequences that all ranks have learnt from after update `step`."""
 
     def amounts(self) -> Mapping[str, int]:
-        """Of the last phase: global_batch, updates, training_sequences, evaluation_sequences."""
+        """Of the last phase: training_sequences, evaluation_sequences."""
 
     def target(self, step: int) -> float:
         """The `mlm_accuracy` that ends the run where it is reached after update `step`; 0: none does."""

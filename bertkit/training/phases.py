@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +16,10 @@ from bertkit.data.pretraining.masking import MaskingRule
 from bertkit.data.pretraining.sampler import BinnedSampler
 from bertkit.errors import UserError
 from bertkit.files import inputs
-from bertkit.model.loading import Source
-from bertkit.model.tokenizer import Vocabulary
+from bertkit.model.loading import ModelSource
+from bertkit.model.vocabulary import Vocabulary
 from bertkit.recipes.recipe import Recipe
-from bertkit.training.recipe_parts import make_schedule, with_global_batch
+from bertkit.training.recipe_parts import UpdateSettings, make_update_settings, with_global_batch
 from bertkit.training.schedule import Schedule
 from bertkit.training.setup import check_length, check_segments
 
@@ -40,15 +39,20 @@ class Phase:
     """One phase, ready to be learnt from."""
 
     number: int
-    recipe: Recipe  # with this phase's settings in the common sections
+    update_settings: UpdateSettings
     place: Path
+    masked_once: bool  # by the seed, every epoch alike
     data: PretrainingData
     sampler: BinnedSampler
     scored_on: EvaluationSet
     before: int  # updates of the phases before it
-    steps: int
     rate: Schedule  # by the update within the phase
     unigram: np.ndarray  # (V,) how often each piece stands in its smallest shard; special ones do not count
+
+    @property
+    def steps(self) -> int:
+        """Updates of this phase."""
+        return self.update_settings.updates
 
     @property
     def end(self) -> int:
@@ -82,7 +86,7 @@ def of_phase(recipe: Recipe, number: int) -> Recipe:
     return dataclasses.replace(recipe, **changed)
 
 
-def open_phases(recipe: Recipe, source: Source, processes: int) -> tuple[Phase, ...]:
+def open_phases(recipe: Recipe, source: ModelSource, processes: int) -> tuple[Phase, ...]:
     """The recipe's phases, in their order. Raises UserError where data is missing or does not fit the model."""
     numbers = [int(word) for word in recipe.train.phases.split(",")]
     phases: list[Phase] = []
@@ -92,7 +96,7 @@ def open_phases(recipe: Recipe, source: Source, processes: int) -> tuple[Phase, 
     return tuple(phases)
 
 
-def _open(recipe: Recipe, number: int, source: Source, processes: int, before: int) -> Phase:
+def _open(recipe: Recipe, number: int, source: ModelSource, processes: int, before: int) -> Phase:
     check_length(recipe.data, source)
     root = Path(recipe.data.dir).expanduser()
     place = training_place(root, number)
@@ -108,9 +112,19 @@ def _open(recipe: Recipe, number: int, source: Source, processes: int, before: i
     else:
         parts, scored_on = set_apart(data, parts, place, recipe.data.held_out, recipe.seed)
     sampler = dataclasses.replace(sampler, parts=parts)
-    steps = recipe.train.steps or math.ceil(recipe.train.epochs * sampler.steps_per_epoch)
-    rate = make_schedule(recipe, steps, processes)
-    return Phase(number, recipe, place, data, sampler, scored_on, before, steps, rate, unigram)
+    update_settings = make_update_settings(recipe, sampler.steps_per_epoch, processes)
+    return Phase(
+        number=number,
+        update_settings=update_settings,
+        place=place,
+        masked_once=recipe.data.masking == "once",
+        data=data,
+        sampler=sampler,
+        scored_on=scored_on,
+        before=before,
+        rate=update_settings.rate(),
+        unigram=unigram,
+    )
 
 
 def training_place(root: Path, number: int) -> Path:
@@ -132,7 +146,7 @@ def evaluation_place(recipe: Recipe, place: Path, root: Path) -> Path | None:
     return next((f for top in (place, root) for name in EVALUATION if (f := top / name).is_dir()), None)
 
 
-def open_shards(place: Path, recipe: Recipe, source: Source) -> PretrainingData:
+def open_shards(place: Path, recipe: Recipe, source: ModelSource) -> PretrainingData:
     section = recipe.data
     rule = MaskingRule(section.masked_share, section.most_masked, section.whole_words)
     if section.masking != "once":
@@ -141,7 +155,7 @@ def open_shards(place: Path, recipe: Recipe, source: Source) -> PretrainingData:
     return MaskedOnce(**{each.name: getattr(found, each.name) for each in dataclasses.fields(found)})
 
 
-def check_data(data: PretrainingData, place: Path, recipe: Recipe, source: Source) -> Rows:
+def check_data(data: PretrainingData, place: Path, recipe: Recipe, source: ModelSource) -> Rows:
     """Its smallest shard. Raises UserError where the data is too long, or has ids that the vocabulary lacks."""
     most = recipe.data.seq_length
     if data.longest > most:

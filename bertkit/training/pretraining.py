@@ -16,14 +16,14 @@ from bertkit.distributed.world import World
 from bertkit.engine.interface import Engine, Limits, Update
 from bertkit.errors import UserError
 from bertkit.model.formats.places import find_kind
-from bertkit.model.loading import Source, starting_weights
+from bertkit.model.loading import ModelSource, starting_weights
 from bertkit.recipes.recipe import Recipe
 from bertkit.training.finetuning import kept_settings, words_of
 from bertkit.training.loop import Plan, When
 from bertkit.training.phases import Phase, open_phases, training_place
 from bertkit.training.pretraining_evaluation import score_set
 from bertkit.training.pretraining_record import of_phases
-from bertkit.training.recipe_parts import limit_sequences, scaled_rate, warming_updates
+from bertkit.training.recipe_parts import UpdateSettings
 from bertkit.training.setup import RunSetup, choose_target, find_model, make_job, say_fit, task_of
 from bertkit.training.supply import supply
 
@@ -52,7 +52,7 @@ class Pretraining:
         for phase in self.phases:
             name = f"phase {phase.number}"
             known |= {
-                f"{name}: learning rate": scaled_rate(phase.recipe, self.world.size),
+                f"{name}: learning rate": phase.update_settings.peak_rate,
                 f"{name}: global batch": phase.sampler.batch_size,
                 f"{name}: updates": phase.steps,
                 f"{name}: training sequences": phase.sampler.examples,
@@ -68,7 +68,7 @@ class Pretraining:
     def updates(self, first: int, last: int) -> Iterator[Update]:
         for phase in self.phases:
             start, end = max(first, phase.before + 1) - phase.before, min(last, phase.end) - phase.before
-            micro = phase.recipe.train.micro_batch_size
+            micro = phase.update_settings.micro_batch_size
             if start <= end:
                 shares = updates(phase.data, phase.sampler, start, end, self.world.rank, self.world.size, micro)
                 for update in shares:
@@ -83,14 +83,12 @@ class Pretraining:
         return sum(phase.samples(min(max(0, step - phase.before), phase.steps)) for phase in self.phases)
 
     @property
-    def recipe(self) -> Recipe:
-        return self.phases[-1].recipe
+    def update_settings(self) -> UpdateSettings:
+        return self.phases[-1].update_settings
 
     def amounts(self) -> dict[str, int]:
         last = self.phases[-1]
         return {
-            "global_batch": last.sampler.batch_size,
-            "updates": last.steps,
             "training_sequences": last.sampler.examples,
             "evaluation_sequences": len(last.scored_on.examples),
         }
@@ -108,7 +106,7 @@ class Pretraining:
         return found, []
 
     def describe(self) -> dict[str, Any]:
-        told = of_phases(self.setup, self.phases, self.world, self.plan.steps)
+        told = of_phases(self.setup, self.phases, self.plan.steps)
         return told | {"majority_class": self.baseline or None}
 
 
@@ -122,7 +120,7 @@ def pretraining(recipe: Recipe, world: World, display: Display, dry_run: bool) -
     phases = open_phases(recipe, source, world.size)
     fit = starting_weights(source, task.head, recipe.seed, recipe.model.allow_missing)
     say_fit(fit, source, display.say)
-    job = make_job(recipe, task, target, source, fit, _limits(phases))
+    job = make_job(recipe, task, target, source, fit, _limits(phases, recipe.evaluation.batch_size))
     setup = RunSetup(
         recipe=recipe,
         choice=target.choice,
@@ -136,7 +134,7 @@ def pretraining(recipe: Recipe, world: World, display: Display, dry_run: bool) -
     return Pretraining(setup, phases, world, make_plan(recipe, phases), recipe.checkpoint.result == "best")
 
 
-def _source(recipe: Recipe, root: Path, display: Display, dry_run: bool) -> Source:
+def _source(recipe: Recipe, root: Path, display: Display, dry_run: bool) -> ModelSource:
     """The model to begin with: the recipe's, or the checkpoint in the data's folder."""
     if recipe.model.name == FROM_DATA:
         _, path = find_kind(root)
@@ -202,11 +200,9 @@ def _evaluates(recipe: Recipe, phase: Phase) -> When:
     return crosses
 
 
-def _limits(phases: tuple[Phase, ...]) -> Limits:
-    """What the batches of all phases have at the most."""
-    trains = [phase.recipe.train for phase in phases]
-    answers = phases[0].recipe.evaluation.batch_size
-    sequences = max(limit_sequences(train.batch_size, train.micro_batch_size) for train in trains)
+def _limits(phases: tuple[Phase, ...], answers: int) -> Limits:
+    """What the batches of all phases have at the most; `answers`: sequences of a batch that is only scored."""
+    sequences = max(phase.update_settings.at_once for phase in phases)
     data = [found for phase in phases for found in (phase.data, phase.scored_on.data)]
     masked = max(sequences, answers) * max(found.most_masked for found in data)
     return Limits(sequences, max(found.longest for found in data), answers, masked)
@@ -215,7 +211,7 @@ def _limits(phases: tuple[Phase, ...]) -> Limits:
 def _introduce(phase: Phase, world: World, display: Display) -> None:
     data, scored_on, name = phase.data, phase.scored_on, f"phase {phase.number}"
     how = "masked anew in each epoch" if data.dynamic else "masked when they were made"
-    how = "masked once, by the seed" if phase.recipe.data.masking == "once" else how
+    how = "masked once, by the seed" if phase.masked_once else how
     bins = f" in {len(data.bins)} bins" if len(data.bins) > 1 else ""
     display.say(
         f"{name}: {phase.sampler.examples:,} sequences to learn from{bins}, of up to {data.longest} tokens, {how}: "
@@ -233,10 +229,8 @@ def _introduce(phase: Phase, world: World, display: Display) -> None:
         display.warn(f"{name}: evaluated on {count} of the training data: its scores say nothing about new text")
     if len(data.shards) < world.size:
         display.warn(f"{name}: {len(data.shards)} shards for {world.size} processes: each reads all, none goes without")
-    recipe, warm = phase.recipe, warming_updates(phase.recipe, phase.steps)
-    micro = recipe.train.micro_batch_size
-    at_once = f", {limit_sequences(recipe.train.batch_size, micro)} at once" if micro else ""
+    made = phase.update_settings
+    at_once = f", {made.at_once} at once" if made.micro_batch_size else ""
     display.say(
-        f"{name}: {words_of(recipe, phase.steps, phase.sampler.batch_size, world)}{at_once}, "
-        f"{recipe.schedule.name} after {warm:,} updates of warm-up"
+        f"{name}: {words_of(made)}{at_once}, {made.schedule.name} after {made.warmup_updates:,} updates of warm-up"
     )

@@ -8,16 +8,14 @@ from typing import Any
 
 from bertkit.data.pretraining.dataset import PretrainingData
 from bertkit.data.pretraining.evaluation_set import EvaluationSet
-from bertkit.distributed.world import World
 from bertkit.records import collect
 from bertkit.records.meter import TIME_BASIS, WARMUP_RULE
 from bertkit.training.comparability import model, optimizer, together, whole
 from bertkit.training.phases import Phase
-from bertkit.training.recipe_parts import scaled_rate, warming_updates
 from bertkit.training.setup import RunSetup
 
 
-def of_phases(setup: RunSetup, phases: Sequence[Phase], world: World, steps: int) -> dict[str, Any]:
+def of_phases(setup: RunSetup, phases: Sequence[Phase], steps: int) -> dict[str, Any]:
     """The record's `data` and `fairness`."""
     return {
         "data": {
@@ -25,7 +23,7 @@ def of_phases(setup: RunSetup, phases: Sequence[Phase], world: World, steps: int
             "train": _training(phases),
             "evaluation": [_evaluation(phase.scored_on, f"phase {phase.number}") for phase in phases],
         },
-        "fairness": dataclasses.asdict(whole(_fairness(setup, phases, world, steps))),
+        "fairness": dataclasses.asdict(whole(_fairness(setup, phases, steps))),
     }
 
 
@@ -70,12 +68,11 @@ def _sources(data: Sequence[PretrainingData]) -> str | None:
     return together(source.sha256 for found in data if found.manifest for source in found.manifest.sources)
 
 
-def _fairness(setup: RunSetup, phases: Sequence[Phase], world: World, steps: int) -> dict[str, Any]:
+def _fairness(setup: RunSetup, phases: Sequence[Phase], steps: int) -> dict[str, Any]:
     last = phases[-1]
-    recipe = last.recipe
-    many = optimizer(recipe, setup.job, world, last.steps, scaled_rate(recipe, world.size)) | {"updates": steps}
+    many = optimizer(setup.job, last.update_settings) | {"updates": steps}
     if len(phases) > 1:
-        many["schedule"] = "; ".join(_schedule(phase, world) for phase in phases)
+        many["schedule"] = "; ".join(_schedule(phase) for phase in phases)
     return (
         model(setup.job, setup.source, setup.fit.digest)
         | many
@@ -87,10 +84,10 @@ def _fairness(setup: RunSetup, phases: Sequence[Phase], world: World, steps: int
             "training_sequences": sum(phase.sampler.examples for phase in phases),
             "shard": "",
             "lengths": "the data's own" + (", in bins" if len(last.data.bins) > 1 else ""),
-            "sequence_length": recipe.data.seq_length,
+            "sequence_length": last.update_settings.sequence_length,
             "most_masked": last.data.most_masked,
             "global_batch": last.sampler.batch_size,
-            "result": recipe.checkpoint.result,
+            "result": setup.recipe.checkpoint.result,
             "evaluation_sha256": _sources([phase.scored_on.data for phase in phases]),
             "evaluation_features_sha256": together(phase.scored_on.data.digest() for phase in phases),
             "evaluation_examples": sum(len(phase.scored_on.examples) for phase in phases),
@@ -100,11 +97,11 @@ def _fairness(setup: RunSetup, phases: Sequence[Phase], world: World, steps: int
     )
 
 
-def _schedule(phase: Phase, world: World) -> str:
-    """A phase's course in words: two runs of two phases are compared by it."""
-    recipe, rate = phase.recipe, scaled_rate(phase.recipe, world.size)
+def _schedule(phase: Phase) -> str:
+    """A phase's schedule in words: two runs of two phases are compared by it."""
+    made = phase.update_settings
     return (
         f"phase {phase.number}: {phase.steps} updates of {phase.sampler.batch_size} sequences of up to "
-        f"{recipe.data.seq_length}, {recipe.schedule.name} (power {recipe.schedule.power:g}) from {rate:g} after "
-        f"{warming_updates(recipe, phase.steps)}"
+        f"{made.sequence_length}, {made.schedule.name} (power {made.schedule.power:g}) from {made.peak_rate:g} after "
+        f"{made.warmup_updates}"
     )

@@ -6,6 +6,7 @@ import dataclasses
 import math
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from bertkit.data.sampler import micro_batch_count
@@ -14,7 +15,7 @@ from bertkit.engine.interface import Exchange, Limits, LossScaling, OptimizerSpe
 from bertkit.errors import UserError
 from bertkit.model.config import ModelConfig
 from bertkit.recipes.recipe import Recipe
-from bertkit.recipes.sections import DataSection, ModelSection
+from bertkit.recipes.sections import DataSection, ModelSection, OptimizerSection, ScheduleSection
 from bertkit.training.schedule import Schedule, schedule
 
 
@@ -98,19 +99,67 @@ def with_global_batch(recipe: Recipe, processes: int) -> Recipe:
     return dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, batch_size=whole // processes))
 
 
-def make_schedule(recipe: Recipe, steps: int, processes: int) -> Schedule:
-    """The learning rate of each of so many updates."""
-    section = recipe.schedule
-    return schedule(
-        section.name,
-        scaled_rate(recipe, processes),
-        warming_updates(recipe, steps),
-        steps,
-        section.power,
-        section.end_rate,
-        section.decay_from,
-        section.start,
-        section.warmup_start,
+@dataclass(frozen=True)
+class UpdateSettings:
+    """How the updates of a run, or of a phase of it, are made: what the recipe says, made into numbers once."""
+
+    updates: int
+    processes: int
+    share: int  # sequences of each process and update
+    micro_batch_size: int  # sequences at once; 0: all of the share
+    sequence_length: int  # most tokens
+    peak_rate: float  # of all processes together
+    rate_scaling: str  # the rule that made it of the base rate, "none" too
+    base_rate: float
+    warmup_updates: int
+    schedule: ScheduleSection
+    optimizer: OptimizerSection
+
+    @property
+    def global_batch(self) -> int:
+        """Sequences of an update over all processes."""
+        return self.share * self.processes
+
+    @property
+    def accumulation(self) -> int:
+        """Micro-batches of an update on each process."""
+        return micro_batch_count(self.share, self.micro_batch_size)
+
+    @property
+    def at_once(self) -> int:
+        """Most sequences that a process computes at once."""
+        return limit_sequences(self.share, self.micro_batch_size)
+
+    def rate(self) -> Schedule:
+        """The learning rate of each update."""
+        return schedule(
+            name=self.schedule.name,
+            peak=self.peak_rate,
+            warmup=self.warmup_updates,
+            steps=self.updates,
+            power=self.schedule.power,
+            end=self.schedule.end_rate,
+            decay_from=self.schedule.decay_from,
+            start=self.schedule.start,
+            warmup_start=self.schedule.warmup_start,
+        )
+
+
+def make_update_settings(recipe: Recipe, epoch: int, processes: int) -> UpdateSettings:
+    """Of the recipe, for `processes` processes. `epoch`: updates that go once through the data."""
+    updates = recipe.train.steps or math.ceil(recipe.train.epochs * epoch)
+    return UpdateSettings(
+        updates=updates,
+        processes=processes,
+        share=recipe.train.batch_size,
+        micro_batch_size=recipe.train.micro_batch_size,
+        sequence_length=recipe.data.seq_length,
+        peak_rate=scaled_rate(recipe, processes),
+        rate_scaling=recipe.ranks.learning_rate_scaling,
+        base_rate=recipe.optimizer.learning_rate,
+        warmup_updates=recipe.schedule.warmup_steps or math.ceil(recipe.schedule.warmup * updates),
+        schedule=recipe.schedule,
+        optimizer=recipe.optimizer,
     )
 
 
@@ -118,11 +167,6 @@ def scaled_rate(recipe: Recipe, processes: int) -> float:
     """The peak learning rate of so many processes, by the rule that the recipe names."""
     factors = {"none": 1.0, "sqrt": math.sqrt(processes), "linear": float(processes)}
     return recipe.optimizer.learning_rate * factors[recipe.ranks.learning_rate_scaling]
-
-
-def warming_updates(recipe: Recipe, steps: int) -> int:
-    """In how many of so many updates the learning rate warms up."""
-    return recipe.schedule.warmup_steps or math.ceil(recipe.schedule.warmup * steps)
 
 
 def exchange(recipe: Recipe) -> Exchange:

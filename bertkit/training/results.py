@@ -103,7 +103,7 @@ def make_record(run: Run, results: Results) -> dict[str, Any]:
         "method": {
             "warmup_rule": WARMUP_RULE,
             "warmup_updates": results.meter.warmup if reading.updates else None,
-            "rules": RULES | _reached(run, results),
+            "rules": RULES | _reached(run, results) | _ended_early(run),
         },
         "metrics": metrics,
         "units": {name: unit(name, percent) for name in metrics},
@@ -149,6 +149,12 @@ def _reached(run: Run, results: Results) -> dict[str, str]:
             seconds = f"{entry['training_seconds']:g} s of training, {entry['wall_seconds']:g} s with pauses"
             return {f"mlm_accuracy {target:g}": f"reached after {samples:,} samples, {seconds}"}
     return {f"mlm_accuracy {target:g}": "not reached"} if target else {}
+
+
+def _ended_early(run: Run) -> dict[str, str]:
+    if not run.finished or run.step == run.steps:
+        return {}
+    return {"ended early": f"after update {run.step:,} of {run.steps:,}: {run.finished}"}
 
 
 def unit(metric: str, percent: bool) -> str:

@@ -10,14 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bertkit.data.tasks import Task, find_task
+from bertkit.data.tasks import Task, check_own, find_task
 from bertkit.data.tasks.labels import to_learn
 from bertkit.data.tasks.reading import Progress, read_split
 from bertkit.data.tasks.task import Part, SplitName, task_folder
+from bertkit.distributed.world import World
 from bertkit.engine.interface import PRECISIONS, Backend, Job, Limits, Precision
 from bertkit.engine.registry import Choice, choose
 from bertkit.errors import UserError, nearest
-from bertkit.model.loading import Source, find_source, starting_weights
+from bertkit.model.loading import ModelSource, find_source, starting_weights
 from bertkit.model.weights import Fit
 from bertkit.recipes.recipe import Recipe
 from bertkit.recipes.sections import DataSection
@@ -56,7 +57,7 @@ class RunSetup:
     precision: Precision
     precision_reason: str
     task: Task
-    source: Source
+    source: ModelSource
     fit: Fit
     job: Job
 
@@ -69,12 +70,14 @@ class FineTuningSetup(RunSetup):
     dev: tuple[Part, ...]
 
 
-def prepare(recipe: Recipe, say: Say, progress: Progress, dry_run: bool = False) -> FineTuningSetup:
+def prepare(
+    recipe: Recipe, say: Say, progress: Progress, dry_run: bool = False, own: Task | None = None
+) -> FineTuningSetup:
     """Read and check everything, cheapest first, so that a mistake is answered before any work is done.
 
-    `dry_run`: the backend need not be ready.
+    `dry_run`: the backend need not be ready; `own`: a task that the caller made, which the recipe names.
     """
-    task = task_of(recipe)
+    task = task_of(recipe, own)
     target = choose_target(recipe, task, dry_run=dry_run)
     data_dir = Path(recipe.data.dir).expanduser()
     start = supply(recipe, task, say, ("train", "dev"), may_fetch=not dry_run)
@@ -112,7 +115,7 @@ def prepare(recipe: Recipe, say: Say, progress: Progress, dry_run: bool = False)
     )
 
 
-def make_job(recipe: Recipe, task: Task, target: Target, source: Source, fit: Fit, most: Limits) -> Job:
+def make_job(recipe: Recipe, task: Task, target: Target, source: ModelSource, fit: Fit, most: Limits) -> Job:
     return Job(
         model=with_dropout(source.config, recipe),
         head=task.head,
@@ -140,7 +143,7 @@ def choose_target(recipe: Recipe, task: Task, training: bool = True, dry_run: bo
 
 def find_model(
     recipe: Recipe, task_vocab: Path | None = None, ids_only: bool = False, start: Start | None = None
-) -> Source:
+) -> ModelSource:
     """The recipe's model, its vocabulary and length checked; what is odd but allowed is warned about.
 
     `start`: where it was found; None: the name is that of a folder or file.
@@ -162,7 +165,15 @@ def find_model(
     return source
 
 
-def task_of(recipe: Recipe) -> Task:
+def named(task: str | Task | None) -> tuple[str | None, Task | None]:
+    """(the name for the recipe, the task itself where a caller made it). Raises UserError for a name that is taken."""
+    return (check_own(task).name, task) if isinstance(task, Task) else (task, None)
+
+
+def task_of(recipe: Recipe, own: Task | None = None) -> Task:
+    """The recipe's task, which is `own` where a caller made it."""
+    if own is not None:
+        return own
     if not recipe.task:
         raise UserError("no task was named", "name one with -t, as in -t mrpc; `bertkit data list` names them all")
     return find_task(recipe.task)
@@ -213,11 +224,38 @@ def check_job(backend: Backend, task: Task, recipe: Recipe) -> None:
     can = backend.capabilities
     if task.head.kind not in can.heads:
         raise UserError(f"backend {backend.name} has no head for {task.name}", f"its heads: {', '.join(can.heads)}")
+    if recipe.optimizer.name not in can.optimizers:
+        raise UserError(
+            f"backend {backend.name} has no optimizer {recipe.optimizer.name}", f"it has {', '.join(can.optimizers)}"
+        )
     if recipe.model.layout != "auto" and recipe.model.layout not in can.layouts:
         raise UserError(f"backend {backend.name} has no layout {recipe.model.layout}", ", ".join(can.layouts))
 
 
-def check_length(data: DataSection, source: Source) -> None:
+def check_processes(backend: Backend, recipe: Recipe, world: World) -> None:
+    """Refuse what this backend cannot do of what is asked for several processes; what only costs time is warned about.
+
+    A setting that changes neither numbers nor memory here may stay in a recipe that is shared between backends.
+    """
+    can, ranks = backend.capabilities, recipe.ranks
+    if world.size == 1 or not can.computes:
+        return
+    if not can.multi_process:
+        raise UserError(f"backend {backend.name} computes in one process, not in {world.size}", "start one")
+    if ranks.gradients not in can.gradients:
+        raise UserError(
+            f"backend {backend.name} does not send gradients as {ranks.gradients}",
+            f"set ranks.gradients={can.gradients[0]}",
+        )
+    if recipe.optimizer.shard and not can.sharded_optimizer:
+        raise UserError(f"backend {backend.name} cannot shard the optimizer", "set optimizer.shard=false")
+    if ranks.overlap and not can.overlap and world.is_first:
+        logger.warning(
+            "ranks.overlap has no effect on backend %s: gradients are sent after the last pass", backend.name
+        )
+
+
+def check_length(data: DataSection, source: ModelSource) -> None:
     most = source.config.max_position_embeddings
     if data.seq_length > most:
         raise UserError(
@@ -226,7 +264,7 @@ def check_length(data: DataSection, source: Source) -> None:
         )
 
 
-def checked(parts: list[Part], source: Source) -> list[Part]:
+def checked(parts: list[Part], source: ModelSource) -> list[Part]:
     """The parts. Raises UserError where one has pairs of texts, but the model has one segment."""
     for part in parts:
         if part.features.token_type_ids.any():
@@ -234,7 +272,7 @@ def checked(parts: list[Part], source: Source) -> list[Part]:
     return parts
 
 
-def check_segments(source: Source, what: str) -> None:
+def check_segments(source: ModelSource, what: str) -> None:
     """Raises UserError where the model has one segment; `what` has two."""
     if source.config.type_vocab_size < 2:
         raise UserError(
@@ -249,7 +287,7 @@ def check_segments(source: Source, what: str) -> None:
         )
 
 
-def say_fit(fit: Fit, source: Source, say: Say) -> None:
+def say_fit(fit: Fit, source: ModelSource, say: Say) -> None:
     """Name what a weight file lacked or had too much of."""
     if source.folder is None:
         say(f"weights: {source.name} from a random start")

@@ -17,10 +17,10 @@ from bertkit.data.fetching import bring, own_sources, size_of
 from bertkit.data.tasks.task import SplitName, Task, split_files, task_folder
 from bertkit.errors import UserError
 from bertkit.files import hub
-from bertkit.files.downloads import Download, File, Source, Unreachable, load_sources
+from bertkit.files.downloads import Download, DownloadSource, File, Unreachable, load_sources
 from bertkit.model.config import ARCHITECTURES
-from bertkit.model.names import CHECKPOINTS, MODELS, Place, find_local, is_own_folder, published
-from bertkit.model.tokenizer import Casing
+from bertkit.model.names import CHECKPOINTS, MODELS, ModelPlace, find_local, is_own_folder, published
+from bertkit.model.vocabulary import Casing
 from bertkit.recipes.recipe import Recipe
 from bertkit.recipes.sections import DataSection
 
@@ -42,17 +42,17 @@ class Start:
 class Need:
     """A published model, or only its vocabulary, that a run wants."""
 
-    source: Source
+    source: DownloadSource
     part: Literal["model", "vocabulary"]
-    place: Place | None  # None: not here
+    place: ModelPlace | None  # None: not here
 
 
 @dataclass(frozen=True)
 class Lack:
     """What is not here."""
 
-    model: Source | None
-    data: Source | None
+    model: DownloadSource | None
+    data: DownloadSource | None
     data_dir: Path
 
     def __bool__(self) -> bool:
@@ -128,7 +128,7 @@ def model_need(recipe: Recipe, task: Task | None, beside: Path | None, shape: bo
     return None if has_words else Need(source, "vocabulary", find_local(source, data_dir, vocabulary_only=True))
 
 
-def lacking_data(recipe: Recipe, task: Task, splits: tuple[SplitName, ...], data_dir: Path) -> Source | None:
+def lacking_data(recipe: Recipe, task: Task, splits: tuple[SplitName, ...], data_dir: Path) -> DownloadSource | None:
     """The task's entry of the table, where files of `splits` are not here and it can bring them.
 
     A data folder that was named and does not exist is a mistake, and a folder with some of the files is the user's.
@@ -147,7 +147,7 @@ def lacking_data(recipe: Recipe, task: Task, splits: tuple[SplitName, ...], data
     return source if folder == data_dir / source.folder and not _has_files(task, source, wanted, folder) else None
 
 
-def _has_files(task: Task, source: Source, splits: list[SplitName], folder: Path) -> bool:
+def _has_files(task: Task, source: DownloadSource, splits: list[SplitName], folder: Path) -> bool:
     try:
         found = [task.format.find(task, folder, split, one) for split in splits for one in split_files(task, split)]
     except UserError:
@@ -199,14 +199,14 @@ def _fetch(lack: Lack, need: Need | None, say: Say) -> Need | None:
     return need
 
 
-def _fetch_data(source: Source, data_dir: Path, say: Say) -> None:
+def _fetch_data(source: DownloadSource, data_dir: Path, say: Say) -> None:
     folder = data_dir / source.folder
     say(f"data: {source.name} is not here, so it is fetched into {folder} ({size_of(source)})")
     bring(source, data_dir, say)
     say(f"data: {folder} is complete; terms of use: {source.terms} ({source.homepage})")
 
 
-def _fetch_model(need: Need, data_dir: Path, say: Say) -> Place:
+def _fetch_model(need: Need, data_dir: Path, say: Say) -> ModelPlace:
     """From the hub where its package is installed, else as Google's archive."""
     source, words = need.source, need.part == "vocabulary"
     if source.hub and hub.is_installed():
@@ -224,7 +224,7 @@ def _fetch_model(need: Need, data_dir: Path, say: Say) -> Place:
     return found
 
 
-def _from_hub(source: Source, words: bool, data_dir: Path, say: Say) -> Place:
+def _from_hub(source: DownloadSource, words: bool, data_dir: Path, say: Say) -> ModelPlace:
     listed = hub.list_files(source.hub)
     wanted = [file for file in listed if not words or file.name == "vocab.txt" or file.name.startswith("tokenizer")]
     downloads = tuple(Download(file.name, file.sha256, "", hub.HUB + file.path, file.size) for file in wanted)

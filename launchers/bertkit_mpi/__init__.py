@@ -7,9 +7,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 
-from bertkit.distributed.topology import Machine
-from bertkit.launch.affinity import find_allocator
-from bertkit.launch.interface import LaunchPlan, Request, free_port
+from bertkit.plugin import LaunchPlan, Machine, Request, find_allocator, free_port
 from bertkit_mpi.mpirun import own_library, probe
 from bertkit_mpi.plan import mpi_plan
 from bertkit_mpi.remote import Ssh, check_hosts

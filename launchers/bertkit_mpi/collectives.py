@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from bertkit.distributed.collectives import Flat
-from bertkit.distributed.host_sums import Add, FlatType, empty
-from bertkit.distributed.world import World
+from bertkit.plugin import AddSums as Add
+from bertkit.plugin import Flat, FlatType, World
+from bertkit.plugin import empty_sum_buffer as empty
 from bertkit_mpi.library import checked, peers
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bertkit.errors import UserError
+from bertkit.plugin import UserError
 from bertkit_mpi.job import Job, Line, ssh_words
 
 

@@ -6,8 +6,7 @@ import signal
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from bertkit.distributed.topology import Machine
-from bertkit.launch.interface import Place, Request
+from bertkit.plugin import Binding, Machine, Request
 from bertkit_mpi.mpirun import Mpirun
 
 SSH_SECONDS = 10  # until a host that does not answer is an error
@@ -17,7 +16,7 @@ SSH_SECONDS = 10  # until a host that does not answer is an error
 class Job:
     request: Request
     machine: Machine
-    where: tuple[Place, ...]  # of one host, by local rank
+    where: tuple[Binding, ...]  # of one host, by local rank
     mpirun: Mpirun
     is_root: bool
     names: tuple[str, ...]  # variables that every rank gets

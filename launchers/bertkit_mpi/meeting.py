@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bertkit.distributed.world import World
+from bertkit.plugin import World
 from bertkit_mpi.library import Library, checked, peers
 
 LONGEST = 64  # bytes of an address

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from bertkit.errors import UserError
+from bertkit.plugin import UserError
 
 Flavour = Literal["open-mpi-4", "open-mpi-5", "intel", "mpich"]
 NAMES: Mapping[Flavour, str] = {

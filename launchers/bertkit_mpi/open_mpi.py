@@ -5,9 +5,8 @@ from __future__ import annotations
 import signal
 from collections.abc import Sequence
 
-from bertkit.distributed.topology import Core, Machine
-from bertkit.launch.affinity import domains
-from bertkit.launch.interface import Domain, Place
+from bertkit.plugin import Binding, Core, Domain, Machine
+from bertkit.plugin import placing_domains as domains
 from bertkit_mpi.job import Job, Line, ssh_words
 
 # 4.1 rejects "package"; 5 still takes "socket" for it.
@@ -84,7 +83,7 @@ def _unbound(count: int) -> tuple[str, ...]:
     return ("--map-by", f"ppr:{count}:node", "--bind-to", "none")
 
 
-def native_mapping(machine: Machine, where: Sequence[Place], first: Domain) -> tuple[int, Domain, int] | None:
+def native_mapping(machine: Machine, where: Sequence[Binding], first: Domain) -> tuple[int, Domain, int] | None:
     """(n, domain, k) so that ``ppr:n:domain:PE=k`` gives exactly these places, or None where nothing does.
 
     Open MPI fills each domain from its first core, k cores a rank, domains in hwloc's order. Version 5 refuses a rank

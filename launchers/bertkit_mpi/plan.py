@@ -6,10 +6,21 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from bertkit.distributed.topology import Machine
-from bertkit.errors import UserError
-from bertkit.launch.affinity import PLACES, format_places, places, rank_env, thread_count
-from bertkit.launch.interface import LaunchPlan, Place, Process, Request, rank_command, refuse_nested
+from bertkit.plugin import (
+    PLACES,
+    Binding,
+    LaunchPlan,
+    Machine,
+    Process,
+    Request,
+    UserError,
+    format_places,
+    rank_command,
+    rank_env,
+    refuse_nested,
+    thread_count,
+)
+from bertkit.plugin import binding_places as places
 from bertkit_mpi.hydra import intel, mpich
 from bertkit_mpi.job import Job, Line
 from bertkit_mpi.mpirun import Flavour, Mpirun
@@ -100,7 +111,7 @@ def _forwarded(request: Request, env: Mapping[str, str], added: Mapping[str, str
     return tuple(sorted({name for name in wanted if name in env} | set(added)))
 
 
-def _left_to_rank(machine: Machine, where: tuple[Place, ...], mpirun_binds: bool) -> tuple[Place, ...]:
+def _left_to_rank(machine: Machine, where: tuple[Binding, ...], mpirun_binds: bool) -> tuple[Binding, ...]:
     """What each rank binds by itself: its CPUs where mpirun does not, its memory where there is a choice."""
     several = len({core.node for core in machine.cores} - {-1}) > 1
     return tuple(
@@ -108,7 +119,7 @@ def _left_to_rank(machine: Machine, where: tuple[Place, ...], mpirun_binds: bool
     )
 
 
-def _warnings(machine: Machine, where: tuple[Place, ...], numactl: bool) -> tuple[str, ...]:
+def _warnings(machine: Machine, where: tuple[Binding, ...], numactl: bool) -> tuple[str, ...]:
     found = []
     cores = len(machine.cores)
     bound = {cpu for place in where for cpu in place.cpus}

@@ -13,8 +13,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from bertkit.errors import UserError
-from bertkit.files.inputs import parse_json
+from bertkit.plugin import UserError, parse_json
 
 COMPARED = ("bertkit", "torch", "mpi4py", "python")
 CURE = "look what its login prints, and whether bertkit starts there"

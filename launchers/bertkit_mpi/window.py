@@ -12,9 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from bertkit.distributed.collectives import Flat
-from bertkit.distributed.host_sums import Add, FlatType
-from bertkit.distributed.world import World
+from bertkit.plugin import AddSums as Add
+from bertkit.plugin import Flat, FlatType, World
 from bertkit_mpi.collectives import MpiCollectives, slices, sum_over
 from bertkit_mpi.library import peers
 

@@ -7,10 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from bertkit.distributed.topology import Machine
-from bertkit.errors import UserError
-from bertkit.launch.affinity import find_allocator, rank_env, thread_count
-from bertkit.launch.interface import LaunchPlan, Place, Process, Request, rank_command, refuse_nested
+from bertkit.plugin import (
+    Binding,
+    LaunchPlan,
+    Machine,
+    Process,
+    Request,
+    UserError,
+    find_allocator,
+    rank_command,
+    rank_env,
+    refuse_nested,
+    thread_count,
+)
 from bertkit_slurm.options import check_batch, cpus_asked
 from bertkit_slurm.script import Step, script
 
@@ -32,7 +41,7 @@ class SlurmLauncher:
         _refuse_what_slurm_decides(request)
         processes = _processes(request, machine)
         asked = cpus_asked(batch.options)
-        place = Place(cores=asked or max(len(machine.cores) // processes, 1))
+        place = Binding(cores=asked or max(len(machine.cores) // processes, 1))
         threads, reason = thread_count(machine, place, processes, request)
         if asked:
             reason = f"the batch options ask for {asked} cores a process"

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 
-from bertkit.errors import UserError
-from bertkit.launch.interface import Batch
+from bertkit.plugin import SlurmOptions, UserError
 
 NAME = re.compile(r"[\w.+-]+", re.ASCII)
 OPTION = re.compile(r"(?P<name>--[a-z][a-z0-9-]*|-[A-Za-z])(?:(?<=-[A-Za-z])| |=|$)(?P<value>.*)", re.ASCII)
@@ -23,7 +22,7 @@ CPUS = ("-c", "--cpus-per-task")
 THREADS = ("--threads-per-core", "--hint", "--ntasks-per-core", "-B", "--extra-node-info")
 
 
-def check_batch(batch: Batch) -> None:
+def check_batch(batch: SlurmOptions) -> None:
     """Raises UserError for what Slurm would refuse or take for something else."""
     if batch.nodes < 1:
         raise UserError(f"{batch.nodes} nodes", "ask for 1 or more")

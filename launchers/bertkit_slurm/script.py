@@ -14,8 +14,8 @@ import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from bertkit.errors import UserError
-from bertkit.launch.interface import Request, rank_command, resumed
+from bertkit.plugin import Request, UserError, rank_command
+from bertkit.plugin import resumed_command as resumed
 from bertkit_slurm.options import CPUS, sets_threads, split
 
 PORTS = (10000, 20000)  # first, how many: below those that Linux gives away (32768 on)

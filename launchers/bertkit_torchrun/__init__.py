@@ -15,12 +15,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from bertkit.distributed.topology import Machine
-from bertkit.errors import UserError
-from bertkit.files.inputs import whole_number
-from bertkit.launch.affinity import PLACES, find_allocator, format_places, places, rank_env, thread_count
-from bertkit.launch.children import module_command
-from bertkit.launch.interface import LaunchPlan, Process, Request, rank_command, refuse_nested
+from bertkit.plugin import (
+    PLACES,
+    LaunchPlan,
+    Machine,
+    Process,
+    Request,
+    UserError,
+    find_allocator,
+    format_places,
+    module_command,
+    rank_command,
+    rank_env,
+    refuse_nested,
+    thread_count,
+    whole_number,
+)
+from bertkit.plugin import binding_places as places
 
 SHUTDOWN_SECONDS = 120  # to save a checkpoint of a large model on a slow disk
 HERE = "127.0.0.1"

@@ -17,7 +17,7 @@ from bertkit.model.formats.names import in_dialect
 from bertkit.model.formats.tf1_bundle import read_bundle, read_index
 from bertkit.model.loading import find_source, starting_weights
 from bertkit.model.parameters import initial
-from bertkit.model.tokenizer import SPECIAL
+from bertkit.model.vocabulary import SPECIAL
 
 torch = pytest.importorskip("torch")
 CONFIG = ModelConfig(8, 2, 2, 16, vocab_size=13, max_position_embeddings=6)

@@ -16,7 +16,7 @@ from bertkit.distributed.world import World
 from bertkit.model.config import Head, ModelConfig
 from bertkit.model.parameters import initial
 from bertkit.model.saving import write_model
-from bertkit.model.tokenizer import Vocabulary
+from bertkit.model.vocabulary import Vocabulary
 from bertkit.recipes.recipe import Recipe
 from bertkit.recipes.resolve import resolve
 from bertkit.training.inference import predict

@@ -21,9 +21,9 @@ from bertkit.data.encoding import encode
 from bertkit.engine.interface import Limits
 from bertkit.model.config import Head
 from bertkit.model.formats.convert import convert
-from bertkit.model.loading import Source, find_source, starting_weights
+from bertkit.model.loading import ModelSource, find_source, starting_weights
 from bertkit.model.saving import write_model
-from bertkit.model.tokenizer import SPECIAL
+from bertkit.model.vocabulary import SPECIAL
 
 transformers = pytest.importorskip("transformers")
 torch = pytest.importorskip("torch")
@@ -232,7 +232,7 @@ def sharded_bin(folder: Path) -> None:
 KINDS = [
     vocab_txt_only, tokenizer_json_only, added_tokens, added_tokens_saved, accents_kept, accents_stripped_and_cased,
     chinese_not_split, cased, cased_against_tokenizer_json, tokenizer_json_as_it_is, special_tokens_renamed,
-    doubled_pieces, surplus_rows, gamma_and_beta, sharded_safetensors, labels_reversed,
+    doubled_pieces, surplus_rows, gamma_and_beta, sharded_safetensors, labels_reversed, compiled, sharded_bin,
 ]  # fmt: skip
 
 
@@ -260,7 +260,7 @@ def theirs(folder: Path, texts: list[Any]) -> tuple[list[list[int]], np.ndarray]
     return ids, np.array(logits)
 
 
-def ours(source: Source, texts: list[Any]) -> tuple[list[list[int]], np.ndarray]:
+def ours(source: ModelSource, texts: list[Any]) -> tuple[list[list[int]], np.ndarray]:
     from bertkit.distributed.world import World
     from bertkit.engine.interface import Job
     from bertkit_cpu import CpuBackend
@@ -277,7 +277,7 @@ def ours(source: Source, texts: list[Any]) -> tuple[list[list[int]], np.ndarray]
     return [features.input_ids[a:b].tolist() for a, b in itertools.pairwise(starts)], logits
 
 
-def same(folder: Path, source: Source) -> None:
+def same(folder: Path, source: ModelSource) -> None:
     for texts in (TEXTS, PAIRS):
         their_ids, their_logits = theirs(folder, texts)
         our_ids, our_logits = ours(source, texts)

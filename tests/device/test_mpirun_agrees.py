@@ -13,9 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from bertkit.distributed.topology import read_machine
+from bertkit.distributed.topology import parse_cpu_list, read_machine
 from bertkit.errors import UserError
-from bertkit.files.system_files import parse_cpu_list
 from bertkit.launch.affinity import parse_places
 from bertkit.launch.interface import Request
 from bertkit_mpi.mpirun import Flavour, Mpirun, parse_version

@@ -20,7 +20,7 @@ from bertkit.model.config import Head, ModelConfig, to_mapping
 from bertkit.model.formats.convert import convert
 from bertkit.model.loading import find_source, starting_weights
 from bertkit.model.parameters import initial
-from bertkit.model.tokenizer import SPECIAL
+from bertkit.model.vocabulary import SPECIAL
 from bertkit.model.weights import read_weights
 
 torch = pytest.importorskip("torch")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bertkit.files.folder_lock import NAME, alone_in
+from bertkit.files.locks import NAME, alone_in
 from command import NULL, events, record, run, settings, start, updates, wait_for
 from conftest import assert_one_line_error
 

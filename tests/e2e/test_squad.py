@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bertkit.data.tasks.squad.reader import Answer
+from bertkit.data.tasks.squad.reader import ReferenceAnswer
 from command import record, run, settings, start_ranks
 from conftest import Run, assert_one_line_error, command_env
 from squad_files import reviews, to_squad, write_squad
@@ -190,7 +190,7 @@ def test_faults_of_a_training_file(tmp_path: Path, data: Path, vocab: Path) -> N
     fault("leaves no room for its paragraph in 6", "raise -s", more=("-s", "6"))
 
     held = reviews(20)
-    wrong = replace(held[0].questions[0], answers=(Answer("good", 1),))
+    wrong = replace(held[0].questions[0], answers=(ReferenceAnswer("good", 1),))
     held[0] = replace(held[0], questions=(wrong, held[0].questions[1]))
     path.write_text(json.dumps(to_squad(held)))
     fault("question 0-0: the answer 'good' does not stand at character 1", more=("--strict",))

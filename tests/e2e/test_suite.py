@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bertkit.files.process_tree import children
+from bertkit.files.processes import children
 from command import run, start
 from conftest import Run, assert_one_line_error
 

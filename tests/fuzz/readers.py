@@ -60,7 +60,7 @@ def make_model(folder: Path) -> None:
     from bertkit.data.tasks.sample import vocabulary
     from bertkit.model.config import Head
     from bertkit.model.saving import write_model
-    from bertkit.model.tokenizer import Vocabulary
+    from bertkit.model.vocabulary import Vocabulary
 
     words = Vocabulary(folder / "vocab.txt", tuple(vocabulary()), True)
     write_model(folder, _config(), Head("classification", 2), ("0", "1"), words, _weights())
@@ -306,11 +306,6 @@ def read_losses(folder: Path) -> Any:
     return load(folder / "record.json").losses()
 
 
-def old_record(name: str) -> Reader:
-    make = _write("record.json", (GOLDEN / "records" / f"{name}.json").read_bytes())
-    return Reader(f"record {name}", make, "record.json", read_records, JSON)
-
-
 def make_recipe(folder: Path) -> None:
     from bertkit.recipes.resolve import resolve
     from bertkit.training.run_folder import write_recipe
@@ -344,8 +339,6 @@ def kept_readers() -> Iterator[Reader]:
     yield Reader("log", _write("log.jsonl", LOG), "log.jsonl", read_log, JSON_LINES)
     yield Reader("record", make_record, "record.json", read_records, JSON)
     yield Reader("record of several", make_collection, "record.json", read_records, JSON)
-    for name in ("schema-1-train", "schema-1-bench-train", "schema-1-bench-infer"):
-        yield old_record(name)
     yield Reader("losses", make_long_record, "losses.json", read_losses, JSON, sealed=True)
     yield Reader("recipe", make_recipe, "recipe.toml", read_recipe, TOML)
     yield Reader("recipe of a run", make_recipe, "recipe.toml", run_settings, TOML)
@@ -606,7 +599,7 @@ def _table(task: Any, split: str) -> str:
 
 def _vocabulary(lower: bool = True) -> Any:
     from bertkit.data.tasks.sample import vocabulary
-    from bertkit.model.tokenizer import Vocabulary
+    from bertkit.model.vocabulary import Vocabulary
 
     return Vocabulary(Path("vocab.txt"), tuple(vocabulary()), lower)
 
@@ -735,7 +728,7 @@ def _shard(write: Callable[..., object], name: str, **options: Any) -> Callable[
 def read_shards(folder: Path) -> Any:
     """Every sequence of the data, as training gets it."""
     from bertkit.data.pretraining.dataset import open_data
-    from bertkit.model.tokenizer import read_vocabulary
+    from bertkit.model.tokenizer_files import read_vocabulary
 
     words = read_vocabulary(folder / "vocab.txt")
     data = open_data(folder / "data", words)
@@ -780,7 +773,7 @@ def make_prepared(folder: Path) -> None:
 
 def read_prepared(folder: Path) -> Any:
     from bertkit.data.pretraining.dataset import open_data
-    from bertkit.model.tokenizer import read_vocabulary
+    from bertkit.model.tokenizer_files import read_vocabulary
 
     data = open_data(folder / "data", read_vocabulary(folder / "vocab.txt"))
     return len(data), data.digest(), data.manifest
@@ -811,7 +804,7 @@ def make_work(folder: Path) -> None:
     """What `data prepare` notes for its workers and for going on."""
     from bertkit.data.pretraining.prepare.sources import find_sources
     from bertkit.data.pretraining.prepare.work import Settings, plan_work, write_work
-    from bertkit.model.tokenizer import read_vocabulary
+    from bertkit.model.tokenizer_files import read_vocabulary
 
     _write("text/a.txt", CORPUS["raw"])(folder)
     make_model(folder)

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from bertkit.model.tokenizer import Vocabulary, read_vocabulary
+from bertkit.model.tokenizer_files import read_vocabulary
+from bertkit.model.vocabulary import Vocabulary
 from publisher import Publisher
 
 

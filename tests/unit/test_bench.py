@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from bertkit.bench.measure import FEWEST, Amount, calls, infer_case, train_case
 from bertkit.bench.plan import Lists, check_sets, make_plan, split_list, whole_numbers
 from bertkit.bench.run import Bench, out_of_memory, record_file
+from bertkit.bench.suite import Kind
 from bertkit.bench.table import figure, show
-from bertkit.bench.workload import Kind, built_in
+from bertkit.bench.workload import built_in
 from bertkit.console import Display
 from bertkit.distributed.world import World
 from bertkit.engine.flops import forward_flops, training_flops

@@ -10,16 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bertkit.data.pretraining import BinnedSampler, MaskingRule, PretrainingData, open_data, updates
-from bertkit.data.pretraining.sampler import Part
-from bertkit.model.tokenizer import read_vocabulary
+from bertkit.data.pretraining.sampler import ShardRange
+from bertkit.model.tokenizer_files import read_vocabulary
 from pretraining_files import known_sequences, write_parquet, write_vocabulary
 
 quick = settings(deadline=None, max_examples=60)
 
 
-def parts_of(sizes: list[tuple[int, int]]) -> tuple[Part, ...]:
+def parts_of(sizes: list[tuple[int, int]]) -> tuple[ShardRange, ...]:
     firsts = np.cumsum([0, *(size for _, size in sizes)])
-    return tuple(Part(bin, int(first), size) for (bin, size), first in zip(sizes, firsts, strict=False))
+    return tuple(ShardRange(bin, int(first), size) for (bin, size), first in zip(sizes, firsts, strict=False))
 
 
 shards = st.lists(st.tuples(st.integers(-1, 2), st.integers(0, 9)), min_size=1, max_size=12).filter(

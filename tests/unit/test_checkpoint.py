@@ -21,7 +21,7 @@ from hypothesis.extra import numpy as hnp
 
 from bertkit.errors import UserError
 from bertkit.files import disk
-from bertkit.files.sealed import read_sealed, write_sealed
+from bertkit.files.disk import read_sealed, write_sealed
 from bertkit.model import checkpoint
 from bertkit.model.checkpoint import Checkpoints, Progress
 from left_over import ended_process, left_by

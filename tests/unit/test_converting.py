@@ -13,8 +13,7 @@ import pytest
 import tf1_bundles
 from bertkit.cli.main import main
 from bertkit.errors import UserError
-from bertkit.files.disk import read_arrays, write_arrays
-from bertkit.files.sealed import write_sealed_arrays
+from bertkit.files.disk import read_arrays, write_arrays, write_sealed_arrays
 from bertkit.model.checkpoint import Checkpoints, Progress
 from bertkit.model.config import Head, ModelConfig, to_mapping
 from bertkit.model.formats import convert as converting
@@ -25,7 +24,7 @@ from bertkit.model.formats.targets import find_target
 from bertkit.model.formats.tf1_bundle import read_bundle, read_index, write_bundle
 from bertkit.model.loading import find_source, starting_weights
 from bertkit.model.parameters import initial, shapes
-from bertkit.model.tokenizer import SPECIAL
+from bertkit.model.vocabulary import SPECIAL
 from left_over import ended_process, left_by
 
 CONFIG = ModelConfig(8, 2, 2, 16, vocab_size=12, max_position_embeddings=6)

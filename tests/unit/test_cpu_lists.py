@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bertkit.files.system_files import format_cpu_list, parse_cpu_list
+from bertkit.distributed.topology import format_cpu_list, parse_cpu_list
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from bertkit.cli.data import app
 from bertkit.errors import UserError
 from bertkit.files import downloads
-from bertkit.files.downloads import Download, File, Source
+from bertkit.files.downloads import Download, DownloadSource, File
 from publisher import CONTENT, SHA256, Publisher, make_zip
 
 
@@ -23,8 +23,8 @@ def table(publisher: Publisher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     plain = Download("file", sha256=SHA256, url=publisher.url)
     packed = Download("packed.zip", url="http://127.0.0.1:9/packed.zip", unpack="zip", strip="inner")
     sources = {
-        "plain": Source("plain", "", "free", "", "plain", (plain,), (File("file", sha256=SHA256),)),
-        "packed": Source("packed", "", "free", "", "in/packed", (packed,), (File("file", sha256=SHA256),)),
+        "plain": DownloadSource("plain", "", "free", "", "plain", (plain,), (File("file", sha256=SHA256),)),
+        "packed": DownloadSource("packed", "", "free", "", "in/packed", (packed,), (File("file", sha256=SHA256),)),
     }
     monkeypatch.setattr(downloads, "load_sources", lambda: sources)
 

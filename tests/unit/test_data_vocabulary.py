@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 
 from bertkit.data.pretraining.prepare.sources import find_sources
 from bertkit.data.pretraining.prepare.vocabulary import learn
-from bertkit.model.tokenizer import SPECIAL, read_vocabulary, tokenizer
+from bertkit.model.tokenizer import tokenizer
+from bertkit.model.tokenizer_files import read_vocabulary
+from bertkit.model.vocabulary import SPECIAL
 from conftest import Run, assert_one_line_error
 
 SYLLABLES = ("ka", "to", "mi", "ré", "Lu", "ben", "o", "st")

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from bertkit.errors import UserError
 from bertkit.files.disk import read_arrays, sha256_file, write_arrays, write_atomically, write_json, write_text
-from bertkit.files.owner import this_process
+from bertkit.files.processes import this_process
 from left_over import ended_process, left_by
 
 

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bertkit.data.features import Features, cache_key, cached
-from bertkit.files.owner import this_process
+from bertkit.files.processes import this_process
 from left_over import ended_process, left_by
 from ragged import features_of
 

@@ -14,7 +14,7 @@ import pytest
 from bertkit.errors import UserError
 from bertkit.files import downloads
 from bertkit.files.downloads import Download, Unreachable, fetch, mirrored
-from bertkit.files.file_lock import locked
+from bertkit.files.locks import locked
 from model_server import serving
 from publisher import CONTENT, MD5, SHA256, Handler, Publisher, Seen, quiet
 

@@ -18,10 +18,9 @@ from typing import Any
 import pytest
 
 from bertkit.errors import UserError
-from bertkit.files import folder_lock
-from bertkit.files.folder_lock import NAME, alone_in
-from bertkit.files.owner import Owner, this_process
-from bertkit.files.process_tree import started, state
+from bertkit.files import locks
+from bertkit.files.locks import NAME, alone_in
+from bertkit.files.processes import Owner, started, state, this_process
 from left_over import ended_process, left_by
 
 
@@ -123,9 +122,9 @@ def test_the_next_turn_of_a_batch_job_takes_over(
     first = dataclasses.replace(this_process(), host="node1", machine="1" * 16, job="77", turn=0)
     write_lock(tmp_path, first)
     refused(tmp_path)
-    monkeypatch.setattr(folder_lock, "this_process", lambda: dataclasses.replace(this_process(), job="77", turn=0))
+    monkeypatch.setattr(locks, "this_process", lambda: dataclasses.replace(this_process(), job="77", turn=0))
     refused(tmp_path)
-    monkeypatch.setattr(folder_lock, "this_process", lambda: dataclasses.replace(this_process(), job="77", turn=1))
+    monkeypatch.setattr(locks, "this_process", lambda: dataclasses.replace(this_process(), job="77", turn=1))
     assert_taken_over(tmp_path, caplog, "earlier turn")
 
 

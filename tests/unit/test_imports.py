@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import importlib
 import io
 import re
 import sys
@@ -23,6 +24,7 @@ FRAMEWORK_FREE = set(
     """IPython google_crc32c h5py huggingface_hub jinja2 markupsafe matplotlib mlflow numpy pyarrow pydantic rich
     safetensors scipy sklearn tensorboard tokenizers typer wandb""".split()
 )
+FOR_TASKS = {"Columns", "Split"}  # of the façade: what a package of tasks may need, and no plug-in here does
 FRAMEWORKS = {"torch", "tensorflow", "transformers", "jax"}
 # packages of others that one vendor alone may import
 VENDORS_OWN = {
@@ -36,8 +38,8 @@ VENDORS_OWN = {
 # From the bottom up: a module imports from its own room and from those below it. A module directly in `bertkit/` is a
 # room of its own.
 ROOMS = (
-    "version errors console files distributed launch model engine data recipes records training conformance comparison "
-    "bench cli __main__ bertkit"
+    "version errors console files distributed launch model engine data recipes records plugin training conformance "
+    "comparison bench cli __main__ bertkit"
 ).split()
 
 
@@ -118,7 +120,7 @@ def test_the_core_imports_no_framework_and_no_plug_in() -> None:
 def test_the_core_imports_nothing_by_a_name_in_a_string() -> None:
     calls = re.compile(r"\b(import_module|__import__|find_spec|exec)\s*\(")
     found = [name for name, path in MODULES.items() if calls.search(path.read_text(encoding="utf-8"))]
-    assert found == ["bertkit"], "save for the public names, whose table the types' imports beside it hold"
+    assert found == ["bertkit", "bertkit.plugin"], "save for public names, whose tables are held by tests"
 
 
 def test_the_torch_engine_imports_no_vendor() -> None:
@@ -150,6 +152,49 @@ def test_a_card_imports_no_framework(vendor: str) -> None:
             base = BACKENDS.joinpath(*one.module.split("."))
             files = {base.with_suffix(".py"), base / "__init__.py"}
             queue += [file for file in files if file.exists() and file not in seen]
+
+
+PLUGINS = [path for root in ("backends", "launchers", "examples") for path in python_files(ROOT / root)]
+
+
+def test_plug_ins_import_from_the_facade_alone() -> None:
+    """What a backend, a launcher or a collective needs of the core is in `bertkit.plugin`, and the checks for tests."""
+    allowed = {"bertkit", "bertkit.plugin", "bertkit.conformance"}
+    found = [f"{path}:{one.line}: {one.module}" for path in PLUGINS for one in imports(path)]
+    assert [
+        each for each in found if (name := each.split()[-1]).split(".")[0] == "bertkit" and name not in allowed
+    ] == []
+
+
+def test_the_facade_has_what_plug_ins_use_and_nothing_else() -> None:
+    import bertkit.plugin
+
+    assert all(hasattr(bertkit.plugin, name) for name in bertkit.plugin.__all__)
+    used = {
+        alias.name
+        for path in PLUGINS
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom) and node.module == "bertkit.plugin"
+        for alias in node.names
+    }
+    assert set(bertkit.plugin.__all__) == used | FOR_TASKS
+
+
+@pytest.mark.parametrize("name", ["bertkit", "bertkit.plugin"])
+def test_public_names_are_imported_late_from_where_their_types_are(name: str) -> None:
+    """The table of a lazy module, its imports for types, and `__all__` say the same."""
+    module = importlib.import_module(name)
+    tree = ast.parse(MODULES[name].read_text(encoding="utf-8"))
+    (block,) = [node for node in tree.body if isinstance(node, ast.If)]
+    typed = {
+        alias.asname or alias.name: (node.module, alias.name)
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert typed.keys() == set(module.__all__) == module._PLACES.keys()
+    for public, (place, original) in typed.items():
+        assert getattr(module, public) is getattr(importlib.import_module(str(place)), original)
 
 
 def test_launchers_import_no_backend() -> None:

@@ -15,7 +15,8 @@ from bertkit.data.tasks import find_task
 from bertkit.data.tasks.reading import read_split
 from bertkit.data.tasks.task import Shape
 from bertkit.errors import UserError
-from bertkit.model.tokenizer import read_vocabulary, tokenizer
+from bertkit.model.tokenizer import tokenizer
+from bertkit.model.tokenizer_files import read_vocabulary
 
 # name -> mean, mean square, (p50, p90, p99, max): of the data itself, as the module's docstring says
 STATED = {

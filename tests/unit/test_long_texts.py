@@ -16,7 +16,8 @@ from bertkit.data.tasks.squad.windows import encode_squad
 from bertkit.data.tasks.task import Shape
 from bertkit.errors import UserError
 from bertkit.model.long_texts import LONG, batches, encode_long, parts, shortened
-from bertkit.model.tokenizer import Vocabulary, tokenizer
+from bertkit.model.tokenizer import tokenizer
+from bertkit.model.vocabulary import Vocabulary
 from squad_files import paragraph
 
 VOCABULARY = Vocabulary(Path("v"), tuple(sample_words()), True)

@@ -23,7 +23,7 @@ from bertkit.files.disk import write_arrays
 from bertkit.files.downloads import find_sources
 from bertkit.model.config import ARCHITECTURES, Head, to_mapping
 from bertkit.model.parameters import initial
-from bertkit.model.tokenizer import SPECIAL
+from bertkit.model.vocabulary import SPECIAL
 from conftest import ROOT
 from pretraining_files import known_sequences, padded
 from squad_files import reviews, write_squad

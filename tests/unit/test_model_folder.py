@@ -15,7 +15,9 @@ from bertkit.model.config import ModelConfig, from_mapping, read_config
 from bertkit.model.folder import read_configuration
 from bertkit.model.loading import find_source
 from bertkit.model.saving import write_tokenizer
-from bertkit.model.tokenizer import SPECIAL, Vocabulary, read_vocabulary, tokenizer, write_rules
+from bertkit.model.tokenizer import tokenizer
+from bertkit.model.tokenizer_files import read_vocabulary, write_rules
+from bertkit.model.vocabulary import SPECIAL, Vocabulary
 
 SIZES = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
 PIECES = [*SPECIAL, *"the tea good cafe café e ##s a b x y [ ] e1".split()]

@@ -17,11 +17,11 @@ from bertkit.data.pretraining.formats.rows import Rows
 from bertkit.data.pretraining.formats.shards import find_shards
 from bertkit.data.pretraining.formats.writers import write_parquet
 from bertkit.data.pretraining.masking import pieces_of
-from bertkit.data.pretraining.prepare.fast_wordpiece import Words
+from bertkit.data.pretraining.prepare.fast_wordpiece import WordCache
 from bertkit.data.pretraining.prepare.work import Settings, plan_work
 from bertkit.errors import UserError
-from bertkit.model.tokenizer import SPECIAL, Vocabulary, tokenizer
-from bertkit.model.tokenizer_settings import AddedToken
+from bertkit.model.tokenizer import tokenizer
+from bertkit.model.vocabulary import SPECIAL, AddedToken, Vocabulary
 
 LETTERS = "abcdeé中国0123456789"
 WORDS = ["tea", "covid", "new", "york", "e1", "café", "cafe", "中国", "##s", "[", "]", ".", "<", ">", "unk", "s"]
@@ -64,7 +64,7 @@ def odd(request: pytest.FixtureRequest) -> Vocabulary:
 def test_words_have_the_tokenizers_ids(words: list[str]) -> None:
     for name, vocabulary in VOCABULARIES.items():
         sentence = " ".join(" ".join(words).split())
-        memory, library = Words(vocabulary), tokenizer(vocabulary, names_are_text=True)
+        memory, library = WordCache(vocabulary), tokenizer(vocabulary, names_are_text=True)
         for _ in range(2):  # new, and remembered
             (found,) = memory.encode([sentence])
             wanted = library.encode(sentence, add_special_tokens=False).ids

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from bertkit.distributed.topology import Core, Machine, machine_of
 from bertkit.errors import UserError
 from bertkit.launch.affinity import domains, find_allocator, format_places, parse_places, places, rank_env, thread_count
-from bertkit.launch.interface import Domain, Place, Request
+from bertkit.launch.interface import Binding, Domain, Request
 
 
 def machine(sizes: list[int], smt: int = 1, quota: float | None = None) -> Machine:
@@ -22,7 +22,7 @@ def machine(sizes: list[int], smt: int = 1, quota: float | None = None) -> Machi
     return machine_of(cores, quota)
 
 
-def cpus(where: tuple[Place, ...]) -> list[tuple[int, ...]]:
+def cpus(where: tuple[Binding, ...]) -> list[tuple[int, ...]]:
     return [place.cpus for place in where]
 
 
@@ -124,10 +124,10 @@ def test_what_does_not_fit_is_refused(request_: Request, said: str) -> None:
 
 
 def test_oversubscribed_processes_are_not_bound() -> None:
-    assert places(machine([2]), Request((), processes=3, oversubscribe=True)) == (Place(),) * 3
-    assert places(machine([2, 1]), Request((), domain="socket", per_domain=2, oversubscribe=True)) == (Place(),) * 4
+    assert places(machine([2]), Request((), processes=3, oversubscribe=True)) == (Binding(),) * 3
+    assert places(machine([2, 1]), Request((), domain="socket", per_domain=2, oversubscribe=True)) == (Binding(),) * 4
     uneven = Request((), domain="numa", per_domain=2, oversubscribe=True)
-    assert places(machine([3, 1]), uneven) == (Place(),) * 4
+    assert places(machine([3, 1]), uneven) == (Binding(),) * 4
     assert places(machine([2]), Request((), processes=2, oversubscribe=True))[0].cpus == (0,)  # not needed
 
 
@@ -156,7 +156,7 @@ def test_thread_count(changes: dict[str, object], threads: int, words: str) -> N
 
 def test_the_rules_of_two_leave_one_thread_at_least() -> None:
     for rule in ("physical-minus-2", "logical-minus-2"):
-        assert thread_count(machine([1]), Place(), 1, Request((), thread_rule=rule))[0] == 1
+        assert thread_count(machine([1]), Binding(), 1, Request((), thread_rule=rule))[0] == 1
 
 
 def test_rank_env() -> None:
@@ -191,8 +191,8 @@ def test_find_allocator(tmp_path: Path) -> None:
 NUMBERS = st.sets(st.integers(0, 300), max_size=8).map(lambda numbers: tuple(sorted(numbers)))
 
 
-@given(st.lists(st.builds(Place, NUMBERS, NUMBERS), min_size=1, max_size=9))
-def test_places_travel_through_the_environment(where: list[Place]) -> None:
+@given(st.lists(st.builds(Binding, NUMBERS, NUMBERS), min_size=1, max_size=9))
+def test_places_travel_through_the_environment(where: list[Binding]) -> None:
     assert parse_places(format_places(where)) == tuple(where)
 
 
@@ -206,10 +206,10 @@ def test_any_text_is_places_or_refused(text: str) -> None:
 
 
 def test_the_format_of_places() -> None:
-    assert format_places([Place((0, 1, 2, 3), (0,)), Place((4, 6), (0, 1)), Place(), Place((), (1,))]) == (
+    assert format_places([Binding((0, 1, 2, 3), (0,)), Binding((4, 6), (0, 1)), Binding(), Binding((), (1,))]) == (
         "0-3@0;4,6@0-1;;@1"
     )
-    assert parse_places("") == (Place(),)
+    assert parse_places("") == (Binding(),)
     for text in ("0@", "a", "0@x", "0@1@2", "3-1"):
         with pytest.raises(ValueError, match=r"number nor a range|no memory node|backwards"):
             parse_places(text)

@@ -17,7 +17,7 @@ from bertkit.files.disk import write_arrays
 from bertkit.model.config import ARCHITECTURES, Head, ModelConfig
 from bertkit.model.loading import find_source, model_folder, starting_weights
 from bertkit.model.parameters import initial
-from bertkit.model.tokenizer import SPECIAL
+from bertkit.model.vocabulary import SPECIAL
 from conftest import command_env
 
 HEAD = Head("classification", 2)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from bertkit.console import Display
 from bertkit.data.pretraining.evaluation_set import first_rows, hold_out
 from bertkit.data.pretraining.formats.manifest import Manifest, ShardEntry, write_manifest
-from bertkit.data.pretraining.sampler import BinnedSampler, Part
+from bertkit.data.pretraining.sampler import BinnedSampler, ShardRange
 from bertkit.distributed.world import World
 from bertkit.engine.interface import Engine
 from bertkit.errors import UserError
@@ -33,12 +33,12 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_phases(tmp_path_factory.mktemp("pretraining"))
 
 
-def parts_of(sizes: list[tuple[int, int]]) -> tuple[Part, ...]:
+def parts_of(sizes: list[tuple[int, int]]) -> tuple[ShardRange, ...]:
     firsts = np.cumsum([0, *(size for _, size in sizes)])
-    return tuple(Part(bin, int(first), size) for (bin, size), first in zip(sizes, firsts, strict=False))
+    return tuple(ShardRange(bin, int(first), size) for (bin, size), first in zip(sizes, firsts, strict=False))
 
 
-def numbers(parts: tuple[Part, ...]) -> list[int]:
+def numbers(parts: tuple[ShardRange, ...]) -> list[int]:
     return [number for part in parts for number in range(part.first, part.first + part.sequences)]
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from bertkit.data.pretraining import open_data
 from bertkit.errors import UserError
-from bertkit.model.tokenizer import Vocabulary
+from bertkit.model.vocabulary import Vocabulary
 from pretraining_files import (
     PIECES,
     ROW,

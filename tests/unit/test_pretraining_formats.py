@@ -19,12 +19,12 @@ from hypothesis import strategies as st
 
 from bertkit.data.pretraining.prepare.chunks import Counts, blocks
 from bertkit.data.pretraining.prepare.corpus_files import form_of
-from bertkit.data.pretraining.prepare.fast_wordpiece import Words
-from bertkit.data.pretraining.prepare.sources import Source, detect, find_sources, plan
+from bertkit.data.pretraining.prepare.fast_wordpiece import WordCache
+from bertkit.data.pretraining.prepare.sources import CorpusFile, detect, find_sources, plan
 from bertkit.data.pretraining.prepare.texts import Notes, documents
 from bertkit.data.pretraining.prepare.work import load_work
 from bertkit.errors import UserError
-from bertkit.model.tokenizer import Vocabulary
+from bertkit.model.vocabulary import Vocabulary
 
 PROSE = "The plot is good. The cast is bold.\nIt was never dull!\n"
 
@@ -146,7 +146,7 @@ PIECES = (*NAMES, "the", "plot", "mask", "sep", "cls", "pad", "un", "##k", "[", 
 @pytest.mark.parametrize("around", ["{}", "the{}plot", "é{}", "{}."])
 def test_names_of_special_tokens_are_text(name: str, around: str, casing: bool) -> None:
     """ASCII words are matched by us, others by the library: neither knows special tokens."""
-    (found,) = Words(Vocabulary(Path("v"), PIECES, casing)).encode([around.format(name)])
+    (found,) = WordCache(Vocabulary(Path("v"), PIECES, casing)).encode([around.format(name)])
     pieces = [PIECES[id] for id in np.frombuffer(found, np.uint16)]
     assert not {*pieces} & {"[PAD]", "[CLS]", "[SEP]", "[MASK]"}
     place = pieces.index("[")
@@ -156,7 +156,7 @@ def test_names_of_special_tokens_are_text(name: str, around: str, casing: bool) 
 
 def test_a_corpus_with_such_names_holds_no_such_tokens(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("the [SEP] [MASK] plot [CLS].\nthe plot [PAD] [UNK].\n\nthe plot.\nthe plot.\n")
-    sources = (Source(tmp_path / "a.txt", "a.txt", 1, "sentences"),)
-    words = Words(Vocabulary(Path("v"), PIECES, True))
+    sources = (CorpusFile(tmp_path / "a.txt", "a.txt", 1, "sentences"),)
+    words = WordCache(Vocabulary(Path("v"), PIECES, True))
     (block,) = blocks(plan(sources)[0], sources, words, 60, Counts(), Notes())
     assert not np.isin(block.tokens, [0, 1, 2, 3, 4]).any()

@@ -32,7 +32,8 @@ from bertkit.data.pretraining.prepare.sources import find_sources
 from bertkit.data.pretraining.prepare.work import Settings, plan_work
 from bertkit.distributed.world import World
 from bertkit.errors import Stopped, UserError
-from bertkit.model.tokenizer import Vocabulary, read_vocabulary
+from bertkit.model.tokenizer_files import read_vocabulary
+from bertkit.model.vocabulary import Vocabulary
 from conftest import Run, assert_one_line_error
 from left_over import ended_process, left_by
 from pretraining_files import MASK, SEP, write_vocabulary

@@ -19,11 +19,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bertkit.data.pretraining import open_data
-from bertkit.data.pretraining.formats.checked import Place, reading, whole_numbers
+from bertkit.data.pretraining.formats.checked import RowPlace, reading, whole_numbers
 from bertkit.data.pretraining.formats.manifest import load_manifest
 from bertkit.data.pretraining.inspection import inspect
 from bertkit.errors import UserError
-from bertkit.model.tokenizer import Vocabulary
+from bertkit.model.vocabulary import Vocabulary
 from pretraining_files import (
     CLS,
     MOST,
@@ -68,7 +68,7 @@ def test_numbers_come_through_or_are_named(numbers: list[int], least: int, wide:
         numbers = [abs(number) for number in numbers]
     values = np.array(numbers, kind)[:, None]
     wrong = [at for at, number in enumerate(numbers) if not least <= number <= most]
-    place = Place(Path("f"), 100)
+    place = RowPlace(Path("f"), 100)
     if not wrong:
         found = whole_numbers(values, "ids", place, least, most)
         assert found.dtype.kind == "i"
@@ -84,12 +84,12 @@ def test_numbers_come_through_or_are_named(numbers: list[int], least: int, wide:
 @pytest.mark.parametrize("kind", [np.float32, np.float64, np.complex64, "S3", "U3", object])
 def test_what_holds_no_whole_numbers(kind: Any) -> None:
     with pytest.raises(UserError, match=r"f: ids holds .*, not whole numbers"):
-        whole_numbers(np.zeros((2, 2), kind), "ids", Place(Path("f")), 0, 5)
+        whole_numbers(np.zeros((2, 2), kind), "ids", RowPlace(Path("f")), 0, 5)
 
 
 @pytest.mark.parametrize("kind", ["?", "i1", "u1", "<i4", ">i4", "u8", ">u2"])
 def test_every_kind_of_whole_number_is_read(kind: str) -> None:
-    found = whole_numbers(np.ones((2, 2), kind), "ids", Place(Path("f")), 0, 5)
+    found = whole_numbers(np.ones((2, 2), kind), "ids", RowPlace(Path("f")), 0, 5)
     assert found.dtype.isnative
     assert (found == 1).all()
 
@@ -98,7 +98,7 @@ def test_a_check_costs_little() -> None:
     ids = np.random.default_rng(0).integers(0, 30_000, (8192, 512)).astype(np.int32)
     start = time.process_time()
     for _ in range(5):
-        whole_numbers(ids, "ids", Place(Path("f")), 0, 2**31 - 1)
+        whole_numbers(ids, "ids", RowPlace(Path("f")), 0, 2**31 - 1)
     assert (time.process_time() - start) / 5 < 0.1  # some 4 ms for 4 million ids; decoding them takes 20 times as long
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from bertkit.data.pretraining import MaskingRule, PretrainingData, open_data
 from bertkit.data.pretraining.formats.rows import NO_LABEL
 from bertkit.data.pretraining.formats.tf_example import decode_varints, encode_varints, masked_crc
-from bertkit.model.tokenizer import Vocabulary
+from bertkit.model.vocabulary import Vocabulary
 from pretraining_files import (
     MASK,
     MOST,

@@ -15,12 +15,14 @@ from hypothesis import strategies as st
 
 from bertkit.data.pretraining.prepare import sources as sources_module
 from bertkit.data.pretraining.prepare import texts
-from bertkit.data.pretraining.prepare.fast_wordpiece import Words
+from bertkit.data.pretraining.prepare.fast_wordpiece import WordCache
 from bertkit.data.pretraining.prepare.sentences import split_sentences
 from bertkit.data.pretraining.prepare.sources import detect, find_sources, plan
 from bertkit.data.pretraining.prepare.texts import Notes, documents
 from bertkit.errors import UserError
-from bertkit.model.tokenizer import Vocabulary, empty_tokenizer, read_vocabulary
+from bertkit.model.tokenizer import empty_tokenizer
+from bertkit.model.tokenizer_files import read_vocabulary
+from bertkit.model.vocabulary import Vocabulary
 from pretraining_files import PIECES
 
 DOCUMENTS = [["One sentence here.", "And a second one!"], ["Élan? Yes.", "“Quoted,” he said."], ["A third document."]]
@@ -203,7 +205,7 @@ ODD = st.text(
 @given(st.lists(st.one_of(ODD, st.sampled_from(["[MASK]", "[SEP]", "x" * 101, "unaffable", "wordingUP", "##ing"]))))
 def test_words_have_the_librarys_ids(vocabulary: Vocabulary, words: list[str]) -> None:
     sentence = " ".join(" ".join(words).split())
-    memory, library = Words(vocabulary), empty_tokenizer(vocabulary.lower_case, ids_of(vocabulary))
+    memory, library = WordCache(vocabulary), empty_tokenizer(vocabulary.lower_case, ids_of(vocabulary))
     for _ in range(2):  # new, and remembered
         (found,) = memory.encode([sentence])
         assert np.frombuffer(found, memory.dtype).tolist() == library.encode(sentence, add_special_tokens=False).ids
@@ -213,7 +215,7 @@ def test_words_have_the_librarys_ids(vocabulary: Vocabulary, words: list[str]) -
 @pytest.mark.parametrize("casing", ["cased", "uncased"])
 def test_words_have_the_librarys_ids_over_a_real_corpus(casing: str, real_data: Path) -> None:
     vocabulary = read_vocabulary(real_data / "vocab" / f"bert-base-{casing}-vocab.txt")
-    memory, library = Words(vocabulary), empty_tokenizer(vocabulary.lower_case, ids_of(vocabulary))
+    memory, library = WordCache(vocabulary), empty_tokenizer(vocabulary.lower_case, ids_of(vocabulary))
     for source in find_sources([real_data / "corpus"], None):
         for sentences in documents(source.path, source.format, 0, -1, Notes()):
             wanted = library.encode_batch_fast(sentences, add_special_tokens=False)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bertkit.comparison.published import Figure, documents, every_figure, figures, named, systems
+from bertkit.comparison.published import PublishedFigure, documents, every_figure, figures, named, systems
 from bertkit.errors import UserError
 from conftest import ROOT
 
@@ -108,7 +108,7 @@ def tables(real_data: Path) -> list[list[str]]:
 
 def test_numbers_are_those_of_the_sources(tables: list[list[str]]) -> None:
     assert len(tables) == ROWS
-    by_row: dict[int, list[Figure]] = defaultdict(list)
+    by_row: dict[int, list[PublishedFigure]] = defaultdict(list)
     for figure in every_figure():
         by_row[figure.row].append(figure)
     for row, (_, section, cells) in enumerate(tables, 1):
@@ -123,7 +123,7 @@ def test_numbers_are_those_of_the_sources(tables: list[list[str]]) -> None:
                 assert str(figure.accumulation) in said, (row, figure.accumulation, cells)
 
 
-def _check_value(figure: Figure) -> None:
+def _check_value(figure: PublishedFigure) -> None:
     """The value is the printed number, in the metric's unit."""
     number, _, unit = figure.printed.partition(" ")
     if "h" in number:  # 8h53

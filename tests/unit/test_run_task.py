@@ -12,7 +12,7 @@ import pytest
 from bertkit.data.tasks import TASKS, find_task
 from bertkit.data.tasks.sample import vocabulary
 from bertkit.errors import UserError
-from bertkit.model.tokenizer import Vocabulary, without_words
+from bertkit.model.vocabulary import Vocabulary, without_words
 from bertkit.recipes.recipe import Recipe, to_flat
 from bertkit.records.files import seal
 from bertkit.training.run_folder import write_recipe

@@ -11,9 +11,11 @@ import pytest
 from bertkit.data.encoding import encode
 from bertkit.data.tasks.reading import read_split
 from bertkit.data.tasks.sample import BAD, GOOD, ROWS, SAMPLE, write_sample
-from bertkit.data.tasks.table_format import TableFormat
+from bertkit.data.tasks.tabular import TableFormat
 from bertkit.data.tasks.task import Shape, SplitName
-from bertkit.model.tokenizer import SPECIAL, read_vocabulary, tokenizer
+from bertkit.model.tokenizer import tokenizer
+from bertkit.model.tokenizer_files import read_vocabulary
+from bertkit.model.vocabulary import SPECIAL
 
 SHA256 = {
     "train.tsv": "aaa6af7f63b95132926924abccfee35ba84ffb51349cdb0fa51975fbf394e7db",

@@ -10,8 +10,7 @@ import pytest
 
 from bertkit.data.tasks import TASKS, Task
 from bertkit.data.tasks.scoring import notes, score_file
-from bertkit.data.tasks.table_format import TableFormat, answers, write_answers
-from bertkit.data.tasks.tables import read_examples
+from bertkit.data.tasks.tabular import TableFormat, answers, read_examples, write_answers
 from bertkit.errors import UserError
 
 LABELLED = [task for task in TASKS.values() if "dev" in task.splits and isinstance(task.format, TableFormat)]

@@ -12,8 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bertkit.errors import UserError
-from bertkit.files.disk import read_arrays, write_arrays
-from bertkit.files.sealed import read_sealed, read_sealed_arrays, write_sealed, write_sealed_arrays
+from bertkit.files.disk import (
+    read_arrays,
+    read_sealed,
+    read_sealed_arrays,
+    write_arrays,
+    write_sealed,
+    write_sealed_arrays,
+)
 
 VALUES = st.recursive(
     st.none()

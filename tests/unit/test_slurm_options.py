@@ -9,7 +9,7 @@ import pytest
 
 from bertkit.distributed.topology import Core, Machine
 from bertkit.errors import UserError
-from bertkit.launch.interface import Batch, LaunchPlan, Request
+from bertkit.launch.interface import LaunchPlan, Request, SlurmOptions
 from bertkit_slurm import SlurmLauncher
 
 MACHINE = Machine(tuple(Core((number,), 0, 0) for number in range(8)))
@@ -23,29 +23,29 @@ def plan(request: Request) -> LaunchPlan:
 @pytest.mark.parametrize(
     ("batch", "said"),
     [
-        (Batch(options=("--time=1\n#SBATCH --uid=0",)), "line break"),
-        (Batch(options=("--time=1\r",)), "line break"),
-        (Batch(options=("time=1",)), "does not begin with an option's name"),
-        (Batch(options=("-",)), "does not begin with an option's name"),
-        (Batch(options=("",)), "does not begin with an option's name"),
-        (Batch(options=("--nodes=4",)), "--nodes is bertkit's to write; say it by nodes"),
-        (Batch(options=("-N4",)), "-N is bertkit's to write"),
-        (Batch(options=("--signal=INT",)), "--signal is bertkit's to write"),
-        (Batch(options=("--array=1-4",)), "a job array would train several times into one folder"),
-        (Batch(options=("-c x",)), "gives no number of CPUs"),
-        (Batch(options=("--cpus-per-task=0",)), "gives no number of CPUs"),
-        (Batch(name="a b"), "no name for a job"),
-        (Batch(name=""), "no name for a job"),
-        (Batch(output='a"b'), "cannot stand in a script's #SBATCH line"),
-        (Batch(output="a\nb"), "cannot stand in a script's #SBATCH line"),
-        (Batch(nodes=0), "0 nodes"),
-        (Batch(signal_seconds=70000), "a signal 70000 s before the end"),
-        (Batch(container="i", mounts=("/a",)), "the mount '/a' is none"),
-        (Batch(container="i", mounts=("/a:/b,/c:/d",)), "is none"),
-        (Batch(mounts=("/a:/b",)), "mounts without a container"),
+        (SlurmOptions(options=("--time=1\n#SBATCH --uid=0",)), "line break"),
+        (SlurmOptions(options=("--time=1\r",)), "line break"),
+        (SlurmOptions(options=("time=1",)), "does not begin with an option's name"),
+        (SlurmOptions(options=("-",)), "does not begin with an option's name"),
+        (SlurmOptions(options=("",)), "does not begin with an option's name"),
+        (SlurmOptions(options=("--nodes=4",)), "--nodes is bertkit's to write; say it by nodes"),
+        (SlurmOptions(options=("-N4",)), "-N is bertkit's to write"),
+        (SlurmOptions(options=("--signal=INT",)), "--signal is bertkit's to write"),
+        (SlurmOptions(options=("--array=1-4",)), "a job array would train several times into one folder"),
+        (SlurmOptions(options=("-c x",)), "gives no number of CPUs"),
+        (SlurmOptions(options=("--cpus-per-task=0",)), "gives no number of CPUs"),
+        (SlurmOptions(name="a b"), "no name for a job"),
+        (SlurmOptions(name=""), "no name for a job"),
+        (SlurmOptions(output='a"b'), "cannot stand in a script's #SBATCH line"),
+        (SlurmOptions(output="a\nb"), "cannot stand in a script's #SBATCH line"),
+        (SlurmOptions(nodes=0), "0 nodes"),
+        (SlurmOptions(signal_seconds=70000), "a signal 70000 s before the end"),
+        (SlurmOptions(container="i", mounts=("/a",)), "the mount '/a' is none"),
+        (SlurmOptions(container="i", mounts=("/a:/b,/c:/d",)), "is none"),
+        (SlurmOptions(mounts=("/a:/b",)), "mounts without a container"),
     ],
 )
-def test_what_slurm_would_misread_is_refused(batch: Batch, said: str) -> None:
+def test_what_slurm_would_misread_is_refused(batch: SlurmOptions, said: str) -> None:
     with pytest.raises(UserError, match=re.escape(said)):
         plan(replace(REQUEST, batch=batch))
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from bertkit.distributed.topology import Core, Machine
 from bertkit.errors import UserError
-from bertkit.launch.interface import Batch, LaunchPlan, Request, find_launcher
+from bertkit.launch.interface import LaunchPlan, Request, SlurmOptions, find_launcher
 from bertkit.launch.job import hand_in
 from bertkit_slurm import SlurmLauncher
 from conftest import ROOT
@@ -28,18 +28,22 @@ MRPC = ("train", "-t", "mrpc", "-m", "models/minilm", "-o", "runs/mrpc", "--over
 REQUEST = Request(MRPC, processes=4, allocator="system")
 CASES = {
     "one_node": REQUEST,
-    "two_nodes": replace(REQUEST, processes=None, domain="socket", interface="ib0", port=29500, batch=Batch(nodes=2)),
+    "two_nodes": replace(
+        REQUEST, processes=None, domain="socket", interface="ib0", port=29500, batch=SlurmOptions(nodes=2)
+    ),
     "container": replace(
         REQUEST,
         python="python",
-        batch=Batch(container="/images/bertkit v1.sqsh", mounts=("/data:/data:ro", "/scratch/my files:/scratch")),
+        batch=SlurmOptions(
+            container="/images/bertkit v1.sqsh", mounts=("/data:/data:ro", "/scratch/my files:/scratch")
+        ),
     ),
     "options": replace(
         REQUEST,
         processes=None,
         cards=(0, 0, 1, 1),
         reserve_cores=2,
-        batch=Batch(
+        batch=SlurmOptions(
             options=("--time=02:00:00", "-p long", "--gpus-per-node=4", "-c8", "--hint=nomultithread"),
             name="mrpc-large",
             output="logs/%x %j.out",
@@ -180,7 +184,7 @@ def test_any_words_arrive_as_they_were(slurm: Path, words: list[str], python: st
 )
 def test_no_batch_setting_adds_a_line(settings: dict) -> None:
     try:
-        script = plan(replace(REQUEST, batch=Batch(**settings))).script
+        script = plan(replace(REQUEST, batch=SlurmOptions(**settings))).script
     except UserError:
         return
     given = len(settings["options"]) + bool(settings["output"])

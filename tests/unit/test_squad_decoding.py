@@ -18,7 +18,8 @@ from bertkit.data.tasks.squad.metrics import normalise, score_squad
 from bertkit.data.tasks.squad.reader import Paragraph, read_squad
 from bertkit.data.tasks.squad.windows import OUTSIDE, encode_squad
 from bertkit.data.tasks.task import AnswerRules, Shape
-from bertkit.model.tokenizer import Vocabulary, read_vocabulary
+from bertkit.model.tokenizer_files import read_vocabulary
+from bertkit.model.vocabulary import Vocabulary
 from squad_files import CONTEXT, paragraph, reviews, write_squad
 
 EVERYTHING = 10_000

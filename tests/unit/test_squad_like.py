@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bertkit.data.tasks.squad.reader import Answer, Question, is_rows, read_squad
+from bertkit.data.tasks.squad.reader import Question, ReferenceAnswer, is_rows, read_squad
 from bertkit.errors import UserError
 from squad_json import ANSWERED, CONTEXT, cause, read, squad
 
@@ -63,8 +63,8 @@ def test_rows_of_datasets(tmp_path: Path) -> None:
         (CONTEXT, ["q1", "2"]), ("Another.", ["q3", "q4"]), ("A third.", ["q5"])
     ]  # fmt: skip
     questions = [question for one in found for question in one.questions]
-    assert questions[0] == Question("q1", "Who?", (Answer("The Normans", 0),))
-    assert questions[1].answers == (Answer("Normandy", 29), Answer("of Normandy", 26))
+    assert questions[0] == Question("q1", "Who?", (ReferenceAnswer("The Normans", 0),))
+    assert questions[1].answers == (ReferenceAnswer("Normandy", 29), ReferenceAnswer("of Normandy", 26))
     assert [question.impossible for question in questions] == [False, False, True, False, False]
     assert [len(one.questions) for one in read(tmp_path, lines(ROW, second, third), 2)] == [2]
     assert found[0] == read(tmp_path, squad(ANSWERED, second | {"answers": [

@@ -14,14 +14,14 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from bertkit.data.tasks.squad.metrics import normalise, score_squad
-from bertkit.data.tasks.squad.reader import Answer, Paragraph, Question, read_squad
+from bertkit.data.tasks.squad.reader import Paragraph, Question, ReferenceAnswer, read_squad
 from bertkit.errors import UserError
 
 
 def ask(**references: tuple[str, ...]) -> list[Paragraph]:
     """One paragraph; each question by its id with its reference answers, none: it has no answer."""
     questions = [
-        Question(name, f"{name}?", tuple(Answer(text, 0) for text in texts), not texts)
+        Question(name, f"{name}?", tuple(ReferenceAnswer(text, 0) for text in texts), not texts)
         for name, texts in references.items()
     ]
     return [Paragraph("Title", "Some context.", tuple(questions))]

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from bertkit.data.tasks.squad.reader import Answer, Paragraph, Question, read_squad
+from bertkit.data.tasks.squad.reader import Paragraph, Question, ReferenceAnswer, read_squad
 from bertkit.errors import UserError
 from squad_json import ANSWERED, CONTEXT, cause, read, squad, write
 
@@ -20,7 +20,7 @@ from squad_json import ANSWERED, CONTEXT, cause, read, squad, write
 
 def test_a_file_is_read_as_it_is(tmp_path: Path) -> None:
     found = read(tmp_path, squad(ANSWERED, {"id": "q2", "question": "Why?", "answers": [], "is_impossible": True}))
-    first = Question("q1", "Who?", (Answer("The Normans", 0),))
+    first = Question("q1", "Who?", (ReferenceAnswer("The Normans", 0),))
     assert found == [Paragraph("Normans", CONTEXT, (first, Question("q2", "Why?", (), True)))]
 
 
@@ -89,7 +89,7 @@ def test_memory_holds_the_text_and_little_more(tmp_path: Path) -> None:
 
 # all characters but halves of pairs
 words = st.text(st.characters(exclude_categories=("Cs",)), min_size=1).filter(str.strip)
-answers = st.builds(Answer, words, st.integers(-5, 10**6))
+answers = st.builds(ReferenceAnswer, words, st.integers(-5, 10**6))
 paragraphs = st.lists(
     st.tuples(
         st.text(st.characters(exclude_categories=("Cs",)), max_size=5),

@@ -10,11 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bertkit.data.features import Features
-from bertkit.data.tasks.squad.reader import Answer, Paragraph, Question, read_squad
+from bertkit.data.tasks.squad.reader import Paragraph, Question, ReferenceAnswer, read_squad
 from bertkit.data.tasks.squad.windows import OUTSIDE, encode_squad, max_context, windows
 from bertkit.data.tasks.task import Shape
 from bertkit.errors import UserError
-from bertkit.model.tokenizer import Vocabulary, read_vocabulary, tokenizer
+from bertkit.model.tokenizer import tokenizer
+from bertkit.model.tokenizer_files import read_vocabulary
+from bertkit.model.vocabulary import Vocabulary
 from squad_files import CONTEXT, paragraph, reviews
 
 
@@ -74,7 +76,7 @@ def test_a_sequence_is_question_and_window(vocabulary: Vocabulary) -> None:
 def test_labels_point_at_the_answer_in_the_windows_that_hold_it(vocabulary: Vocabulary) -> None:
     context = " ".join(["the plot is good and the cast is dull"] * 6)
     start = context.index("dull", 100)
-    asked = Paragraph("", context, (Question("q", "is it ?", (Answer("dull", start),)),))
+    asked = Paragraph("", context, (Question("q", "is it ?", (ReferenceAnswer("dull", start),)),))
     found = encode_squad([asked], vocabulary, Shape(24, doc_stride=7), learn=True)
     assert len(found) > 3
     holding = 0
@@ -132,7 +134,7 @@ def test_the_batch_of_many_equals_each_alone(vocabulary: Vocabulary) -> None:
 
 
 def misplaced(start: int, text: str = "good") -> Paragraph:
-    return Paragraph("", "the plot is good", (Question("q7", "?", (Answer(text, start),)),))
+    return Paragraph("", "the plot is good", (Question("q7", "?", (ReferenceAnswer(text, start),)),))
 
 
 @pytest.mark.parametrize(
@@ -147,7 +149,7 @@ def test_an_answer_that_is_not_there_is_counted_or_refused(vocabulary: Vocabular
 
 
 def test_white_space_within_an_answer_may_differ(vocabulary: Vocabulary) -> None:
-    asked = Paragraph("", "the plot\tis good", (Question("q", "?", (Answer("plot is good", 4),)),))
+    asked = Paragraph("", "the plot\tis good", (Question("q", "?", (ReferenceAnswer("plot is good", 4),)),))
     found = encode_squad([asked], vocabulary, Shape(32, strict=True), learn=True)
     assert int(found.labels["start_positions"][0]) > 0
 

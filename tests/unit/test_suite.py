@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from bertkit.bench import cells as cells_module
-from bertkit.bench.cells import How, Outcome, command, judge, measure, open_suite, read_outcome, run_cells
+from bertkit.bench.cells import CellOutcome, How, command, judge, measure, open_suite, read_outcome, run_cells
 from bertkit.bench.suite import Cell, Wanted, cells, read_suites
-from bertkit.bench.suite_table import show_outcomes, summary, total
+from bertkit.bench.table import show_outcomes, summary, total
 from bertkit.comparison.load import read
 from bertkit.errors import UserError
 from bertkit.records.files import load, sealed, write_all
@@ -135,7 +135,7 @@ def test_a_measured_cell_leaves_its_record_and_is_not_run_again(
 ) -> None:
     program(monkeypatch, leaves_a_record)
     first = run_cells(tmp_path, [CELL], HOW, lambda *_: None)
-    assert first == [Outcome(CELL, "measured", "", left())]
+    assert first == [CellOutcome(CELL, "measured", "", left())]
     assert not load(tmp_path / f"{CELL.name}.json").edited
     assert [path.name for path in tmp_path.iterdir()] == [f"{CELL.name}.json"]
     program(monkeypatch, "raise SystemExit('run again')")
@@ -214,7 +214,7 @@ def test_sigterm_ends_the_cell_under_way_and_keeps_the_others(
     program(monkeypatch, leaves_a_record)
     second = Cell("infer", "tiny", "fp32", "mrpc", 128, 8)
 
-    def tell(number: int, outcome: Outcome, before: bool) -> None:
+    def tell(number: int, outcome: CellOutcome, before: bool) -> None:
         program(monkeypatch, "import os, signal, time\nos.kill(os.getppid(), signal.SIGTERM)\ntime.sleep(60)\n")
 
     before = signal.getsignal(signal.SIGTERM)
@@ -244,8 +244,8 @@ def test_a_folder_of_another_measurement_is_refused(tmp_path: Path) -> None:
 def test_the_table_shows_every_end() -> None:
     import io
 
-    hung = Outcome(Cell("train", "large", "bf16", "squad384", 384, 32), "timed out", "not done after 9 s")
-    outcomes = [Outcome(CELL, "measured", "", left()), hung]
+    hung = CellOutcome(Cell("train", "large", "bf16", "squad384", 384, 32), "timed out", "not done after 9 s")
+    outcomes = [CellOutcome(CELL, "measured", "", left()), hung]
     stream = io.StringIO()
     show_outcomes(outcomes, stream)
     lines = stream.getvalue().splitlines()

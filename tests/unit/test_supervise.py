@@ -16,7 +16,7 @@ import pytest
 from bertkit.errors import UserError
 from bertkit.launch.interface import LaunchPlan, Request
 from bertkit.launch.job import explain
-from bertkit.launch.supervisor import Ended, Follower, supervise
+from bertkit.launch.supervisor import Ended, OutputFollower, supervise
 
 REQUEST = Request(("train", "-t", "mrpc"))
 
@@ -26,8 +26,8 @@ def plan(body: str, stop_signal: int = signal.SIGTERM) -> LaunchPlan:
     return LaunchPlan((sys.executable, "-u", "-c", textwrap.dedent(body)), {}, (), stop_signal=stop_signal)
 
 
-def follow(lines: list[str], tag: bool = False) -> Follower:
-    follower = Follower(tag)
+def follow(lines: list[str], tag: bool = False) -> OutputFollower:
+    follower = OutputFollower(tag)
     for line in lines:
         follower.line(line, sys.stdout)
     return follower

@@ -11,11 +11,10 @@ import pytest
 from bertkit.data.tasks import TASKS, find_task
 from bertkit.data.tasks.glue import GLUE
 from bertkit.data.tasks.reading import read_part, read_split
-from bertkit.data.tasks.table_format import TableFormat, answers
-from bertkit.data.tasks.tables import Examples
+from bertkit.data.tasks.tabular import Examples, TableFormat, answers
 from bertkit.data.tasks.task import Shape, SplitName, split_files, task_folder
 from bertkit.errors import UserError
-from bertkit.model.tokenizer import read_vocabulary
+from bertkit.model.tokenizer_files import read_vocabulary
 
 ENTAILMENT, NUMBERS = ("entailment", "not_entailment"), ("0", "1")
 MNLI = ("contradiction", "entailment", "neutral")

@@ -15,7 +15,8 @@ from bertkit.data.tasks import find_task
 from bertkit.data.tasks.reading import read_split
 from bertkit.data.tasks.task import Shape
 from bertkit.errors import UserError
-from bertkit.model.tokenizer import LONGEST_WORD, Vocabulary, casing_warning, read_vocabulary
+from bertkit.model.tokenizer_files import read_vocabulary
+from bertkit.model.vocabulary import LONGEST_WORD, Vocabulary, casing_warning
 from tfrecord_reader import read_tfrecord
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]

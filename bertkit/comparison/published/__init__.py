@@ -39,7 +39,7 @@ UNITS: Mapping[str, str] = {
 
 
 @dataclass(frozen=True)
-class System:
+class PublishedSystem:
     """A machine that figures were published for."""
 
     name: str
@@ -48,7 +48,7 @@ class System:
 
 
 @dataclass(frozen=True)
-class Listed:
+class SystemSummary:
     """What stands under a machine's names."""
 
     names: tuple[str, ...]  # its own first; one that several machines share means all of them
@@ -68,12 +68,12 @@ class Document:
 
 
 @dataclass(frozen=True)
-class Figure:
+class PublishedFigure:
     """One published number and all that is known of how it came about; None and "" where the source does not say."""
 
     row: int  # figures of one row of a source's table share it
     document: Document
-    system: System
+    system: PublishedSystem
     machine: str  # as "32 x DGX A100"
     devices: int | None  # of the whole system; the value is for all of them
     kind: str  # train or infer
@@ -107,10 +107,10 @@ class Figure:
 
 
 @functools.cache
-def systems() -> Mapping[str, System]:
+def systems() -> Mapping[str, PublishedSystem]:
     """Name -> machine, all there are."""
     return {
-        name: System(name, raw["title"], tuple(raw["aliases"]))
+        name: PublishedSystem(name, raw["title"], tuple(raw["aliases"]))
         for name, raw in packaged_table("comparison", "published", "systems.toml").items()
     }
 
@@ -123,7 +123,7 @@ def documents() -> Mapping[str, Document]:
 
 
 @functools.cache
-def every_figure() -> tuple[Figure, ...]:
+def every_figure() -> tuple[PublishedFigure, ...]:
     """All figures, in the order of their sources."""
     caveats = packaged_table("comparison", "published", "caveats.toml")
     text = packaged_text("comparison", "published", "figures.tsv")
@@ -131,7 +131,7 @@ def every_figure() -> tuple[Figure, ...]:
     return tuple(_figure(row, caveats) for row in rows)
 
 
-def figures(name: str, *, kind: str = "", task: str = "", metric: str = "") -> tuple[Figure, ...]:
+def figures(name: str, *, kind: str = "", task: str = "", metric: str = "") -> tuple[PublishedFigure, ...]:
     """The figures of the machine, or machines, that `name` means; of one kind, task or metric where one is given.
 
     Raises UserError for a name that means none, naming the nearest.
@@ -145,17 +145,17 @@ def figures(name: str, *, kind: str = "", task: str = "", metric: str = "") -> t
     )
 
 
-def listing() -> list[Listed]:
+def listing() -> list[SystemSummary]:
     """All machines, in the order of their file."""
     found = []
     for system in systems().values():
         own = figures(system.name)
         tasks = tuple(dict.fromkeys(figure.task for figure in own if figure.task))
-        found.append(Listed((system.name, *system.aliases), system.title, len(own), tasks))
+        found.append(SystemSummary((system.name, *system.aliases), system.title, len(own), tasks))
     return found
 
 
-def named(name: str) -> tuple[System, ...]:
+def named(name: str) -> tuple[PublishedSystem, ...]:
     """The machines that a name or alias means. Raises UserError where it means none."""
     word = name.strip().lower()
     found = tuple(system for system in systems().values() if word == system.name or word in system.aliases)
@@ -165,13 +165,13 @@ def named(name: str) -> tuple[System, ...]:
     return found
 
 
-def _names(known: Iterable[System]) -> list[str]:
+def _names(known: Iterable[PublishedSystem]) -> list[str]:
     return sorted({name for system in known for name in (system.name, *system.aliases)})
 
 
-def _figure(row: Mapping[str, str], caveats: Mapping[str, str]) -> Figure:
+def _figure(row: Mapping[str, str], caveats: Mapping[str, str]) -> PublishedFigure:
     metric, task = row["metric"], row["task"]
-    return Figure(
+    return PublishedFigure(
         row=int(row["row"]),
         document=documents()[row["document"]],
         system=systems()[row["system"]],

@@ -20,11 +20,11 @@ from bertkit.data.pretraining.formats.decoded import Decoded, look
 from bertkit.data.pretraining.formats.manifest import AGAIN, NAME, Manifest, read_manifest
 from bertkit.data.pretraining.formats.rows import Rows, bare, join, offsets, slots, take
 from bertkit.data.pretraining.formats.shards import Shard, find_shards
-from bertkit.data.pretraining.masking import Masked, MaskingRule, Pieces, keys_of, mask, maskable, pieces_of
-from bertkit.data.pretraining.sampler import BinnedSampler, Part
+from bertkit.data.pretraining.masking import Masked, MaskingRule, MaskingVocabulary, keys_of, mask, maskable, pieces_of
+from bertkit.data.pretraining.sampler import BinnedSampler, ShardRange
 from bertkit.engine.interface import Batch
 from bertkit.errors import UserError
-from bertkit.model.tokenizer import Vocabulary
+from bertkit.model.vocabulary import Vocabulary
 
 Masking = Literal["auto", "static", "dynamic"]
 WINDOW = 262_144  # sequences shuffled together; LDDL's loader has a buffer of 16,384
@@ -39,7 +39,7 @@ class PretrainingData:
     dynamic: bool  # masked here, anew in each epoch
     rule: MaskingRule
     seed: int  # of dynamic masking
-    pieces: Pieces | None  # None: not known, and not needed where masking is static
+    pieces: MaskingVocabulary | None  # None: not known, and not needed where masking is static
     manifest: Manifest | None
     decoded: Decoded = field(repr=False, compare=False)
     epoch: int = 0  # for which `batch` masks
@@ -134,7 +134,8 @@ class PretrainingData:
         """Batches within one bin, in an order that keeps about two windows decoded."""
         starts = self.starts[:-1]
         parts = [
-            Part(each.file.bin, int(start), each.sequences) for each, start in zip(self.shards, starts, strict=True)
+            ShardRange(each.file.bin, int(start), each.sequences)
+            for each, start in zip(self.shards, starts, strict=True)
         ]
         largest = {bin: max(part.sequences for part in parts if part.bin == bin) for bin in self.bins}
         window = -(-window // len(largest))

@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 
 from bertkit.data.pretraining.dataset import PretrainingData
-from bertkit.data.pretraining.sampler import Part
+from bertkit.data.pretraining.sampler import ShardRange
 from bertkit.data.sampler import by_length
 from bertkit.engine.interface import Batch
 from bertkit.errors import UserError
@@ -61,7 +61,9 @@ class EvaluationSet:
         return {}
 
 
-def hold_out(parts: Sequence[Part], share: float, seed: int, most: int = MOST) -> tuple[tuple[Part, ...], np.ndarray]:
+def hold_out(
+    parts: Sequence[ShardRange], share: float, seed: int, most: int = MOST
+) -> tuple[tuple[ShardRange, ...], np.ndarray]:
     """(what is left to learn from, the numbers of the sequences set apart).
 
     Of each bin in proportion, from the ends of a few shards drawn by the seed, never more than half a shard.
@@ -84,7 +86,7 @@ def hold_out(parts: Sequence[Part], share: float, seed: int, most: int = MOST) -
     return tuple(left), np.concatenate(apart)
 
 
-def first_rows(parts: Sequence[Part], rows: int) -> tuple[Part, ...]:
+def first_rows(parts: Sequence[ShardRange], rows: int) -> tuple[ShardRange, ...]:
     """The first so many sequences; 0: all."""
     if not rows:
         return tuple(parts)
@@ -96,8 +98,8 @@ def first_rows(parts: Sequence[Part], rows: int) -> tuple[Part, ...]:
 
 
 def set_apart(
-    data: PretrainingData, parts: Sequence[Part], place: Path, share: float, seed: int
-) -> tuple[tuple[Part, ...], EvaluationSet]:
+    data: PretrainingData, parts: Sequence[ShardRange], place: Path, share: float, seed: int
+) -> tuple[tuple[ShardRange, ...], EvaluationSet]:
     """Where there is no evaluation set. Raises UserError where the share is less than one sequence."""
     if share == 0:
         numbers = [np.arange(part.first, part.first + part.sequences) for part in parts]

@@ -14,7 +14,7 @@ import numpy as np
 from bertkit.data.pretraining.dataset import PretrainingData
 from bertkit.data.pretraining.formats.rows import NO_LABEL, Rows
 from bertkit.data.pretraining.measures import Kinship, kinship, rare_pieces, whole, windows
-from bertkit.model.tokenizer import Vocabulary
+from bertkit.model.vocabulary import Vocabulary
 
 MOST = 2_000_000  # sequences looked at; of larger data whole shards, evenly chosen
 NEIGHBOURS, ENOUGH = 20_000, 200  # sequences of a shard whose order is looked at, at the most and the least

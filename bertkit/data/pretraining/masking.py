@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bertkit.model.tokenizer import Vocabulary
+from bertkit.model.vocabulary import Vocabulary
 
 MASKED, RANDOM = 0.8, 0.1  # shares of the chosen; the rest stays as it is
 CHOICE, FATE, PIECE = 1, 2, 3  # what a random number is for
@@ -34,7 +34,7 @@ class MaskingRule:
 
 
 @dataclass(frozen=True)
-class Pieces:
+class MaskingVocabulary:
     """What masking must know of a vocabulary."""
 
     size: int  # V
@@ -44,11 +44,11 @@ class Pieces:
     goes_on: np.ndarray  # (V,) bool: the piece continues a word
 
 
-def pieces_of(vocabulary: Vocabulary) -> Pieces:
+def pieces_of(vocabulary: Vocabulary) -> MaskingVocabulary:
     ids = vocabulary.special_ids
     goes_on = np.array([piece.startswith("##") for piece in vocabulary.pieces])
     control = tuple(ids[name] for name in ("[CLS]", "[SEP]", "[MASK]", "[PAD]"))
-    return Pieces(len(vocabulary.pieces), ids["[MASK]"], (ids["[CLS]"], ids["[SEP]"]), control, goes_on)
+    return MaskingVocabulary(len(vocabulary.pieces), ids["[MASK]"], (ids["[CLS]"], ids["[SEP]"]), control, goes_on)
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,9 @@ class Masked:
     labels: np.ndarray  # (M,) what stood there
 
 
-def mask(ids: np.ndarray, cu_seqlens: np.ndarray, keys: np.ndarray, rule: MaskingRule, pieces: Pieces) -> Masked:
+def mask(
+    ids: np.ndarray, cu_seqlens: np.ndarray, keys: np.ndarray, rule: MaskingRule, pieces: MaskingVocabulary
+) -> Masked:
     """Hide tokens of B sequences, each by its own key (B,) uint64."""
     lengths = np.diff(cu_seqlens)
     sequence = np.repeat(np.arange(len(lengths)), lengths)
@@ -79,7 +81,7 @@ def mask(ids: np.ndarray, cu_seqlens: np.ndarray, keys: np.ndarray, rule: Maskin
     return Masked(seen, positions, labels)
 
 
-def maskable(ids: np.ndarray, pieces: Pieces) -> np.ndarray:
+def maskable(ids: np.ndarray, pieces: MaskingVocabulary) -> np.ndarray:
     """(T,) bool: not a special token."""
     may: np.ndarray = np.ones(len(ids), bool)
     for token in pieces.control:
@@ -123,7 +125,12 @@ def _turns(sequence: np.ndarray, count: int) -> np.ndarray:
 
 
 def _single_pieces(
-    ids: np.ndarray, sequence: np.ndarray, noise: np.ndarray, may: np.ndarray, wanted: np.ndarray, pieces: Pieces
+    ids: np.ndarray,
+    sequence: np.ndarray,
+    noise: np.ndarray,
+    may: np.ndarray,
+    wanted: np.ndarray,
+    pieces: MaskingVocabulary,
 ) -> np.ndarray:
     """(M,) the `wanted` (B,) maskable tokens of least noise in each sequence."""
     candidates = np.flatnonzero(may)
@@ -133,7 +140,12 @@ def _single_pieces(
 
 
 def _whole_words(
-    ids: np.ndarray, sequence: np.ndarray, noise: np.ndarray, may: np.ndarray, wanted: np.ndarray, pieces: Pieces
+    ids: np.ndarray,
+    sequence: np.ndarray,
+    noise: np.ndarray,
+    may: np.ndarray,
+    wanted: np.ndarray,
+    pieces: MaskingVocabulary,
 ) -> np.ndarray:
     """(M,) pieces of whole words, drawn word by word; one that would be too much is passed over, as Google's code."""
     candidates = np.flatnonzero(may)

@@ -23,7 +23,7 @@ BINS, SHARDS, ROWS = 0, 1, 2  # what a random order is of
 
 
 @dataclass(frozen=True)
-class Part:
+class ShardRange:
     """The sequences first, first + 1, … of one shard."""
 
     bin: int
@@ -47,7 +47,7 @@ class Sequences(Protocol):
 class BinnedSampler:
     """Global batches over shuffled epochs. A bin's last batch of an epoch is what is left, never dropped or doubled."""
 
-    parts: tuple[Part, ...]
+    parts: tuple[ShardRange, ...]
     batch_size: int  # over all ranks
     seed: int
     window: int  # sequences of a bin that are shuffled together at the least; whole shards
@@ -116,7 +116,7 @@ class _Walk:
     def __init__(self, sampler: BinnedSampler, epoch: int, bin: int) -> None:
         parts = [part for part in sampler.parts if part.bin == bin and part.sequences]
         shuffled = [parts[place] for place in sampler.stream(epoch, SHARDS, bin).permutation(len(parts))]
-        self.windows: list[list[Part]] = [[]]
+        self.windows: list[list[ShardRange]] = [[]]
         for part in shuffled:
             if sum(each.sequences for each in self.windows[-1]) >= sampler.window:
                 self.windows.append([])

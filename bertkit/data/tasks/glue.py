@@ -5,16 +5,9 @@ Source: Wang et al. 2018, arXiv:1804.07461, and the published TSV files.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-
-import numpy as np
-
 from bertkit.data.tasks.metrics import accuracy, accuracy_and_f1, correlations, matthews
-from bertkit.data.tasks.table_format import TableFormat
-from bertkit.data.tasks.task import Columns, Metrics, Split, SplitName, Task
-from bertkit.model.config import Head
-
-Splits = Mapping[SplitName, tuple[Split, ...]]
+from bertkit.data.tasks.tabular import Splits, glue_table
+from bertkit.data.tasks.task import Columns, Split, Task
 
 ENTAILMENT = ("entailment", "not_entailment")
 MNLI_LABELS = ("contradiction", "entailment", "neutral")
@@ -33,60 +26,36 @@ def _mnli(split: str) -> tuple[Split, ...]:
     return (Split(f"{split}_matched.tsv", columns), Split(f"{split}_mismatched.tsv", columns, "mm"))
 
 
-def table_task(
-    name: str,
-    title: str,
-    folder: str,
-    labels: tuple[str, ...],
-    splits: Splits,
-    score: Callable[[np.ndarray, np.ndarray], Metrics],
-    primary: str,
-    submission: Mapping[str, str],
-    broken_rows: int = 0,
-    vocab: str = "",
-    parts_of: str = "",
-    raw_files: tuple[str, ...] = (),
-    other_labels: tuple[str, ...] = (),
-) -> Task:
-    """A task over tables: a class where there are `labels`, else a score."""
-    head = Head("classification", len(labels)) if labels else Head("regression", 1)
-    own = TableFormat(score, submission, broken_rows)
-    return Task(
-        name, title, folder, splits, head, primary, own, labels, other_labels,
-        vocab=vocab, parts_of=parts_of, raw_files=raw_files,
-    )  # fmt: skip
-
-
 GLUE: tuple[Task, ...] = (
-    table_task(
+    glue_table(
         "cola", "linguistic acceptability", "CoLA", ("0", "1"),
         _splits(Columns(3, None, 1, header=False, columns=4), Columns("sentence")),
         matthews, "mcc", {"": "CoLA.tsv"}, other_labels=("unacceptable", "acceptable"),
     ),
-    table_task(
+    glue_table(
         "sst2", "sentiment of film reviews", "SST-2", ("0", "1"),
         _splits(Columns("sentence", None, "label")),
         accuracy, "accuracy", {"": "SST-2.tsv"}, other_labels=("negative", "positive"),
     ),
-    table_task(
+    glue_table(
         "mrpc", "paraphrases in news", "MRPC", ("0", "1"),
         _splits(Columns("#1 String", "#2 String", "Quality")),
         accuracy_and_f1, "f1", {"": "MRPC.tsv"},
         raw_files=("msr_paraphrase_train.txt", "msr_paraphrase_test.txt"),
         other_labels=("not_equivalent", "equivalent"),
     ),
-    table_task(
+    glue_table(
         "stsb", "similarity of sentences, 0 to 5", "STS-B", (),
         _splits(Columns("sentence1", "sentence2", "score")),
         correlations, "pearson", {"": "STS-B.tsv"},
     ),
-    table_task(
+    glue_table(
         "qqp", "paraphrases among questions", "QQP", ("0", "1"),
         _splits(Columns("question1", "question2", "is_duplicate")),
         accuracy_and_f1, "f1", {"": "QQP.tsv"}, broken_rows=3,
         other_labels=("not_duplicate", "duplicate"),
     ),
-    table_task(
+    glue_table(
         "mnli", "entailment across genres", "MNLI", MNLI_LABELS,
         {
             "train": (Split("train.tsv", Columns("sentence1", "sentence2", "gold_label")),),
@@ -95,22 +64,22 @@ GLUE: tuple[Task, ...] = (
         },
         accuracy, "accuracy", {"": "MNLI-m.tsv", "mm": "MNLI-mm.tsv"},
     ),
-    table_task(
+    glue_table(
         "qnli", "does the sentence answer the question", "QNLI", ENTAILMENT,
         _splits(Columns("question", "sentence", "label")),
         accuracy, "accuracy", {"": "QNLI.tsv"},
     ),
-    table_task(
+    glue_table(
         "rte", "entailment", "RTE", ENTAILMENT,
         _splits(Columns("sentence1", "sentence2", "label")),
         accuracy, "accuracy", {"": "RTE.tsv"},
     ),
-    table_task(
+    glue_table(
         "wnli", "what a pronoun refers to", "WNLI", ("0", "1"),
         _splits(Columns("sentence1", "sentence2", "label")),
         accuracy, "accuracy", {"": "WNLI.tsv"}, other_labels=("not_entailment", "entailment"),
     ),
-    table_task(
+    glue_table(
         "ax", "diagnostic set for an MNLI model", "AX", MNLI_LABELS,
         {"test": (Split("diagnostic.tsv", Columns("sentence1", "sentence2")),)},
         accuracy, "accuracy", {"": "AX.tsv"}, parts_of="mnli",

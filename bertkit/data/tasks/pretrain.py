@@ -13,7 +13,7 @@ from bertkit.data.features import Features
 from bertkit.data.tasks.task import Answered, AnswerRules, Part, Shape, Split, SplitName, Task, Tell
 from bertkit.errors import UserError
 from bertkit.model.config import Head
-from bertkit.model.tokenizer import Vocabulary
+from bertkit.model.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True)

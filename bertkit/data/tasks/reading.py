@@ -11,7 +11,7 @@ from bertkit.data.tasks.task import Part, Shape, Split, SplitName, Task, split_f
 from bertkit.errors import UserError
 from bertkit.files import inputs
 from bertkit.files.disk import sha256_file
-from bertkit.model.tokenizer import LONGEST_WORD, Vocabulary
+from bertkit.model.vocabulary import LONGEST_WORD, Vocabulary
 
 Progress = Callable[[str, int, int], object]  # (what, done, of how many)
 
@@ -59,6 +59,7 @@ def read_part(
         vocabulary=vocabulary.digest,
         lower_case=vocabulary.lower_case,
         longest_word=LONGEST_WORD,
+        read_as=repr((task.format.__class__.__qualname__, one.columns, task.labels)),  # two tasks may share a name
         **task.format.shaped_by(shape),
     )
     tell = functools.partial(progress, f"encoding {task.name} {name}")

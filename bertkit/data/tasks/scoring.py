@@ -12,16 +12,14 @@ from typing import Any
 import numpy as np
 
 from bertkit.data.tasks import Task, find_task
-from bertkit.data.tasks.json_text import fault, kind, read_text
 from bertkit.data.tasks.labels import class_named
 from bertkit.data.tasks.squad.metrics import THRESHOLD, score_squad
 from bertkit.data.tasks.squad.reader import read_squad
 from bertkit.data.tasks.squad.task import SquadFormat
-from bertkit.data.tasks.table_format import TableFormat
-from bertkit.data.tasks.tables import class_or_score, read_examples, read_rows
+from bertkit.data.tasks.tabular import TableFormat, class_or_score, read_examples, read_rows
 from bertkit.data.tasks.task import Metrics
 from bertkit.errors import UserError
-from bertkit.files.inputs import DATA_BYTES, check_file, exists
+from bertkit.files.inputs import DATA_BYTES, check_file, exists, json_fault, kind, read_whole_text
 
 NOT_FINITE = ("nan", "inf", "infinity")  # as Python, NumPy and C write them
 
@@ -156,9 +154,9 @@ def _read_object(path: Path, what: str) -> dict[str, Any]:
         return found
 
     try:
-        found = json.loads(read_text(path), object_pairs_hook=once)
+        found = json.loads(read_whole_text(path), object_pairs_hook=once)
     except (ValueError, RecursionError) as error:
-        raise fault(path, error) from None
+        raise json_fault(path, error) from None
     if not isinstance(found, dict):
         raise UserError(f"{path}: holds {kind(found)}, not an object of {what}", 'write it as {"ID": …, …}')
     if not found:

@@ -12,22 +12,19 @@ from pathlib import Path
 from typing import Any
 
 from bertkit.errors import UserError
-from bertkit.files.disk import write_arrays, write_json, write_text
-from bertkit.files.folder_lock import holding
-from bertkit.files.sealed import write_sealed_arrays
-from bertkit.model.config import READ, ModelConfig, from_mapping, to_mapping
-from bertkit.model.config_keys import told_of_keys
+from bertkit.files.disk import write_arrays, write_json, write_sealed_arrays, write_text
+from bertkit.files.locks import holding
+from bertkit.model.config import READ, Arrays, ModelConfig, from_mapping, to_mapping, told_of_keys
 from bertkit.model.folder import check_fit, check_pad
 from bertkit.model.formats.places import HF_FILES
 from bertkit.model.formats.shapes import check_moments, check_weights, head_of
 from bertkit.model.formats.sources import MOMENTS_FILE, Contents, count, read_contents, read_json
-from bertkit.model.formats.targets import Target, beside, find_target, lock_of, move_in, refuse_taken
+from bertkit.model.formats.targets import ConversionTarget, beside, find_target, lock_of, move_in, refuse_taken
 from bertkit.model.formats.tf1 import read_tf1, write_tf1
 from bertkit.model.formats.torch_files import padded, read_state, same, untied, write_state
-from bertkit.model.parameters import Arrays
 from bertkit.model.saving import write_tokenizer
-from bertkit.model.tokenizer import Vocabulary, casing_warning, read_vocabulary, write_vocabulary
-from bertkit.model.tokenizer_files import read_lines
+from bertkit.model.tokenizer_files import read_lines, read_vocabulary, write_vocabulary
+from bertkit.model.vocabulary import Vocabulary, casing_warning
 from bertkit.model.weights import read_raw
 
 # The keys that Google's bert_config.json always has; others are left out of it where they say what all models have.
@@ -41,7 +38,7 @@ FIXED: Mapping[str, Any] = {"layer_norm_eps": 1e-12, "classifier_dropout": None,
 
 
 @dataclass(frozen=True)
-class Model:
+class ConvertedModel:
     """What is converted: checked, and without padding."""
 
     weights: Arrays
@@ -86,7 +83,7 @@ def convert(
 def _convert(
     source: Path,
     destination: Path,
-    target: Target,
+    target: ConversionTarget,
     config: str,
     vocab: str,
     moments: bool,
@@ -118,7 +115,7 @@ def _convert(
     return Report(str(source), contents.kind, str(destination), form, files, *tensors, tuple(notes))
 
 
-def take(contents: Contents, leave_out: Sequence[str] = ()) -> tuple[Model, list[str]]:
+def take(contents: Contents, leave_out: Sequence[str] = ()) -> tuple[ConvertedModel, list[str]]:
     """What the checkpoint holds, held against its configuration and vocabulary; and notes."""
     where, notes = str(contents.path), list(contents.notes)
 
@@ -144,10 +141,10 @@ def take(contents: Contents, leave_out: Sequence[str] = ()) -> tuple[Model, list
         notes += check_pad(vocabulary, keys, contents.config)
         warning = casing_warning(vocabulary)
         notes += [warning] if warning else []
-    return Model(weights, moments, config, keys, vocabulary), notes + said
+    return ConvertedModel(weights, moments, config, keys, vocabulary), notes + said
 
 
-def write(model: Model, target: Target, folder: Path) -> list[str]:
+def write(model: ConvertedModel, target: ConversionTarget, folder: Path) -> list[str]:
     """Write all files of the target into `folder`; notes."""
     if model.vocabulary is not None:
         _write_vocabulary(folder / "vocab.txt", model.vocabulary, target.form == "hf")
@@ -179,7 +176,7 @@ def _write_vocabulary(path: Path, vocabulary: Vocabulary, beside_tokenizer: bool
         write_vocabulary(path, vocabulary, added=not beside_tokenizer)
 
 
-def compare(model: Model, target: Target, folder: Path) -> None:
+def compare(model: ConvertedModel, target: ConversionTarget, folder: Path) -> None:
     """Read back what was written. Raises UserError where a tensor is not bit for bit what was read."""
     if target.form == "tf1":
         found = read_tf1(folder / target.name, bool(model.moments))
@@ -194,7 +191,7 @@ def compare(model: Model, target: Target, folder: Path) -> None:
             raise UserError(f"{name} does not read back as it was written", "is the disk sound? nothing was left there")
 
 
-def hf_config(model: Model) -> dict[str, Any]:
+def hf_config(model: ConvertedModel) -> dict[str, Any]:
     """config.json: the source's keys, and what transformers needs besides."""
     head, architecture = head_of(model.weights)
     keys = {**model.keys}
@@ -203,14 +200,14 @@ def hf_config(model: Model) -> dict[str, Any]:
     return to_mapping(model.config, head, ()) | {"architectures": [architecture], **keys}
 
 
-def google_config(model: Model) -> dict[str, Any]:
+def google_config(model: ConvertedModel) -> dict[str, Any]:
     """bert_config.json: the source's keys, without those of Hugging Face's that say what all models have."""
     head, architecture = head_of(model.weights)
     usual = to_mapping(model.config, head, ()) | dict(FIXED) | {"architectures": [architecture]}
     return {key: value for key, value in model.keys.items() if key in GOOGLES or usual.get(key, ...) != value}
 
 
-def _losses(model: Model, target: Target, moments: bool) -> list[str]:
+def _losses(model: ConvertedModel, target: ConversionTarget, moments: bool) -> list[str]:
     """What the target has no place for."""
     notes = []
     if moments and not model.moments:

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 import numpy as np
 
 from bertkit.errors import UserError
-from bertkit.model.config import Head, ModelConfig
+from bertkit.model.config import Arrays, Head, ModelConfig
 from bertkit.model.formats.tf1 import FIRST, SECOND
-from bertkit.model.parameters import Arrays, Shapes, shapes
+from bertkit.model.parameters import Shapes, shapes
 from bertkit.model.weights import check_numbers, unpadded
 
 # Parts of a model that are there or not, each whole; without any of them it is a bare encoder.

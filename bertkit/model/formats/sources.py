@@ -14,14 +14,13 @@ from typing import Any
 import numpy as np
 
 from bertkit.errors import UserError
-from bertkit.files.disk import read_arrays
+from bertkit.files.disk import read_arrays, read_sealed_arrays
 from bertkit.files.inputs import exists, is_folder, read_object
-from bertkit.files.sealed import read_sealed_arrays
 from bertkit.model.checkpoint import check_tensors
+from bertkit.model.config import Arrays
 from bertkit.model.formats.places import Kind, find_kind
 from bertkit.model.formats.tf1 import FIRST, SECOND, STEP, read_tf1
 from bertkit.model.formats.torch_files import read_state, untied
-from bertkit.model.parameters import Arrays
 from bertkit.model.tokenizer_files import vocabulary_file
 from bertkit.model.weights import read_hf
 

@@ -20,7 +20,7 @@ TF1_NAME = "bert_model.ckpt"  # as Google's archives have it
 
 
 @dataclass(frozen=True)
-class Target:
+class ConversionTarget:
     """Where to, and in which form."""
 
     form: Literal["tf1", "hf", "pt"]
@@ -29,7 +29,7 @@ class Target:
     dialect: str = ""  # pt
 
 
-def find_target(destination: Path, to: str = "") -> Target:
+def find_target(destination: Path, to: str = "") -> ConversionTarget:
     """The form by its name, or by DST's ending. Raises UserError where neither says it."""
     known = ("tf1", "hf", *dialects())
     if to and to not in known:
@@ -41,16 +41,18 @@ def find_target(destination: Path, to: str = "") -> Target:
             raise UserError(f"{destination}: a .pt file has two dialects", f"say which: {names}")
         if ending != ".pt":
             raise UserError(f"{destination}: --to {to} writes one file", "give DST the ending .pt")
-        return Target("pt", destination.parent, destination.name, to)
+        return ConversionTarget("pt", destination.parent, destination.name, to)
     if to == "tf1" or (not to and PREFIX.search(destination.name)):
         named = bool(PREFIX.search(destination.name))
-        return Target("tf1", destination.parent if named else destination, destination.name if named else TF1_NAME)
+        return ConversionTarget(
+            "tf1", destination.parent if named else destination, destination.name if named else TF1_NAME
+        )
     if ending in (".safetensors", ".bin", ".index", ".pth", ".json") or is_file(destination):
         raise UserError(f"{destination}: models are folders", "give a folder, a *.ckpt prefix or a .pt file")
-    return Target("hf", destination)
+    return ConversionTarget("hf", destination)
 
 
-def refuse_taken(target: Target, overwrite: bool) -> None:
+def refuse_taken(target: ConversionTarget, overwrite: bool) -> None:
     """Raises UserError, before any work, where weights stand at the place that are not to be written over."""
     names = {"tf1": (f"{target.name}.index",), "hf": HF_FILES, "pt": (target.name,)}[target.form]
     taken = [name for name in names if exists(target.folder / name)]
@@ -70,7 +72,7 @@ def beside(folder: Path) -> Path:
     return temporary_beside(place / "convert")
 
 
-def lock_of(target: Target) -> Path:
+def lock_of(target: ConversionTarget) -> Path:
     """What a conversion holds: in the folder, or beside one that is not there yet, since it is moved in at once."""
     folder = target.folder.absolute()
     if folder.is_dir():
@@ -78,7 +80,7 @@ def lock_of(target: Target) -> Path:
     return folder.parent / f".{folder.name}.convert.lock"
 
 
-def move_in(temporary: Path, target: Target, overwrite: bool) -> tuple[str, ...]:
+def move_in(temporary: Path, target: ConversionTarget, overwrite: bool) -> tuple[str, ...]:
     """Put the finished files in place: the folder at once where there is none, else file by file, the index last."""
     names = sorted((path.name for path in temporary.iterdir()), key=lambda name: (name.endswith(".index"), name))
     if not target.folder.exists():
@@ -100,7 +102,7 @@ def move_in(temporary: Path, target: Target, overwrite: bool) -> tuple[str, ...]
     return tuple(names)
 
 
-def _old(target: Target, names: Iterable[str]) -> list[str]:
+def _old(target: ConversionTarget, names: Iterable[str]) -> list[str]:
     """Files of a checkpoint that is there already and the new one takes the place of."""
     found = {name for name in names if exists(target.folder / name)}
     if target.form == "tf1":

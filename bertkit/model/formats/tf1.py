@@ -11,9 +11,9 @@ import numpy as np
 
 from bertkit.errors import UserError
 from bertkit.files.inputs import exists, is_folder
+from bertkit.model.config import Arrays
 from bertkit.model.formats.names import from_tf1, tf1_slot, tf1_state, to_tf1, transposed
-from bertkit.model.formats.tf1_bundle import BOOL, Entry, read_bundle, read_index, write_bundle
-from bertkit.model.parameters import Arrays
+from bertkit.model.formats.tf1_bundle import BOOL, BundleEntry, read_bundle, read_index, write_bundle
 
 FIRST, SECOND, STEP = "adam.first.", "adam.second.", "adam.step"  # as the engines' checkpoints name a training's state
 FILES = re.compile(r"\.(index|meta|data-\d+-of-\d+)$")
@@ -76,7 +76,7 @@ def read_tf1(prefix: Path, moments: bool = False) -> Tf1:
     return Tf1(weights, state, unknown, rest, tuple(f"{n} ({index.entries[n].dtype_name})" for n in sorted(passed)))
 
 
-def _no_weight(name: str, entry: Entry) -> bool:
+def _no_weight(name: str, entry: BundleEntry) -> bool:
     """Whether a variable can be no parameter: not by its name, and strings, booleans or the like by its values."""
     return from_tf1(name) is None and (not entry.is_read or entry.dtype == BOOL)
 

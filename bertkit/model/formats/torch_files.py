@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 
 from bertkit.errors import UserError
+from bertkit.model.config import Arrays
 from bertkit.model.formats.file_kinds import Unread, check_kind
 from bertkit.model.formats.names import HEADS, in_dialect, ours
 from bertkit.model.formats.tf1 import FIRST, SECOND, STEP
-from bertkit.model.parameters import Arrays
 
 TREE_READERS, TREE_WRITERS = "bertkit.tree_readers", "bertkit.tree_writers"  # entry points by the file's ending
 NO_DECAY = ("bias", "gamma", "beta", "LayerNorm")  # parts of names, as the training scripts divide their parameters
@@ -34,7 +34,7 @@ PADDED_TO = 8  # the training scripts round the vocabulary's rows up to a multip
 
 
 @dataclass(frozen=True)
-class State:
+class TorchState:
     """A state dict in our names, and what the file holds of a training."""
 
     weights: Arrays
@@ -42,7 +42,7 @@ class State:
     notes: tuple[str, ...] = ()
 
 
-def read_state(path: Path, moments: bool = False, pretraining: bool = True) -> State:
+def read_state(path: Path, moments: bool = False, pretraining: bool = True) -> TorchState:
     """Raises UserError, in one line, where the file is damaged, could run code or holds no state dict.
 
     `pretraining`: the pre-training head is wanted too, so its decoder must be the embeddings.
@@ -54,7 +54,7 @@ def read_state(path: Path, moments: bool = False, pretraining: bool = True) -> S
     state_of, lost = _moments(beside.get("optimizer"), weights, order) if moments else ({}, [])
     kept = {*(["master params"] if masters else []), *(["optimizer"] if state_of else [])}
     rest = [f"left out: {name}" for name in beside if name not in kept]
-    return State(weights | masters, state_of, tuple(said + lost + rest))
+    return TorchState(weights | masters, state_of, tuple(said + lost + rest))
 
 
 def read_tensors(path: Path) -> Arrays:

@@ -41,10 +41,11 @@ class ConsoleProgress(Callback):
 
     def on_interrupted(self, run: Run) -> None:
         if run.exit_code:
-            self.display.say(
-                f"stopped by {run.interrupted} after update {run.step} of {run.steps}, which is saved; "
-                "the same command with --resume goes on (in Python: resume=True)"
-            )
+            what = f"stopped by {run.interrupted} after update {run.step} of {run.steps}, which is saved"
+        else:
+            most = run.settings["train.steps_this_run"]
+            what = f"this job ends after its {most:,} updates, with {run.step:,} of {run.steps:,} done and saved"
+        self.display.say(f"{what}; the same command with --resume goes on (in Python: resume=True)")
 
     def on_end(self, run: Run) -> None:
         if run.finished and run.step < run.steps:

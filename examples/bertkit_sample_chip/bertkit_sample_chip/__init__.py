@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
-from bertkit.distributed.world import World
-from bertkit.engine.interface import Capabilities, Engine, Job, Probe, Setting
+from bertkit.plugin import Capabilities, Engine, Job, Probe, Setting, World
 from bertkit_torch.build import torch_build
 
 
@@ -19,6 +18,9 @@ class SampleChipBackend:
         heads=("classification", "regression", "span", "pretraining"),
         layouts=("padded", "packed"),
         environment=("SAMPLE_CHIP",),
+        gradients=("fp32", "bf16"),
+        overlap=True,
+        sharded_optimizer=True,
     )
     settings: Mapping[str, Setting] = {
         "tile": Setting(32, "keys that attention takes at a time"),

@@ -8,9 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from bertkit.distributed.world import World
-from bertkit.engine.interface import DeviceFacts, Job
-from bertkit.errors import UserError
+from bertkit.plugin import DeviceFacts, Job, UserError, World
 from bertkit_torch.accelerator import Accelerator
 from bertkit_torch.row_attention import InRows
 from bertkit_torch.seen import Attention

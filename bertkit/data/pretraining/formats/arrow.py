@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from bertkit.data.pretraining.formats.checked import Place, check_kind, reading, whole_numbers
+from bertkit.data.pretraining.formats.checked import RowPlace, check_kind, reading, whole_numbers
 from bertkit.data.pretraining.formats.rows import MAKE_AGAIN, slots
 from bertkit.errors import UserError
 
 NPY_HEADER = 128  # bytes of np.save's header for a short list
 
 
-def plain(table: Any, name: str, place: Place) -> Any:
+def plain(table: Any, name: str, place: RowPlace) -> Any:
     """A column as one array of a plain type: dictionaries looked up, views and fixed sizes made ordinary."""
     import pyarrow as pa
 
@@ -49,7 +49,7 @@ def _ordinary(type: Any, pa: Any) -> Any:
     return type
 
 
-def whole(table: Any, name: str, place: Place, least: int, most: int, none: int | None = None) -> np.ndarray:
+def whole(table: Any, name: str, place: RowPlace, least: int, most: int, none: int | None = None) -> np.ndarray:
     """(N,) int64 of a column of whole numbers, or of true and false; `none`: what a missing value stands for."""
     import pyarrow as pa
 
@@ -66,7 +66,7 @@ def whole(table: Any, name: str, place: Place, least: int, most: int, none: int 
     return whole_numbers(found, name, place, least, most).astype(np.int64)
 
 
-def pieces(table: Any, name: str, known: Any, place: Place) -> tuple[np.ndarray, np.ndarray, Any]:
+def pieces(table: Any, name: str, known: Any, place: RowPlace) -> tuple[np.ndarray, np.ndarray, Any]:
     """A column of word pieces with spaces between, or of lists of them -> (M,) their numbers in `known`, (N,) how many
     each row has, and the pieces themselves; -1 for one that is not known."""
     import pyarrow as pa
@@ -89,7 +89,7 @@ def _is_text(type: Any, pa: Any) -> bool:
     return bool(pa.types.is_string(type) or pa.types.is_large_string(type))
 
 
-def positions(table: Any, name: str, counts: np.ndarray, place: Place) -> np.ndarray:
+def positions(table: Any, name: str, counts: np.ndarray, place: RowPlace) -> np.ndarray:
     """(M,) of cells that hold `counts` (N,) whole numbers each: np.save's bytes of a list, or a list."""
     import pyarrow as pa
 
@@ -112,7 +112,7 @@ def positions(table: Any, name: str, counts: np.ndarray, place: Place) -> np.nda
     return numbers
 
 
-def _saved(cells: Any, name: str, counts: np.ndarray, place: Place) -> np.ndarray:
+def _saved(cells: Any, name: str, counts: np.ndarray, place: RowPlace) -> np.ndarray:
     ends = np.frombuffer(cells.buffers()[1], np.int32)[cells.offset : cells.offset + len(cells) + 1].astype(np.int64)
     data = np.frombuffer(cells.buffers()[2] or b"", np.uint8)
     sizes = np.diff(ends) - NPY_HEADER
@@ -130,7 +130,7 @@ def _plain_headers(data: np.ndarray, starts: np.ndarray) -> bool:
     return bool((data[starts[:, None] + np.arange(len(wanted))] == wanted).all())
 
 
-def _load(cell: bytes | None, row: int, name: str, place: Place) -> np.ndarray:
+def _load(cell: bytes | None, row: int, name: str, place: RowPlace) -> np.ndarray:
     if cell is None:
         raise place.fault(row, f"{name} is missing")
     with reading(place.path, what=f"row {row}: its masked positions are damaged"):
@@ -141,7 +141,7 @@ def _load(cell: bytes | None, row: int, name: str, place: Place) -> np.ndarray:
     return whole_numbers(found, name, place, 0, 2**63 - 1).astype(np.int64)
 
 
-def _same(had: np.ndarray, counts: np.ndarray, name: str, place: Place) -> None:
+def _same(had: np.ndarray, counts: np.ndarray, name: str, place: RowPlace) -> None:
     wrong = had != counts
     if wrong.any():
         row = int(wrong.argmax())
@@ -152,5 +152,5 @@ def _first(where: Any) -> int:
     return int(where.to_numpy(zero_copy_only=False).argmax())
 
 
-def _other(name: str, type: Any, wanted: str, place: Place) -> UserError:
+def _other(name: str, type: Any, wanted: str, place: RowPlace) -> UserError:
     return UserError(f"{place.path}: the column {name} holds {type}, not {wanted}", MAKE_AGAIN)

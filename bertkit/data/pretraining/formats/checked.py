@@ -44,7 +44,7 @@ def reading(path: Path, cure: str = MAKE_AGAIN, what: str = "is damaged") -> Ite
 
 
 @dataclass(frozen=True)
-class Place:
+class RowPlace:
     """Where rows come from, for messages."""
 
     path: Path
@@ -56,7 +56,7 @@ class Place:
 
 
 def whole_numbers(
-    values: np.ndarray, name: str, place: Place, least: int, most: int, among: np.ndarray | None = None
+    values: np.ndarray, name: str, place: RowPlace, least: int, most: int, among: np.ndarray | None = None
 ) -> np.ndarray:
     """(N, …) `values` as signed whole numbers of this machine's byte order.
 
@@ -74,7 +74,7 @@ def whole_numbers(
     return values.astype(values.dtype.newbyteorder("="), copy=False)
 
 
-def check_kind(values: np.ndarray, name: str, place: Place, kinds: str) -> None:
+def check_kind(values: np.ndarray, name: str, place: RowPlace, kinds: str) -> None:
     """Raises UserError where the array's dtype is none of NumPy's `kinds`."""
     if values.dtype.kind not in kinds:
         held = KINDS.get(values.dtype.kind, f"values of {values.dtype}")

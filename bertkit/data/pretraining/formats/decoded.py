@@ -10,7 +10,7 @@ from bertkit.data.pretraining.formats import hdf5, parquet, tfrecord
 from bertkit.data.pretraining.formats.rows import MAKE_AGAIN, Rows
 from bertkit.data.pretraining.formats.shards import Shard, ShardFile
 from bertkit.errors import UserError
-from bertkit.model.tokenizer import Vocabulary
+from bertkit.model.vocabulary import Vocabulary
 
 
 class Decoded:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from bertkit.data.pretraining.formats.checked import LARGEST_ID, Place, check_kind, whole_numbers
+from bertkit.data.pretraining.formats.checked import LARGEST_ID, RowPlace, check_kind, whole_numbers
 from bertkit.data.pretraining.formats.rows import NO_LABEL, Rows, offsets, smallest
 
 ANY = (-(2**63), 2**64)
@@ -62,7 +62,7 @@ def unpad(padded: Padded, path: Path, first: int = 0) -> Rows:
     Raises UserError naming file and row. What is predicted is told by weight, or where a file has none by position:
     no masked position is 0, where [CLS] stands. The id 0 is a target as any other.
     """
-    place = Place(path, first, "row" if padded.labels.shape[1] > 1 else "sequence")
+    place = RowPlace(path, first, "row" if padded.labels.shape[1] > 1 else "sequence")
     padded, hidden = _checked(padded, place)
     cut = _cut(padded)
     _refuse(_faults(padded, cut), place)
@@ -89,7 +89,7 @@ def unpad(padded: Padded, path: Path, first: int = 0) -> Rows:
     )
 
 
-def _checked(padded: Padded, place: Place) -> tuple[Padded, np.ndarray]:
+def _checked(padded: Padded, place: RowPlace) -> tuple[Padded, np.ndarray]:
     """The rows with numbers of the right types and ranges, and which masked positions (N, P) are predicted."""
     mask = whole_numbers(padded.input_mask, "input_mask", place, *ANY)
     labels = whole_numbers(padded.labels, "next_sentence_labels", place, *ANY)
@@ -113,7 +113,7 @@ def _checked(padded: Padded, place: Place) -> tuple[Padded, np.ndarray]:
     return replace(padded, input_ids=ids, segment_ids=segments), hidden
 
 
-def _hidden(padded: Padded, place: Place) -> np.ndarray:
+def _hidden(padded: Padded, place: RowPlace) -> np.ndarray:
     """(N, P) bool: the position is predicted."""
     weights, masked = padded.weights, padded.masked_ids
     if weights is not None:
@@ -194,7 +194,7 @@ def _doubled(positions: np.ndarray, hidden: np.ndarray) -> np.ndarray:
     return twice
 
 
-def _refuse(faults: dict[str, np.ndarray], place: Place) -> None:
+def _refuse(faults: dict[str, np.ndarray], place: RowPlace) -> None:
     for fault, where in faults.items():
         if where.any():
             raise place.fault(int(where.argmax()), fault)

@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 
 from bertkit.data.pretraining.formats import arrow
-from bertkit.data.pretraining.formats.checked import LARGEST_ID, Place, reading
+from bertkit.data.pretraining.formats.checked import LARGEST_ID, RowPlace, reading
 from bertkit.data.pretraining.formats.rows import MAKE_AGAIN, NO_LABEL, Rows, offsets, slots, smallest
 from bertkit.data.pretraining.formats.shards import INSTALL, Shard, ShardFile
 from bertkit.errors import UserError
 from bertkit.files import inputs
-from bertkit.model.tokenizer import Vocabulary, with_fillers
+from bertkit.model.tokenizer import with_fillers
+from bertkit.model.vocabulary import Vocabulary
 
 BASE = ("A", "B", "is_random_next", "num_tokens")
 STATIC = ("masked_lm_positions", "masked_lm_labels")
@@ -60,7 +61,7 @@ def _most(footer: Any, name: str) -> int | None:
 def read(file: ShardFile, vocabulary: Vocabulary) -> Rows:
     """All rows. Raises UserError naming the file, and the row of a word piece that the vocabulary lacks."""
     pq, pa = _libraries()
-    place = Place(file.path)
+    place = RowPlace(file.path)
     with reading(file.path), pq.ParquetFile(file.path) as opened:
         static = STATIC[0] in opened.schema_arrow.names
         table = opened.read(columns=[*BASE, *(STATIC if static else ())])
@@ -99,7 +100,7 @@ def lengths(file: ShardFile) -> np.ndarray:
     pq, _ = _libraries()
     with reading(file.path), pq.ParquetFile(file.path) as opened:
         table = opened.read(columns=["num_tokens"])
-    return arrow.whole(table, "num_tokens", Place(file.path), 0, LARGEST_ID)
+    return arrow.whole(table, "num_tokens", RowPlace(file.path), 0, LARGEST_ID)
 
 
 def _libraries() -> tuple[Any, Any]:
@@ -112,13 +113,15 @@ def _libraries() -> tuple[Any, Any]:
     return pq, pa
 
 
-def _labels(table: Any, single: np.ndarray, place: Place) -> np.ndarray:
+def _labels(table: Any, single: np.ndarray, place: RowPlace) -> np.ndarray:
     """(N,) whether the second segment is a random one; NO_LABEL where there is none."""
     said = arrow.whole(table, "is_random_next", place, 0, 1, none=0 if single.all() else None)
     return np.where(single, NO_LABEL, said)
 
 
-def _pieces(table: Any, name: str, known: Any, vocabulary: Vocabulary, place: Place) -> tuple[np.ndarray, np.ndarray]:
+def _pieces(
+    table: Any, name: str, known: Any, vocabulary: Vocabulary, place: RowPlace
+) -> tuple[np.ndarray, np.ndarray]:
     """A column of pieces -> all their ids, and how many each row has."""
     found, counts, flat = arrow.pieces(table, name, known, place)
     unknown = found < 0
@@ -137,7 +140,7 @@ def _no_masks(rows: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _masks(
-    table: Any, known: Any, vocabulary: Vocabulary, lengths: np.ndarray, place: Place
+    table: Any, known: Any, vocabulary: Vocabulary, lengths: np.ndarray, place: RowPlace
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(M,) positions within the rows, (M,) labels, (N,) how many."""
     labels, counts = _pieces(table, STATIC[1], known, vocabulary, place)

@@ -17,7 +17,7 @@ from bertkit.data.pretraining.formats.shards import INSTALL
 from bertkit.data.pretraining.formats.tf_example import encode_varints, example, framed
 from bertkit.errors import UserError
 from bertkit.files.disk import write_atomically
-from bertkit.model.tokenizer import Vocabulary
+from bertkit.model.vocabulary import Vocabulary
 
 SLAB = 8192  # rows padded at a time
 HEADER = 128  # bytes of np.save's header for a short list

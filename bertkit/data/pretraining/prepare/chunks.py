@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from bertkit.data.pretraining.formats.rows import Rows, join, offsets, smallest, take
-from bertkit.data.pretraining.masking import MaskingRule, Pieces, keys_of, mask
-from bertkit.data.pretraining.prepare.fast_wordpiece import Words
-from bertkit.data.pretraining.prepare.sentence_pairs import Block, Shape, sequences
-from bertkit.data.pretraining.prepare.sources import PIECE, Piece, Source
+from bertkit.data.pretraining.masking import MaskingRule, MaskingVocabulary, keys_of, mask
+from bertkit.data.pretraining.prepare.fast_wordpiece import WordCache
+from bertkit.data.pretraining.prepare.sentence_pairs import Block, PairShape, sequences
+from bertkit.data.pretraining.prepare.sources import PIECE, CorpusFile, Piece
 from bertkit.data.pretraining.prepare.texts import Notes, documents
 
 AT_ONCE = 4096  # sequences masked together; any number gives the same masks
@@ -35,7 +35,7 @@ class Counts:
 class Making:
     """How a block becomes sequences."""
 
-    shape: Shape
+    shape: PairShape
     rule: MaskingRule | None  # None: left to whoever reads them
     duplicates: int
     seed: int
@@ -45,7 +45,7 @@ Document = list[bytes]  # the ids of its sentences
 
 
 def blocks(
-    piece: Piece, sources: Sequence[Source], words: Words, room: int, counts: Counts, notes: Notes
+    piece: Piece, sources: Sequence[CorpusFile], words: WordCache, room: int, counts: Counts, notes: Notes
 ) -> Iterator[Block]:
     """The piece's documents in blocks of about PIECE characters, no sentence of over `room` tokens."""
     kept: list[Document] = []
@@ -64,7 +64,7 @@ def blocks(
 
 
 def _encoded(
-    piece: Piece, sources: Sequence[Source], words: Words, room: int, counts: Counts, notes: Notes
+    piece: Piece, sources: Sequence[CorpusFile], words: WordCache, room: int, counts: Counts, notes: Notes
 ) -> Iterator[Document]:
     width = words.dtype.itemsize
     for part in piece:
@@ -87,7 +87,7 @@ def _divided(ids: bytes, most: int, notes: Notes) -> list[bytes]:
     return [ids[start : start + most] for start in range(0, len(ids), most)]
 
 
-def _block(kept: list[Document], lent: list[Document], words: Words) -> Block:
+def _block(kept: list[Document], lent: list[Document], words: WordCache) -> Block:
     """`kept`, and where that is a single document some to draw from, which make no sequences of their own."""
     texts = kept + (lent if len(kept) == 1 else [])
     width = words.dtype.itemsize
@@ -99,7 +99,7 @@ def _block(kept: list[Document], lent: list[Document], words: Words) -> Block:
     return Block(tokens, sentences.tolist(), starts.tolist(), own=len(kept))
 
 
-def make(block: Block, making: Making, pieces: Pieces, piece: int, number: int) -> Iterator[Rows]:
+def make(block: Block, making: Making, pieces: MaskingVocabulary, piece: int, number: int) -> Iterator[Rows]:
     """The sequences of a block, as often as `duplicates` says, each time made and masked anew."""
     cls, sep = pieces.special
     for turn in range(making.duplicates):
@@ -113,7 +113,7 @@ def make(block: Block, making: Making, pieces: Pieces, piece: int, number: int) 
             yield join([_masked(take(rows, part), keys[part], making.rule, pieces) for part in parts])
 
 
-def _masked(rows: Rows, keys: np.ndarray, rule: MaskingRule, pieces: Pieces) -> Rows:
+def _masked(rows: Rows, keys: np.ndarray, rule: MaskingRule, pieces: MaskingVocabulary) -> Rows:
     masked = mask(rows.input_ids.astype(np.int64), rows.cu_seqlens, keys, rule, pieces)
     cu_masked = np.searchsorted(masked.positions, rows.cu_seqlens)
     within = masked.positions - np.repeat(rows.cu_seqlens[:-1], np.diff(cu_masked))

@@ -16,13 +16,14 @@ from collections.abc import Iterable
 import numpy as np
 
 from bertkit.model.long_texts import encode_long
-from bertkit.model.tokenizer import LONGEST_WORD, SPECIAL, Vocabulary, tokenizer
+from bertkit.model.tokenizer import tokenizer
+from bertkit.model.vocabulary import LONGEST_WORD, SPECIAL, Vocabulary
 
 REMEMBERED = 400_000  # words, about 80 MB
 PARTS = re.compile(r"[A-Za-z0-9]+|[^A-Za-z0-9]")  # what the tokenizer splits ASCII at
 
 
-class Words(dict[str, bytes]):
+class WordCache(dict[str, bytes]):
     """word -> its ids as bytes, for joining."""
 
     def __init__(self, vocabulary: Vocabulary) -> None:

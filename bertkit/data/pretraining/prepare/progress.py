@@ -21,10 +21,9 @@ from bertkit.data.pretraining.prepare.work import START_ANEW, Work, key_of, load
 from bertkit.distributed.world import World
 from bertkit.errors import PeersLost, UserError
 from bertkit.files import inputs
-from bertkit.files.disk import sha256_file, sweep, write_text
-from bertkit.files.folder_lock import NAME as LOCK
+from bertkit.files.disk import read_sealed, sha256_file, sweep, write_sealed, write_text
 from bertkit.files.inputs import is_file
-from bertkit.files.sealed import read_sealed, write_sealed
+from bertkit.files.locks import NAME as LOCK
 
 KEY = "key"
 SWEPT = ".swept"  # what OUT/.unfinished is called while it is removed

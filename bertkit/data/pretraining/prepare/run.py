@@ -18,9 +18,9 @@ from bertkit.data.pretraining.prepare.steps import SIZES, SPILLS, hash_source, s
 from bertkit.data.pretraining.prepare.work import Work, settings_of, weights_of
 from bertkit.distributed.world import World
 from bertkit.errors import UserError
-from bertkit.files.folder_lock import alone_in
-from bertkit.files.sealed import write_sealed
-from bertkit.model.tokenizer import write_rules
+from bertkit.files.disk import write_sealed
+from bertkit.files.locks import alone_in
+from bertkit.model.tokenizer_files import write_rules
 
 
 def prepare(

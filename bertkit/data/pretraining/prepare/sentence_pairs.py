@@ -23,7 +23,7 @@ Run = tuple[int, int, int, int, int]  # first segment's start and end in the tok
 
 
 @dataclass(frozen=True)
-class Shape:
+class PairShape:
     """What the sequences are to be."""
 
     seq_length: int = 128
@@ -46,7 +46,7 @@ class Block:
     own: int  # documents that make sequences; those behind them are only drawn from
 
 
-def sequences(block: Block, shape: Shape, cls: int, sep: int, key: str) -> Rows:
+def sequences(block: Block, shape: PairShape, cls: int, sep: int, key: str) -> Rows:
     """The block's documents once over, unmasked. The same for the same key."""
     stream = random.Random(key)  # noqa: S311 - a shuffle; a text as seed gives the same on every machine
     make = _pairs if shape.next_sentence else _singles
@@ -55,11 +55,11 @@ def sequences(block: Block, shape: Shape, cls: int, sep: int, key: str) -> Rows:
     return _rows(block.tokens, _cut(runs, shape.room, stream.getrandbits(64)), cls, sep)
 
 
-def _target(shape: Shape, stream: random.Random) -> int:
+def _target(shape: PairShape, stream: random.Random) -> int:
     return stream.randint(2, shape.room) if stream.random() < shape.short else shape.room
 
 
-def _pairs(block: Block, number: int, shape: Shape, stream: random.Random) -> Iterator[Run]:
+def _pairs(block: Block, number: int, shape: PairShape, stream: random.Random) -> Iterator[Run]:
     at, target = block.sentences, _target(shape, stream)
     place, end = block.documents[number : number + 2]
     start = place  # of the chunk
@@ -92,7 +92,7 @@ def _other(block: Block, number: int, stream: random.Random) -> int | None:
     return next((other for other in drawn if other != number), None)
 
 
-def _singles(block: Block, number: int, shape: Shape, stream: random.Random) -> Iterator[Run]:
+def _singles(block: Block, number: int, shape: PairShape, stream: random.Random) -> Iterator[Run]:
     """One segment of whole sentences, as many as fit; a sentence that is too long is divided."""
     at, target = block.sentences, _target(shape, stream)
     start, end = block.documents[number : number + 2]

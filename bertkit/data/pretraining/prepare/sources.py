@@ -21,7 +21,7 @@ LOOK = 1 << 16  # bytes of a file that its format is told by
 
 
 @dataclass(frozen=True)
-class Source:
+class CorpusFile:
     """One text file."""
 
     path: Path
@@ -36,7 +36,7 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Part:
+class CorpusPart:
     """A file from one byte offset to another; -1: to its end."""
 
     source: int
@@ -44,20 +44,20 @@ class Part:
     stop: int
 
 
-Piece = tuple[Part, ...]
+Piece = tuple[CorpusPart, ...]
 
 
-def text_bytes(sources: Sequence[Source]) -> int:
+def text_bytes(sources: Sequence[CorpusFile]) -> int:
     """About how much text they hold."""
     return sum(source.text_bytes for source in sources)
 
 
-def part_bytes(part: Part, sources: Sequence[Source]) -> int:
+def part_bytes(part: CorpusPart, sources: Sequence[CorpusFile]) -> int:
     """About how much text it holds."""
     return part.stop - part.start if part.stop >= 0 else sources[part.source].text_bytes
 
 
-def find_sources(places: Sequence[Path], format: InputFormat | None) -> tuple[Source, ...]:
+def find_sources(places: Sequence[Path], format: InputFormat | None) -> tuple[CorpusFile, ...]:
     """The files, and those of the folders, sorted within each. Raises UserError where there are none, or one is empty
     of everything that could be text."""
     found = []
@@ -70,7 +70,7 @@ def find_sources(places: Sequence[Path], format: InputFormat | None) -> tuple[So
             if any(part.startswith(".") for part in Path(name).parts):
                 continue
             if size := inputs.check_file(path):
-                found.append(Source(path, name, size, format or detect(path)))
+                found.append(CorpusFile(path, name, size, format or detect(path)))
     if not found:
         raise UserError(f"{', '.join(map(str, places))}: no text in it", "name text files or folders that hold some")
     return tuple(found)
@@ -83,10 +83,10 @@ def detect(path: Path) -> InputFormat:
     return form_of(head, path, cut=len(head) == LOOK)
 
 
-def plan(sources: Sequence[Source]) -> tuple[Piece, ...]:
+def plan(sources: Sequence[CorpusFile]) -> tuple[Piece, ...]:
     """The pieces, in the order of the sources."""
     pieces: list[Piece] = []
-    open_parts: list[Part] = []
+    open_parts: list[CorpusPart] = []
     size = 0
     for number, source in enumerate(sources):
         for part in _parts(number, source):
@@ -102,18 +102,18 @@ def plan(sources: Sequence[Source]) -> tuple[Piece, ...]:
     return tuple(pieces)
 
 
-def _parts(number: int, source: Source) -> Iterator[Part]:
+def _parts(number: int, source: CorpusFile) -> Iterator[CorpusPart]:
     if source.path.suffix in PACKED or source.format == "raw" or source.bytes < 2 * PIECE:
-        yield Part(number, 0, -1)
+        yield CorpusPart(number, 0, -1)
         return
     start = 0
     while start < source.bytes:
         stop = _next_document(source, start + PIECE) if start + 2 * PIECE < source.bytes else source.bytes
-        yield Part(number, start, stop)
+        yield CorpusPart(number, start, stop)
         start = stop
 
 
-def _next_document(source: Source, offset: int) -> int:
+def _next_document(source: CorpusFile, offset: int) -> int:
     """Where the first document behind `offset` begins; the file's size where there is none."""
     with source.path.open("rb") as file:
         file.seek(offset)

@@ -18,14 +18,13 @@ from bertkit.data.pretraining.formats.writers import write_hdf5, write_parquet, 
 from bertkit.data.pretraining.masking import MaskingRule, pieces_of
 from bertkit.data.pretraining.prepare.chunks import Counts, Making, blocks, make
 from bertkit.data.pretraining.prepare.external_shuffle import gather, write_spill
-from bertkit.data.pretraining.prepare.fast_wordpiece import Words
+from bertkit.data.pretraining.prepare.fast_wordpiece import WordCache
 from bertkit.data.pretraining.prepare.pool import Done
-from bertkit.data.pretraining.prepare.sentence_pairs import Shape
+from bertkit.data.pretraining.prepare.sentence_pairs import PairShape
 from bertkit.data.pretraining.prepare.texts import Notes
 from bertkit.data.pretraining.prepare.work import START_ANEW, Settings, Work
-from bertkit.files.disk import sha256_file
-from bertkit.files.sealed import read_sealed
-from bertkit.model.tokenizer import Vocabulary
+from bertkit.files.disk import read_sealed, sha256_file
+from bertkit.model.vocabulary import Vocabulary
 
 GROUPS, ORDER = 1, 2  # what a random order is of
 SPILLS, SIZES = "spills.json", "sizes.json"  # in OUT/.unfinished
@@ -35,7 +34,7 @@ def spill_piece(work: Work, number: int) -> Done:
     """One piece of the corpus as sequences in spill files."""
     settings, counts, notes = work.settings, Counts(), Notes()
     words, pieces = _words(work.vocabulary), pieces_of(work.vocabulary)
-    shape = Shape(settings.seq_length, settings.next_sentence, settings.short)
+    shape = PairShape(settings.seq_length, settings.next_sentence, settings.short)
     rule = MaskingRule(settings.share, settings.most_masked, settings.whole_words)
     making = Making(shape, rule if settings.masking == "static" else None, settings.duplicates, settings.seed)
     spills, hashes, sequences = [], [], 0
@@ -104,6 +103,6 @@ def _write(path: Path, rows: Rows, work: Work, bin: int) -> None:
 
 
 @functools.lru_cache(maxsize=1)
-def _words(vocabulary: Vocabulary) -> Words:
+def _words(vocabulary: Vocabulary) -> WordCache:
     """This process's memory of words, kept from piece to piece."""
-    return Words(vocabulary)
+    return WordCache(vocabulary)

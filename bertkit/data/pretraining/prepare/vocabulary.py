@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from bertkit.data.pretraining.prepare.sources import Source, part_bytes, plan
+from bertkit.data.pretraining.prepare.sources import CorpusFile, part_bytes, plan
 from bertkit.data.pretraining.prepare.texts import Notes, documents
 from bertkit.errors import UserError
-from bertkit.model.tokenizer import SPECIAL, empty_tokenizer
+from bertkit.model.tokenizer import empty_tokenizer
+from bertkit.model.vocabulary import SPECIAL
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -25,7 +26,7 @@ PASSES = 2  # over the text: its characters, then its pairs
 Tell = Callable[[int], object]
 
 
-def learn(sources: Sequence[Source], size: int, lower_case: bool, least: int, tell: Tell) -> tuple[str, ...]:
+def learn(sources: Sequence[CorpusFile], size: int, lower_case: bool, least: int, tell: Tell) -> tuple[str, ...]:
     """At most `size` pieces: the special ones, characters, then by frequency. The same text gives the same.
 
     `least`: how often a pair must be met to become a piece. `tell` hears of each byte of text `PASSES` times.
@@ -65,7 +66,7 @@ def _characters(made: Tokenizer, texts: Iterator[list[str]]) -> tuple[list[str],
     return kept, [f"##{word}" for word in within]
 
 
-def _sentences(sources: Sequence[Source], tell: Tell) -> Iterator[list[str]]:
+def _sentences(sources: Sequence[CorpusFile], tell: Tell) -> Iterator[list[str]]:
     """Those of each document."""
     for part in chain.from_iterable(plan(sources)):
         source = sources[part.source]

@@ -11,10 +11,11 @@ from typing import Any, Literal
 from bertkit.data.pretraining.formats.checked import reading
 from bertkit.data.pretraining.formats.manifest import UNFINISHED
 from bertkit.data.pretraining.formats.shards import Format
-from bertkit.data.pretraining.prepare.sources import Part, Piece, Source, part_bytes, plan, text_bytes
+from bertkit.data.pretraining.prepare.sources import CorpusFile, CorpusPart, Piece, part_bytes, plan, text_bytes
 from bertkit.errors import UserError
-from bertkit.files.sealed import read_sealed, write_sealed
-from bertkit.model.tokenizer import Vocabulary, read_vocabulary
+from bertkit.files.disk import read_sealed, write_sealed
+from bertkit.model.tokenizer_files import read_vocabulary
+from bertkit.model.vocabulary import Vocabulary
 
 START_ANEW = "start anew with --overwrite"
 NOTE = "work.json"  # in OUT/.unfinished
@@ -51,7 +52,7 @@ class Work:
 
     settings: Settings
     vocabulary: Vocabulary
-    sources: tuple[Source, ...]
+    sources: tuple[CorpusFile, ...]
     pieces: tuple[Piece, ...]
     shards: int
     out: Path
@@ -80,7 +81,7 @@ def check(settings: Settings) -> None:
         raise UserError(f"{settings.most_masked} predictions in {length} tokens cannot be", "see --max-predictions")
 
 
-def plan_work(settings: Settings, vocabulary: Vocabulary, sources: tuple[Source, ...], out: Path) -> Work:
+def plan_work(settings: Settings, vocabulary: Vocabulary, sources: tuple[CorpusFile, ...], out: Path) -> Work:
     check(settings)
     spaced = next((token.content for token in vocabulary.added if any(map(str.isspace, token.content))), None)
     if settings.format == "parquet" and spaced:
@@ -134,8 +135,8 @@ def _work(found: Any, out: Path) -> Work:
     return Work(
         Settings(**found["settings"]),
         read_vocabulary(Path(path), casing),
-        tuple(Source(Path(path), name, size, format) for path, name, size, format in found["sources"]),
-        tuple(tuple(Part(*part) for part in piece) for piece in found["pieces"]),
+        tuple(CorpusFile(Path(path), name, size, format) for path, name, size, format in found["sources"]),
+        tuple(tuple(CorpusPart(*part) for part in piece) for piece in found["pieces"]),
         found["shards"],
         out,
     )

@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from bertkit.data.tasks.json_text import fault, kind, read_text
 from bertkit.errors import UserError
 from bertkit.files import inputs
+from bertkit.files.inputs import json_fault, kind, read_whole_text
 
 _SPACE = re.compile(r"[ \t\n\r]*")
 _HALF_PAIR = re.compile("[\ud800-\udfff]")
@@ -24,7 +24,7 @@ _MEND = "mend the file; `bertkit data get squad` fetches the published one"
 
 
 @dataclass(frozen=True)
-class Answer:
+class ReferenceAnswer:
     """A reference answer as the file has it; that the text stands at `start` is not checked."""
 
     text: str
@@ -37,7 +37,7 @@ class Question:
 
     id: str
     text: str
-    answers: tuple[Answer, ...]
+    answers: tuple[ReferenceAnswer, ...]
     impossible: bool = False
 
 
@@ -57,7 +57,7 @@ def read_squad(path: Path, rows: int = 0) -> Iterator[Paragraph]:
     Raises UserError, while it is walked, where the file is missing, not UTF-8, cut off, no JSON or not SQuAD's,
     where an id stands twice, and where there is no question.
     """
-    text = read_text(path, "`bertkit data get squad` fetches the published files")
+    text = read_whole_text(path, "`bertkit data get squad` fetches the published files")
     seen: set[str] = set()
     for paragraph in _all_paragraphs(path, text):
         for at, question in enumerate(paragraph.questions):
@@ -153,7 +153,7 @@ def _articles(path: Path, text: str) -> Iterator[object]:
     try:
         yield from _walk(path, text)
     except (ValueError, RecursionError) as error:
-        raise fault(path, error) from None
+        raise json_fault(path, error) from None
 
 
 def _walk(path: Path, text: str) -> Iterator[object]:
@@ -263,14 +263,14 @@ def _is_empty(entry: object) -> bool:
     return isinstance(entry, dict) and entry.get("text") == ""
 
 
-def _answer(entry: object, place: str) -> Answer:
+def _answer(entry: object, place: str) -> ReferenceAnswer:
     if not isinstance(entry, dict):
         raise UserError(f"{place}: is {kind(entry)}, not an object", _MEND)
     start = _member(entry, "answer_start", place)
     if not isinstance(start, int) or isinstance(start, bool):
         found = repr(start) if isinstance(start, float) else kind(start)
         raise UserError(f"{place}: 'answer_start' is {found}, not a whole number", _MEND)
-    return Answer(_some_text(entry, "text", place), start)
+    return ReferenceAnswer(_some_text(entry, "text", place), start)
 
 
 def _member(entry: Mapping[str, Any], name: str, place: str) -> Any:

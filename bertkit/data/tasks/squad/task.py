@@ -19,7 +19,7 @@ from bertkit.errors import UserError
 from bertkit.files import inputs
 from bertkit.files.disk import write_json
 from bertkit.model.config import Head
-from bertkit.model.tokenizer import Vocabulary
+from bertkit.model.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True)

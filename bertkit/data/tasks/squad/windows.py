@@ -22,7 +22,8 @@ from bertkit.data.tasks.squad.reader import Paragraph, Question
 from bertkit.data.tasks.task import Shape, Tell
 from bertkit.errors import UserError
 from bertkit.model.long_texts import LONG, batches, encode_long, of_encoding
-from bertkit.model.tokenizer import Vocabulary, tokenizer
+from bertkit.model.tokenizer import tokenizer
+from bertkit.model.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -32,7 +33,7 @@ OUTSIDE = -1  # character offset of a token that is no piece of the paragraph
 
 
 @dataclass(frozen=True)
-class Pieces:
+class TextPieces:
     """A text in word pieces."""
 
     ids: np.ndarray  # (P,) int32
@@ -124,16 +125,16 @@ def max_context(spans: Sequence[tuple[int, int]], pieces: int) -> np.ndarray:
     return owner
 
 
-def _encoded(made: Tokenizer, contexts: Sequence[str]) -> Iterator[Pieces]:
+def _encoded(made: Tokenizer, contexts: Sequence[str]) -> Iterator[TextPieces]:
     """The contexts' pieces, those of like length on all cores; a very long one is encoded part by part."""
     for together in batches(contexts, AT_ONCE):
         short = iter(made.encode_batch([text for text in together if len(text) <= LONG], add_special_tokens=False))
         for text in together:
             ids, offsets = encode_long(made, text) if len(text) > LONG else of_encoding(next(short))
-            yield Pieces(ids, offsets[:, 0], offsets[:, 1])
+            yield TextPieces(ids, offsets[:, 0], offsets[:, 1])
 
 
-def _span(context: str, question: Question, pieces: Pieces, strict: bool, where: str) -> tuple[int, int] | None:
+def _span(context: str, question: Question, pieces: TextPieces, strict: bool, where: str) -> tuple[int, int] | None:
     """The first and last piece of the question's first answer; (-1, -1) where there is none; None: misplaced."""
     if question.impossible:
         return -1, -1
@@ -158,7 +159,7 @@ def _span(context: str, question: Question, pieces: Pieces, strict: bool, where:
 def _add(
     found: Collected,
     query: np.ndarray,
-    pieces: Pieces,
+    pieces: TextPieces,
     shape: Shape,
     special: Mapping[str, int],
     number: int,

@@ -1,21 +1,78 @@
-"""Which process made a lock or a temporary file, and whether it is gone: a killed one removes nothing itself.
+"""Processes: their parents and children as Linux tells of them, and which one made a lock or a temporary file.
 
-A number of a process says something on its own machine only, and is given out again; its start time tells the two
-apart. Containers on one machine may count their processes apart, so the space of numbers belongs to the machine here.
+Elsewhere than on Linux nothing is told of parents and children, and nothing done. A killed process removes nothing
+itself, so what it left says whose it was. A number of a process says something on its own machine only, and is given
+out again; its start time tells the two apart. Containers on one machine may count their processes apart, so the space
+of numbers belongs to the machine here.
 """
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import functools
 import hashlib
 import os
 import platform
+import signal
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from bertkit.files.process_tree import started, state
-from bertkit.files.system_files import read_text
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # prctl(2)
+
+
+# ---- parents and children ----
+
+
+def die_with_parent() -> None:
+    """From now on this process is killed when its parent is."""
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def adopt_orphans() -> None:
+    """From now on processes below this one whose parent ends become its children."""
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def _prctl(option: int, value: int) -> None:
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
+
+
+def state(pid: int) -> str:
+    """The process's state letter, T: stopped; "" where it cannot be known."""
+    return (_stat(pid) or [""])[0]
+
+
+def started(pid: int) -> int:
+    """When the process began, in clock ticks since the machine's start; 0 where it cannot be known."""
+    fields = _stat(pid)
+    return int(fields[19]) if len(fields) > 19 and fields[19].isdecimal() else 0
+
+
+def children(parent: int) -> list[int]:
+    """The processes that have this parent."""
+    pids = (int(path.name) for path in Path("/proc").glob("[0-9]*"))
+    return [pid for pid in pids if _stat(pid)[1:2] == [str(parent)]]
+
+
+def _stat(pid: int) -> list[str]:
+    """The fields of /proc/PID/stat behind the name, which may hold spaces: state, parent, …; empty where not known."""
+    return _text(Path(f"/proc/{pid}/stat")).rpartition(")")[2].split()
+
+
+def _text(path: Path) -> str:
+    """What one of the kernel's small files says; "" where it cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return ""
+
+
+# ---- whose a file is ----
 
 
 @dataclass(frozen=True)
@@ -46,8 +103,8 @@ def this_process() -> Owner:
 def _owner(pid: int) -> Owner:
     """Cached: a temporary file's name is asked for with every file. By the number, since a fork is another process."""
     return Owner(
-        pid, started(pid), platform.node(), _hash(read_text(Path("/etc/machine-id"))),
-        read_text(Path("/proc/sys/kernel/random/boot_id")),
+        pid, started(pid), platform.node(), _hash(_text(Path("/etc/machine-id"))),
+        _text(Path("/proc/sys/kernel/random/boot_id")),
         _link("/proc/self/ns/pid"), *_job(os.environ),
     )  # fmt: skip
 

@@ -1,6 +1,9 @@
-"""One writer at a time in a folder: a lock file that says which process works there.
+"""Locks between processes: one that they wait for, and one that refuses whoever comes second.
 
-It appears whole or not at all (a hard link, which NFS makes in one step too). What a killed process left is taken over
+`locked` is for processes of one host that take turns. The system frees it with the process that holds it.
+
+`alone_in` and `holding` are for one writer at a time in a folder: a lock file says which process works there. It
+appears whole or not at all (a hard link, which NFS makes in one step too). What a killed process left is taken over
 where that it is gone is certain: on the same machine by its number and start time, in the next turn of the same batch
 job, after a restart of the machine. From elsewhere it cannot be known, so the lock is refused and its file named.
 """
@@ -13,7 +16,8 @@ import fcntl
 import json
 import logging
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,13 +26,17 @@ from typing import Any
 from bertkit.errors import UserError
 from bertkit.files.disk import temporary_beside
 from bertkit.files.inputs import read_bytes
-from bertkit.files.owner import Owner, this_process, why_gone
+from bertkit.files.processes import Owner, this_process, why_gone
 
 NAME = ".bertkit.lock"
+POLL_S = 0.2  # between two tries of a lock that is waited for
 ATTEMPTS = 20  # others take and free it at the same time, or remove the folder that they had made
 MOST_BYTES = 1 << 16
 NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EACCES, errno.EMLINK, errno.EXDEV)
 logger = logging.getLogger(__name__)
+
+
+# ---- one writer in a folder ----
 
 
 @dataclass(frozen=True)
@@ -198,3 +206,59 @@ def _read(value: Any) -> _Lock:
         if type(owner[field.name]) is not types[str(field.type)]:
             raise TypeError(field.name)
     return _Lock(str(value["what"]), str(value["since"]), Owner(**owner))
+
+
+# ---- waiting for one's turn ----
+
+
+@contextlib.contextmanager
+def locked(path: Path, waiting: Callable[[], object]) -> Iterator[None]:
+    """Hold the lock at `path`; while another process has it, call `waiting` now and then.
+
+    The system lets go of it however its holder ends, so none is ever left over; the file is removed at the end.
+    Raises UserError where the folder cannot be written.
+    """
+    handle = _acquire(path, waiting)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)  # before it is let go of: who waits sees that it is gone, and makes a new one
+        os.close(handle)
+
+
+def _acquire(path: Path, waiting: Callable[[], object]) -> int:
+    while True:
+        handle = _open(path)
+        while not _lock(handle):
+            waiting()
+            time.sleep(POLL_S)
+        if _is_at(handle, path):
+            return handle
+        os.close(handle)  # its last holder removed it meanwhile
+
+
+def _open(path: Path) -> int:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0), 0o666)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written: {error.strerror}", "choose another data folder") from None
+
+
+def _lock(handle: int) -> bool:
+    """False: another process has it. True also where the file system has no locks, with a warning."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EAGAIN, errno.EACCES):
+            return False
+        logger.warning("this file system has no locks (%s): do not let two processes fetch at once", error.strerror)
+    return True
+
+
+def _is_at(handle: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(handle), path.lstat())
+    except OSError:
+        return False

@@ -1,0 +1,292 @@
+"""All that a backend, a launcher, a task or a collective plug-in may import from bertkit, and `bertkit.conformance`.
+
+What is here stays, or changes with a note in the changelog. Nothing else of the core is promised to a plug-in.
+"""
+
+# ruff: noqa: I001 - grouped by what a plug-in author looks for
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    # The seam: what a backend says of itself, and what an engine is given
+    from bertkit.engine.interface import (
+        Arrays,
+        Batch,
+        Capabilities,
+        DeviceFacts,
+        Engine,
+        Exchange,
+        Job,
+        LayoutKind,
+        Limits,
+        LossScaling,
+        OptimizerSpec,
+        Peak,
+        Precision,
+        Probe,
+        Scalars,
+        Setting,
+        Update,
+        sequence_lengths,
+    )
+
+    # A batch laid out for a device
+    from bertkit.engine.layouts import Grain, Group, Layout, lay_out
+    from bertkit.engine.static_shapes import (
+        Shapes,
+        Sizes,
+        Static,
+        shapes as static_sizes,
+        shapes_of as sizes_of,
+        static as static_batch,
+    )
+
+    # Tasks
+    from bertkit.data.tasks import find_task
+    from bertkit.data.tasks.makers import table_task
+    from bertkit.data.tasks.task import Columns, Split, Task
+
+    # The model
+    from bertkit.model.config import Head, HeadKind, ModelConfig
+    from bertkit.model.parameters import decays
+    from bertkit.model.formats.file_kinds import Unread
+
+    # The processes of a job, and sums over them
+    from bertkit.distributed.world import World
+    from bertkit.distributed.collectives import (
+        Absent,
+        Flat,
+        GRACE,
+        Joined,
+        Rendezvous,
+        join as join_ranks,
+        meeting_place,
+    )
+    from bertkit.distributed.host_sums import (
+        Add as AddSums,
+        FlatType,
+        add as add_sums,
+        empty as empty_sum_buffer,
+    )
+
+    # The machine
+    from bertkit.distributed.topology import (
+        Core,
+        Machine,
+        format_cpu_list,
+        read_cpu_list,
+        read_machine,
+        usable_cpus,
+    )
+    from bertkit.records.host import cpu_model, cpuinfo
+
+    # Starting processes
+    from bertkit.launch.interface import (
+        SlurmOptions,
+        Binding,
+        Domain,
+        LaunchPlan,
+        Process,
+        Request,
+        free_port,
+        rank_command,
+        refuse_nested,
+        resumed as resumed_command,
+    )
+    from bertkit.launch.affinity import (
+        PLACES,
+        domains as placing_domains,
+        find_allocator,
+        format_places,
+        places as binding_places,
+        rank_env,
+        thread_count,
+    )
+    from bertkit.launch.children import module_command
+
+    # Files, values from outside, and errors
+    from bertkit.files.disk import write_atomically, write_text
+    from bertkit.files.inputs import read_text_if_there, parse_json, read_object, whole_number
+    from bertkit.errors import UserError
+
+# Name -> (module, its name there). Imported when a plug-in asks for it: a card needs little, and is looked at often.
+_PLACES = {
+    "find_task": ("data.tasks", "find_task"),
+    "table_task": ("data.tasks.makers", "table_task"),
+    "Columns": ("data.tasks.task", "Columns"),
+    "Split": ("data.tasks.task", "Split"),
+    "Task": ("data.tasks.task", "Task"),
+    "Absent": ("distributed.collectives", "Absent"),
+    "AddSums": ("distributed.host_sums", "Add"),
+    "Arrays": ("engine.interface", "Arrays"),
+    "Batch": ("engine.interface", "Batch"),
+    "Binding": ("launch.interface", "Binding"),
+    "Capabilities": ("engine.interface", "Capabilities"),
+    "Core": ("distributed.topology", "Core"),
+    "DeviceFacts": ("engine.interface", "DeviceFacts"),
+    "Domain": ("launch.interface", "Domain"),
+    "Engine": ("engine.interface", "Engine"),
+    "Exchange": ("engine.interface", "Exchange"),
+    "Flat": ("distributed.collectives", "Flat"),
+    "FlatType": ("distributed.host_sums", "FlatType"),
+    "GRACE": ("distributed.collectives", "GRACE"),
+    "Grain": ("engine.layouts", "Grain"),
+    "Group": ("engine.layouts", "Group"),
+    "Head": ("model.config", "Head"),
+    "HeadKind": ("model.config", "HeadKind"),
+    "Job": ("engine.interface", "Job"),
+    "Joined": ("distributed.collectives", "Joined"),
+    "LaunchPlan": ("launch.interface", "LaunchPlan"),
+    "Layout": ("engine.layouts", "Layout"),
+    "LayoutKind": ("engine.interface", "LayoutKind"),
+    "Limits": ("engine.interface", "Limits"),
+    "LossScaling": ("engine.interface", "LossScaling"),
+    "Machine": ("distributed.topology", "Machine"),
+    "ModelConfig": ("model.config", "ModelConfig"),
+    "OptimizerSpec": ("engine.interface", "OptimizerSpec"),
+    "PLACES": ("launch.affinity", "PLACES"),
+    "Peak": ("engine.interface", "Peak"),
+    "Precision": ("engine.interface", "Precision"),
+    "Probe": ("engine.interface", "Probe"),
+    "Process": ("launch.interface", "Process"),
+    "Rendezvous": ("distributed.collectives", "Rendezvous"),
+    "Request": ("launch.interface", "Request"),
+    "Scalars": ("engine.interface", "Scalars"),
+    "Setting": ("engine.interface", "Setting"),
+    "Shapes": ("engine.static_shapes", "Shapes"),
+    "Sizes": ("engine.static_shapes", "Sizes"),
+    "SlurmOptions": ("launch.interface", "SlurmOptions"),
+    "Static": ("engine.static_shapes", "Static"),
+    "Unread": ("model.formats.file_kinds", "Unread"),
+    "Update": ("engine.interface", "Update"),
+    "UserError": ("errors", "UserError"),
+    "World": ("distributed.world", "World"),
+    "add_sums": ("distributed.host_sums", "add"),
+    "binding_places": ("launch.affinity", "places"),
+    "cpu_model": ("records.host", "cpu_model"),
+    "cpuinfo": ("records.host", "cpuinfo"),
+    "decays": ("model.parameters", "decays"),
+    "empty_sum_buffer": ("distributed.host_sums", "empty"),
+    "find_allocator": ("launch.affinity", "find_allocator"),
+    "format_cpu_list": ("distributed.topology", "format_cpu_list"),
+    "format_places": ("launch.affinity", "format_places"),
+    "free_port": ("launch.interface", "free_port"),
+    "join_ranks": ("distributed.collectives", "join"),
+    "lay_out": ("engine.layouts", "lay_out"),
+    "meeting_place": ("distributed.collectives", "meeting_place"),
+    "module_command": ("launch.children", "module_command"),
+    "parse_json": ("files.inputs", "parse_json"),
+    "placing_domains": ("launch.affinity", "domains"),
+    "rank_command": ("launch.interface", "rank_command"),
+    "rank_env": ("launch.affinity", "rank_env"),
+    "read_cpu_list": ("distributed.topology", "read_cpu_list"),
+    "read_machine": ("distributed.topology", "read_machine"),
+    "read_object": ("files.inputs", "read_object"),
+    "read_text_if_there": ("files.inputs", "read_text_if_there"),
+    "refuse_nested": ("launch.interface", "refuse_nested"),
+    "resumed_command": ("launch.interface", "resumed"),
+    "sequence_lengths": ("engine.interface", "sequence_lengths"),
+    "sizes_of": ("engine.static_shapes", "shapes_of"),
+    "static_batch": ("engine.static_shapes", "static"),
+    "static_sizes": ("engine.static_shapes", "shapes"),
+    "thread_count": ("launch.affinity", "thread_count"),
+    "usable_cpus": ("distributed.topology", "usable_cpus"),
+    "whole_number": ("files.inputs", "whole_number"),
+    "write_atomically": ("files.disk", "write_atomically"),
+    "write_text": ("files.disk", "write_text"),
+}
+__all__ = [
+    "GRACE",
+    "PLACES",
+    "Absent",
+    "AddSums",
+    "Arrays",
+    "Batch",
+    "Binding",
+    "Capabilities",
+    "Columns",
+    "Core",
+    "DeviceFacts",
+    "Domain",
+    "Engine",
+    "Exchange",
+    "Flat",
+    "FlatType",
+    "Grain",
+    "Group",
+    "Head",
+    "HeadKind",
+    "Job",
+    "Joined",
+    "LaunchPlan",
+    "Layout",
+    "LayoutKind",
+    "Limits",
+    "LossScaling",
+    "Machine",
+    "ModelConfig",
+    "OptimizerSpec",
+    "Peak",
+    "Precision",
+    "Probe",
+    "Process",
+    "Rendezvous",
+    "Request",
+    "Scalars",
+    "Setting",
+    "Shapes",
+    "Sizes",
+    "SlurmOptions",
+    "Split",
+    "Static",
+    "Task",
+    "Unread",
+    "Update",
+    "UserError",
+    "World",
+    "add_sums",
+    "binding_places",
+    "cpu_model",
+    "cpuinfo",
+    "decays",
+    "empty_sum_buffer",
+    "find_allocator",
+    "find_task",
+    "format_cpu_list",
+    "format_places",
+    "free_port",
+    "join_ranks",
+    "lay_out",
+    "meeting_place",
+    "module_command",
+    "parse_json",
+    "placing_domains",
+    "rank_command",
+    "rank_env",
+    "read_cpu_list",
+    "read_machine",
+    "read_object",
+    "read_text_if_there",
+    "refuse_nested",
+    "resumed_command",
+    "sequence_lengths",
+    "sizes_of",
+    "static_batch",
+    "static_sizes",
+    "table_task",
+    "thread_count",
+    "usable_cpus",
+    "whole_number",
+    "write_atomically",
+    "write_text",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PLACES:
+        raise AttributeError(f"module 'bertkit.plugin' has no attribute {name!r}")
+    module, original = _PLACES[name]
+    globals()[name] = found = getattr(import_module(f"bertkit.{module}"), original)
+    return found
