@@ -27,7 +27,7 @@ from bertkit.training.evaluation import evaluate as evaluate_parts
 from bertkit.training.recipe_parts import answer_rules, cache_folder, exchange, sequence_shape
 from bertkit.training.run_folder import refuse_hiding
 from bertkit.training.run_task import check_task, differing, read_task
-from bertkit.training.setup import Target, check_segments, checked, choose_target, find_model, warn_of
+from bertkit.training.setup import ComputeTarget, check_segments, checked, choose_target, find_model, warn_of
 from bertkit.training.supply import data_only
 
 logger = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ class Ready:
 
     task: Task
     source: ModelSource
-    target: Target
+    target: ComputeTarget
     fit: Fit  # the rows of its head are in the task's order
     notes: tuple[str, ...] = ()  # to be said
 

@@ -39,7 +39,7 @@ Say = Callable[[str], object]
 
 
 @dataclass(frozen=True)
-class Target:
+class ComputeTarget:
     """Where a job is computed, and how."""
 
     choice: Choice
@@ -115,7 +115,7 @@ def prepare(
     )
 
 
-def make_job(recipe: Recipe, task: Task, target: Target, source: ModelSource, fit: Fit, most: Limits) -> Job:
+def make_job(recipe: Recipe, task: Task, target: ComputeTarget, source: ModelSource, fit: Fit, most: Limits) -> Job:
     return Job(
         model=with_dropout(source.config, recipe),
         head=task.head,
@@ -131,14 +131,14 @@ def make_job(recipe: Recipe, task: Task, target: Target, source: ModelSource, fi
     )
 
 
-def choose_target(recipe: Recipe, task: Task, training: bool = True, dry_run: bool = False) -> Target:
+def choose_target(recipe: Recipe, task: Task, training: bool = True, dry_run: bool = False) -> ComputeTarget:
     """Where `task` is computed. Raises UserError where the backend is absent or cannot do what is asked."""
     choice = choose(recipe.backend, dry_run)
     precision, reason = choose_precision(choice.backend, recipe.precision, training)
     settings = device_settings(choice.backend, recipe.device)
     os.environ.update(choice.backend.variables(settings))  # here, since reading weights may import a framework
     check_job(choice.backend, task, recipe)
-    return Target(choice, precision, reason, settings)
+    return ComputeTarget(choice, precision, reason, settings)
 
 
 def find_model(
