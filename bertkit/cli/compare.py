@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from bertkit.cli import options as o
+from bertkit.errors import UserError
+from bertkit.files.inputs import is_folder
+from bertkit.files.streams import put, put_json, writing
+
+if TYPE_CHECKING:
+    from bertkit.comparison.comparison import Comparison
+    from bertkit.comparison.entries import Entry
+    from bertkit.console import Display
 
 
 def compare(
@@ -73,13 +85,134 @@ def compare(
 
     Exit codes: 0 compared; 1 a record could not be read, or parity fails; 2 refused, or wrongly used.
     """
-    from bertkit.cli.comparing import Words, list_published, run_compare
-
     if published == "list":
         return list_published(json_)
-
     return run_compare(
-        Words(
+        CompareOptions(
             tuple(records or ()), baseline, strict, target, parity, steps, published, markdown, html, csv, json_, quiet
         )
     )
+
+
+@dataclass(frozen=True)
+class CompareOptions:
+    """The options of `bertkit compare`, in the order of its signature."""
+
+    records: tuple[str, ...]
+    baseline: str | None
+    strict: bool
+    target: float | None
+    parity: bool
+    steps: int | None
+    published: str | None
+    markdown: Path | None
+    html: Path | None
+    csv: Path | None
+    json: bool
+    quiet: bool
+
+
+def run_compare(options: CompareOptions) -> int:
+    """Read, compare, show and write. Returns the exit code."""
+    from bertkit.comparison.comparison import compare as compare_entries
+    from bertkit.comparison.fairness import refused
+    from bertkit.comparison.files import to_mapping
+    from bertkit.comparison.load import read
+    from bertkit.comparison.text import refusal, show
+    from bertkit.console import Display
+    from bertkit.files.disk import to_json, write_text
+
+    _check(options)
+    display = Display(quiet=options.quiet)
+    entries, left_out = read(options.records, display.follow())
+    if not entries and left_out:
+        raise UserError(left_out[0], f"and {len(left_out) - 1} more like it" if len(left_out) > 1 else "")
+    if options.parity:
+        return _parity(options, entries, left_out, display)
+    made = compare_entries(entries, options.baseline, options.target, left_out, _names(options.published))
+    for line in left_out:
+        display.warn(line)
+    for path, write in _files(options):  # before what is shown: `| head` may end that early
+        write_text(path, write(made))
+        display.say(f"written: {path}")
+    if options.json:
+        put_json(to_json(to_mapping(made)))
+    else:
+        with writing():
+            show(made, sys.stdout)
+    unfair = refused(made.differences)
+    if options.strict and (unfair or left_out):
+        why = refusal(unfair) or f"records that could not be read: {len(left_out)}"
+        raise UserError(f"--strict: not comparable: {why}", "compare like with like, or leave --strict away")
+    return 1 if left_out else 0
+
+
+def list_published(json: bool) -> int:
+    """The names for `--published`, and what stands under each."""
+    from bertkit.comparison.published import listing
+    from bertkit.files.disk import to_json
+
+    found = listing()
+    if json:
+        put_json(to_json([dataclasses.asdict(one) for one in found], indent=1))
+        return 0
+    rows = [("names", "figures", "tasks", "machine")]
+    rows += [(" ".join(one.names), str(one.figures), " ".join(one.tasks), one.title) for one in found]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        put("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    return 0
+
+
+def _check(options: CompareOptions) -> None:
+    if not options.records:
+        raise UserError("no record is named", "name runs' folders, as in bertkit compare runs/a runs/b")
+    files = [path for path in (options.markdown, options.html, options.csv) if path is not None]
+    for path in files:
+        if is_folder(path):
+            raise UserError(f"{path} is a folder", "name a file")
+    if len(set(files)) < len(files):
+        raise UserError(f"{files[0]} is named twice", "give each form a file of its own")
+    if options.parity and (files or options.strict or options.baseline or options.target or options.published):
+        raise UserError("--parity answers one question", "leave the other options away; --steps and --json go with it")
+    if options.steps and not options.parity:
+        raise UserError("--steps says how many updates --parity looks at", "add --parity")
+
+
+def _names(text: str | None) -> list[str]:
+    return [name.strip() for name in (text or "").split(",") if name.strip()]
+
+
+def _files(options: CompareOptions) -> list[tuple[Path, Callable[[Comparison], str]]]:
+    """What was asked for, the page last: it takes longest."""
+    from bertkit.comparison.files import to_csv
+    from bertkit.comparison.markdown import to_markdown
+
+    wanted: list[tuple[Path | None, Callable[[Comparison], str]]] = [
+        (options.markdown, to_markdown),
+        (options.csv, to_csv),
+        (options.html, _page),
+    ]
+    return [(path.expanduser(), write) for path, write in wanted if path is not None]
+
+
+def _page(made: Comparison) -> str:
+    from bertkit.comparison.page import to_html  # loads matplotlib
+
+    return to_html(made)
+
+
+def _parity(options: CompareOptions, entries: list[Entry], left_out: list[str], display: Display) -> int:
+    from bertkit.comparison.parity_report import hold, lines
+    from bertkit.files.disk import to_json
+
+    if left_out:
+        raise UserError(left_out[0])
+    if len(entries) != 2:
+        raise UserError(f"--parity holds two runs against one another, not {len(entries)}", "name two folders of runs")
+    found = hold(entries[0], entries[1], options.steps)
+    if options.json:
+        put_json(to_json(found.to_mapping()))
+    else:
+        put("\n".join(lines(found)))
+    return 0 if found.verdict.holds else 1
