@@ -42,7 +42,7 @@ class Words:
 def run_suite(words: Words) -> int:
     """Measure what is not measured yet, show all. Exit code 1 where a cell failed for another reason than its size."""
     if words.steps is not None and words.seconds is not None:
-        raise UserError("both --steps and --seconds say how much is computed", "give one of them")
+        raise UserError("--steps and --seconds exclude each other", "give one of them")
     suites = read_suites(words.suite)
     for suite in suites.values():
         check_sets(suite.kind, words.sets)

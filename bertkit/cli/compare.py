@@ -27,47 +27,54 @@ def compare(
         list[str] | None,
         typer.Argument(
             metavar="RECORD…",
-            help="Runs' folders, folders of runs, records' files or patterns; NAME=… calls a system so.",
+            help="Run folders, folders of runs, record files or patterns; NAME=… names a system.",
             show_default=False,
         ),
     ] = None,
     baseline: Annotated[
         str | None,
-        typer.Option("--baseline", metavar="NAME", help="What ratios are against.", show_default="the first"),
+        typer.Option(
+            "--baseline", metavar="NAME", help="System that ratios are relative to.", show_default="the first"
+        ),
     ] = None,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Refuse (exit code 2) where something differs that should not.")
+        bool, typer.Option("--strict", help="Fail (exit code 2) unless the runs are comparable.")
     ] = False,
     target: Annotated[
         float | None,
-        typer.Option("--target", help="Score to which time and energy are told.", show_default="what all reached"),
+        typer.Option("--target", help="Target score for time to accuracy and energy.", show_default="reached by all"),
     ] = None,
     parity: Annotated[
-        bool, typer.Option("--parity", help="Two runs with one seed: do their losses follow the same curve?")
+        bool, typer.Option("--parity", help="Check that two runs with one seed have the same loss curve.")
     ] = False,
     steps: Annotated[
-        int | None, typer.Option("--steps", min=1, help="Of --parity: the first so many updates.", show_default="all")
+        int | None,
+        typer.Option("--steps", min=1, help="With --parity: compare only the first N updates.", show_default="all"),
     ] = None,
     published: Annotated[
         str | None,
         typer.Option(
             "--published",
             metavar="NAME,…",
-            help="Others' figures beside the baseline; `list` tells the names.",
+            help="Show published figures next to the baseline; `list` prints the names.",
             show_default=False,
         ),
     ] = None,
-    markdown: Annotated[Path | None, typer.Option("--markdown", metavar="FILE", help="Write Markdown.")] = None,
-    html: Annotated[
-        Path | None, typer.Option("--html", metavar="FILE", help="Write one page with plots, whole in itself.")
+    markdown: Annotated[
+        Path | None, typer.Option("--markdown", metavar="FILE", help="Write a Markdown report.")
     ] = None,
-    csv: Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="Write a row for each figure.")] = None,
+    html: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="Write a self-contained HTML report with plots.")
+    ] = None,
+    csv: Annotated[
+        Path | None, typer.Option("--csv", metavar="FILE", help="Write a CSV file, one row per figure.")
+    ] = None,
     json_: o.Json = False,
     quiet: o.Quiet = False,
 ) -> int:
-    """Hold runs against one another: what differs that should not, then results, speed, time and energy.
+    """Compare runs side by side: differing settings first, then results, speed, time and energy.
 
-    Runs that differ in nothing but the seed are one system, shown as mean ± standard deviation.
+    Runs that differ only in the seed are one system, shown as mean ± standard deviation.
 
     Examples:
 
@@ -83,7 +90,7 @@ def compare(
 
       bertkit compare --parity runs/here runs/there
 
-    Exit codes: 0 compared; 1 a record could not be read, or parity fails; 2 refused, or wrongly used.
+    Exit codes: 0 compared; 1 a record could not be read, or parity fails; 2 not comparable, or a usage error.
     """
     if published == "list":
         return list_published(json_)
@@ -143,12 +150,12 @@ def run_compare(options: CompareOptions) -> int:
     unfair = refused(made.differences)
     if options.strict and (unfair or left_out):
         why = refusal(unfair) or f"records that could not be read: {len(left_out)}"
-        raise UserError(f"--strict: not comparable: {why}", "compare like with like, or leave --strict away")
+        raise UserError(f"--strict: not comparable: {why}", "compare runs with equal settings, or drop --strict")
     return 1 if left_out else 0
 
 
 def list_published(json: bool) -> int:
-    """The names for `--published`, and what stands under each."""
+    """Print the names for `--published`, and what each holds."""
     from bertkit.comparison.published import listing
     from bertkit.files.disk import to_json
 
@@ -166,17 +173,17 @@ def list_published(json: bool) -> int:
 
 def _check(options: CompareOptions) -> None:
     if not options.records:
-        raise UserError("no record is named", "name runs' folders, as in bertkit compare runs/a runs/b")
+        raise UserError("no record is given", "name run folders, as in bertkit compare runs/a runs/b")
     files = [path for path in (options.markdown, options.html, options.csv) if path is not None]
     for path in files:
         if is_folder(path):
             raise UserError(f"{path} is a folder", "name a file")
     if len(set(files)) < len(files):
-        raise UserError(f"{files[0]} is named twice", "give each form a file of its own")
+        raise UserError(f"{files[0]} is named twice", "use a separate file for each format")
     if options.parity and (files or options.strict or options.baseline or options.target or options.published):
-        raise UserError("--parity answers one question", "leave the other options away; --steps and --json go with it")
+        raise UserError("--parity combines only with --steps and --json", "remove the other options")
     if options.steps and not options.parity:
-        raise UserError("--steps says how many updates --parity looks at", "add --parity")
+        raise UserError("--steps needs --parity", "add --parity")
 
 
 def _names(text: str | None) -> list[str]:
@@ -209,7 +216,7 @@ def _parity(options: CompareOptions, entries: list[Entry], left_out: list[str], 
     if left_out:
         raise UserError(left_out[0])
     if len(entries) != 2:
-        raise UserError(f"--parity holds two runs against one another, not {len(entries)}", "name two folders of runs")
+        raise UserError(f"--parity compares two runs, not {len(entries)}", "name two run folders")
     found = hold(entries[0], entries[1], options.steps)
     if options.json:
         put_json(to_json(found.to_mapping()))

@@ -33,20 +33,22 @@ def train(
     recipe: o.RecipeName = None,
     config: o.Config = None,
     sets: o.Sets = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run in the output folder.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume from the latest checkpoint.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an existing run in the output folder.")
+    ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check everything and say the plan; train nothing.")
+        bool, typer.Option("--dry-run", help="Validate inputs and print the plan without training.")
     ] = False,
     offline: o.Offline = False,
     strict: Annotated[
-        bool, typer.Option("--strict", help="An answer that does not stand in its paragraph is an error.")
+        bool, typer.Option("--strict", help="Fail on an answer that is not found in its paragraph.")
     ] = False,
     sync_gradients: Annotated[
         bool | None,
         typer.Option(
             "--sync-gradients/--no-sync-gradients",
-            help="Several processes learn one model, or each its own and the best is the result.",
+            help="Train one model on all processes, or one model per process and keep the best.",
             show_default=False,
         ),
     ] = None,
@@ -54,31 +56,31 @@ def train(
         bool | None,
         typer.Option(
             "--shard-data/--no-shard-data",
-            help="Without synchronising: each process learns from its own share of the data, or from all.",
+            help="With --no-sync-gradients: train each process on its own shard, or on all data.",
             show_default=False,
         ),
     ] = None,
     phases: Annotated[
         str | None,
-        typer.Option("--phases", help="Of pre-training: 1, 2, or 1,2 one after the other.", show_default=False),
+        typer.Option("--phases", help="Pre-training phases to run: 1, 2 or 1,2.", show_default=False),
     ] = None,
     eval_dir: Annotated[
-        str | None, typer.Option("--eval-dir", help="Pre-training's evaluation set.", show_default=False)
+        str | None, typer.Option("--eval-dir", help="Evaluation set for pre-training.", show_default=False)
     ] = None,
     target_mlm_accuracy: Annotated[
         float | None,
-        typer.Option("--target-mlm-accuracy", help="Pre-training ends where it is reached.", show_default=False),
+        typer.Option("--target-mlm-accuracy", help="Stop pre-training at this masked-LM accuracy.", show_default=False),
     ] = None,
     steps_this_run: Annotated[
         int | None,
         typer.Option(
-            "--steps-this-run", help="End this job after so many updates; --resume goes on.", show_default=False
+            "--steps-this-run", help="Maximum updates of this job; continue with --resume.", show_default=False
         ),
     ] = None,
     profile: Annotated[
         str | None,
         typer.Option(
-            "--profile", metavar="STEPS", help="Updates of this job to profile, as 20-22.", show_default=False
+            "--profile", metavar="STEPS", help="Profile these updates of the job, as 20-22.", show_default=False
         ),
     ] = None,
     parity_with: Annotated[
@@ -86,14 +88,14 @@ def train(
         typer.Option(
             "--parity-with",
             metavar="RECORD",
-            help="Afterwards hold the losses against another run's; exit code 1 where they part.",
+            help="Compare the losses with another run's afterwards; exit code 1 if they diverge.",
             show_default=False,
         ),
     ] = None,
     json_: o.Json = False,
     quiet: o.Quiet = False,
 ) -> int:
-    """Fine-tune or pre-train a BERT and evaluate it.
+    """Fine-tune or pre-train a BERT model and evaluate it.
 
     Examples:
 
@@ -111,7 +113,7 @@ def train(
 
       bertkit launch -n 2 -- train -m base -t mrpc --no-sync-gradients -o runs/best
 
-    Hugging Face's spellings (--model_name_or_path, --per_device_train_batch_size, …) are understood too.
+    Hugging Face's option names (--model_name_or_path, --per_device_train_batch_size, …) are accepted too.
     """
     chosen = o.recipe_options(
         backend, dtype, model, task, data_dir, batch_size, seq_length, epochs, learning_rate, seed, output
@@ -169,7 +171,7 @@ def run_training(
 
 
 def tell_parity(found: Parity, display: Display) -> int:
-    """The verdict; a failure is said even where nothing else is. Returns the exit code."""
+    """The verdict; a failure is shown even with --quiet. Returns the exit code."""
     from bertkit.comparison.parity_report import lines
     from bertkit.console import Display
 
