@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from bertkit.distributed.world import World
     from bertkit.engine.interface import Job
     from bertkit.errors import UserError
-    from bertkit.training.api import evaluate, open_engine, prepare, train, updates
+    from bertkit.training.api import evaluate, get_data, open_engine, prepare, train, updates
     from bertkit.training.callbacks.base import Callback
+    from bertkit.training.callbacks.integrations import Mlflow, TensorBoardCallback, WeightsAndBiases
     from bertkit.training.callbacks.stopping import EarlyStopping
     from bertkit.training.predictor import Answer, Prediction, Predictor, load
     from bertkit.training.run import Run, UpdateMetrics
@@ -35,16 +36,20 @@ _PLACES = {
     "Callback": "training.callbacks.base",
     "EarlyStopping": "training.callbacks.stopping",
     "Job": "engine.interface",
+    "Mlflow": "training.callbacks.integrations",
     "Prediction": "training.predictor",
     "Predictor": "training.predictor",
     "Run": "training.run",
     "Task": "data.tasks.task",
+    "TensorBoardCallback": "training.callbacks.integrations",
     "Trainer": "training.trainer",
     "UpdateMetrics": "training.run",
     "UserError": "errors",
+    "WeightsAndBiases": "training.callbacks.integrations",
     "World": "distributed.world",
     "compare": "comparison.runs",
     "evaluate": "training.api",
+    "get_data": "training.api",
     "load": "training.predictor",
     "open_engine": "training.api",
     "prepare": "training.api",
@@ -53,8 +58,9 @@ _PLACES = {
 }
 _OTHER_NAMES = {"compare": "compare_runs"}
 __all__ = [
-    "Answer", "Callback", "EarlyStopping", "Job", "Prediction", "Predictor", "Run", "Task", "Trainer",
-    "UpdateMetrics", "UserError", "World", "compare", "evaluate", "load", "open_engine", "prepare", "train", "updates",
+    "Answer", "Callback", "EarlyStopping", "Job", "Mlflow", "Prediction", "Predictor", "Run", "Task",
+    "TensorBoardCallback", "Trainer", "UpdateMetrics", "UserError", "WeightsAndBiases", "World", "compare", "evaluate",
+    "get_data", "load", "open_engine", "prepare", "train", "updates",
 ]  # fmt: skip
 
 

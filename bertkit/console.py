@@ -1,4 +1,8 @@
-"""What a run shows: a bar on a terminal, elsewhere plain lines without carriage returns. All of it on stderr."""
+"""What a run shows: a bar on a terminal, elsewhere plain lines without carriage returns. All of it on stderr.
+
+In a notebook a bar too, as text in one output that is drawn anew, so that no widgets are needed; lines are on stdout
+there, since notebooks colour stderr as errors.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +11,14 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import TextIO
+from typing import Any, TextIO
 
 from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    TaskID,
     TextColumn,
     TimeRemainingColumn,
 )
@@ -22,7 +27,9 @@ from rich.table import Column
 from bertkit.errors import visible
 
 SECONDS_BETWEEN_LINES = 5.0
-
+SECONDS_BETWEEN_DRAWINGS = 0.2  # of a notebook's bar: each is a message to the browser
+BAR_WIDTH = 20  # characters, in a notebook
+Show = Callable[[int, str], None]  # (parts done, what is shown beside)
 
 ENGINES = "bertkit.engine"  # the logger of what takes an engine long, as a warm-up does
 
@@ -31,8 +38,9 @@ class Display:
     """One for each process; silent where `quiet` (as on every rank but the first)."""
 
     def __init__(self, quiet: bool = False, stream: TextIO | None = None) -> None:
-        self.stream = stream or sys.stderr
-        self.console = Console(file=self.stream, highlight=False, soft_wrap=True)
+        self.notebook = NotebookBars() if stream is None and in_notebook() else None
+        self.stream = stream or (sys.stdout if self.notebook else sys.stderr)
+        self.console = Console(file=self.stream, highlight=False, soft_wrap=True, force_jupyter=False)
         self.quiet = quiet
         self.bars = self.console.is_terminal and not quiet
         self._bar: Progress | None = None
@@ -63,7 +71,11 @@ class Display:
 
     @contextlib.contextmanager
     def progress(self, what: str, total: int, done: int = 0) -> Iterator[Counter]:
-        """Follow work of `total` parts. Shows nothing of work that is over in two seconds, save on a terminal."""
+        """Follow work of `total` parts. Without bars, nothing is shown of work that is over in two seconds."""
+        if self.notebook and not self.quiet:
+            with self.notebook.bar(what, total, done) as show:
+                yield Counter(self, what, total, done, show)
+            return
         if not self.bars:
             yield Counter(self, what, total, done, None)
             return
@@ -75,13 +87,14 @@ class Display:
         outer = self._bar
         if outer is not None:  # a bar within a bar: evaluation during training
             task = outer.add_task(what, total=total, completed=done, note="")
-            yield Counter(self, what, total, done, (outer, task))
+            yield Counter(self, what, total, done, _on_terminal(outer, task))
             outer.remove_task(task)
             return
         with Progress(*columns, console=self.console) as bar:
             self._bar = bar
             try:
-                yield Counter(self, what, total, done, (bar, bar.add_task(what, total=total, completed=done, note="")))
+                task = bar.add_task(what, total=total, completed=done, note="")
+                yield Counter(self, what, total, done, _on_terminal(bar, task))
             finally:
                 self._bar = None
 
@@ -89,23 +102,24 @@ class Display:
 class Counter:
     """The state of one piece of work on the display."""
 
-    def __init__(self, display: Display, what: str, total: int, done: int, bar: tuple[Progress, object] | None) -> None:
-        self.display, self.what, self.total, self.done, self.bar = display, what, total, done, bar
-        self.first = done
+    def __init__(self, display: Display, what: str, total: int, done: int, show: Show | None) -> None:
+        """`show`: draws a bar; None: lines."""
+        self.display, self.what, self.total, self.done, self.show = display, what, total, done, show
+        self.first, self.note = done, ""
         self.started = self.shown = time.monotonic()
 
     def to(self, done: int, values: Mapping[str, str] | None = None) -> None:
         """`done` parts are done; `values` are shown beside."""
         self.done = done
-        note = "  ".join(f"{name} {value}" for name, value in (values or {}).items())
-        if self.bar:
-            progress, task = self.bar
-            progress.update(task, completed=done, **({"note": note} if values else {}))  # type: ignore[arg-type]
+        if values:
+            self.note = "  ".join(f"{name} {value}" for name, value in values.items())
+        if self.show:
+            self.show(done, self.note)
             return
         now = time.monotonic()
         if now - self.shown >= SECONDS_BETWEEN_LINES or (done >= self.total and now - self.started >= 2.0):
             self.shown = now
-            self.display.say(f"{self.what} {done}/{self.total}  {note}{self._left(now)}".rstrip())
+            self.display.say(f"{self.what} {done}/{self.total}  {self.note}{self._left(now)}".rstrip())
 
     def add(self, parts: int) -> None:
         self.to(self.done + parts)
@@ -115,3 +129,60 @@ class Counter:
             return ""
         seconds = (now - self.started) / (self.done - self.first) * (self.total - self.done)
         return f"  about {seconds:.0f} s left"
+
+
+def _on_terminal(bar: Progress, task: TaskID) -> Show:
+    return lambda done, note: bar.update(task, completed=done, note=note)
+
+
+def in_notebook() -> bool:
+    """Whether this process is a notebook's kernel, as rich finds out."""
+    return Console().is_jupyter
+
+
+class NotebookBars:
+    """The bars of a cell, one a line. An inner one goes when its work is over; the outer one's last state stays."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.handle: Any = None  # of the output that is drawn anew
+        self.drawn = 0.0
+
+    @contextlib.contextmanager
+    def bar(self, what: str, total: int, done: int) -> Iterator[Show]:
+        place, began = len(self.lines), time.monotonic()
+        self.lines.append("")
+
+        def show(now_done: int, note: str) -> None:
+            seconds = time.monotonic() - began
+            self.lines[place] = bar_text(what, now_done, total, note, seconds)
+            self._draw(now=now_done >= total)
+
+        try:
+            show(done, "")
+            yield show
+        finally:
+            self._draw(now=True)
+            del self.lines[place:]
+            if not self.lines:
+                self.handle = None  # the next bar has an output of its own
+
+    def _draw(self, now: bool) -> None:
+        if not now and time.monotonic() - self.drawn < SECONDS_BETWEEN_DRAWINGS:
+            return
+        self.drawn = time.monotonic()
+        text = {"text/plain": "\n".join(self.lines)}
+        if self.handle is None:
+            from IPython.display import display
+
+            self.handle = display(text, raw=True, display_id=True)
+        else:
+            self.handle.update(text, raw=True)
+
+
+def bar_text(what: str, done: int, total: int, note: str, seconds: float) -> str:
+    """A line as `training ━━━━━─────  47/94  loss 0.6931  0:12`."""
+    full = BAR_WIDTH * min(done, total) // max(total, 1)
+    minutes, rest = divmod(int(seconds), 60)
+    parts = (what, "━" * full + "─" * (BAR_WIDTH - full), f"{done}/{total}", note, f"{minutes}:{rest:02}")
+    return "  ".join(part for part in parts if part)

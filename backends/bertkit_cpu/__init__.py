@@ -18,6 +18,9 @@ class CpuBackend:
         heads=("classification", "regression", "span", "pretraining"),
         layouts=("padded", "unpadded", "packed"),
         answers_in=("int8",),
+        gradients=("fp32", "bf16"),
+        overlap=True,
+        sharded_optimizer=True,
     )
     settings: Mapping[str, Setting] = {
         "threads": Setting(0, "compute threads of each process; 0: its share of the physical cores"),

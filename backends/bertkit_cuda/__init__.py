@@ -19,6 +19,8 @@ class CudaBackend:
         heads=("classification", "regression", "span", "pretraining"),
         layouts=("padded", "unpadded", "packed"),
         environment=("CUDA_", "NCCL_", "TORCH_NCCL_", "NVIDIA_", "HIP_", "ROCR_", "HSA_", "RCCL_"),
+        gradients=("fp32", "bf16"),
+        sharded_optimizer=True,
     )
     settings: Mapping[str, Setting] = {
         "attention": Setting(

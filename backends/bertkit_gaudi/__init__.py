@@ -22,6 +22,8 @@ class GaudiBackend:
         heads=("classification", "regression", "span", "pretraining"),
         layouts=("padded", "packed"),
         environment=environment.FORWARDED,
+        gradients=("fp32", "bf16"),
+        sharded_optimizer=True,
     )
     settings: Mapping[str, Setting] = {
         "mode": Setting(

@@ -24,6 +24,8 @@ class IluvatarBackend:
         heads=("classification", "regression", "span", "pretraining"),
         layouts=("padded", "packed"),
         environment=("CUDA_", "NCCL_", "COREX_", "IXCCL_", "ENABLE_FLASH_ATTENTION_"),
+        gradients=("fp32", "bf16"),
+        sharded_optimizer=True,
     )
     settings: Mapping[str, Setting] = {
         "dist_backend": Setting("nccl", "what sums gradients over the cards", ("nccl", "gloo")),

@@ -210,7 +210,7 @@ def _page(made: Comparison) -> str:
 
 
 def _parity(options: CompareOptions, entries: list[Entry], left_out: list[str], display: Display) -> int:
-    from bertkit.comparison.parity_report import hold, lines
+    from bertkit.comparison.parity import hold, lines
     from bertkit.files.disk import to_json
 
     if left_out:

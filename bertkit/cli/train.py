@@ -12,7 +12,7 @@ from bertkit.cli import options as o
 from bertkit.files.streams import put_json
 
 if TYPE_CHECKING:
-    from bertkit.comparison.parity_report import Parity
+    from bertkit.comparison.parity import Parity
     from bertkit.console import Display
     from bertkit.recipes.recipe import Value
     from bertkit.training.run import Run
@@ -146,7 +146,7 @@ def run_training(
 ) -> int:
     """Train, show the result, return the exit code."""
     from bertkit.comparison.load import read_one
-    from bertkit.comparison.parity_report import hold
+    from bertkit.comparison.parity import hold
     from bertkit.console import Display
     from bertkit.distributed.world import from_env
     from bertkit.files.disk import to_json
@@ -172,7 +172,7 @@ def run_training(
 
 def tell_parity(found: Parity, display: Display) -> int:
     """The verdict; a failure is shown even with --quiet. Returns the exit code."""
-    from bertkit.comparison.parity_report import lines
+    from bertkit.comparison.parity import lines
     from bertkit.console import Display
 
     loud = Display(stream=display.stream) if not found.verdict.holds else display

@@ -13,6 +13,7 @@ import numpy as np
 
 from bertkit.comparison.figures import FIGURES
 from bertkit.errors import UserError
+from bertkit.records import fields
 from bertkit.records.files import NAME, Record
 
 # Settings that may differ between two seeds of one system: where things stand, and what is written how often. What of
@@ -23,9 +24,6 @@ FREE = (
 )  # fmt: skip
 # What goes with the number of devices: settings, and facts of fairness. A layout is compared as it came out.
 SCALED = ("train.batch_size", "train.micro_batch_size", "ranks.", "model.layout", "schedule.warmup_steps")
-SCALED_FACTS = {
-    "global_batch", "updates", "learning_rate", "schedule_warmup_updates", "gradients_sent_in", "synchronised",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -62,7 +60,7 @@ class Entry:
     label: str  # as given on the command line by NAME=; else empty
     seed: int | None
     place: Conditions
-    facts: Mapping[str, Any]  # fairness field -> value; None: not known
+    facts: Mapping[str, Any]  # Fact.name -> value; None: not known
     identity: str  # equal where two entries differ in nothing but the seed
     kin: str  # equal where they differ in nothing but the seed and the number of devices
     figures: Mapping[str, float | None]  # by Figure.key, in Figure.unit
@@ -85,8 +83,8 @@ def entry(record: Record, label: str = "") -> Entry:
     losses, missing = _losses(record)
     place = _place(made)
     layout = at(made, "hardware.engine.layout") or made["config"].get("model.layout")
-    facts = made["fairness"]
-    alike = {name: value for name, value in facts.items() if name not in SCALED_FACTS}
+    facts = {fact.name: fact.of(made) for fact in fields.FACTS}
+    alike = {fact.name: facts[fact.name] for fact in fields.FACTS if not fact.scaled}
     scores = [one["metrics"] for one in made["seeds"]] or ([made["metrics"]] if made["metrics"] else [])
     return Entry(
         path=record.path,
@@ -201,8 +199,6 @@ def _marks(record: Record) -> list[str]:
         marks.append(f"{made['status']}: {made['reason'] or 'no reason is given'}")
     if record.edited:
         marks.append("was edited after it was written: its hash does not match")
-    if record.upgraded_from is not None:
-        marks.append(f"was written in record schema {record.upgraded_from}; what that did not know is a gap")
     if made["selected"] is not None:
         of = made["selected"]["of"]
         marks.append(f"its result is the best of {of}, selected on the evaluation set; the mean of all is shown")

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -16,10 +17,40 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
 from bertkit.comparison.comparison import Comparison
-from bertkit.comparison.curves import POINTS, distances, mean_curve
 from bertkit.comparison.figures import digits
 from bertkit.comparison.systems import System
 from bertkit.comparison.time_to_score import course
+
+POINTS = 300  # of a curve; more are averaged in blocks
+
+
+def mean_curve(system: System) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """(updates, mean, standard deviation or None) over the seeds, as far as all of them go."""
+    curves = [entry.losses for entry in system.entries if len(entry.losses)]
+    length = min(map(len, curves))
+    block = max(1, -(-length // POINTS))
+    starts = np.arange(0, length, block)
+    counts = np.diff([*starts, length])
+    blocks = np.array([np.add.reduceat(curve[:length], starts) / counts for curve in curves])
+    sd = blocks.std(0, ddof=1) if len(curves) > 1 else None
+    return starts + (counts + 1) / 2, blocks.mean(0), sd
+
+
+def distances(baseline: System, shown: Sequence[System]) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+    """Number -> (updates, absolute difference from the baseline's loss; NaN where it is 0), of as many updates."""
+    if baseline not in shown:
+        return {}
+    at, base, _ = mean_curve(baseline)
+    found = {}
+    for number, system in enumerate(shown):
+        x, mean, _ = mean_curve(system)
+        if system is not baseline and np.array_equal(x, at):
+            distance = np.abs(mean - base)
+            distance[distance == 0] = np.nan  # a logarithm has no place for it
+            if np.isfinite(distance).any():
+                found[number] = x, distance
+    return found
+
 
 # Okabe and Ito 2008: told apart by colour-blind readers too
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8A6D00")

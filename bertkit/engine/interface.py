@@ -233,6 +233,9 @@ class Capabilities:
     computes: bool = True  # False: a stand-in whose numbers mean nothing
     bitwise_resume: bool = True
     optimizers: tuple[str, ...] = ("adamw", "lamb")
+    gradients: tuple[Literal["fp32", "bf16"], ...] = ("fp32",)  # what ranks can send them as
+    overlap: bool = False  # whether ranks can send gradients beside the backward pass
+    sharded_optimizer: bool = False
     answers_in: tuple[Precision, ...] = ()  # further precisions, for inference only
     environment: tuple[str, ...] = ()  # beginnings of the variables' names that every process must be given
 

@@ -2,11 +2,16 @@
 
 null means "not known", so it can neither agree nor differ. Seeds, precision and hardware are no part of it: they are
 what one compares. Batch sizes are those of an update, whatever it was split into.
+
+`FACTS` is the one table that comparisons go by: a field of `Fairness` is in it by itself; what a record holds elsewhere
+is added there as a line.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
@@ -75,7 +80,34 @@ class Fairness:
     time_basis: Text | None = Field(description="which clock, over what")
 
 
+# In these, runs on other numbers of devices may differ and still be one series.
+SCALED = frozenset("global_batch updates learning_rate schedule_warmup_updates gradients_sent_in synchronised".split())
+
+
+@dataclasses.dataclass(frozen=True)
+class Fact:
+    """One thing that must agree between runs that are compared."""
+
+    name: str
+    words: str
+    path: tuple[str, ...]  # where a record has it; null there, or nothing: not known
+    scaled: bool = False  # see SCALED
+
+    def of(self, record: Mapping[str, Any]) -> Any:
+        value: Any = record
+        for key in self.path:
+            value = value.get(key) if isinstance(value, Mapping) else None
+        return value
+
+
+def _of_fairness() -> Iterator[Fact]:
+    for name, info in Fairness.__pydantic_fields__.items():  # type: ignore[attr-defined]
+        yield Fact(name, info.description or name, ("fairness", name), name in SCALED)
+
+
+FACTS: tuple[Fact, ...] = tuple(_of_fairness())
+
+
 def plain_names() -> dict[str, str]:
-    """Field -> what it is, in words, in the order of the fields."""
-    fields = Fairness.__pydantic_fields__  # type: ignore[attr-defined]
-    return {name: info.description or name for name, info in fields.items()}
+    """Fact -> what it is, in words, in the order of the table."""
+    return {fact.name: fact.words for fact in FACTS}

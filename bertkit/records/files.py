@@ -2,17 +2,16 @@
 
 `load(path) -> Record` reads one record; `path` is a record's file or a run's folder (its `record.json`).
 `load_all(path) -> list[Record]` also takes a file of several, as `bertkit bench` writes; a record is a list of one.
-Both raise UserError, one line with file and cure, for what is missing, cut off, foreign, newer, or does not fit the
-schema. A record that was edited by hand is no error: its `edited` is true, and who shows it says so.
+Both raise UserError, one line with file and cure, for what is missing, cut off, foreign, of another schema, or does not
+fit this one. A record that was edited by hand is no error: its `edited` is true, and who shows it says so.
 
-`Record.mapping` is a mapping with exactly the keys of `record_types.Run` at every level, whatever the kind (train,
-bench, published) and whatever schema it was written in: an older one is upgraded in memory, `upgraded_from` then tells
-from which, and what it did not know is null. null means "not known": it is never 0, and never filled in.
+`Record.mapping` is a mapping with exactly the keys of `schema.RunRecord` at every level, whatever the kind (train,
+bench, published). null means "not known": it is never 0, and never filled in.
 `Record.losses()` gives the losses of all updates, from the record or from the file beside it, whose hash is checked.
-`Record.mapping["fairness"]` is flat; `record_fairness.plain_names()` has the words for its fields.
+`Record.mapping["fairness"]` is flat; `fields.plain_names()` has the words for its fields.
 
 `write(path, mapping)` checks, seals and writes one record, `write_all` several into one file; `blank(kind)` of
-`record_types` gives the mapping to start from. Published figures are records of kind "published", made in memory with
+`schema` gives the mapping to start from. Published figures are records of kind "published", made in memory with
 `sealed(mapping)` and `Record(mapping, path)`; all that their source does not say stays null.
 
 The seal: SHA-256 of the record without its key `sha256`, as JSON with sorted keys, `,` and `:` without spaces, ASCII
@@ -34,7 +33,6 @@ from bertkit.errors import UserError
 from bertkit.files.disk import to_json, write_json, write_text
 from bertkit.files.inputs import DATA_BYTES, is_folder, parse_json, read_bytes, real_value
 from bertkit.records.schema import SCHEMA, check
-from bertkit.records.upgrade import upgraded
 
 NAME = "record.json"
 LOSSES = "losses.json"
@@ -49,7 +47,6 @@ class Record:
     mapping: Mapping[str, Any]
     path: Path  # of the file that it stands in
     edited: bool = False  # its hash does not match, or is missing: changed after it was written
-    upgraded_from: int | None = None  # the schema that it was written in, where that is older
     place: int | None = None  # in a file of several, from 0
 
     def losses(self) -> list[float | None] | None:
@@ -84,15 +81,18 @@ def load_all(path: Path) -> list[Record]:
         path = path / NAME
     value = _parsed(path)
     version = value.get("schema") if isinstance(value, dict) else None
-    if not isinstance(value, dict) or type(version) is not int or version < 1 or "kind" not in value | _old(value):
+    if not isinstance(value, dict) or type(version) is not int or version < 1 or not _is_of_ours(value):
         raise UserError(f"{path}: is no record of bertkit", "give a run's folder, or the record.json in it")
     if version > SCHEMA:
         raise UserError(
-            f"{path}: was written by a newer bertkit (record schema {version}, this one reads up to {SCHEMA})",
+            f"{path}: was written by a newer bertkit (record schema {version}, this one reads {SCHEMA})",
             "update bertkit",
         )
     if version < SCHEMA:
-        return _older(path, value, version)
+        raise UserError(
+            f"{path}: was written by an older bertkit (record schema {version}, this one reads {SCHEMA})",
+            "make the run again",
+        )
     if value.get("kind") != "collection":
         return [_checked(path, value, None)]
     parts = value.get("records")
@@ -106,28 +106,14 @@ def _parsed(path: Path) -> Any:
     return parse_json(raw, path, "copy the file again, or make the run again", half_pairs=True)
 
 
-def _old(value: Mapping[str, Any]) -> dict[str, str]:
-    """A run's record of schema 1 has no kind; it is known by its versions."""
-    versions = value.get("versions")
-    return {"kind": "train"} if isinstance(versions, dict) and "bertkit" in versions else {}
-
-
-def _older(path: Path, value: Mapping[str, Any], version: int) -> list[Record]:
-    try:
-        made = upgraded(value)
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise UserError(
-            f"{path}: does not fit record schema {version}: {type(error).__name__} {error}", "make the record again"
-        ) from None
-    several = len(made) > 1
-    for part in made:
-        _fits(path, part)
-    return [Record(part, path, False, version, place if several else None) for place, part in enumerate(made)]
+def _is_of_ours(value: Mapping[str, Any]) -> bool:
+    """A run's record of schema 1 had no kind."""
+    return "kind" in value or {"config", "versions"} <= value.keys()
 
 
 def _checked(path: Path, value: Any, place: int | None) -> Record:
     _fits(path, value)
-    return Record(value, path, value["sha256"] != seal(value), None, place)
+    return Record(value, path, value["sha256"] != seal(value), place)
 
 
 def _fits(path: Path, value: Any) -> None:

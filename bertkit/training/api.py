@@ -1,4 +1,4 @@
-"""The trainer's functions for Python: `bertkit.train`, `evaluate`, `prepare`, `open_engine` and `updates`."""
+"""The trainer's functions for Python: `bertkit.train`, `evaluate`, `get_data`, `prepare`, `open_engine`, `updates`."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from typing import Any
 from bertkit.console import Display
 from bertkit.data import sampler
 from bertkit.data.features import Features
+from bertkit.data.fetching import bring, own_sources
 from bertkit.distributed.world import World, from_env
 from bertkit.engine.interface import Engine, Job, Update
 from bertkit.engine.registry import choose
+from bertkit.files.downloads import find_sources
 from bertkit.recipes.keywords import from_keywords
 from bertkit.recipes.resolve import resolve
 from bertkit.training import inference
@@ -43,11 +45,30 @@ def prepare(
 ) -> FineTuningSetup:
     """Everything that a fine-tuning run needs before its first update, for a training loop of your own.
 
-    `.job` is what `open_engine` takes; `.train.features` and `.dev[0].features` are what `updates` takes.
+    `.job` is what `open_engine` takes; `.train.features` and `.dev[0].features` are what `updates` takes. `processes`:
+    how many share an update.
     """
     resolved = resolve(from_keywords(keywords | {"model": model, "task": task}, settings), recipe=recipe)
     display = Display(quiet=quiet)
-    return prepare_recipe(with_global_batch(resolved.recipe, processes), display.say, display.follow())
+    made = prepare_recipe(with_global_batch(resolved.recipe, processes), display.say, display.follow())
+    # Of the device's settings the given ones alone: `open_engine` may be asked for another backend.
+    return dataclasses.replace(made, job=dataclasses.replace(made.job, settings=dict(resolved.recipe.device)))
+
+
+def get_data(*names: str, data_dir: str | Path = "data", quiet: bool = False) -> list[Path]:
+    """Bring data sets or checkpoints into `data_dir`, verified, and return their folders; `sample` is made here.
+
+    What is there already is not fetched again. Raises UserError for an unknown name, naming the nearest, and with what
+    to do by hand where a host does not give a file.
+    """
+    display, folder = Display(quiet=quiet), Path(data_dir).expanduser()
+    sources = find_sources(list(names))
+    for line in own_sources():
+        display.say(line)
+    for source in sources:
+        bring(source, folder, display.say)
+        display.say(f"{source.name}: {folder / source.folder} is complete; terms of use: {source.terms}")
+    return [folder / source.folder for source in sources]
 
 
 def evaluate(

@@ -61,6 +61,8 @@ def fit(
                 run.advance(fetched)
                 for callback in callbacks:
                     callback.on_updates(run, fetched)
+            if run.finished and not ends:  # asked for just now: this is the last update after all
+                ends = evaluates = True
             run.keep = False
             if evaluates:
                 with meter.pause("evaluation"):

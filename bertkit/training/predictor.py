@@ -16,7 +16,7 @@ import numpy as np
 
 from bertkit.console import Display
 from bertkit.data.encoding import encode
-from bertkit.data.tasks.task import Task
+from bertkit.data.tasks.task import Columns, Task
 from bertkit.distributed.world import World
 from bertkit.errors import UserError
 from bertkit.recipes.keywords import from_keywords
@@ -125,31 +125,36 @@ class Predictor:
 
     def _texts(self, example: Any, number: int) -> tuple[str, str | None]:
         """An example as a text, or as two."""
-        if isinstance(example, Mapping):
-            example = self._of_columns(example, number)
-        texts = [example] if isinstance(example, str) else example
+        texts = self._of_columns(example, number) if isinstance(example, Mapping) else example
+        texts = [texts] if isinstance(texts, str) else texts
         if not isinstance(texts, Sequence) or not all(isinstance(text, str) for text in texts) or len(texts) > 2:
-            shown = f"{type(example).__name__}"
-            raise UserError(f"example {number} is neither a text nor a pair of texts: {shown}", "give str, or two")
+            kinds = ", ".join(type(text).__name__ for text in texts[:3]) if isinstance(texts, Sequence) else ""
+            shown = f"{type(example).__name__}{f' of {kinds}' if kinds else ''}"
+            raise UserError(
+                f"example {number} is neither a text nor a pair of texts: {shown}", "give a str, or two of them"
+            )
         wants = 2 if self._columns.second is not None else 1
         if len(texts) != wants:
             what = "pairs of texts" if wants == 2 else "single texts"
-            raise UserError(f"example {number} has {len(texts)} texts, but {self.task.name} is of {what}", "give those")
+            has = "one text" if len(texts) == 1 else f"{len(texts)} texts"
+            raise UserError(f"example {number} has {has}, but {self.task.name} is of {what}", "give those")
         return texts[0], texts[1] if wants == 2 else None
 
     @property
-    def _columns(self) -> Any:
+    def _columns(self) -> Columns:
+        """Where the task's own files have the texts; one text where they are no tables."""
         splits = self.task.splits.get("train") or self.task.splits.get("test") or ()
-        return splits[0].columns
+        return next((split.columns for split in splits if split.columns), Columns(TEXT[0]))
 
     def _of_columns(self, row: Mapping[str, Any], number: int) -> list[Any]:
         found = []
         for own, others in ((self._columns.first, TEXT), (self._columns.second, PAIR)):
             if own is None:
                 continue
-            name = next((name for name in (own, *others) if name in row), None)
+            names = [name for name in (own, *others) if isinstance(name, str)]  # a file without header has numbers
+            name = next((name for name in names if name in row), None)
             if name is None:
-                raise UserError(f"example {number} has none of the columns {own}, {others[0]}", "name one so")
+                raise UserError(f"example {number} has none of the columns {', '.join(names)}", "name one so")
             found.append(row[name])
         return found
 

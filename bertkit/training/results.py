@@ -117,6 +117,7 @@ def make_record(run: Run, results: Results) -> dict[str, Any]:
         # nine digits give every fp32 number back exactly
         "losses": [float(f"{value:.9g}") for value in progress.losses],
         "updates": progress.step,
+        "callbacks": dict(run.added),
         **_measured(run, results),
     }
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from bertkit.distributed.world import World
+from bertkit.errors import UserError
 from bertkit.model.checkpoint import Progress
 from bertkit.recipes.recipe import Value
 
@@ -32,6 +34,7 @@ class Run:
     settings: Mapping[str, Value] = field(default_factory=dict)  # every setting by its dotted key
     world: World = field(default_factory=World)
     steps: int = 0  # updates of the whole run
+    metric: str = ""  # the task's own, by which its best model is chosen
     environment: Mapping[str, Any] = field(default_factory=dict)  # the record's versions, hardware, git …
     progress: Progress = field(default_factory=lambda: Progress(0, {}))  # what a checkpoint keeps
     metrics: Mapping[str, float] = field(default_factory=dict)  # of the last evaluation; in the end, of the result
@@ -67,8 +70,16 @@ class Run:
         self.finished = self.finished or reason
 
     def add_to_record(self, key: str, value: Any) -> None:
-        """Add `value`, which JSON can hold, to the record's `callbacks` under `key`."""
-        self.added[key] = value
+        """Add `value`, which JSON can hold, to the record's `callbacks` under `key`.
+
+        The first process's stand there. Raises UserError where JSON cannot hold it.
+        """
+        try:
+            self.added[key] = json.loads(json.dumps(value, allow_nan=False))
+        except (TypeError, ValueError) as error:
+            raise UserError(
+                f"{key} cannot stand in the record: {error}", "give numbers, texts, lists and dicts of them"
+            ) from None
 
     def advance(self, updates: Sequence[UpdateMetrics]) -> None:
         """Count updates whose numbers have been fetched."""

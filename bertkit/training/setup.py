@@ -14,6 +14,7 @@ from bertkit.data.tasks import Task, find_task
 from bertkit.data.tasks.labels import to_learn
 from bertkit.data.tasks.reading import Progress, read_split
 from bertkit.data.tasks.task import Part, SplitName, task_folder
+from bertkit.distributed.world import World
 from bertkit.engine.interface import PRECISIONS, Backend, Job, Limits, Precision
 from bertkit.engine.registry import Choice, choose
 from bertkit.errors import UserError, nearest
@@ -213,8 +214,35 @@ def check_job(backend: Backend, task: Task, recipe: Recipe) -> None:
     can = backend.capabilities
     if task.head.kind not in can.heads:
         raise UserError(f"backend {backend.name} has no head for {task.name}", f"its heads: {', '.join(can.heads)}")
+    if recipe.optimizer.name not in can.optimizers:
+        raise UserError(
+            f"backend {backend.name} has no optimizer {recipe.optimizer.name}", f"it has {', '.join(can.optimizers)}"
+        )
     if recipe.model.layout != "auto" and recipe.model.layout not in can.layouts:
         raise UserError(f"backend {backend.name} has no layout {recipe.model.layout}", ", ".join(can.layouts))
+
+
+def check_processes(backend: Backend, recipe: Recipe, world: World) -> None:
+    """Refuse what this backend cannot do of what is asked for several processes; what only costs time is warned about.
+
+    A setting that changes neither numbers nor memory here may stay in a recipe that is shared between backends.
+    """
+    can, ranks = backend.capabilities, recipe.ranks
+    if world.size == 1 or not can.computes:
+        return
+    if not can.multi_process:
+        raise UserError(f"backend {backend.name} computes in one process, not in {world.size}", "start one")
+    if ranks.gradients not in can.gradients:
+        raise UserError(
+            f"backend {backend.name} does not send gradients as {ranks.gradients}",
+            f"set ranks.gradients={can.gradients[0]}",
+        )
+    if recipe.optimizer.shard and not can.sharded_optimizer:
+        raise UserError(f"backend {backend.name} cannot shard the optimizer", "set optimizer.shard=false")
+    if ranks.overlap and not can.overlap and world.is_first:
+        logger.warning(
+            "ranks.overlap has no effect on backend %s: gradients are sent after the last pass", backend.name
+        )
 
 
 def check_length(data: DataSection, source: ModelSource) -> None:

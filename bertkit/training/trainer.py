@@ -48,8 +48,11 @@ from bertkit.training.run_folder import (
     write_recipe,
 )
 from bertkit.training.run_task import write_task
-from bertkit.training.setup import task_of
+from bertkit.training.setup import check_processes, task_of
 from bertkit.training.signals import stop_on_signals
+
+# What `Trainer` takes besides settings, for the nearest to a misspelt one.
+OPTIONS = ("callbacks", "resume", "overwrite", "recipe", "config", "settings", "world", "quiet")
 
 
 class Trainer:
@@ -78,7 +81,7 @@ class Trainer:
 
         Raises UserError for an unknown setting, naming the nearest, and for a value of the wrong type.
         """
-        given = from_keywords(keywords, settings)
+        given = from_keywords(keywords, settings, OPTIONS)
         self.resolved = resolve(given, config=Path(config) if config else None, recipe=recipe)
         self.world = world or from_env()
         self.display = Display(quiet=quiet or not self.world.is_first)
@@ -166,6 +169,7 @@ class Trainer:
         make = pretraining if task_of(self.recipe).head.kind == "pretraining" else fine_tuning
         objective = make(self.recipe, self.world, self.display, dry_run)
         setup = objective.setup
+        check_processes(setup.choice.backend, self.recipe, self.world)
         self.display.say(f"backend: {setup.choice.backend.name} ({setup.choice.reason})")
         self.display.say(f"precision: {setup.precision} ({setup.precision_reason})")
         objective.introduce(self.display)
@@ -249,6 +253,7 @@ class Trainer:
             settings=self.resolved.flat(),
             world=self.world,
             steps=objective.plan.steps,
+            metric=objective.setup.task.primary,
             environment=environment,
             progress=progress,
             metrics=progress.evaluations[-1]["metrics"] if progress.evaluations else {},
@@ -259,7 +264,8 @@ class Trainer:
         best = run.progress.best_step if self.recipe.checkpoint.result == "best" else 0
         if best:
             evaluation.engine.load_state_dict(checkpoints.load(best)[0])
-        if best or evaluation.answered is None:
+        scored = evaluation.answered is not None and run.evaluations[-1]["step"] == run.step
+        if best or not scored:
             return evaluation.score(best or run.step)
         return run.metrics
 

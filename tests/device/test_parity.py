@@ -10,7 +10,7 @@ import pytest
 
 from bertkit.cli.main import main
 from bertkit.comparison.load import read_one
-from bertkit.comparison.parity_report import Parity, hold
+from bertkit.comparison.parity import Parity, hold
 from bertkit.distributed.world import World
 from bertkit.engine.interface import Engine, Job
 from bertkit_cpu import CpuBackend

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from conftest import ROOT, Run
+from conftest import ROOT, Run, command_env
 
 PAGES = ("README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md"))))
 BLOCK = re.compile(r"<!-- run -->\n```console\n(.*?)```", re.DOTALL)
+PYTHON = re.compile(r"<!-- run -->\n```python\n(.*?)```", re.DOTALL)
 
 
 def commands(page: str) -> list[list[str]]:
@@ -35,6 +38,41 @@ def test_commands_run_as_typed(page: str, bertkit: Run, tmp_path: Path, request:
         done = bertkit(*words[1:])
         assert done.returncode == 0, f"{shlex.join(words)}\n{done.stderr}"
         assert done.stdout or done.stderr
+
+
+def python_of(page: str) -> str:
+    """A page's Python blocks that are marked to be run, at their own lines, so that an error names the page's."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    lines = [""] * text.count("\n")
+    for block in PYTHON.finditer(text):
+        first = text.count("\n", 0, block.start(1))
+        lines[first : first + block[1].count("\n")] = block[1].splitlines()
+    return "\n".join(lines) + "\n"
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if python_of(page).strip()])
+def test_python_blocks_run_as_they_stand(page: str, tmp_path: Path) -> None:
+    """One after the other in one fresh interpreter and an empty folder."""
+    script = tmp_path / Path(page).with_suffix(".py").name
+    script.write_text(python_of(page), encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-P", script],
+        cwd=tmp_path,
+        env=command_env(tmp_path),
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, f"{page}\n{done.stderr}"
+    assert done.stdout
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_python_blocks_that_are_not_run_are_python(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+        compile(block, page, "exec")
 
 
 def test_every_command_is_in_some_document_or_help() -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from bertkit.comparison.load import read_one
-from bertkit.comparison.parity_report import hold
+from bertkit.comparison.parity import hold
 from command import settings
 from conftest import command_env
 

@@ -306,11 +306,6 @@ def read_losses(folder: Path) -> Any:
     return load(folder / "record.json").losses()
 
 
-def old_record(name: str) -> Reader:
-    make = _write("record.json", (GOLDEN / "records" / f"{name}.json").read_bytes())
-    return Reader(f"record {name}", make, "record.json", read_records, JSON)
-
-
 def make_recipe(folder: Path) -> None:
     from bertkit.recipes.resolve import resolve
     from bertkit.training.run_folder import write_recipe
@@ -344,8 +339,6 @@ def kept_readers() -> Iterator[Reader]:
     yield Reader("log", _write("log.jsonl", LOG), "log.jsonl", read_log, JSON_LINES)
     yield Reader("record", make_record, "record.json", read_records, JSON)
     yield Reader("record of several", make_collection, "record.json", read_records, JSON)
-    for name in ("schema-1-train", "schema-1-bench-train", "schema-1-bench-infer"):
-        yield old_record(name)
     yield Reader("losses", make_long_record, "losses.json", read_losses, JSON, sealed=True)
     yield Reader("recipe", make_recipe, "recipe.toml", read_recipe, TOML)
     yield Reader("recipe of a run", make_recipe, "recipe.toml", run_settings, TOML)

@@ -12,7 +12,8 @@ from bertkit.comparison.comparison import Comparison, compare
 from bertkit.comparison.entries import entry
 from bertkit.comparison.fairness import Difference, Value, refused
 from bertkit.comparison.text import fairness_lines
-from bertkit.records.fields import Fairness, plain_names
+from bertkit.records import fields
+from bertkit.records.fields import Fact, Fairness, plain_names
 from bertkit.records.files import Record, sealed
 from made_records import FACTS, other, record
 
@@ -118,3 +119,29 @@ def test_hashes_are_shown_short_and_never_equal_when_they_differ() -> None:
     assert [one.field for one in made.differences] == ["corpus_sha256"]
     assert FACTS["corpus_sha256"][:8] in str(made.differences[0])
     assert FACTS["corpus_sha256"] not in str(made.differences[0])
+
+
+def test_a_line_in_the_table_of_facts_is_all_that_a_comparison_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is named where it differs, shown under its plain name, refused by --strict, and parts two systems."""
+    made = Fact("cut", "how long texts are cut", ("config", "data.cut"))
+    monkeypatch.setattr(fields, "FACTS", (*fields.FACTS, made))
+    one, two = record(), record()
+    one["config"]["data.cut"], two["config"]["data.cut"] = "at the end", "in the middle"
+    found = compared(one, two)
+    assert [(each.field, each.weight) for each in found.differences] == [("cut", "unfair")]
+    assert fairness_lines(found)[1] == "  how long texts are cut: at the end (a); in the middle (b)"
+    assert refused(found.differences)
+    del two["config"]["data.cut"]
+    assert [(each.field, each.weight) for each in compared(one, two).differences] == [("cut", "unknown")]
+
+
+def test_a_scaled_fact_does_not_part_a_series_of_device_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    def kin(scaled: bool) -> set[str]:
+        made = Fact("shares", "shares of the data", ("method", "warmup_rule"), scaled)
+        monkeypatch.setattr(fields, "FACTS", (*fields.FACTS, made))
+        rules = (record(method={"warmup_rule": rule}) for rule in ("a tenth", "a fifth"))
+        return {entry(Record(sealed(each), Path("record.json"))).kin for each in rules}
+
+    assert len(kin(scaled=False)) == 2
+    monkeypatch.undo()
+    assert len(kin(scaled=True)) == 1

@@ -13,8 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bertkit.comparison.entries import entry
-from bertkit.comparison.parity import SEEN, TOLERANCES, follow
-from bertkit.comparison.parity_report import Parity, hold, lines
+from bertkit.comparison.parity import SEEN, TOLERANCES, Parity, follow, hold, lines
 from bertkit.errors import UserError
 from bertkit.files.disk import to_json
 from bertkit.records.files import Record, sealed

@@ -21,8 +21,8 @@ BACKENDS = ROOT / "backends"
 SHARED = {"bertkit_torch", "bertkit_tensorflow"}  # engines that belong to no vendor
 VENDORS = sorted({path.name for path in BACKENDS.glob("bertkit_*") if path.is_dir()} - SHARED)
 FRAMEWORK_FREE = set(
-    """google_crc32c h5py huggingface_hub jinja2 markupsafe matplotlib numpy pyarrow pydantic rich safetensors scipy
-    sklearn tensorboard tokenizers typer""".split()
+    """IPython google_crc32c h5py huggingface_hub jinja2 markupsafe matplotlib mlflow numpy pyarrow pydantic rich
+    safetensors scipy sklearn tensorboard tokenizers typer wandb""".split()
 )
 FOR_TASKS: set[str] = set()  # of the façade: what a package of tasks needs, and no plug-in of this repository
 FRAMEWORKS = {"torch", "tensorflow", "transformers", "jax"}

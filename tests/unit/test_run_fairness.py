@@ -17,13 +17,11 @@ from bertkit.model.tokenizer_files import read_vocabulary
 from bertkit.model.vocabulary import VARIANT
 from bertkit.recipes.resolve import resolve
 from bertkit.records.fields import Fairness, plain_names
-from bertkit.records.files import load
 from bertkit.training.comparability import as_computed, of_run
 from bertkit.training.finetuning import introduce, make_sampler
 from bertkit.training.recipe_parts import make_update_settings
 from bertkit.training.results import unit
 from bertkit.training.setup import FineTuningSetup, prepare
-from conftest import ROOT
 
 SMALL = {
     "backend": "null", "task": "sample", "model.name": "tiny", "precision": "fp32", "data.cache": "off",
@@ -132,15 +130,6 @@ def test_start_weights_and_vocabulary_have_hashes(real_data: Path, plain: dict[s
 def test_every_field_is_filled_or_has_a_reason_to_be_null(plain: dict[str, Any]) -> None:
     nothing = {name for name, value in plain.items() if value is None}
     assert nothing == {"start_weights_sha256", "document_stride", "schedule_power", "answer_rules"}
-
-
-def test_a_run_of_schema_1_agrees_with_its_like_of_today(sample_dir: Path) -> None:
-    old = load(ROOT / "tests" / "golden" / "records" / "schema-1-train.json").mapping["fairness"]
-    asked = {"data__seq_length": 48, "data__train_rows": 32, "data__eval_rows": 16, "train__epochs": 1}
-    new = fairness(sample_dir, **asked)
-    assert {name for name, value in old.items() if value is not None and value != new[name]} == set()
-    assert {name for name, value in new.items() if value is None} <= {n for n, value in old.items() if value is None}
-    assert sum(value is not None for value in old.values()) > 25
 
 
 def test_an_engine_that_adds_epsilon_elsewhere_says_so(plain: dict[str, Any]) -> None:

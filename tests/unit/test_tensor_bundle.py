@@ -17,8 +17,7 @@ from hypothesis import strategies as st
 import tf1_bundles
 from bertkit.errors import UserError
 from bertkit.model.formats import tf1_table
-from bertkit.model.formats.tf1_bundle import NUMBERS, read_bundle, read_index, write_bundle
-from bertkit.model.formats.tf1_slices import slice_key
+from bertkit.model.formats.tf1_bundle import NUMBERS, read_bundle, read_index, slice_key, write_bundle
 from bertkit.model.formats.tf1_table import (
     Damaged,
     Unsupported,

@@ -1,14 +1,16 @@
 """TensorFlow 1's checkpoint files, read and written without TensorFlow: `PREFIX.index` and `PREFIX.data-…-of-…`.
 
 The index is a table (`tf1_table`) of protocol buffers by the variable's name, the header under "". The data
-shards hold nothing but the values. Format: tensorflow/core/util/tensor_bundle, core/protobuf/tensor_bundle.proto.
+shards hold nothing but the values. Format: tensorflow/core/util/tensor_bundle, core/protobuf/tensor_bundle.proto; of a
+partitioned variable's slices core/framework/tensor_slice.proto, core/util/saved_tensor_slice_util.cc and
+core/lib/strings/ordered_code.cc.
 """
 
 from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -18,7 +20,6 @@ import numpy as np
 from bertkit.errors import UserError
 from bertkit.files.disk import check_sparse, write_atomically
 from bertkit.files.inputs import check_file, read_bytes
-from bertkit.model.formats.tf1_slices import FULL, Extents, place_of, slice_key, widths
 from bertkit.model.formats.tf1_table import Damaged, Unsupported, mask, read_table, read_varint, varint, write_table
 
 # TensorFlow's numbers of dtypes that NumPy knows; bfloat16 it does not, so its bits are widened to float32
@@ -33,6 +34,8 @@ OTHER_DTYPES = {
     7: "string", 8: "complex64", 11: "qint8", 12: "quint8", 13: "qint32", 15: "qint16", 16: "quint16",
     18: "complex128", 20: "resource", 21: "variant", 24: "float8_e5m2", 25: "float8_e4m3fn", 29: "int4", 30: "uint4",
 }  # fmt: skip
+Extents = tuple[tuple[int, int], ...]  # (start, length) of a slice in each dimension
+FULL = (0, -1)  # a dimension that a slice has whole
 OBJECTS = "_CHECKPOINTABLE_OBJECT_GRAPH"  # what TensorFlow 2's object-based checkpoints hold besides
 CHUNK = 1 << 24  # bytes whose CRC is taken at once
 MOST = 1 << 28  # bytes of an index: one that is meant has a few hundred thousand
@@ -321,3 +324,42 @@ def _packed(name: str, array: np.ndarray, offset: int, size: int, crc: int) -> b
         _field(1, NUMBERS[array.dtype]) + _field(2, shape) + _field(4, offset) + _field(5, size)
         + varint(6 << 3 | 5) + struct.pack("<I", crc)
     )  # fmt: skip
+
+
+# ---- slices of a partitioned variable: where they lie in it, and their keys in the index ----
+
+
+def place_of(extents: Extents, shape: Sequence[int]) -> tuple[slice, ...]:
+    """Where a slice lies in a variable of this shape; nothing where it lies outside."""
+    if len(extents) != len(shape):
+        return ()
+    ends = [
+        (start, start + (width if length < 0 else length))
+        for (start, length), width in zip(extents, shape, strict=True)
+    ]
+    if not all(0 <= start <= end <= width for (start, end), width in zip(ends, shape, strict=True)):
+        return ()
+    return tuple(slice(start, end) for start, end in ends)
+
+
+def widths(place: Sequence[slice]) -> tuple[int, ...]:
+    return tuple(part.stop - part.start for part in place)
+
+
+def slice_key(name: str, extents: Extents) -> bytes:
+    """The key of a slice in the index; keys sort as the numbers in them do."""
+    made = b"\0" + name.encode().replace(b"\0", b"\0\xff") + b"\0\1" + _ordered(len(extents))
+    return made + b"".join(_ordered_signed(start) + _ordered_signed(length) for start, length in extents)
+
+
+def _ordered(number: int) -> bytes:
+    """A number from 0 on, its length first."""
+    raw = number.to_bytes((number.bit_length() + 7) // 8, "big")
+    return bytes([len(raw)]) + raw
+
+
+def _ordered_signed(number: int) -> bytes:
+    """A signed number in as few bytes as hold it behind as many ones as bytes; all turned over for negative ones."""
+    size = next(size for size in range(1, 11) if -(1 << (7 * size - 1)) <= number < 1 << (7 * size - 1))
+    header = ((1 << size) - 1) << (7 * size)
+    return ((number & ((1 << 8 * size) - 1)) ^ header).to_bytes(size, "big")

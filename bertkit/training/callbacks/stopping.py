@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import signal
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -33,27 +34,33 @@ class FiniteLoss(Callback):
 class EarlyStopping(Callback):
     """Ends the run where `patience` evaluations in a row have brought nothing better.
 
-    `metric`: which one; None: the task's own, the first of its metrics. `min_delta`: what counts as better;
-    `larger_is_better`: False for a loss.
+    `metric`: which one; None: the one that chooses the task's best model. `min_delta`: a score must be better by more
+    than this; `larger_is_better`: False for a loss.
     """
 
     def __init__(
         self, patience: int = 3, metric: str | None = None, min_delta: float = 0.0, larger_is_better: bool = True
     ) -> None:
+        if patience < 1:
+            raise UserError(f"EarlyStopping(patience={patience}) would end before anything is learnt", "1 or more")
         self.patience, self.metric, self.min_delta = patience, metric, min_delta
         self.sign = 1.0 if larger_is_better else -1.0
 
     def on_evaluation(self, run: Run, metrics: Mapping[str, float]) -> None:
-        name = self.metric or next(iter(metrics))
+        name = self.metric or run.metric
         if name not in metrics:
             raise UserError(f"there is no metric {name!r} to stop early by", nearest(name, metrics))
-        scores = [self.sign * entry["metrics"][name] for entry in run.evaluations]
+        scores = [self._worth(entry["metrics"][name]) for entry in run.evaluations]
         best = 0  # the place of the best evaluation; one before a resume counts too
         for place, score in enumerate(scores):
             if score > scores[best] + self.min_delta:
                 best = place
         if len(scores) - 1 - best >= self.patience:
             run.stop(f"{name} is no better after {self.patience} evaluations")
+
+    def _worth(self, score: float) -> float:
+        """Larger is better; what is no number is worst."""
+        return -math.inf if math.isnan(score) else self.sign * score
 
 
 class Target(Callback):
@@ -73,13 +80,17 @@ class Target(Callback):
 class Interruptions(Callback):
     """Ends a job at a signal, after `train.steps_this_run` updates, or where a callback of any rank asks to stop.
 
-    A signal may reach the ranks at different updates, and all must end after the same one: so they ask each other.
+    A signal may reach the ranks at different updates, and all must end after the same one: so they ask each other,
+    after each point at which a callback may have asked. It is the last callback of the run.
     """
 
     def __init__(self, engine: Engine, most: int) -> None:
         self.engine, self.most = engine, most  # `most` updates of this job; 0: no limit
         self.request = StopRequest()  # set from outside, where signals are caught
         self.updates = 0  # of this job
+
+    def on_start(self, run: Run) -> None:
+        self._agree(run)
 
     def on_update_end(self, run: Run, step: int) -> None:
         self.updates += 1
@@ -88,7 +99,13 @@ class Interruptions(Callback):
         else:
             self._agree(run)
 
+    def on_updates(self, run: Run, updates: Sequence[UpdateMetrics]) -> None:
+        self._agree(run)
+
     def on_evaluation(self, run: Run, metrics: Mapping[str, float]) -> None:
+        self._agree(run)
+
+    def on_checkpoint(self, run: Run, path: Path) -> None:
         self._agree(run)
 
     def _agree(self, run: Run) -> None:

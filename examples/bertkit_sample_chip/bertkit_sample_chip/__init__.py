@@ -18,6 +18,9 @@ class SampleChipBackend:
         heads=("classification", "regression", "span", "pretraining"),
         layouts=("padded", "packed"),
         environment=("SAMPLE_CHIP",),
+        gradients=("fp32", "bf16"),
+        overlap=True,
+        sharded_optimizer=True,
     )
     settings: Mapping[str, Setting] = {
         "tile": Setting(32, "keys that attention takes at a time"),
