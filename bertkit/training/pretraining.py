@@ -222,7 +222,7 @@ def _introduce(phase: Phase, world: World, display: Display) -> None:
         display.say(f"{name}: evaluated on {count} in {scored_on.place}")
     elif scored_on.kind == "set apart":
         display.say(
-            f"{name}: no evaluation set: {count}, drawn by the seed, are set apart and not learnt from; where the data "
+            f"{name}: no evaluation set: {count}, drawn by the seed, are held out of training; where the data "
             "repeats its text, some of theirs is"
         )
     else:

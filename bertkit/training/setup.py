@@ -184,7 +184,7 @@ def choose_precision(backend: Backend, asked: str, training: bool = True) -> tup
     if not probe.ready:  # a dry run
         return (
             "bf16" if "bf16" in can.precisions else "fp32"
-        ), "auto: as the card has it; the device is not here to ask"
+        ), "auto: as the backend's capabilities have it; the device is not available"
     if "bf16" in probe.precisions:
         return "bf16", "auto: this device computes it natively"
     return "fp32", "auto: this device has no native bf16"

@@ -100,7 +100,7 @@ def _notes(request: Request) -> tuple[str, ...]:
     if request.forward:
         notes.append("environment: sbatch passes all of it on, " + ", ".join(request.forward) + " too")
     if request.cards:
-        notes.append("cards: ask for them as this cluster names them, as in the batch option --gpus-per-node=8")
+        notes.append("devices: request them as this cluster names them, as in the batch option --gpus-per-node=8")
     return tuple(notes)
 
 

@@ -74,7 +74,7 @@ def _check_threshold(threshold: float | None, null_odds: Path | None) -> None:
     if threshold is not None and not math.isfinite(threshold):
         raise UserError(f"--threshold is {threshold}", "give a finite number")
     if threshold is not None and null_odds is None:
-        raise UserError("--threshold has no odds to be held against", "give them with --null-odds FILE")
+        raise UserError("--threshold needs no-answer odds", "give them with --null-odds FILE")
 
 
 def _some(ids: tuple[str, ...]) -> str:
