@@ -57,7 +57,7 @@ def run_suite(words: Words) -> int:
     display = Display(quiet=words.quiet)
     display.say(f"backend: {card.name} ({choice.reason})")
     if lacking:
-        display.say(f"left out, since it does not compute them: {', '.join(lacking)}")
+        display.say(f"skipped, not supported by the backend: {', '.join(lacking)}")
     how = How(
         card.name, words.processes, words.steps or 0, words.seconds or 20.0, words.timeout, words.seed or 1, words.sets
     )

@@ -114,7 +114,9 @@ def verify(
     if not names:
         found = {source: each for source, each in found.items() if any(file.state != "missing" for file in each)}
     if not found:
-        raise UserError(f"no known data in {data_dir}", "`bertkit data get NAME` brings some; or name its folder")
+        raise UserError(
+            f"no known data in {data_dir}", "download some with `bertkit data get NAME`, or name its folder"
+        )
     if as_json:
         put_json(json.dumps([_report(source, each) for source, each in found.items()], indent=1))
     else:

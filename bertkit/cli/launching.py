@@ -97,9 +97,9 @@ def _check(words: Words) -> None:
     if words.topology and not words.dry_run:
         raise UserError("--topology describes another machine", "add --dry-run")
     if words.slurm and (words.hosts or words.max_restarts):
-        raise UserError("Slurm chooses the boxes and starts jobs again itself", "leave --hosts and --max-restarts away")
+        raise UserError("Slurm chooses the hosts and restarts jobs itself", "drop --hosts and --max-restarts")
     if words.submit and not words.slurm:
-        raise UserError("--submit hands in the script that --slurm FILE writes", "name the file")
+        raise UserError("--submit needs --slurm FILE", "name the file")
 
 
 def _launcher_name(words: Words, network: Network) -> str:
@@ -116,7 +116,7 @@ def _request(words: Words, network: Network) -> Request:
     cards = probe.cards
     domain: Domain = "machine" if not words.mpi_sockets else "numa" if words.numa else "socket"
     if words.processes is None and not cards and domain == "machine" and not network.hosts:
-        raise UserError("how many processes?", "say -n N, or --mpi-sockets for one for each CPU socket")
+        raise UserError("how many processes?", "give -n N, or --mpi-sockets for one process per CPU socket")
     prefixes = choice.backend.capabilities.environment
     forward = {name for name in os.environ if prefixes and name.startswith(prefixes)} | set(words.forward)
     return Request(
@@ -163,6 +163,6 @@ def _hand_in(plan: LaunchPlan, path: Path, submit: bool, display: Display) -> No
     """Write the script; with --submit give it to the program that the plan names."""
     write_text(path, plan.script)
     if submit:
-        display.say(f"handed in as job {hand_in(plan, path)}")
+        display.say(f"submitted as job {hand_in(plan, path)}")
     else:
-        display.say(f"written: {path}; hand it in with `{shlex.join([plan.argv[0], str(path)])}`")
+        display.say(f"written: {path}; submit it with `{shlex.join([plan.argv[0], str(path)])}`")

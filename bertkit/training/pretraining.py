@@ -214,7 +214,7 @@ def _introduce(phase: Phase, world: World, display: Display) -> None:
     how = "masked once, by the seed" if phase.masked_once else how
     bins = f" in {len(data.bins)} bins" if len(data.bins) > 1 else ""
     display.say(
-        f"{name}: {phase.sampler.examples:,} sequences to learn from{bins}, of up to {data.longest} tokens, {how}: "
+        f"{name}: {phase.sampler.examples:,} training sequences{bins}, of up to {data.longest} tokens, {how}: "
         f"{len(data.shards):,} shards ({data.shards[0].file.format}) in {phase.place}"
     )
     count = f"{len(scored_on.examples):,} sequences"

@@ -175,7 +175,7 @@ def choose_precision(backend: Backend, asked: str, training: bool = True) -> tup
     if asked != "auto":
         precision = next(p for p in PRECISIONS if p == asked)
         if training and precision in can.answers_in:
-            raise UserError(f"{asked} is for answers, not for training", "train in another precision: choose with -d")
+            raise UserError(f"{asked} is for inference, not for training", "train in another precision: choose with -d")
         if precision not in (*can.precisions, *can.answers_in):
             has = ", ".join((*can.precisions, *(() if training else can.answers_in)))
             raise UserError(f"backend {backend.name} has no {asked}", f"it has {has}: choose with -d")

@@ -69,7 +69,7 @@ def _refuse_what_slurm_decides(request: Request) -> None:
             "Slurm chooses the hosts", "give their number as nodes, and names as the batch option --nodelist=a,b"
         )
     if request.ssh_port or request.ssh_config:
-        raise UserError("Slurm starts processes without ssh", "leave the ssh settings away")
+        raise UserError("Slurm starts processes without ssh", "drop the ssh settings")
     if request.oversubscribe:
         raise UserError("Slurm gives every process cores of its own", "start fewer, without --oversubscribe")
     if "/" in request.interface:

@@ -66,7 +66,7 @@ def test_without_requeue_it_saves_and_ends(slurm: Path, tmp_path: Path) -> None:
 def test_a_cluster_that_does_not_queue_again_is_told_of(slurm: Path, tmp_path: Path) -> None:
     code, stderr = stop_while_running(script(), slurm, tmp_path, REQUEUE_CODE="1")
     assert code == 143
-    assert "hand it in with --resume" in stderr
+    assert "submit it with --resume" in stderr
 
 
 @pytest.mark.parametrize("code", [0, 1, 2, 137, 143])

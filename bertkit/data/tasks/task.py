@@ -80,7 +80,7 @@ class Part:
 class Answered:
     """A part's answers."""
 
-    metrics: Metrics  # empty where the file does not say what is right
+    metrics: Metrics  # empty where the file has no labels
     write: Callable[[Path, str], Path]  # (folder, "" or "-dev") -> the main file; writes all of its files
 
 
