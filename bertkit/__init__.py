@@ -18,6 +18,7 @@ from bertkit.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from bertkit.comparison.runs import compare_runs as compare
+    from bertkit.data.tasks.makers import table_task
     from bertkit.data.tasks.task import Task
     from bertkit.distributed.world import World
     from bertkit.engine.interface import Job
@@ -53,6 +54,7 @@ _PLACES = {
     "load": "training.predictor",
     "open_engine": "training.api",
     "prepare": "training.api",
+    "table_task": "data.tasks.makers",
     "train": "training.api",
     "updates": "training.api",
 }
@@ -60,7 +62,7 @@ _OTHER_NAMES = {"compare": "compare_runs"}
 __all__ = [
     "Answer", "Callback", "EarlyStopping", "Job", "Mlflow", "Prediction", "Predictor", "Run", "Task",
     "TensorBoardCallback", "Trainer", "UpdateMetrics", "UserError", "WeightsAndBiases", "World", "compare", "evaluate",
-    "get_data", "load", "open_engine", "prepare", "train", "updates",
+    "get_data", "load", "open_engine", "prepare", "table_task", "train", "updates",
 ]  # fmt: skip
 
 

@@ -43,6 +43,11 @@ if TYPE_CHECKING:
         static as static_batch,
     )
 
+    # Tasks
+    from bertkit.data.tasks import find_task
+    from bertkit.data.tasks.makers import table_task
+    from bertkit.data.tasks.task import Columns, Split, Task
+
     # The model
     from bertkit.model.config import Head, HeadKind, ModelConfig
     from bertkit.model.parameters import decays
@@ -108,6 +113,11 @@ if TYPE_CHECKING:
 
 # Name -> (module, its name there). Imported when a plug-in asks for it: a card needs little, and is looked at often.
 _PLACES = {
+    "find_task": ("data.tasks", "find_task"),
+    "table_task": ("data.tasks.makers", "table_task"),
+    "Columns": ("data.tasks.task", "Columns"),
+    "Split": ("data.tasks.task", "Split"),
+    "Task": ("data.tasks.task", "Task"),
     "Absent": ("distributed.collectives", "Absent"),
     "AddSums": ("distributed.host_sums", "Add"),
     "Arrays": ("engine.interface", "Arrays"),
@@ -196,6 +206,7 @@ __all__ = [
     "Batch",
     "Binding",
     "Capabilities",
+    "Columns",
     "Core",
     "DeviceFacts",
     "Domain",
@@ -228,7 +239,9 @@ __all__ = [
     "Shapes",
     "Sizes",
     "SlurmOptions",
+    "Split",
     "Static",
+    "Task",
     "Unread",
     "Update",
     "UserError",
@@ -240,6 +253,7 @@ __all__ = [
     "decays",
     "empty_sum_buffer",
     "find_allocator",
+    "find_task",
     "format_cpu_list",
     "format_places",
     "free_port",
@@ -261,6 +275,7 @@ __all__ = [
     "sizes_of",
     "static_batch",
     "static_sizes",
+    "table_task",
     "thread_count",
     "usable_cpus",
     "whole_number",

@@ -29,7 +29,7 @@ from squad_files import reviews, write_squad
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 GOOGLE = "storage.googleapis.com/bert_models"
-CONFIG = ModelConfig(16, 2, 2, 32, vocab_size=len(vocabulary()), max_position_embeddings=64)
+CONFIG = ModelConfig(16, 2, 2, 32, vocab_size=len(vocabulary()), max_position_embeddings=512)
 CHUNK = 1 << 16
 
 

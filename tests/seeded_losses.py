@@ -57,7 +57,8 @@ def machine() -> str:
     text = Path("/proc/cpuinfo").read_text(encoding="utf-8") if Path("/proc/cpuinfo").exists() else ""
     found = re.search(r"model name\s*: (.*)", text)
     flags = [flag for flag in ("avx512_bf16", "amx_bf16") if re.search(rf"\b{flag}\b", text)]
-    name = found[1] if found else "processor not known"
+    numbers = [value[1] for key in ("cpu family", "model") if (value := re.search(rf"^{key}\s*: (\d+)", text, re.M))]
+    name = f"{found[1]} ({', '.join(numbers)})" if found else "processor not known"
     return f"torch {torch.__version__} · {name} · {torch.backends.cpu.get_cpu_capability()} {' '.join(flags)}".strip()
 
 
@@ -65,7 +66,7 @@ def real_data() -> Path | None:
     """The folder of real data, as in `conftest.py`."""
     named = os.environ.get("BERTKIT_TEST_DATA")
     path = Path(named) if named else TESTS.parents[1] / "shared" / "data"
-    return path if path.is_dir() else None
+    return path if (path / "glue").is_dir() and (path / "minilm").is_dir() else None
 
 
 def prepare(folder: Path, python: str) -> None:
@@ -87,7 +88,7 @@ def losses(case: Case, folder: Path, python: str) -> list[float]:
     words += [word for setting in _settings(case) for word in ("--set", setting)]
     env: Mapping[str, str] = os.environ
     if case.way == "two ranks":
-        words = ["launch", "-n", "2", "--launcher", "torchrun", "--", *words, "--backend", "cpu"]
+        words = ["launch", "-n", "2", "--oversubscribe", "--launcher", "torchrun", "--", *words, "--backend", "cpu"]
     elif case.way == "cpu":
         words += ["--backend", "cpu"]
     else:
@@ -165,12 +166,12 @@ def main() -> int:
             if given.only in case.name and (case.task != "mrpc" or real_data()):
                 found[case.name] = losses(case, Path(name), given.python)
                 print(case.name, found[case.name][-1], flush=True)
-    if given.record:
-        known = json.loads(given.into.read_text(encoding="utf-8")) if given.into.exists() else {}
-        write(given.into, known | {machine(): known.get(machine(), {}) | found})
+                if given.record:
+                    known = json.loads(given.into.read_text(encoding="utf-8")) if given.into.exists() else {}
+                    write(given.into, known | {machine(): known.get(machine(), {}) | found})
     if not given.compare:
         return 0
-    before = read()[machine()]
+    before = read().get(machine(), {})
     differing = [name for name, values in found.items() if before.get(name) != values]
     print(f"{len(found) - len(differing)} of {len(found)} cases are equal bit for bit", *differing, sep="\n  ")
     return bool(differing)

@@ -37,17 +37,21 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 
 @app.command("list", epilog="Example: bertkit data list --json")
 def list_sources(as_json: AsJson = False) -> None:
-    """List data sets and checkpoints; with --json also terms of use, files and URLs."""
+    """List data sets, checkpoints and installed tasks; with --json also terms of use, files and URLs."""
     from bertkit.data.fetching import size_of
+    from bertkit.data.tasks import plugin_packages
     from bertkit.files.downloads import load_sources
 
-    sources = load_sources().values()
+    sources, plugins = load_sources().values(), plugin_packages()
     if as_json:
-        put_json(json.dumps([_row(source) for source in sources], indent=1, ensure_ascii=False))
+        rows = [*(_row(source) for source in sources), *(_plugin_row(*one) for one in plugins.items())]
+        put_json(json.dumps(rows, indent=1, ensure_ascii=False))
         return
     for source in sources:
         size = size_of(source).replace("about ", "~") if source.downloads else "generated"
         put(f"{source.name:36} {size:>9}  {source.folder:44} {source.title}")
+    for row in (_plugin_row(*one) for one in plugins.items()):
+        put(f"{row['name']:36} {'plug-in':>9}  {row['folder']:44} {row['title']}")
 
 
 def _row(source: DownloadSource) -> dict[str, object]:
@@ -64,6 +68,18 @@ def _row(source: DownloadSource) -> dict[str, object]:
         "urls": [download.url for download in source.downloads],
         "files": [file.name for file in source.files],
     }
+
+
+def _plugin_row(name: str, package: str) -> dict[str, object]:
+    """A task that is a plug-in; of one that cannot be used, why."""
+    from bertkit.data.tasks import find_task
+
+    row: dict[str, object] = {"name": name, "kind": "plug-in", "package": package, "folder": ""}
+    try:
+        task = find_task(name)
+    except UserError as error:
+        return row | {"title": str(error)}
+    return row | {"title": task.title, "folder": task.folder}
 
 
 @app.command(epilog="Example: bertkit data get mrpc squad --data-dir data")

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from bertkit.errors import UserError
+from bertkit.launch.script import is_script
 
 # theirs -> ours: an option, or a setting (with a dot or "=") that goes through --set
 WITH_VALUE: Mapping[str, str] = {
@@ -95,7 +96,7 @@ def translate(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     behind: list[str] = []
     while rest:
         argument = rest.pop(0)
-        if argument == "--":  # what follows is another command's
+        if argument == "--" or (ours[:1] == ["launch"] and is_script([argument])):  # what follows is another command's
             behind = [argument, *rest]
             break
         name, equals, value = argument.partition("=")

@@ -13,7 +13,8 @@ from bertkit.cli import options as o
 def launch(
     context: typer.Context,
     command: Annotated[
-        list[str], typer.Argument(metavar="-- COMMAND …", help="bertkit command to start, as `train -t mrpc`.")
+        list[str],
+        typer.Argument(metavar="-- COMMAND …", help="Command to start: of bertkit, as `train -t mrpc`, or `python my.py`."),
     ],
     processes: Annotated[
         int | None,
@@ -65,11 +66,13 @@ def launch(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan without starting processes.")] = False,
     json_: o.Json = False,
 ) -> int:
-    """Start a bertkit command on several processes, on one host or many.
+    """Start a bertkit command or a Python script on several processes, on one host or many.
 
     Examples:
 
       bertkit launch -n 2 -- train -m base -t mrpc -b 16
+
+      bertkit launch -n 2 -- python my.py
 
       bertkit launch --mpi-sockets --dry-run -- train -m base -t mrpc
 

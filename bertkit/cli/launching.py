@@ -21,6 +21,7 @@ from bertkit.files.streams import put, put_json
 from bertkit.launch.hosts import Network, network_of
 from bertkit.launch.interface import Allocator, Domain, LaunchPlan, Request, SlurmOptions, ThreadRule, find_launcher
 from bertkit.launch.job import Way, carry_out, hand_in, introduce, planner, show, to_mapping
+from bertkit.launch.script import check_script, is_script, job_name
 
 STARTED = ("train", "evaluate", "predict", "bench", "data prepare")  # what several processes can do together
 
@@ -64,7 +65,7 @@ def run_launch(words: Words, root: Any) -> int:
     """Plan, then show, write or start. `root`: bertkit's whole command line. Returns the exit code."""
     _check(words)
     if words.dry_run or words.slurm:  # else the ranks themselves say what is wrong
-        check_inner(root, words.command)
+        _check_inner(words, root)
     network = network_of(words.hosts, words.ssh_port, words.interface, os.environ)
     launcher = find_launcher(_launcher_name(words, network))
     machine = from_hwloc(words.topology) if words.topology else read_machine()
@@ -89,8 +90,10 @@ def run_launch(words: Words, root: Any) -> int:
 def _check(words: Words) -> None:
     """Raises UserError for words that do not go together."""
     named = " ".join(words.command[: 2 if words.command[0] == "data" else 1])
-    if named not in STARTED:
-        raise UserError(f"{named!r} is no command for several processes", nearest(named, STARTED))
+    if is_script(words.command):
+        check_script(words.command, here=not words.slurm and not words.hosts)
+    elif named not in STARTED:
+        raise UserError(f"{named!r} is no command for several processes", nearest(named, (*STARTED, "python")))
     for value, known in ((words.threads, ThreadRule), (words.allocator, Allocator)):
         if value not in get_args(known):
             raise UserError(f"{value!r} is not known", "choose " + ", ".join(get_args(known)))
@@ -100,6 +103,12 @@ def _check(words: Words) -> None:
         raise UserError("Slurm chooses the hosts and restarts jobs itself", "drop --hosts and --max-restarts")
     if words.submit and not words.slurm:
         raise UserError("--submit needs --slurm FILE", "name the file")
+
+
+def _check_inner(words: Words, root: Any) -> None:
+    """What a script does is not known before it runs."""
+    if not is_script(words.command):
+        check_inner(root, words.command)
 
 
 def _launcher_name(words: Words, network: Network) -> str:
@@ -137,9 +146,7 @@ def _request(words: Words, network: Network) -> Request:
         forward=tuple(sorted(forward)),
         port=words.port,
         python=sys.executable,
-        batch=SlurmOptions(
-            words.nodes, words.sbatch, words.container, words.mounts, name=f"bertkit-{words.command[0]}"
-        ),
+        batch=SlurmOptions(words.nodes, words.sbatch, words.container, words.mounts, name=job_name(words.command)),
     )
 
 
@@ -149,7 +156,7 @@ def _backend(command: Sequence[str], elsewhere: bool) -> Choice:
     `elsewhere`: nothing is started here, so it need not be ready.
     """
     name = os.environ.get("BERTKIT_BACKEND", "auto")
-    for at, word in enumerate(command):
+    for at, word in enumerate(() if is_script(command) else command):
         if word == "--backend" and at + 1 < len(command):
             name = command[at + 1]
         elif word.startswith("--backend="):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 
 from bertkit.engine.interface import Backend, Probe
 from bertkit.errors import UserError, nearest
+from bertkit.files.entry_points import by_name, load
 
 GROUP = "bertkit.backends"
 logger = logging.getLogger(__name__)
@@ -39,28 +41,14 @@ def find(name: str) -> Backend:
 
 
 def _points() -> dict[str, list[EntryPoint]]:
-    """By name, in the order of the names; of one name there may be several, each of another package."""
-    points: dict[str, list[EntryPoint]] = {}
-    for point in sorted(entry_points(group=GROUP), key=lambda point: (point.name, point.value)):
-        points.setdefault(point.name, []).append(point)
-    return points
+    return by_name(entry_points(group=GROUP))
 
 
 def _load(points: list[EntryPoint]) -> Backend:
-    point = points[0]
-    if any(other.value != point.value for other in points):
-        raise UserError(
-            f"several packages have a backend {point.name!r}: {', '.join(one.value for one in points)}",
-            "uninstall all but one",
-        )
-    try:
-        card: Backend = point.load()()
-    except Exception as error:
-        raise UserError(
-            f"the backend plug-in {point.name!r} ({point.value}) does not load: {type(error).__name__}: {error}",
-            f"repair or uninstall its package {point.dist.name if point.dist else point.value!r}",
-        ) from error
-    return card
+    def make(card: Callable[[], Backend]) -> Backend:
+        return card()
+
+    return load(points, "backend", make)
 
 
 def choose(name: str, dry_run: bool = False) -> Choice:

@@ -17,6 +17,7 @@ from bertkit.distributed.topology import Machine
 from bertkit.distributed.world import NO_STEP
 from bertkit.errors import UserError, nearest
 from bertkit.launch.children import module_command
+from bertkit.launch.script import is_script, resumed_script
 
 GROUP = "bertkit.launchers"
 Domain = Literal["machine", "socket", "numa"]
@@ -42,7 +43,7 @@ class SlurmOptions:
 class Request:
     """What is to be started, as the user said it."""
 
-    command: tuple[str, ...]  # bertkit's own words, as ("train", "-t", "mrpc")
+    command: tuple[str, ...]  # bertkit's own words, as ("train", "-t", "mrpc"), or a script's: ("python", "my.py")
     processes: int | None = None  # on each host; None: one for each card, else `per_domain` in each domain
     domain: Domain = "machine"  # what the processes are spread over and bound to
     per_domain: int = 1
@@ -131,7 +132,9 @@ OVERWRITE = ("--overwrite", "--overwrite_output_dir", "--overwrite-output-dir")
 
 
 def resumed(command: tuple[str, ...]) -> tuple[str, ...]:
-    """`command` as it is to be run again after a stop: a training goes on, anything else starts anew."""
+    """`command` as it is to be run again after a stop: trainings go on, anything else starts anew."""
+    if is_script(command):
+        return resumed_script(command)
     if command[:1] != ("train",):
         return command
     kept = tuple(word for word in command if word not in OVERWRITE)

@@ -14,6 +14,7 @@ from bertkit.console import Display
 from bertkit.distributed.topology import Machine, format_cpu_list
 from bertkit.errors import PeersLost, UserError
 from bertkit.launch.interface import Launcher, LaunchPlan, Request, free_port, resumed
+from bertkit.launch.script import RESUME, is_script
 from bertkit.launch.supervisor import NOT_ALL, Ended, Failure, supervise
 
 Plan = Callable[[Request], LaunchPlan]
@@ -105,11 +106,18 @@ def explain(ended: Ended, request: Request, program: str) -> JobFailed:
         said = said.removeprefix("bertkit: ").removeprefix(f"rank {failure.rank} ")
         if failure.code == 2:  # wrongly used: there is nothing to go on with
             return JobFailed(f"{where}: {said}", exit_code=2)
-        return JobFailed(f"{where}: {said}{still}", _again(request))
-    return JobFailed(f"{where} failed first: {failure.text}{still}", _again(request))
+        return JobFailed(f"{where}: {said}{still}", _again(request), _exit_code(failure, request))
+    return JobFailed(f"{where} failed first: {failure.text}{still}", _again(request), _exit_code(failure, request))
+
+
+def _exit_code(failure: Failure, request: Request) -> int:
+    """A script's own; of a command of bertkit's it says nothing more."""
+    return failure.code if is_script(request.command) else 1
 
 
 def _again(request: Request) -> str:
+    if is_script(request.command):
+        return f"with {RESUME}=1 in the environment the same command goes on from its trainings' last checkpoints"
     resumes = request.command[0] == "train"
     return "the same command with --resume goes on from the last checkpoint" if resumes else ""
 

@@ -1,7 +1,7 @@
 """One rank as a launcher starts it: bound to its share of the machine, its lines told apart, its end reported.
 
 `python -P -m bertkit.launch.rank_process train …` finds its rank in the environment, binds itself to what
-BERTKIT_PLACES says for its local rank, and runs `bertkit train …`. Every line comes out as
+BERTKIT_PLACES says for its local rank, and runs `bertkit train …`, or a script of the user's. Every line comes out as
 `[rank 3 on host] …`, and a failure as `[rank 3 on host]! 137 killed by SIGKILL`, a good end as
 `[rank 3 on host]= done`, whatever started it: `supervisor.py` reads them, people can too.
 """
@@ -28,6 +28,7 @@ from bertkit.files.processes import die_with_parent, state
 from bertkit.launch.affinity import PLACES, parse_places
 from bertkit.launch.children import module_command
 from bertkit.launch.interface import Binding
+from bertkit.launch.script import environment, is_script
 
 FROM_BATCH = (signal.SIGUSR1, signal.SIGALRM)  # what a batch system sends ahead of the time limit
 STOPS = (signal.SIGTERM, signal.SIGINT, *FROM_BATCH)  # each means: save and end
@@ -38,7 +39,7 @@ PEERS_LOST = PeersLost.exit_code
 
 
 def main(words: Sequence[str]) -> int:
-    """Run `bertkit` with these words as this rank; returns its exit code, 128 + n for signal n."""
+    """Run `bertkit` with these words, or a script, as this rank; returns its exit code, 128 + n for signal n."""
     die_with_parent()
     world = from_env()
     label = f"[rank {world.rank} on {platform.node()}]"
@@ -46,11 +47,12 @@ def main(words: Sequence[str]) -> int:
     prefix = bind(place)
     if warning:
         _write(sys.stderr.buffer, f"{label} warning: {warning}\n".encode())
-    command = [*prefix, *module_command(sys.executable, "bertkit", *words)]
+    program, added = child_program(words)
+    command = [*prefix, *program]
     env = {name: value for name, value in os.environ.items() if name != PLACES}
     child = subprocess.Popen(
         command,
-        env=env | {"PYTHONUNBUFFERED": "1"},
+        env=env | {"PYTHONUNBUFFERED": "1"} | added,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -63,6 +65,13 @@ def main(words: Sequence[str]) -> int:
     if code == PEERS_LOST:
         _end_daemon()
     return code if code >= 0 else 128 - code
+
+
+def child_program(words: Sequence[str]) -> tuple[tuple[str, ...], dict[str, str]]:
+    """(what the rank runs, variables that it gets)."""
+    if is_script(words):
+        return module_command(sys.executable, "bertkit.launch.script", *words), environment(words)
+    return module_command(sys.executable, "bertkit", *words), {}
 
 
 def my_place(world: World, env: Mapping[str, str]) -> tuple[Binding, str]:

@@ -22,7 +22,7 @@ from bertkit.files.processes import adopt_orphans, children
 from bertkit.launch.interface import LaunchPlan
 
 LINE = re.compile(r"\[rank (\d+) on ([^\]]*)\]([!?=]?) (.*)", re.DOTALL)  # as bertkit/launch/rank_process.py writes it
-TAIL = 15  # last lines of a rank that are kept
+TAIL = 40  # last lines of a rank that are kept: a traceback and what was before it
 POLL = 0.1  # seconds
 NOT_ALL = -1
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGALRM)  # ask us to end the job

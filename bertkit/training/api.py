@@ -13,6 +13,7 @@ from bertkit.console import Display
 from bertkit.data import sampler
 from bertkit.data.features import Features
 from bertkit.data.fetching import bring, own_sources
+from bertkit.data.tasks import Task
 from bertkit.distributed.world import World, from_env
 from bertkit.engine.interface import Engine, Job, Update
 from bertkit.engine.registry import choose
@@ -23,19 +24,19 @@ from bertkit.training import inference
 from bertkit.training.recipe_parts import with_global_batch
 from bertkit.training.run import Run
 from bertkit.training.run_task import run_settings
-from bertkit.training.setup import FineTuningSetup, device_settings
+from bertkit.training.setup import FineTuningSetup, device_settings, named
 from bertkit.training.setup import prepare as prepare_recipe
 from bertkit.training.trainer import Trainer
 
 
-def train(model: str | Path | None = None, task: str | None = None, **options: Any) -> Run:
+def train(model: str | Path | None = None, task: str | Task | None = None, **options: Any) -> Run:
     """Train `model` on `task`: `Trainer(model=…, task=…, …).fit()`; the options are those of `Trainer`."""
     return Trainer(model=model, task=task, **options).fit()
 
 
 def prepare(
     model: str | Path | None = None,
-    task: str | None = None,
+    task: str | Task | None = None,
     *,
     settings: Mapping[str, Any] | None = None,
     recipe: str | None = None,
@@ -48,9 +49,11 @@ def prepare(
     `.job` is what `open_engine` takes; `.train.features` and `.dev[0].features` are what `updates` takes. `processes`:
     how many share an update.
     """
-    resolved = resolve(from_keywords(keywords | {"model": model, "task": task}, settings), recipe=recipe)
+    name, own = named(task)
+    recipe = recipe or (own.recipe if own else None) or None
+    resolved = resolve(from_keywords(keywords | {"model": model, "task": name}, settings), recipe=recipe)
     display = Display(quiet=quiet)
-    made = prepare_recipe(with_global_batch(resolved.recipe, processes), display.say, display.follow())
+    made = prepare_recipe(with_global_batch(resolved.recipe, processes), display.say, display.follow(), own=own)
     # Of the device's settings the given ones alone: `open_engine` may be asked for another backend.
     return dataclasses.replace(made, job=dataclasses.replace(made.job, settings=dict(resolved.recipe.device)))
 
@@ -74,16 +77,17 @@ def get_data(*names: str, data_dir: str | Path = "data", quiet: bool = False) ->
 def evaluate(
     run: str | Path,
     *,
-    task: str | None = None,
+    task: str | Task | None = None,
     force: bool = False,
     settings: Mapping[str, Any] | None = None,
     quiet: bool = True,
     **keywords: Any,
 ) -> dict[str, Any]:
     """Score the model in the folder `run` on its task's dev set: `metrics`, `examples`, `task` and more."""
-    chosen = from_keywords(keywords | {"model": str(run), "task": task}, settings)
-    recipe = resolve(chosen, run=run_settings(str(run))).recipe
-    return inference.evaluate(recipe, World(), Display(quiet=quiet), force)
+    name, own = named(task)
+    chosen = from_keywords(keywords | {"model": str(run), "task": name}, settings)
+    recipe = resolve(chosen, run=run_settings(str(run), own)).recipe
+    return inference.evaluate(recipe, World(), Display(quiet=quiet), force, own)
 
 
 def open_engine(job: Job, backend: str = "auto", world: World | None = None) -> Engine:

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from bertkit.console import Display
-from bertkit.data.tasks import find_task
 from bertkit.distributed.collectives import join
 from bertkit.distributed.consistency import agree, gather_json
 from bertkit.distributed.world import World
@@ -43,9 +42,10 @@ def train_workers(
     world: World,
     display: Display,
     overwrite: bool,
+    metric: str,
     fit: Callable[[Resolved, Compare], Run],
 ) -> Run:
-    """Train this process's worker by `fit`; on the first rank, pick the best of all when they are done."""
+    """Train this process's worker by `fit`; on the first rank, pick the best of all by `metric` when they are done."""
 
     def compare(facts: Mapping[str, Any]) -> None:
         agree(others.gather, {name: value for name, value in facts.items() if name not in OWN}, SAME)
@@ -63,7 +63,7 @@ def train_workers(
         if run.exit_code:
             run.record = None
         elif world.is_first:
-            run.record = publish(folder, workers, mine.recipe.task, run.record or {}, display)
+            run.record = publish(folder, workers, metric, run.record or {}, display)
     finally:
         others.close()
     run.folder = folder
@@ -117,13 +117,12 @@ def best_of(workers: list[dict[str, Any]], metric: str) -> int:
 
 
 def publish(
-    folder: Path, workers: list[dict[str, Any]], task: str, first: Mapping[str, Any], display: Display
+    folder: Path, workers: list[dict[str, Any]], metric: str, first: Mapping[str, Any], display: Display
 ) -> dict[str, Any]:
     """Link the best worker's files as the run's own and write the record of the whole, which it returns.
 
     `first`: the record of this process's worker, for where the best one's is on another box.
     """
-    metric = find_task(task).primary
     chosen = workers[best_of(workers, metric)]
     scores = [worker["metrics"][metric] for worker in workers]
     spread = statistics.stdev(scores) if len(scores) > 1 else None

@@ -11,7 +11,7 @@ import numpy as np
 
 from bertkit.console import Display
 from bertkit.data.sampler import Sampler, sharded, updates
-from bertkit.data.tasks.task import Answered, Part
+from bertkit.data.tasks.task import Answered, Part, Task
 from bertkit.distributed.world import World
 from bertkit.engine.interface import Engine, Update
 from bertkit.recipes.recipe import Recipe, to_flat
@@ -94,9 +94,9 @@ class FineTuning:
         }
 
 
-def fine_tuning(recipe: Recipe, world: World, display: Display, dry_run: bool) -> FineTuning:
+def fine_tuning(recipe: Recipe, world: World, display: Display, dry_run: bool, own: Task | None = None) -> FineTuning:
     """Everything read and checked. Raises UserError for whatever the user can put right."""
-    setup = prepare(with_global_batch(recipe, world.size), display.say, display.follow(), dry_run)
+    setup = prepare(with_global_batch(recipe, world.size), display.say, display.follow(), dry_run, own)
     sampler = make_sampler(setup, world)
     update_settings = make_update_settings(setup.recipe, sampler.steps_per_epoch, world.size)
     return FineTuning(setup, sampler, update_settings, make_plan(setup.recipe, sampler, update_settings), world)

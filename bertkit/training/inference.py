@@ -27,7 +27,7 @@ from bertkit.training.evaluation import evaluate as evaluate_parts
 from bertkit.training.recipe_parts import answer_rules, cache_folder, exchange, sequence_shape
 from bertkit.training.run_folder import refuse_hiding
 from bertkit.training.run_task import check_task, differing, read_task
-from bertkit.training.setup import Target, check_segments, checked, choose_target, find_model, warn_of
+from bertkit.training.setup import ComputeTarget, check_segments, checked, choose_target, find_model, warn_of
 from bertkit.training.supply import data_only
 
 logger = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ class Ready:
 
     task: Task
     source: ModelSource
-    target: Target
+    target: ComputeTarget
     fit: Fit  # the rows of its head are in the task's order
     notes: tuple[str, ...] = ()  # to be said
 
@@ -54,15 +54,16 @@ class Loaded:
     precision: str
 
 
-def open_model(recipe: Recipe, dry_run: bool = False, force: bool = False) -> Ready:
-    """The model in the folder `recipe.model.name`, for the recipe's task. `dry_run`: the backend need not be ready.
+def open_model(recipe: Recipe, dry_run: bool = False, force: bool = False, own: Task | None = None) -> Ready:
+    """The model in the folder `recipe.model.name`, for the recipe's task. `dry_run`: the backend need not be ready;
+    `own`: a task that the caller made, which the recipe names.
 
     Raises UserError where the folder has no head for the task: its answers would be random; and where it is a run on
     another task, unless `force` says that this is meant.
     """
     if not recipe.task:
         raise UserError(f"{recipe.model.name} does not state the task it was trained on", "name it with -t")
-    task = find_task(recipe.task)
+    task = own or find_task(recipe.task)
     if task.head.kind == "pretraining":
         refuse(task)
     target = choose_target(recipe, task, training=False, dry_run=dry_run)
@@ -96,9 +97,9 @@ def refuse_untrained(name: str) -> None:
         raise UserError(f"{name!r} is a pre-trained model without a trained head", "give the folder of a run")
 
 
-def load(recipe: Recipe, world: World, display: Display, force: bool = False) -> Loaded:
+def load(recipe: Recipe, world: World, display: Display, force: bool = False, own: Task | None = None) -> Loaded:
     """The model in the folder `recipe.model.name` on its device, for the recipe's task."""
-    ready = open_model(recipe, force=force)
+    ready = open_model(recipe, force=force, own=own)
     for note in ready.notes:
         display.say(note)
     job = Job(
@@ -136,9 +137,11 @@ def plan(recipe: Recipe, split: SplitName | None, file: Path | None, display: Di
         display.say(f"file: {part.file}, {part.examples:,} examples in {len(part.features):,} sequences")
 
 
-def evaluate(recipe: Recipe, world: World, display: Display, force: bool = False) -> dict[str, Any]:
+def evaluate(
+    recipe: Recipe, world: World, display: Display, force: bool = False, own: Task | None = None
+) -> dict[str, Any]:
     """Metrics on the task's dev set."""
-    loaded = load(recipe, world, display, force)
+    loaded = load(recipe, world, display, force, own)
     parts = _split(loaded, recipe, "dev", recipe.data.eval_rows, display, recipe.data.dev_file)
     size = recipe.evaluation.batch_size
     metrics, _ = evaluate_parts(loaded.engine, loaded.task, parts, answer_rules(recipe), size, world, display)

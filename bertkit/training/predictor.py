@@ -27,6 +27,7 @@ from bertkit.training.evaluation import check_finite, predict
 from bertkit.training.inference import Loaded
 from bertkit.training.inference import load as load_model
 from bertkit.training.run_task import run_settings
+from bertkit.training.setup import named
 
 AT_ONCE = 1024  # examples that are encoded, and sorted by length, together; bounds what is in memory
 TEXT, PAIR = ("text", "sentence", "first"), ("text_pair", "sentence2", "second")  # keys of dicts and columns of frames
@@ -174,7 +175,7 @@ class Predictor:
 def load(
     run: str | Path,
     *,
-    task: str | None = None,
+    task: str | Task | None = None,
     force: bool = False,
     settings: Mapping[str, Any] | None = None,
     quiet: bool = True,
@@ -182,13 +183,14 @@ def load(
 ) -> Predictor:
     """The model in the folder `run` on a device: `backend=`, `precision=` and other settings as keywords.
 
-    `task`: what it was trained on, where the folder does not say; `force`: use it for another.
+    `task`: what it was trained on, where the folder does not say, and where that was a task of your own, the task
+    itself; `force`: use it for another.
     Raises UserError where the folder holds no trained model.
     """
-    chosen = from_keywords(keywords | {"model": str(run), "task": task}, settings)
-    kept = run_settings(str(run))
-    recipe = resolve(chosen, run=kept).recipe
-    return Predictor(load_model(recipe, World(), Display(quiet=quiet), force), recipe)
+    name, own = named(task)
+    chosen = from_keywords(keywords | {"model": str(run), "task": name}, settings)
+    recipe = resolve(chosen, run=run_settings(str(run), own)).recipe
+    return Predictor(load_model(recipe, World(), Display(quiet=quiet), force, own), recipe)
 
 
 def _rows(examples: Any) -> Iterable[Any]:

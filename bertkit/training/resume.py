@@ -8,8 +8,14 @@ from typing import Any
 
 from bertkit.engine.interface import Engine
 from bertkit.errors import UserError
+from bertkit.launch.script import RESUME
 from bertkit.model.checkpoint import Checkpoints, Progress
 from bertkit.recipes.recipe import KEYS
+
+
+def restarted(env: Mapping[str, str]) -> bool:
+    """Whether a launcher started the script again, whose trainings then go on."""
+    return env.get(RESUME) == "1"
 
 
 def resumed(checkpoints: Checkpoints, engine: Engine, shaped_by: Mapping[str, Any], folder: Path) -> Progress | None:

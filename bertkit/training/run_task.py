@@ -10,19 +10,21 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from bertkit.data.tasks import TASKS, Task, find_task
+from bertkit.data.tasks import TASKS, Task, is_known, plugin_packages, task_key
 from bertkit.data.tasks.task import Columns
 from bertkit.errors import UserError
 from bertkit.files.disk import to_json, write_json
 from bertkit.files.inputs import exists, is_file, parse_json, read_json, read_toml, whole_value
+from bertkit.model.config import HeadKind
 from bertkit.model.vocabulary import Vocabulary
 from bertkit.recipes.recipe import Recipe, Value, flatten
 from bertkit.records.files import seal
 
 NAME = "task.json"
 SCHEMA = 1
+BUILT_IN, PLUGIN, OBJECT = "built in", "plug-in", "object"  # where a task comes from
 LENGTHS = ("seq_length", "doc_stride", "query_length")  # under these names in the recipe's section data, too
 # Settings of its training that a model is scored and asked with, where nothing else is said.
 KEPT = (
@@ -42,19 +44,25 @@ class RunTask:
     doc_stride: int
     query_length: int
     casing: str  # "cased" or "uncased"; "": the run knew no words
+    kind: str  # of its head
+    origin: str  # BUILT_IN, PLUGIN or OBJECT
+    package: str  # of a plug-in, as pip calls it
 
 
 # ---- writing ----
 
 
 def write_task(
-    folder: Path, task: Task, recipe: Recipe, vocabulary: Vocabulary, versions: Mapping[str, str]
+    folder: Path, task: Task, recipe: Recipe, vocabulary: Vocabulary, versions: Mapping[str, str], own: bool = False
 ) -> dict[str, Any]:
-    """Write the run's task.json; returns what it holds."""
+    """Write the run's task.json; returns what it holds. `own`: the caller made the task, so no name finds it."""
+    package = plugin_packages().get(task.name)
     told = {
         "schema": SCHEMA,
         "task": task.name,
         "title": task.title,
+        "origin": OBJECT if own else PLUGIN if package else BUILT_IN,
+        "package": package,
         "task_version": task.version,
         "head": dataclasses.asdict(task.head),
         "labels": list(task.labels),
@@ -100,12 +108,26 @@ def read_task(folder: Path) -> RunTask | None:
     if not _sealed(raw):
         raise UserError(f"{path}: is not as it was written: its checksum does not fit", _CURE)
     name, casing = raw.get("task"), raw.get("casing")
-    if not isinstance(name, str) or name not in TASKS:
+    origin, package, head = raw.get("origin", BUILT_IN), raw.get("package"), raw.get("head")
+    if not isinstance(name, str) or (origin == BUILT_IN and name not in TASKS):
         raise UserError(f"{path}: its task {name!r} is not known here", "update bertkit, or name a task with -t")
+    if origin not in (BUILT_IN, PLUGIN, OBJECT):
+        raise UserError(f"{path}: its task's origin is {origin!r}", "update bertkit")
+    kind = head.get("kind") if isinstance(head, dict) else None
+    if kind not in get_args(HeadKind):
+        raise UserError(f"{path}: its head is {head!r}", _CURE)
     if casing not in ("cased", "uncased", ""):
         raise UserError(f"{path}: casing is {casing!r}, neither cased nor uncased", _CURE)
     numbers = {key: whole_value(raw.get(key), f"{path}: {key}", 1, cure=_CURE) for key in ("task_version", *LENGTHS)}
-    return RunTask(name, numbers.pop("task_version"), casing=casing, **numbers)
+    return RunTask(
+        task=name,
+        version=numbers.pop("task_version"),
+        casing=casing,
+        kind=str(kind),
+        origin=origin,
+        package=str(package or ""),
+        **numbers,
+    )
 
 
 def _sealed(raw: Mapping[str, Any]) -> bool:
@@ -115,10 +137,11 @@ def _sealed(raw: Mapping[str, Any]) -> bool:
         return False
 
 
-def run_settings(run: str) -> dict[str, Value]:
+def run_settings(run: str, own: Task | None = None) -> dict[str, Value]:
     """What the run itself says of `KEPT`; empty for a folder that is no run of bertkit's.
 
-    Raises UserError where its task.json and its recipe.toml contradict each other.
+    `own`: a task that the caller made. Raises UserError where the run's task is not known here, and where its task.json
+    and its recipe.toml contradict each other.
     """
     folder = Path(run).expanduser()
     path = folder / "recipe.toml"
@@ -127,9 +150,11 @@ def run_settings(run: str) -> dict[str, Value]:
     told = read_task(folder)
     if told is None:
         return kept
+    if own is None:
+        _check_known(told, run)
     for key, value in settings_of(told).items():
         before = kept.get(key, value)
-        same = find_task(before).name == value if key == "task" and isinstance(before, str) else before == value
+        same = task_key(before) == value if key == "task" and isinstance(before, str) else before == value
         if not same and (key, before) != ("model.casing", "auto"):
             raise UserError(
                 f"{path}: {key} is {before!r}, but {NAME} beside it has {value!r}",
@@ -137,6 +162,20 @@ def run_settings(run: str) -> dict[str, Value]:
             )
         kept[key] = value
     return kept
+
+
+def _check_known(told: RunTask, run: str) -> None:
+    """Raises UserError where the run's task is not known here."""
+    if told.origin == OBJECT:
+        raise UserError(
+            f"{run} was trained on {told.task}, a task that a program made",
+            f"load it in Python and pass the task: bertkit.load({run!r}, task=…)",
+        )
+    if told.origin == PLUGIN and not is_known(told.task):
+        raise UserError(
+            f"{run} was trained on {told.task}, a task of {told.package}, which is not installed",
+            f"pip install {told.package}; or pass the task in Python: bertkit.load({run!r}, task=…)",
+        )
 
 
 def settings_of(told: RunTask) -> dict[str, Value]:
@@ -153,7 +192,7 @@ def check_task(told: RunTask | None, task: Task, run: str, force: bool) -> tuple
 
     Raises UserError where the two do not belong together and `force` does not say that this is meant.
     """
-    if told is None or told.task == task.name or TASKS[told.task].head.kind == "pretraining":
+    if told is None or told.task == task.name or told.kind == "pretraining":
         return ()  # of a pre-trained model's missing head others tell
     if told.task in (task.parts_of, *task.models_of):
         return ()

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bertkit.data.tasks import Task, find_task
+from bertkit.data.tasks import Task, check_own, find_task
 from bertkit.data.tasks.labels import to_learn
 from bertkit.data.tasks.reading import Progress, read_split
 from bertkit.data.tasks.task import Part, SplitName, task_folder
@@ -39,7 +39,7 @@ Say = Callable[[str], object]
 
 
 @dataclass(frozen=True)
-class Target:
+class ComputeTarget:
     """Where a job is computed, and how."""
 
     choice: Choice
@@ -70,12 +70,14 @@ class FineTuningSetup(RunSetup):
     dev: tuple[Part, ...]
 
 
-def prepare(recipe: Recipe, say: Say, progress: Progress, dry_run: bool = False) -> FineTuningSetup:
+def prepare(
+    recipe: Recipe, say: Say, progress: Progress, dry_run: bool = False, own: Task | None = None
+) -> FineTuningSetup:
     """Read and check everything, cheapest first, so that a mistake is answered before any work is done.
 
-    `dry_run`: the backend need not be ready.
+    `dry_run`: the backend need not be ready; `own`: a task that the caller made, which the recipe names.
     """
-    task = task_of(recipe)
+    task = task_of(recipe, own)
     target = choose_target(recipe, task, dry_run=dry_run)
     data_dir = Path(recipe.data.dir).expanduser()
     start = supply(recipe, task, say, ("train", "dev"), may_fetch=not dry_run)
@@ -113,7 +115,7 @@ def prepare(recipe: Recipe, say: Say, progress: Progress, dry_run: bool = False)
     )
 
 
-def make_job(recipe: Recipe, task: Task, target: Target, source: ModelSource, fit: Fit, most: Limits) -> Job:
+def make_job(recipe: Recipe, task: Task, target: ComputeTarget, source: ModelSource, fit: Fit, most: Limits) -> Job:
     return Job(
         model=with_dropout(source.config, recipe),
         head=task.head,
@@ -129,14 +131,14 @@ def make_job(recipe: Recipe, task: Task, target: Target, source: ModelSource, fi
     )
 
 
-def choose_target(recipe: Recipe, task: Task, training: bool = True, dry_run: bool = False) -> Target:
+def choose_target(recipe: Recipe, task: Task, training: bool = True, dry_run: bool = False) -> ComputeTarget:
     """Where `task` is computed. Raises UserError where the backend is absent or cannot do what is asked."""
     choice = choose(recipe.backend, dry_run)
     precision, reason = choose_precision(choice.backend, recipe.precision, training)
     settings = device_settings(choice.backend, recipe.device)
     os.environ.update(choice.backend.variables(settings))  # here, since reading weights may import a framework
     check_job(choice.backend, task, recipe)
-    return Target(choice, precision, reason, settings)
+    return ComputeTarget(choice, precision, reason, settings)
 
 
 def find_model(
@@ -163,7 +165,15 @@ def find_model(
     return source
 
 
-def task_of(recipe: Recipe) -> Task:
+def named(task: str | Task | None) -> tuple[str | None, Task | None]:
+    """(the name for the recipe, the task itself where a caller made it). Raises UserError for a name that is taken."""
+    return (check_own(task).name, task) if isinstance(task, Task) else (task, None)
+
+
+def task_of(recipe: Recipe, own: Task | None = None) -> Task:
+    """The recipe's task, which is `own` where a caller made it."""
+    if own is not None:
+        return own
     if not recipe.task:
         raise UserError("no task was named", "name one with -t, as in -t mrpc; `bertkit data list` names them all")
     return find_task(recipe.task)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
 import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from bertkit.console import Display
+from bertkit.data.tasks import Task
 from bertkit.distributed.consistency import agree, gather_json
 from bertkit.distributed.world import World, from_env
 from bertkit.engine.flops import of_batch, training_flops
@@ -37,7 +39,7 @@ from bertkit.training.loop import fit
 from bertkit.training.objective import Objective
 from bertkit.training.pretraining import pretraining
 from bertkit.training.results import measure, write_results
-from bertkit.training.resume import load_moments, resumed
+from bertkit.training.resume import load_moments, restarted, resumed
 from bertkit.training.run import Run
 from bertkit.training.run_folder import (
     TRACE,
@@ -48,7 +50,7 @@ from bertkit.training.run_folder import (
     write_recipe,
 )
 from bertkit.training.run_task import write_task
-from bertkit.training.setup import check_processes, task_of
+from bertkit.training.setup import check_processes, named, task_of
 from bertkit.training.signals import stop_on_signals
 
 # What `Trainer` takes besides settings, for the nearest to a misspelt one.
@@ -67,6 +69,7 @@ class Trainer:
     def __init__(
         self,
         *,
+        task: str | Task | None = None,
         callbacks: Sequence[Callback] = (),
         resume: bool = False,
         overwrite: bool = False,
@@ -77,15 +80,20 @@ class Trainer:
         quiet: bool = False,
         **keywords: Any,
     ) -> None:
-        """`recipe`: a packaged one's name, or a file. `world`: None: as this process's environment says.
+        """`task`: its name, or a task of your own (`bertkit.table_task`). `recipe`: a packaged one's name, or a file.
+        `world`: None: as this process's environment says.
 
         Raises UserError for an unknown setting, naming the nearest, and for a value of the wrong type.
         """
-        given = from_keywords(keywords, settings, OPTIONS)
+        name, self.task = named(task)
+        given = from_keywords(keywords | {"task": name}, settings, OPTIONS)
+        recipe = recipe or (self.task.recipe if self.task else None) or None
         self.resolved = resolve(given, config=Path(config) if config else None, recipe=recipe)
         self.world = world or from_env()
         self.display = Display(quiet=quiet or not self.world.is_first)
-        self.callbacks, self.resume, self.overwrite = tuple(callbacks), resume, overwrite
+        again = restarted(os.environ)
+        self.callbacks, self.resume, self.overwrite = tuple(callbacks), resume or again, overwrite and not again
+        self.exits = self.world.launcher != "alone"
 
     @classmethod
     def of(
@@ -96,11 +104,13 @@ class Trainer:
         callbacks: Sequence[Callback] = (),
         resume: bool = False,
         overwrite: bool = False,
+        task: Task | None = None,
     ) -> Trainer:
         """From settings that are resolved already."""
         trainer = cls.__new__(cls)
         trainer.resolved, trainer.world, trainer.display = resolved, world, display
         trainer.callbacks, trainer.resume, trainer.overwrite = tuple(callbacks), resume, overwrite
+        trainer.exits, trainer.task = False, task
         return trainer
 
     @property
@@ -124,14 +134,23 @@ class Trainer:
         """Train, and write what a run leaves; where gradients are not synchronised, one model in each process.
 
         Raises UserError for whatever the user can put right, before anything is written where it can be found then.
+        Raises SystemExit where a signal interrupted the training, which is saved, and a launcher started this process:
+        it is to end then, whatever the script would do next.
         """
+        run = self._fit_all()
+        if run.exit_code and self.exits:
+            raise SystemExit(run.exit_code)
+        return run
+
+    def _fit_all(self) -> Run:
         if not self._trains_workers:
             refuse_hiding(self.recipe.model.name, self.folder)
         with alone_in(self.folder, "a training", self.world.is_first):
             if self.world.is_first:
                 refuse_taken(self.folder, self.resume, self.overwrite)
             if self._trains_workers:
-                return train_workers(self.resolved, self.world, self.display, self.overwrite, self._fit_worker)
+                metric = task_of(self.recipe, self.task).primary
+                return train_workers(self.resolved, self.world, self.display, self.overwrite, metric, self._fit_worker)
             return self._fit_one(None)
 
     @property
@@ -141,7 +160,7 @@ class Trainer:
     def _worker(self, mine: Resolved) -> Trainer:
         """This process's worker. It learns alone, but shares the machine."""
         alone = dataclasses.replace(self.world, rank=0, size=1)
-        return Trainer.of(mine, alone, self.display, self.callbacks, self.resume, self.overwrite)
+        return Trainer.of(mine, alone, self.display, self.callbacks, self.resume, self.overwrite, self.task)
 
     def _fit_worker(self, mine: Resolved, compare: Compare) -> Run:
         worker = self._worker(mine)
@@ -166,8 +185,11 @@ class Trainer:
         """What is learnt, read and checked, and the plan shown."""
         if self.recipe.log.profile:
             wanted(self.recipe.log.profile)
-        make = pretraining if task_of(self.recipe).head.kind == "pretraining" else fine_tuning
-        objective = make(self.recipe, self.world, self.display, dry_run)
+        objective: Objective
+        if task_of(self.recipe, self.task).head.kind == "pretraining":
+            objective = pretraining(self.recipe, self.world, self.display, dry_run)
+        else:
+            objective = fine_tuning(self.recipe, self.world, self.display, dry_run, self.task)
         setup = objective.setup
         check_processes(setup.choice.backend, self.recipe, self.world)
         self.display.say(f"backend: {setup.choice.backend.name} ({setup.choice.reason})")
@@ -245,7 +267,8 @@ class Trainer:
         if self.world.is_first:
             write_recipe(self.folder, self.resolved.flat())
             setup = objective.setup
-            write_task(self.folder, setup.task, setup.recipe, setup.source.vocabulary, collect.versions())
+            versions, own = collect.versions(), self.task is not None
+            write_task(self.folder, setup.task, setup.recipe, setup.source.vocabulary, versions, own)
         for name, value in engine.describe().items():
             self.display.say(f"  {name}: {value}")
         return Run(

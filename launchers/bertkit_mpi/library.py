@@ -1,8 +1,8 @@
 """The MPI library of this process, through mpi4py: loaded once, checked against the launcher, ended in order.
 
 mpi4py would finish MPI when Python exits, and MPI then waits for all other ranks: one that leaves with an error would
-hang until they fail too. So MPI is finished only when all that was opened was closed; a process that leaves otherwise
-has an exit code that makes the launcher end the job.
+hang until they fail too. So MPI is finished only when all that was opened was closed and no exception ended the
+process; one that leaves otherwise has an exit code that makes the launcher end the job.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import functools
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -32,7 +33,7 @@ class Library:
         self._open -= 1
 
     def _finish(self) -> None:
-        if self._open == 0 and not self.mpi.Is_finalized():
+        if self._open == 0 and not hasattr(sys, "last_value") and not self.mpi.Is_finalized():
             self.mpi.Finalize()
 
     @property

@@ -232,7 +232,7 @@ def sharded_bin(folder: Path) -> None:
 KINDS = [
     vocab_txt_only, tokenizer_json_only, added_tokens, added_tokens_saved, accents_kept, accents_stripped_and_cased,
     chinese_not_split, cased, cased_against_tokenizer_json, tokenizer_json_as_it_is, special_tokens_renamed,
-    doubled_pieces, surplus_rows, gamma_and_beta, sharded_safetensors, labels_reversed,
+    doubled_pieces, surplus_rows, gamma_and_beta, sharded_safetensors, labels_reversed, compiled, sharded_bin,
 ]  # fmt: skip
 
 

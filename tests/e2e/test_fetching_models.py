@@ -11,12 +11,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from command import record
+from command import record, settings
 from conftest import assert_one_line_error, command_env
 from model_server import (
     GOOGLE,
@@ -97,6 +97,29 @@ def test_large_on_mrpc_from_the_hub_is_fetched_once(server: ModelServer, tmp_pat
     assert not server.answers
     offline = bertkit(home, env, *MRPC, "-o", "third", "--offline")
     assert offline.returncode == 0, offline.stderr
+
+
+@pytest.mark.slow
+def test_large_on_mrpc_on_the_gaudi_standin_is_fetched_once(
+    server: ModelServer, tmp_path: Path, gaudi_env: Callable[..., dict[str, str]]
+) -> None:
+    """The plain command, ended after two updates."""
+    server.repositories[LARGE] = hub_files()
+    home = tmp_path / "empty"
+    env = environment(home, server)
+    reached = ("HF_HUB_OFFLINE", "HF_HOME", "HF_ENDPOINT", "BERTKIT_MIRROR", "BERTKIT_SOURCES", "BERTKIT_CACHE")
+    env = gaudi_env(lazy=True) | {name: env[name] for name in reached}
+    words = ("train", "--backend", "gaudi", "-m", "large", "-t", "mrpc", *settings(train__steps=2))
+    done = bertkit(home, env, *words, "-o", "run")
+    assert done.returncode == 0, done.stderr
+    assert len(server.sent("/model.safetensors")) == 1
+    assert len(server.sent("msr_paraphrase_train.txt")) == 1
+    made = record(home / "run")
+    assert (made["model"]["name"], made["backend"]["name"], made["updates"]) == ("large", "gaudi", 2)
+    server.answers.clear()
+    again = bertkit(home, env, *words, "-o", "again")
+    assert again.returncode == 0, again.stderr
+    assert not server.answers
 
 
 @pytest.mark.slow

@@ -10,6 +10,8 @@ import pytest
 from gaudi_standin_env import require_standin
 from seeded_losses import CASES, Case, losses, machine, prepare, read, real_data
 
+TOLERANCE = 1e-5  # AVX-512 against AVX2 and SSE4.1 on one processor: 1.8e-7 over 40 updates
+
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -18,14 +20,21 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.slow_but("sample bf16 cpu")
+@pytest.mark.slow_but("sample fp32 cpu")
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_no_bit_of_the_losses_has_changed(case: Case, place: Path) -> None:
-    known = read().get(machine())
-    if known is None:
-        pytest.skip(f"no losses are recorded for {machine()}: python tests/seeded_losses.py --record, before a change")
+    """On another machine than those of the record, fp32 is held to what instruction sets were seen to differ by."""
     if case.task == "mrpc" and real_data() is None:
         pytest.skip("real data is not here")
     if case.way.startswith("gaudi"):
         require_standin()
-    assert losses(case, place, sys.executable) == known[case.name]
+    records = read()
+    own = records.get(machine(), {}).get(case.name)
+    others = [found[case.name] for found in records.values() if case.name in found]
+    if own is None and (case.precision != "fp32" or not others):
+        pytest.skip(f"not recorded for {machine()}: python tests/seeded_losses.py --record, before a change")
+    found = losses(case, place, sys.executable)
+    if own is not None:
+        assert found == own
+    else:
+        assert found == pytest.approx(others[0], rel=TOLERANCE)

@@ -24,7 +24,7 @@ FRAMEWORK_FREE = set(
     """IPython google_crc32c h5py huggingface_hub jinja2 markupsafe matplotlib mlflow numpy pyarrow pydantic rich
     safetensors scipy sklearn tensorboard tokenizers typer wandb""".split()
 )
-FOR_TASKS: set[str] = set()  # of the façade: what a package of tasks needs, and no plug-in of this repository
+FOR_TASKS = {"Columns", "Split"}  # of the façade: what a package of tasks may need, and no plug-in here does
 FRAMEWORKS = {"torch", "tensorflow", "transformers", "jax"}
 # packages of others that one vendor alone may import
 VENDORS_OWN = {

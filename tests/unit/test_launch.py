@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import socket
+import sys
 
 import pytest
 
 from bertkit.errors import UserError
 from bertkit.launch.interface import Request, find_launcher, free_port, rank_command, refuse_nested, resumed
+from bertkit.launch.rank_process import child_program
+from bertkit.launch.script import Script, is_script, parse_script
 
 
 @pytest.mark.parametrize(
@@ -69,6 +72,8 @@ def test_a_port_that_is_none_is_refused(port: int) -> None:
         ("train --overwrite -t mrpc --overwrite_output_dir", "train -t mrpc --resume"),
         ("train --resume -t mrpc", "train --resume -t mrpc"),
         ("predict -m runs/a --overwrite", "predict -m runs/a --overwrite"),
+        ("python my.py --overwrite", "--resume python my.py --overwrite"),  # whose words are its own
+        ("--resume my.py", "--resume my.py"),
     ],
 )
 def test_a_training_is_resumed(command: str, again: str) -> None:
@@ -78,6 +83,36 @@ def test_a_training_is_resumed(command: str, again: str) -> None:
 def test_the_command_of_a_rank() -> None:
     request = Request(("train", "-t", "a b"), python="/opt/python")
     assert rank_command(request) == ("/opt/python", "-P", "-m", "bertkit.launch.rank_process", "train", "-t", "a b")
+
+
+@pytest.mark.parametrize(
+    ("words", "program", "env"),
+    [
+        ("train --resume", "bertkit train --resume", {}),
+        ("python my.py -b 3", "bertkit.launch.script python my.py -b 3", {}),
+        ("--resume ./my.py", "bertkit.launch.script --resume ./my.py", {"BERTKIT_RESUME": "1"}),
+    ],
+)
+def test_what_a_rank_runs(words: str, program: str, env: dict[str, str]) -> None:
+    assert child_program(words.split()) == ((sys.executable, "-P", "-m", *program.split()), env)
+
+
+@pytest.mark.parametrize(
+    ("words", "script"),
+    [
+        ("my.py -m x", Script("my.py", False, ("-m", "x"))),
+        ("python -u my.py", Script("my.py", False, ())),
+        ("--resume python3 -m a.b -u", Script("a.b", True, ("-u",))),
+    ],
+)
+def test_the_words_of_a_script(words: str, script: Script) -> None:
+    assert is_script(words.split())
+    assert parse_script(words.split()) == script
+
+
+@pytest.mark.parametrize("words", ["train my.py", "pythonic my.py", "--resume train", ""])
+def test_words_of_no_script(words: str) -> None:
+    assert not is_script(words.split())
 
 
 def test_an_unknown_launcher_is_named() -> None:

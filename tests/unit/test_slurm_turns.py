@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bertkit.distributed.topology import Core, Machine
-from bertkit.launch.interface import Batch, Request
+from bertkit.launch.interface import Request, SlurmOptions
 from bertkit_slurm import SlurmLauncher
 from slurm_stand_in import calls, run_script, slurm, start_script
 
@@ -18,7 +18,7 @@ MACHINE = Machine(tuple(Core((number,), 0, 0) for number in range(8)))
 
 
 def script(requeue: bool = True, command: str = "train -t mrpc --overwrite -o runs/a") -> str:
-    request = Request(tuple(command.split()), processes=4, allocator="system", batch=Batch(requeue=requeue))
+    request = Request(tuple(command.split()), processes=4, allocator="system", batch=SlurmOptions(requeue=requeue))
     return SlurmLauncher().plan(request, MACHINE, {}).script
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bertkit.data.tasks.glue import table_task
+from bertkit.data.tasks.glue import glue_table
 from bertkit.data.tasks.metrics import accuracy, correlations
 from bertkit.data.tasks.reading import own_file
 from bertkit.data.tasks.tabular import Examples, read_examples, read_rows
@@ -19,8 +19,8 @@ COLUMNS = Columns("text", None, "label")
 PAIRS = Columns("one", "two", "score")
 NUMBERED = Columns(3, None, 1, header=False, columns=4)
 SPLITS = {"dev": (Split("d.tsv", COLUMNS),)}
-SIDES = table_task("sides", "", "Sides", ("left", "right"), SPLITS, accuracy, "accuracy", {})
-SCORES = table_task("scores", "", "Scores", (), {"dev": (Split("d.tsv", PAIRS),)}, correlations, "pearson", {})
+SIDES = glue_table("sides", "", "Sides", ("left", "right"), SPLITS, accuracy, "accuracy", {})
+SCORES = glue_table("scores", "", "Scores", (), {"dev": (Split("d.tsv", PAIRS),)}, correlations, "pearson", {})
 
 
 @pytest.fixture

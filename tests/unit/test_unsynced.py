@@ -89,7 +89,7 @@ def test_the_best_is_the_highest_the_first_of_equals_and_never_nan() -> None:
 def test_the_best_workers_files_are_the_runs_and_every_score_is_in_the_record(tmp_path: Path) -> None:
     make_folders(tmp_path, 3)
     workers = [worker(0, 0.6), worker(1, 0.8), worker(2, 0.7)]
-    made = publish(tmp_path, workers, "sample", record(0), Display(quiet=True))
+    made = publish(tmp_path, workers, "accuracy", record(0), Display(quiet=True))
     found = load(tmp_path)
     assert (found.mapping, found.edited) == (made, False)
     assert (tmp_path / "model.safetensors").read_text() == "model 1"
@@ -111,11 +111,11 @@ def test_the_best_workers_files_are_the_runs_and_every_score_is_in_the_record(tm
 
 def test_a_run_can_be_ended_again_and_replaced(tmp_path: Path) -> None:
     make_folders(tmp_path, 2)
-    publish(tmp_path, [worker(0, 0.6), worker(1, 0.8)], "sample", record(0), Display(quiet=True))
+    publish(tmp_path, [worker(0, 0.6), worker(1, 0.8)], "accuracy", record(0), Display(quiet=True))
     _clear(tmp_path, overwrite=False)  # a resume
     assert not (tmp_path / "model.safetensors").is_symlink()
     assert (tmp_path / "worker-1" / "model.safetensors").exists()
-    publish(tmp_path, [worker(0, 0.9), worker(1, 0.8)], "sample", record(0), Display(quiet=True))
+    publish(tmp_path, [worker(0, 0.9), worker(1, 0.8)], "accuracy", record(0), Display(quiet=True))
     assert (tmp_path / "model.safetensors").read_text() == "model 0"
     open_folder(tmp_path, overwrite=True)  # by a run of another kind: links go, workers' files stay
     assert (tmp_path / "worker-0" / "model.safetensors").read_text() == "model 0"

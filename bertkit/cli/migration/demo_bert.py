@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from bertkit.cli.migration.command import Draft, NotUnderstood
-from bertkit.cli.migration.pretraining import Phase, pretrain_phases
+from bertkit.cli.migration.pretraining import PhaseOptions, pretrain_phases
 from bertkit.cli.migration.python_flags import is_on, lost_reason, read_flags
 from bertkit.cli.migration.starters import CARDS, WHOLE, whole
 from bertkit.cli.migration.words import Old
@@ -143,7 +143,7 @@ def _pretraining(flags: Mapping[str, str], size: str, draft: Draft) -> list[Draf
     return made[1:] if is_on(flags, "run_phase2") else made
 
 
-def _phase(flags: Mapping[str, str], workers: int, at: int) -> Phase:
+def _phase(flags: Mapping[str, str], workers: int, at: int) -> PhaseOptions:
     """Phase 1 or 2 (`at` 0 or 1): its rate follows from its batch."""
     precision = flags.get("data_type") or "bf16"
     overfit = (flags.get("test_set") or "").split()[:1] == ["overfit"]
@@ -155,7 +155,7 @@ def _phase(flags: Mapping[str, str], workers: int, at: int) -> Phase:
     share = once if overfit or is_on(flags, "no_steps_accumulation") else max(once, update // workers // once * once)
     rate, of = ((7.5e-4, 65536), (5e-4, 32768))[at]
     peak = f"{rate * 8 / workers * (share * workers if share == once else update) / of:g}"
-    return Phase(
+    return PhaseOptions(
         whole(length, "the length"), share, once, peak, "",
         _nth(flags, "iters", ("200", "200") if overfit else ("7038", "1564"), at), precision,
         warmup_steps=_nth(flags, "warmup", ("10", "10") if overfit else ("2000", "200"), at), scaling="linear",

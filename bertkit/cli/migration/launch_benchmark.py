@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from bertkit.cli.migration.command import Draft, NotUnderstood, set_model
-from bertkit.cli.migration.pretraining import Phase, pretrain
+from bertkit.cli.migration.pretraining import PhaseOptions, pretrain
 from bertkit.cli.migration.python_flags import is_on, lost_reason, read_assignments, read_flags, table
 from bertkit.cli.migration.starters import WHOLE, whole
 from bertkit.cli.migration.words import Old
@@ -144,7 +144,7 @@ def _numerics(model: Mapping[str, str], draft: Draft) -> None:
 def _pretraining(ours: Mapping[str, str], model: Mapping[str, str], precision: str, draft: Draft) -> Draft:
     batch = whole(_batch(ours, 24), "the batch size")
     update = batch * whole(model.get("accum_steps", "1"), "accum_steps")  # what is computed at once is not divided
-    phase = Phase(
+    phase = PhaseOptions(
         whole(model.get("max_seq_length", "512"), "the length"), update, batch, model.get("learning_rate", "3e-5"), "",
         model.get("num_train_steps", "20"), precision, warmup_steps=model.get("warmup_steps", "10"),
         scaling="sqrt" if draft.place.sockets else "",

@@ -17,7 +17,7 @@ COUNTS_FROM_ONE = ("nvidia",)  # update n has the rate at n, not at n - 1
 
 
 @dataclass(frozen=True)
-class Phase:
+class PhaseOptions:
     """One phase of a pre-training."""
 
     length: int
@@ -32,7 +32,7 @@ class Phase:
     scaling: str = ""  # of the rate with the processes
 
 
-def pretrain(draft: Draft, phase: Phase, rules: str, model: str = "large") -> Draft:
+def pretrain(draft: Draft, phase: PhaseOptions, rules: str, model: str = "large") -> Draft:
     """A phase as a command of its own."""
     made = copy.deepcopy(draft)
     made.options |= {"-t": "pretrain", "-m": model, "-s": str(phase.length), "--lr": phase.rate}
@@ -62,7 +62,7 @@ def pretrain(draft: Draft, phase: Phase, rules: str, model: str = "large") -> Dr
     return made
 
 
-def pretrain_phases(draft: Draft, phases: Sequence[Phase], rules: str, model: str = "large") -> list[Draft]:
+def pretrain_phases(draft: Draft, phases: Sequence[PhaseOptions], rules: str, model: str = "large") -> list[Draft]:
     """Phases that go on from one another, each a command of its own: the moments are taken along."""
     folder = draft.options.get("-o", "runs")
     made = [pretrain(draft, phase, rules, model) for phase in phases]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from bertkit.cli.migration.command import Draft, NotUnderstood, set_model, unless_open
-from bertkit.cli.migration.pretraining import Phase, pretrain
+from bertkit.cli.migration.pretraining import PhaseOptions, pretrain
 from bertkit.cli.migration.python_flags import carry_over, is_on, lost_reason, read_flags
 from bertkit.cli.migration.python_scripts import BACKENDS, GAUDI, gaudi_settings, other_optimizer, whose
 from bertkit.cli.migration.starters import CARDS, WHOLE, whole
@@ -27,7 +27,7 @@ def run_pretraining(old: Old, draft: Draft) -> list[Draft]:
     batch, parts = (_whole(flags, name, usual) for name, usual in (("train_batch_size", 32), (_parts(flags), 1)))
     inside = system in ("nvidia", "habana", "iluvatar")  # their batch is before accumulation divides it
     update, once = (batch, max(1, batch // parts)) if inside else (batch * parts, batch)
-    phase = Phase(
+    phase = PhaseOptions(
         _whole(flags, "max_seq_length", 512 if "phase2" in flags else 128), update, once,
         flags.get("learning_rate", "5e-5"), flags.get("warmup_proportion", ""),
         flags.get("max_steps") or flags.get("num_train_steps") or "1000",

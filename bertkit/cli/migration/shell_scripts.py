@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from bertkit.cli.migration.command import Draft, NotUnderstood, set_model, spell_batch, unless_open
-from bertkit.cli.migration.pretraining import Phase, pretrain, pretrain_phases
+from bertkit.cli.migration.pretraining import PhaseOptions, pretrain, pretrain_phases
 from bertkit.cli.migration.python_flags import lost_reason, table
 from bertkit.cli.migration.starters import CARDS, WHOLE, number, whole
 from bertkit.cli.migration.words import Old
@@ -275,10 +275,10 @@ def _evaluate(task: str, given: Mapping[str, str], draft: Draft) -> Draft:
     return draft
 
 
-def _phase(given: Mapping[str, str], draft: Draft, length: int, key: str) -> Phase:
+def _phase(given: Mapping[str, str], draft: Draft, length: int, key: str) -> PhaseOptions:
     batch = _whole(given, f"batch{key}", 8192, draft)
     accumulation = _whole(given, f"accumulation{key}", 1, draft) if given["accumulate"] == "true" else 1
-    return Phase(
+    return PhaseOptions(
         length, batch, max(1, batch // accumulation), given[f"rate{key}"], given[f"warmup{key}"], given[f"steps{key}"],
         given["precision"], given["seed"],
     )  # fmt: skip

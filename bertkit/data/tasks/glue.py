@@ -6,7 +6,7 @@ Source: Wang et al. 2018, arXiv:1804.07461, and the published TSV files.
 from __future__ import annotations
 
 from bertkit.data.tasks.metrics import accuracy, accuracy_and_f1, correlations, matthews
-from bertkit.data.tasks.tabular import Splits, table_task
+from bertkit.data.tasks.tabular import Splits, glue_table
 from bertkit.data.tasks.task import Columns, Split, Task
 
 ENTAILMENT = ("entailment", "not_entailment")
@@ -27,35 +27,35 @@ def _mnli(split: str) -> tuple[Split, ...]:
 
 
 GLUE: tuple[Task, ...] = (
-    table_task(
+    glue_table(
         "cola", "linguistic acceptability", "CoLA", ("0", "1"),
         _splits(Columns(3, None, 1, header=False, columns=4), Columns("sentence")),
         matthews, "mcc", {"": "CoLA.tsv"}, other_labels=("unacceptable", "acceptable"),
     ),
-    table_task(
+    glue_table(
         "sst2", "sentiment of film reviews", "SST-2", ("0", "1"),
         _splits(Columns("sentence", None, "label")),
         accuracy, "accuracy", {"": "SST-2.tsv"}, other_labels=("negative", "positive"),
     ),
-    table_task(
+    glue_table(
         "mrpc", "paraphrases in news", "MRPC", ("0", "1"),
         _splits(Columns("#1 String", "#2 String", "Quality")),
         accuracy_and_f1, "f1", {"": "MRPC.tsv"},
         raw_files=("msr_paraphrase_train.txt", "msr_paraphrase_test.txt"),
         other_labels=("not_equivalent", "equivalent"),
     ),
-    table_task(
+    glue_table(
         "stsb", "similarity of sentences, 0 to 5", "STS-B", (),
         _splits(Columns("sentence1", "sentence2", "score")),
         correlations, "pearson", {"": "STS-B.tsv"},
     ),
-    table_task(
+    glue_table(
         "qqp", "paraphrases among questions", "QQP", ("0", "1"),
         _splits(Columns("question1", "question2", "is_duplicate")),
         accuracy_and_f1, "f1", {"": "QQP.tsv"}, broken_rows=3,
         other_labels=("not_duplicate", "duplicate"),
     ),
-    table_task(
+    glue_table(
         "mnli", "entailment across genres", "MNLI", MNLI_LABELS,
         {
             "train": (Split("train.tsv", Columns("sentence1", "sentence2", "gold_label")),),
@@ -64,22 +64,22 @@ GLUE: tuple[Task, ...] = (
         },
         accuracy, "accuracy", {"": "MNLI-m.tsv", "mm": "MNLI-mm.tsv"},
     ),
-    table_task(
+    glue_table(
         "qnli", "does the sentence answer the question", "QNLI", ENTAILMENT,
         _splits(Columns("question", "sentence", "label")),
         accuracy, "accuracy", {"": "QNLI.tsv"},
     ),
-    table_task(
+    glue_table(
         "rte", "entailment", "RTE", ENTAILMENT,
         _splits(Columns("sentence1", "sentence2", "label")),
         accuracy, "accuracy", {"": "RTE.tsv"},
     ),
-    table_task(
+    glue_table(
         "wnli", "what a pronoun refers to", "WNLI", ("0", "1"),
         _splits(Columns("sentence1", "sentence2", "label")),
         accuracy, "accuracy", {"": "WNLI.tsv"}, other_labels=("not_entailment", "entailment"),
     ),
-    table_task(
+    glue_table(
         "ax", "diagnostic set for an MNLI model", "AX", MNLI_LABELS,
         {"test": (Split("diagnostic.tsv", Columns("sentence1", "sentence2")),)},
         accuracy, "accuracy", {"": "AX.tsv"}, parts_of="mnli",

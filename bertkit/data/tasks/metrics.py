@@ -7,6 +7,7 @@ Source: Wang et al. 2018, arXiv:1804.07461, table 1.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -49,3 +50,13 @@ def correlations(logits: np.ndarray, labels: np.ndarray) -> Metrics:
             "spearman": float(spearmanr(logits[:, 0], labels)[0]) if len(labels) > 1 else 0.0,
         }
     return {name: value if np.isfinite(value) else 0.0 for name, value in found.items()}
+
+
+# By the name of the metric that picks the best checkpoint: what computes it, and whether it is of classes.
+METRICS: Mapping[str, tuple[Callable[[np.ndarray, np.ndarray], Metrics], bool]] = {
+    "accuracy": (accuracy, True),
+    "f1": (accuracy_and_f1, True),
+    "mcc": (matthews, True),
+    "pearson": (correlations, False),
+    "spearman": (correlations, False),
+}

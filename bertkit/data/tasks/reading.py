@@ -59,6 +59,7 @@ def read_part(
         vocabulary=vocabulary.digest,
         lower_case=vocabulary.lower_case,
         longest_word=LONGEST_WORD,
+        read_as=repr((task.format.__class__.__qualname__, one.columns, task.labels)),  # two tasks may share a name
         **task.format.shaped_by(shape),
     )
     tell = functools.partial(progress, f"encoding {task.name} {name}")

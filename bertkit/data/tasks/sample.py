@@ -12,7 +12,7 @@ import random
 from pathlib import Path
 
 from bertkit.data.tasks.metrics import accuracy_and_f1
-from bertkit.data.tasks.tabular import table_task
+from bertkit.data.tasks.tabular import glue_table
 from bertkit.data.tasks.task import Columns, Split
 from bertkit.files.disk import write_text
 from bertkit.model.vocabulary import SPECIAL
@@ -95,7 +95,7 @@ def _clause(stream: random.Random, good: int) -> str:
 
 
 _COLUMNS = Columns("sentence", None, "label")
-SAMPLE = table_task(
+SAMPLE = glue_table(
     "sample",
     "built-in: short generated reviews, good or bad",
     "sample",

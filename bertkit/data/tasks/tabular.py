@@ -18,7 +18,19 @@ import numpy as np
 
 from bertkit.data.encoding import encode
 from bertkit.data.features import Features
-from bertkit.data.tasks.task import Answered, AnswerRules, Columns, Metrics, Part, Shape, Split, SplitName, Task, Tell
+from bertkit.data.tasks.task import (
+    Answered,
+    AnswerRules,
+    Columns,
+    Metrics,
+    Part,
+    Shape,
+    Split,
+    SplitName,
+    Task,
+    Tell,
+    how_to_get,
+)
 from bertkit.errors import UserError
 from bertkit.files import inputs
 from bertkit.files.disk import write_json, write_text
@@ -52,7 +64,7 @@ class TableFormat:
         if not there and task.raw_files and inputs.exists(raw):
             return raw
         if not there:
-            raise UserError(f"{path} is missing", f"`bertkit data get {task.name}` fetches it")
+            raise UserError(f"{path} is missing", how_to_get(task))
         return path
 
     def shaped_by(self, shape: Shape) -> Mapping[str, int | bool]:
@@ -123,7 +135,7 @@ def _fits(columns: Columns, first_row: list[str]) -> bool:
     return columns.first in first_row if columns.header else len(first_row) == columns.columns
 
 
-def table_task(
+def glue_table(
     name: str,
     title: str,
     folder: str,
@@ -138,7 +150,7 @@ def table_task(
     raw_files: tuple[str, ...] = (),
     other_labels: tuple[str, ...] = (),
 ) -> Task:
-    """A task over tables: a class where there are `labels`, else a score."""
+    """A task over tables with all that GLUE's need; `table_task` makes those of others."""
     head = Head("classification", len(labels)) if labels else Head("regression", 1)
     own = TableFormat(score, submission, broken_rows)
     return Task(

@@ -15,6 +15,7 @@ import numpy as np
 from bertkit.data.features import Features
 from bertkit.errors import UserError
 from bertkit.files import inputs
+from bertkit.files.downloads import load_sources
 from bertkit.model.config import Head
 from bertkit.model.vocabulary import Vocabulary
 
@@ -146,7 +147,7 @@ def task_folder(task: Task, data_dir: Path) -> Path:
     Raises UserError, naming the folder and how to fill it.
     """
     if not inputs.is_folder(data_dir):
-        raise UserError(f"the data folder {data_dir} does not exist", f"name it with --data-dir, or {_get(task)}")
+        raise UserError(f"the data folder {data_dir} does not exist", f"name it with --data-dir, or {how_to_get(task)}")
     names = {task.folder.lower(), task.name}
     inside = [data_dir, *(path for path in (data_dir / "glue",) if inputs.is_folder(path))]
     for parent in inside:
@@ -156,8 +157,12 @@ def task_folder(task: Task, data_dir: Path) -> Path:
     files = {split.file for splits in task.splits.values() for split in splits} | set(task.raw_files)
     if any(inputs.exists(data_dir / file) for file in files):
         return data_dir
-    raise UserError(f"{data_dir} holds no folder {task.folder} with {task.name}'s files", _get(task))
+    raise UserError(f"{data_dir} holds no folder {task.folder} with {task.name}'s files", how_to_get(task))
 
 
-def _get(task: Task) -> str:
-    return f"`bertkit data get {task.name}` fetches the files"
+def how_to_get(task: Task) -> str:
+    """How a missing file comes here."""
+    if task.name in load_sources():
+        return f"`bertkit data get {task.name}` fetches the files"
+    files = ", ".join(dict.fromkeys(split.file for splits in task.splits.values() for split in splits))
+    return f"put {files} into a folder {task.folder} of the data folder"
