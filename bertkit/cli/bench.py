@@ -93,10 +93,10 @@ def suite(
         return None
     if suite is None:
         raise UserError("neither a suite nor train nor infer", "name one, as in bertkit bench --suite glue")
-    from bertkit.cli.bench_suite import Words, run_suite
+    from bertkit.cli.bench_suite import SuiteOptions, run_suite
 
     return run_suite(
-        Words(
+        SuiteOptions(
             suite, model, dtype, batch_size, processes, backend, steps, seconds, timeout, seed, tuple(sets or ()),
             output, dry_run, json_, quiet,
         )

@@ -34,7 +34,8 @@ Model = Annotated[
     ),
 ]
 TaskName = Annotated[
-    str | None, typer.Option("-t", "--task", help="Task: a name of GLUE's, squad, pretrain, …", show_default=False)
+    str | None,
+    typer.Option("-t", "--task", help="Task: pretrain, squad, a task of GLUE or a plug-in's.", show_default=False),
 ]
 DataDir = Annotated[
     str | None, typer.Option("--data-dir", help="Data folder, with one folder per task.", show_default=False)
