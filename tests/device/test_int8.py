@@ -70,5 +70,5 @@ def test_nothing_is_trained_in_int8() -> None:
 @needs_int8
 def test_the_engine_refuses_to_train_in_int8() -> None:
     engine = with_settings(choose("cpu").backend, job("classification", precision="int8"))
-    with pytest.raises(UserError, match="int8 is for answers"):
+    with pytest.raises(UserError, match="int8 is for inference"):
         train(engine, example_batch("classification"), "classification", 1)

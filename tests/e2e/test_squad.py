@@ -196,6 +196,6 @@ def test_faults_of_a_training_file(tmp_path: Path, data: Path, vocab: Path) -> N
     fault("question 0-0: the answer 'good' does not stand at character 1", more=("--strict",))
     done = train(tmp_path, data, vocab, "squad", *own, *settings(train__steps=1))
     assert done.returncode == 0, done.stderr
-    assert "1 questions are not learnt from" in done.stderr
+    assert "1 questions are skipped in training" in done.stderr
     faults = record(tmp_path / "run")["data"]["train"]["faults"]
     assert len(faults) == 1
