@@ -82,7 +82,7 @@ def candidates(wanted: Wanted) -> tuple[str, ...]:
 
 def _described(wanted: Wanted) -> str:
     major, minor = wanted.capability
-    card = f"capability {major}.{minor}" if major else "a card of another kind"
+    card = f"capability {major}.{minor}" if major else "another type of device"
     return f"{'half precision' if wanted.half else 'fp32'}, heads of {wanted.head_size}, {card}"
 
 

@@ -48,12 +48,14 @@ class GaudiBackend:
         version = package_version()
         cards = find_cards(Path("/"), os.environ)
         if not version:
-            here = f"{len(cards.nodes)} cards, but " if cards.nodes else ""
+            here = f"{len(cards.nodes)} devices, but " if cards.nodes else ""
             return Probe(False, f"{here}habana_frameworks is not installed; {GET}")
         if not cards.nodes:
             modules = os.environ.get(environment.MODULES)
-            card = f"card of {environment.MODULES}={modules}" if modules else "card"
-            return Probe(False, f"habana_frameworks {version} is here, but no {card}; check hl-smi and the driver")
+            device = f"device of {environment.MODULES}={modules}" if modules else "device"
+            return Probe(
+                False, f"habana_frameworks {version} is installed, but no {device}; check hl-smi and the driver"
+            )
         made = cards.generation
         if made and not supports(made, version):
             return Probe(

@@ -25,7 +25,7 @@ FORWARDED = (*PREFIXES, "LOG_LEVEL_", "ENABLE_CONSOLE", "FI_", "RDMAV_", "TCMALL
 # Variables of the reference systems that nothing reads any more, and what took their place.
 GONE: Mapping[str, str] = {
     "HCCL_OVER_TCP": "HCCL over TCP ended with software 1.7; HCCL_OVER_OFI=1 is its successor",
-    "HCL_CONFIG_PATH": "HCL ended with software 1.8; ranks and boxes come from the launcher (MULTI_HLS_IPS, --hosts)",
+    "HCL_CONFIG_PATH": "HCL ended with software 1.8; ranks and hosts come from the launcher (MULTI_HLS_IPS, --hosts)",
     "HABANA_USE_STREAMS_FOR_HCL": "HCL ended with software 1.8; unset it",
     "HABANA_USE_PREALLOC_BUFFER_FOR_ALLREDUCE": "HCL ended with software 1.8; unset it",
     "HABANA_INITIAL_WORKSPACE_SIZE_MB": "it was the TensorFlow bridge's, which ended with software 1.16; unset it",

@@ -28,7 +28,7 @@ class IluvatarBackend:
         sharded_optimizer=True,
     )
     settings: Mapping[str, Setting] = {
-        "dist_backend": Setting("nccl", "what sums gradients over the cards", ("nccl", "gloo")),
+        "dist_backend": Setting("nccl", "library for gradient all-reduce", ("nccl", "gloo")),
         "attention": Setting("sdpa", "torch's fused attention, or two plain products", ("sdpa", "plain")),
         "shapes": Setting(8, "sizes that batches are rounded up to"),
         "recompute": Setting(False, "keep only each layer's input and compute its inside again in backward"),
@@ -62,7 +62,9 @@ def look(root: Path, env: Mapping[str, str]) -> Probe:
         return Probe(False, f"CoreX is here, but {has}; install the torch wheel of the CoreX release")
     cards = count_cards(root, env)
     if not cards:
-        return Probe(False, "CoreX is here, but shows no card; check ixsmi, /dev/iluvatar* and CUDA_VISIBLE_DEVICES")
+        return Probe(
+            False, "CoreX is installed, but no device is visible; check ixsmi, /dev/iluvatar* and CUDA_VISIBLE_DEVICES"
+        )
     detail = f"{cards} card{'s' if cards > 1 else ''}, torch {build.version}"
     return Probe(True, detail, ("fp32", "fp16"), (-1,) * cards)
 

@@ -17,7 +17,7 @@ class IluvatarDevice(Accelerator):
 
     def open(self, job: Job, world: World) -> torch.device:
         if not torch.cuda.is_available():
-            raise UserError("torch finds no card", "check ixsmi and CUDA_VISIBLE_DEVICES")
+            raise UserError("torch finds no device", "check ixsmi and CUDA_VISIBLE_DEVICES")
         self.collectives = str(job.settings.get("dist_backend", "nccl"))
         self.row_kernel = plain if job.settings.get("attention") == "plain" else sdpa
         self.kernel = "two products and a softmax" if self.row_kernel is plain else "scaled_dot_product_attention"

@@ -66,7 +66,7 @@ class TorchEngine:
 
     def train_step(self, update: Update, learning_rate: float) -> Scalars:
         if self.job.precision == "int8":
-            raise UserError("int8 is for answers, not for training", "train in another precision")
+            raise UserError("int8 is for inference, not for training", "train in another precision")
         self._inference = None
         self.ranks.begin(update.step)
         weights = self.device.compute_weights(self.parameters, self.dtype, training=True)

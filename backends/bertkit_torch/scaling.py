@@ -82,7 +82,7 @@ class LossScaler:
         wrong = [name for name, value in found.items() if not abs(value) < LARGEST or (name == "factor" and value <= 0)]
         if wrong:
             logger.warning(
-                "the checkpoint's loss scaling has %s = %g: the loss scale begins anew at %g",
+                "the checkpoint's loss scaling has %s = %g: the loss scale restarts at %g",
                 wrong[0], found[wrong[0]], self.spec.initial,
             )  # fmt: skip
             found = {"factor": float(self.spec.initial), "good": 0.0, "overflows": 0.0, "first": -1.0}

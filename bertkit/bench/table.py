@@ -45,10 +45,10 @@ def _row(one: Mapping[str, Any]) -> Cells:
         return row | {"seq/s": one["status"]}
     row["seq/s"] = figure(rates["sequences_per_second"])
     if one["hardware"]["processes"] > 1:
-        row["a device"] = figure(rates["sequences_per_second_per_device"])
+        row["per device"] = figure(rates["sequences_per_second_per_device"])
     row |= {
         "tokens/s": figure(rates["tokens_per_second"]),
-        "filled": share(rates["padding_efficiency"]),
+        "padding eff.": share(rates["padding_efficiency"]),
         "MFU": share(rates["mfu"]),
     }
     shown = ("p50",) if one["fairness"]["measures"] == "train" else ("p50", "p99")
@@ -93,7 +93,7 @@ def _notes(records: Sequence[Mapping[str, Any]]) -> list[str]:
         return []
     rules, processes = records[0]["method"]["rules"], records[0]["hardware"]["processes"]
     own = ("training", "update time") if records[0]["fairness"]["measures"] == "train" else ("latency",)
-    lines = [f"{name}: {rules[name]}" for name in ("warm-up", "filled", "tokens", *own)]
+    lines = [f"warm-up: {rules['warm-up']}", rules["filled"], *(f"{name}: {rules[name]}" for name in ("tokens", *own))]
     if processes > 1:
         lines.append(f"{processes} processes, batch on each: {rules['several processes']}")
     return lines + list(dict.fromkeys(_peak(one) for one in records if one["status"] == "measured"))
@@ -103,7 +103,7 @@ def _peak(one: Mapping[str, Any]) -> str:
     rates = one["throughput"]
     peak = rates["peak_flops_per_device"]
     return (
-        f"MFU, {one['precision']['name']}: of {figure(peak and peak / 1e9)} GFLOP/s a device ({rates['peak_source']})"
+        f"MFU, {one['precision']['name']}: of {figure(peak and peak / 1e9)} GFLOP/s per device ({rates['peak_source']})"
     )
 
 

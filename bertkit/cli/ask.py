@@ -21,25 +21,27 @@ if TYPE_CHECKING:
 
 
 def ask(
-    run: Annotated[str, typer.Argument(help="A run's folder, or any BERT's fine-tuned on SQuAD.", show_default=False)],
-    question: Annotated[str | None, typer.Option("--question", help="Left out: they are read line by line.")] = None,
-    context: Annotated[str | None, typer.Option("--context", help="The paragraph to answer from.")] = None,
-    context_file: Annotated[Path | None, typer.Option("--context-file", help="A text file with the paragraph.")] = None,
+    run: Annotated[str, typer.Argument(help="Run folder, or any BERT model fine-tuned on SQuAD.", show_default=False)],
+    question: Annotated[
+        str | None, typer.Option("--question", help="Question; default: read from stdin, one per line.")
+    ] = None,
+    context: Annotated[str | None, typer.Option("--context", help="Paragraph that holds the answer.")] = None,
+    context_file: Annotated[Path | None, typer.Option("--context-file", help="Text file with the paragraph.")] = None,
     task: o.TaskName = None,
     backend: o.BackendName = None,
     dtype: o.Dtype = None,
     seq_length: o.SeqLength = None,
-    best: Annotated[int, typer.Option("-n", "--n-best", min=1, help="How many answers to show.")] = 1,
+    best: Annotated[int, typer.Option("-n", "--n-best", min=1, help="Number of answers to show.")] = 1,
     sets: o.Sets = None,
     force: o.Force = False,
     offline: o.Offline = False,
     dry_run: o.DryRun = False,
     json: o.Json = False,
 ) -> None:
-    """Ask a model that was trained on SQuAD. A long context is read in windows, not cut.
+    """Ask a model fine-tuned on SQuAD a question. A long context is split into windows, not truncated.
 
-    Without --question it reads questions line by line; without --context the first line is the context. An empty line
-    begins a new context.
+    Without --question, questions are read from stdin, one per line; without --context, the first line is the context.
+    An empty line starts a new context.
 
     Examples:
 

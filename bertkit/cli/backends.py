@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 def backends(
-    name: Annotated[str | None, typer.Argument(help="One backend, with its settings.", show_default=False)] = None,
+    name: Annotated[str | None, typer.Argument(help="Show one backend with its settings.", show_default=False)] = None,
     json: Json = False,
 ) -> None:
-    """Say which backends are installed, which are ready here, and what would help the others.
+    """List backends: installed, ready on this host, or what they lack.
 
     Examples:
 

@@ -20,52 +20,64 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-Models = Annotated[str, typer.Option("-m", "--model", help="Sizes (tiny … large), folders or hub names: a,b")]
-Dtypes = Annotated[str, typer.Option("-d", "--dtype", help="Precisions that the backend has, or auto: a,b")]
-Batches = Annotated[str, typer.Option("-b", "--batch-size", help="Sequences on each process: a,b")]
+Models = Annotated[
+    str, typer.Option("-m", "--model", help="Models: sizes (tiny … large), folders or hub names; comma-separated.")
+]
+Dtypes = Annotated[str, typer.Option("-d", "--dtype", help="Precisions, or auto; comma-separated.")]
+Batches = Annotated[str, typer.Option("-b", "--batch-size", help="Batch sizes per process; comma-separated.")]
 Lengths = Annotated[
     str | None,
-    typer.Option("--lengths", help="mrpc, squad384, wiki128, wiki512 or whole numbers: a,b", show_default="mrpc"),
+    typer.Option(
+        "--lengths",
+        help="Length distributions: mrpc, squad384, wiki128, wiki512 or fixed lengths; comma-separated.",
+        show_default="mrpc",
+    ),
 ]
-Cut = Annotated[int | None, typer.Option("-s", "--seq-length", min=3, help="Cut longer sequences to this.")]
-Task = Annotated[str | None, typer.Option("-t", "--task", help="Lengths of this task's own data instead.")]
-Steps = Annotated[int | None, typer.Option("--steps", min=2, help="Updates or calls of a case, warm-up included.")]
-Seconds = Annotated[float | None, typer.Option("--seconds", min=0.01, help="About as long a case.", show_default="20")]
+Cut = Annotated[int | None, typer.Option("-s", "--seq-length", min=3, help="Maximum sequence length in tokens.")]
+Task = Annotated[str | None, typer.Option("-t", "--task", help="Take the lengths from this task's data instead.")]
+Steps = Annotated[int | None, typer.Option("--steps", min=2, help="Updates or calls per case, warm-up included.")]
+Seconds = Annotated[
+    float | None, typer.Option("--seconds", min=0.01, help="Approximate seconds per case.", show_default="20")
+]
 Record = Annotated[
     Path | None,
-    typer.Option("-o", "--output", help="The record's file.", show_default="runs/bench/KIND-TIME.json"),
+    typer.Option("-o", "--output", help="Record file to write.", show_default="runs/bench/KIND-TIME.json"),
 ]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the record's file.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing record file.")]
 
 
 @app.callback()
 def suite(
     context: typer.Context,
     suite: Annotated[
-        str | None, typer.Option("--suite", help="squad-train, squad-infer, glue, all, or a TOML file.")
+        str | None, typer.Option("--suite", help="Suite to run: squad-train, squad-infer, glue, all, or a TOML file.")
     ] = None,
-    model: Annotated[str | None, typer.Option("-m", "--model", help="Of the suite's models only these: a,b")] = None,
-    dtype: Annotated[str | None, typer.Option("-d", "--dtype", help="Of its precisions only these: a,b")] = None,
-    batch_size: Annotated[str | None, typer.Option("-b", "--batch-size", help="Of its batches only these: a,b")] = None,
-    processes: Annotated[int, typer.Option("-n", "--processes", min=1, help="Processes of a cell, by launch.")] = 1,
+    model: Annotated[
+        str | None, typer.Option("-m", "--model", help="Only these models of the suite; comma-separated.")
+    ] = None,
+    dtype: Annotated[str | None, typer.Option("-d", "--dtype", help="Only these precisions; comma-separated.")] = None,
+    batch_size: Annotated[
+        str | None, typer.Option("-b", "--batch-size", help="Only these batch sizes; comma-separated.")
+    ] = None,
+    processes: Annotated[int, typer.Option("-n", "--processes", min=1, help="Processes per cell.")] = 1,
     backend: o.BackendName = None,
     steps: Steps = None,
     seconds: Seconds = None,
-    timeout: Annotated[float, typer.Option("--timeout", min=1, help="Seconds that a cell may take in all.")] = 1800.0,
+    timeout: Annotated[float, typer.Option("--timeout", min=1, help="Time limit of a cell in seconds.")] = 1800.0,
     seed: o.Seed = None,
     sets: o.Sets = None,
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", help="The records' folder.", show_default="runs/bench/SUITE-BACKEND"),
+        typer.Option("-o", "--output", help="Output folder for the records.", show_default="runs/bench/SUITE-BACKEND"),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the cells; measure nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the cells without measuring.")] = False,
     json_: o.Json = False,
     quiet: o.Quiet = False,
 ) -> int | None:
-    """Measure speed on real length distributions, case by case, or a reference system's whole grid with --suite.
+    """Measure speed on real length distributions, case by case, or a reference system's full grid with --suite.
 
-    docs/bench.md says how to read it. Of a suite each cell has a process and a record of its own. Called again, it goes
-    on with the cells that are not done. A cell that does not fit into memory or takes too long is a result.
+    Each cell of a suite has its own process and record; a second call resumes with the cells that are missing. Out of
+    memory and timeout are results too. docs/bench.md explains the output.
 
     Examples:
 
@@ -81,10 +93,10 @@ def suite(
         return None
     if suite is None:
         raise UserError("neither a suite nor train nor infer", "name one, as in bertkit bench --suite glue")
-    from bertkit.cli.bench_suite import Words, run_suite
+    from bertkit.cli.bench_suite import SuiteOptions, run_suite
 
     return run_suite(
-        Words(
+        SuiteOptions(
             suite, model, dtype, batch_size, processes, backend, steps, seconds, timeout, seed, tuple(sets or ()),
             output, dry_run, json_, quiet,
         )
@@ -111,7 +123,7 @@ def train(
     json_: o.Json = False,
     quiet: o.Quiet = False,
 ) -> int:
-    """Measure training: one case for each combination of the lists. Exit code 1 where one does not fit into memory.
+    """Measure training: one case for each combination of the lists. Exit code 1 if a case is out of memory.
 
     Examples:
 
@@ -147,7 +159,7 @@ def infer(
     json_: o.Json = False,
     quiet: o.Quiet = False,
 ) -> int:
-    """Measure inference: rates, and percentiles of each call's latency. Exit code 1 where a case does not fit.
+    """Measure inference: throughput and latency percentiles. Exit code 1 if a case is out of memory.
 
     Examples:
 
@@ -181,11 +193,11 @@ def _bench(
     from bertkit.recipes.resolve import resolve
 
     if lengths is not None and task is not None:
-        raise UserError("both --lengths and -t say how long sequences are", "give one of them")
+        raise UserError("--lengths and -t exclude each other", "give one of them")
     if data_dir is not None and task is None:
         raise UserError("--data-dir without a task", "name the task with -t")
     if steps is not None and seconds is not None:
-        raise UserError("both --steps and --seconds say how much is computed", "give one of them")
+        raise UserError("--steps and --seconds exclude each other", "give one of them")
     check_sets(kind, sets or ())
     named = [] if task is not None else split_list("mrpc" if lengths is None else lengths, "--lengths")
     lists = Lists(split_list(model, "-m"), split_list(dtype, "-d"), named, whole_numbers(batch_size, "-b"))

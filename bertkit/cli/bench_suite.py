@@ -19,7 +19,7 @@ from bertkit.files.streams import put, put_json, writing
 
 
 @dataclass(frozen=True)
-class Words:
+class SuiteOptions:
     """The options of `bertkit bench --suite`, in the order of its signature."""
 
     suite: str
@@ -39,51 +39,57 @@ class Words:
     quiet: bool
 
 
-def run_suite(words: Words) -> int:
+def run_suite(options: SuiteOptions) -> int:
     """Measure what is not measured yet, show all. Exit code 1 where a cell failed for another reason than its size."""
-    if words.steps is not None and words.seconds is not None:
-        raise UserError("both --steps and --seconds say how much is computed", "give one of them")
-    suites = read_suites(words.suite)
+    if options.steps is not None and options.seconds is not None:
+        raise UserError("--steps and --seconds exclude each other", "give one of them")
+    suites = read_suites(options.suite)
     for suite in suites.values():
-        check_sets(suite.kind, words.sets)
-    choice = choose(words.backend or "auto", words.dry_run)
+        check_sets(suite.kind, options.sets)
+    choice = choose(options.backend or "auto", options.dry_run)
     probe, card = choice.backend.probe(), choice.backend
     wanted = Wanted(
-        split_list(words.model, "-m") if words.model else (),
-        [] if words.dtype in (None, "auto") else split_list(str(words.dtype), "-d"),
-        whole_numbers(words.batch_size, "-b") if words.batch_size else (),
+        split_list(options.model, "-m") if options.model else (),
+        [] if options.dtype in (None, "auto") else split_list(str(options.dtype), "-d"),
+        whole_numbers(options.batch_size, "-b") if options.batch_size else (),
     )
     found, lacking = cells(suites, wanted, probe.precisions or card.capabilities.precisions)
-    display = Display(quiet=words.quiet)
+    display = Display(quiet=options.quiet)
     display.say(f"backend: {card.name} ({choice.reason})")
     if lacking:
-        display.say(f"left out, since it does not compute them: {', '.join(lacking)}")
+        display.say(f"skipped, not supported by the backend: {', '.join(lacking)}")
     how = How(
-        card.name, words.processes, words.steps or 0, words.seconds or 20.0, words.timeout, words.seed or 1, words.sets
+        card.name,
+        options.processes,
+        options.steps or 0,
+        options.seconds or 20.0,
+        options.timeout,
+        options.seed or 1,
+        options.sets,
     )
-    if words.dry_run:
-        return _list(found, words)
-    folder = (words.output or Path("runs", "bench", f"{Path(words.suite).stem}-{card.name}")).expanduser()
+    if options.dry_run:
+        return _list(found, options)
+    folder = (options.output or Path("runs", "bench", f"{Path(options.suite).stem}-{card.name}")).expanduser()
     with alone_in(folder, "a suite"):
-        open_suite(folder, words.suite, how)
-        return _measure(folder, found, how, words, display)
+        open_suite(folder, options.suite, how)
+        return _measure(folder, found, how, options, display)
 
 
-def _list(found: list[Cell], words: Words) -> int:
-    if words.json:
+def _list(found: list[Cell], options: SuiteOptions) -> int:
+    if options.json:
         put_json(to_json([cell.name for cell in found], indent=1))
     else:
         put("\n".join([*(cell.name for cell in found), f"{len(found)} cells"]))
     return 0
 
 
-def _measure(folder: Path, found: list[Cell], how: How, words: Words, display: Display) -> int:
+def _measure(folder: Path, found: list[Cell], how: How, options: SuiteOptions, display: Display) -> int:
     def tell(number: int, outcome: CellOutcome, before: bool) -> None:
         was = " (measured before)" if before else ""
         display.say(f"cell {number} of {len(found)}: {outcome.cell.name}: {brief(outcome)}{was}")
 
     outcomes = run_cells(folder, found, how, tell)
-    if words.json:
+    if options.json:
         put_json(to_json({"folder": str(folder), "how": how.compared(), "cells": summary(outcomes)}, indent=1))
     else:
         with writing():

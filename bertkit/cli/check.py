@@ -13,22 +13,25 @@ from bertkit.files.streams import put_json, writing
 
 
 def check(
-    backend: Annotated[str, typer.Argument(help="The backend's name or alias.", show_default=False)],
+    backend: Annotated[str, typer.Argument(help="Backend to check: a name or an alias.", show_default=False)],
     only: Annotated[
-        list[str] | None, typer.Option("--only", metavar="NAME", help="One check; may be repeated.", show_default=False)
+        list[str] | None,
+        typer.Option("--only", metavar="NAME", help="Run only this check; repeatable.", show_default=False),
     ] = None,
     sets: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="device.KEY=VALUE", help="A setting of the backend.", show_default=False),
+        typer.Option(
+            "--set", metavar="device.KEY=VALUE", help="Override a setting of the backend.", show_default=False
+        ),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Keep the report in this JSON file.", show_default=False)
+        Path | None, typer.Option("-o", "--output", help="Write the report to this JSON file.", show_default=False)
     ] = None,
     json: Json = False,
 ) -> int:
-    """Run the contract that every backend must keep, on this machine. Exit code 1 where a check fails.
+    """Run the conformance tests of a backend on this host. Exit code 1 if a test fails.
 
-    The report (-o or --json) says what ran, on what and with which versions: send it to us from hardware that we lack.
+    The report (-o or --json) holds results, hardware and versions: please send yours if the hardware is new to us.
 
     Examples:
 

@@ -10,7 +10,7 @@ import typer
 from bertkit.cli import options as o
 from bertkit.files.streams import put, put_json
 
-app = typer.Typer(help="Settings: what there is, what is set, and where each value comes from.", no_args_is_help=True)
+app = typer.Typer(help="Show the settings, their values and their sources.", no_args_is_help=True)
 
 
 @app.command("show")
@@ -29,14 +29,12 @@ def show(
     recipe: o.RecipeName = None,
     config: o.Config = None,
     sets: o.Sets = None,
-    resolved: Annotated[
-        bool, typer.Option("--resolved", help="Each value as a run would have it, with its source.")
-    ] = False,
+    resolved: Annotated[bool, typer.Option("--resolved", help="Show resolved values with their sources.")] = False,
     json: o.Json = False,
 ) -> None:
-    """Show every setting: what it means, or with --resolved its value and where that comes from.
+    """Show every setting with its meaning, or with --resolved its value and source.
 
-    Option beats --set beats --config beats environment (BERTKIT_TRAIN_BATCH_SIZE=16) beats recipe beats default.
+    Precedence: option, --set, --config, environment (BERTKIT_TRAIN_BATCH_SIZE=16), recipe, default.
 
     Examples:
 

@@ -14,33 +14,42 @@ from bertkit.files.streams import put, put_json, tell
 
 def convert(
     source: Annotated[
-        Path, typer.Argument(metavar="SRC", help="A folder, PREFIX of PREFIX.index, or a file.", show_default=False)
+        Path,
+        typer.Argument(metavar="SRC", help="Source: a folder, PREFIX of PREFIX.index, or a file.", show_default=False),
     ],
     destination: Annotated[
-        Path, typer.Argument(metavar="DST", help="A folder, a *.ckpt prefix, or a .pt file.", show_default=False)
+        Path,
+        typer.Argument(
+            metavar="DST", help="Destination: a folder, a *.ckpt prefix, or a .pt file.", show_default=False
+        ),
     ],
     to: Annotated[
-        str, typer.Option("--to", help="tf1, hf, or a dialect of .pt; else DST's ending says it.", show_default=False)
+        str,
+        typer.Option(
+            "--to",
+            help="Target format: tf1, hf, or a dialect of .pt; default: by the suffix of DST.",
+            show_default=False,
+        ),
     ] = "",
     config: Annotated[
-        str, typer.Option("--config", help="The model's configuration, where SRC has none.", show_default=False)
+        str, typer.Option("--config", help="Model configuration, if SRC has none.", show_default=False)
     ] = "",
     vocab: Annotated[
-        str, typer.Option("--vocab", help="The model's vocab.txt, where SRC has none.", show_default=False)
+        str, typer.Option("--vocab", help="Vocabulary (vocab.txt), if SRC has none.", show_default=False)
     ] = "",
-    moments: Annotated[bool, typer.Option("--moments", help="Take the optimizer's moments and step along.")] = False,
+    moments: Annotated[bool, typer.Option("--moments", help="Convert the optimizer state too.")] = False,
     leave_out: Annotated[
         list[str] | None,
-        typer.Option("--leave-out", metavar="NAME", help="A tensor to go without; * stands for anything."),
+        typer.Option("--leave-out", metavar="NAME", help="Skip this tensor; * is a wildcard. Repeatable."),
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Write over what DST holds.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing files at DST.")] = False,
     json: Json = False,
 ) -> None:
-    """Write a checkpoint of one system as another has it, without TensorFlow and without loss.
+    """Convert a checkpoint between systems, losslessly and without TensorFlow.
 
-    Read are TensorFlow 1 checkpoints, Hugging Face's folders (a run's folder is one), the .pt files of the PyTorch
-    training scripts, and a run's checkpoints (runs/NAME/checkpoints/step-….safetensors). Every tensor's name and shape
-    is held against the configuration, and what was written is read back.
+    Sources: TensorFlow 1 checkpoints, Hugging Face folders (a run folder is one), .pt files of the PyTorch training
+    scripts, and checkpoints of a run (runs/NAME/checkpoints/step-….safetensors). Names and shapes of all tensors are
+    compared with the configuration, and the written files are read back.
 
     Examples:
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="data",
-    help="Get data sets and checkpoints and check them; make and inspect pre-training data.",
+    help="Download and verify data sets and checkpoints; prepare and inspect pre-training data.",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -31,13 +31,13 @@ app.command(
 )(prepare)
 app.command(epilog="Example: bertkit data inspect data/phase1 --eval data/eval")(inspect)
 
-DataDir = Annotated[Path, typer.Option("--data-dir", help="Folder that holds all data.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+DataDir = Annotated[Path, typer.Option("--data-dir", help="Data folder.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 
 
 @app.command("list", epilog="Example: bertkit data list --json")
 def list_sources(as_json: AsJson = False) -> None:
-    """List what can be had, and installed tasks; with --json also its terms of use, files and URLs."""
+    """List data sets, checkpoints and installed tasks; with --json also terms of use, files and URLs."""
     from bertkit.data.fetching import size_of
     from bertkit.data.tasks import plugin_packages
     from bertkit.files.downloads import load_sources
@@ -84,14 +84,18 @@ def _plugin_row(name: str, package: str) -> dict[str, object]:
 
 @app.command(epilog="Example: bertkit data get mrpc squad --data-dir data")
 def get(
-    names: Annotated[list[str], typer.Argument(metavar="NAME", help="See `bertkit data list`.")],
+    names: Annotated[
+        list[str], typer.Argument(metavar="NAME", help="Data sets or checkpoints, as in `bertkit data list`.")
+    ],
     data_dir: DataDir = Path("data"),
     url_base: Annotated[
-        str, typer.Option(help="A mirror with the publishers' paths, as in URL/glue/data/CoLA.zip.")
+        str, typer.Option(help="Mirror with the publishers' paths, as in URL/glue/data/CoLA.zip.")
     ] = "",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be brought; bring nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would be downloaded without downloading.")
+    ] = False,
 ) -> None:
-    """Download what is missing, verify it and put it in its folder. A broken download is resumed."""
+    """Download, verify and unpack what is missing. A broken download is resumed."""
     from bertkit.data.fetching import LARGE, bring, lacking, own_sources, size_of
     from bertkit.files.downloads import find_sources
 
@@ -101,7 +105,7 @@ def get(
         folder = data_dir / source.folder
         if dry_run:
             what = ", ".join(file.name for file in lacking(source, data_dir))
-            _say(f"{source.name}: {f'would bring {what} into {folder}' if what else f'{folder} is complete'}")
+            _say(f"{source.name}: {f'would download {what} into {folder}' if what else f'{folder} is complete'}")
             continue
         if (source.size or source.about or 0) >= LARGE and lacking(source, data_dir):
             _say(f"{source.name}: {size_of(source)} to fetch into {folder}")
@@ -113,12 +117,12 @@ def get(
 @app.command(epilog="Example: bertkit data verify mrpc squad --json")
 def verify(
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="NAME", help="Default: all of which a file is there.")
+        list[str] | None, typer.Argument(metavar="NAME", help="Data sets or checkpoints; default: all present.")
     ] = None,
     data_dir: DataDir = Path("data"),
     as_json: AsJson = False,
 ) -> None:
-    """Compare files with their published checksums; exit with 1 where one differs or is missing."""
+    """Compare files with their published checksums; exit code 1 if one differs or is missing."""
     from bertkit.files import downloads
 
     sources = downloads.find_sources(names or list(downloads.load_sources()))
@@ -126,7 +130,9 @@ def verify(
     if not names:
         found = {source: each for source, each in found.items() if any(file.state != "missing" for file in each)}
     if not found:
-        raise UserError(f"no known data in {data_dir}", "`bertkit data get NAME` brings some; or name its folder")
+        raise UserError(
+            f"no known data in {data_dir}", "download some with `bertkit data get NAME`, or name its folder"
+        )
     if as_json:
         put_json(json.dumps([_report(source, each) for source, each in found.items()], indent=1))
     else:

@@ -21,18 +21,21 @@ BAR = 40  # characters of the histogram's longest bar
 
 
 def inspect(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Of shards, whoever made them, or one shard.")],
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of shards, or one shard.")],
     vocab: Annotated[
         Path | None,
-        typer.Option("--vocab", help="Their vocab.txt; Parquet needs it.", show_default="(beside the shards)"),
+        typer.Option(
+            "--vocab", help="Vocabulary (vocab.txt); required for Parquet.", show_default="(next to the shards)"
+        ),
     ] = None,
     evaluation: Annotated[
-        Path | None, typer.Option("--eval", help="Held-out shards: is their text in FOLDER?", show_default=False)
+        Path | None,
+        typer.Option("--eval", help="Evaluation shards, to detect overlap with FOLDER.", show_default=False),
     ] = None,
-    samples: Annotated[int, typer.Option("--samples", min=0, help="Sequences to show as text.")] = 3,
+    samples: Annotated[int, typer.Option("--samples", min=0, help="Number of sequences to show as text.")] = 3,
     as_json: o.Json = False,
 ) -> None:
-    """Say what pre-training data is like: lengths, masks, duplicates, order, and what is wrong with it."""
+    """Inspect pre-training data: lengths, masks, duplicates, order and faults."""
     from bertkit.console import Display
     from bertkit.data.pretraining.dataset import open_data
     from bertkit.data.pretraining.inspection import inspect as look

@@ -29,55 +29,73 @@ CASINGS = ("auto", "cased", "uncased")
 
 Sources = Annotated[
     list[Path],
-    typer.Argument(metavar="SRC…", help="Text files, or folders of them; .gz, .bz2 and .zst too.", show_default=False),
+    typer.Argument(
+        metavar="SRC…", help="Text files or folders, also compressed (.gz, .bz2, .zst).", show_default=False
+    ),
 ]
 Inputs = Annotated[
-    str, typer.Option("--input-format", help="raw, wiki, jsonl, sentences, or auto: by each file's start.")
+    str, typer.Option("--input-format", help="Input format: raw, wiki, jsonl, sentences, or auto (detected per file).")
 ]
 
 
 def prepare(
     sources: Sources,
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the shards.", show_default=False)],
-    vocab: Annotated[Path, typer.Option("--vocab", help="A BERT's vocab.txt.", show_default=False)],
-    seq_length: Annotated[int, typer.Option("-s", "--seq-length", help="Most tokens of a sequence.")] = 128,
-    format: Annotated[str, typer.Option("--format", help="parquet (LDDL's), hdf5 or tfrecord (Google's).")] = "parquet",
+    output: Annotated[Path, typer.Option("-o", "--output", help="Output folder for the shards.", show_default=False)],
+    vocab: Annotated[Path, typer.Option("--vocab", help="Vocabulary (vocab.txt).", show_default=False)],
+    seq_length: Annotated[int, typer.Option("-s", "--seq-length", help="Maximum sequence length in tokens.")] = 128,
+    format: Annotated[
+        str, typer.Option("--format", help="Output format: parquet (LDDL), hdf5 or tfrecord (Google).")
+    ] = "parquet",
     masking: Annotated[
         str | None,
         typer.Option(
-            "--masking", help="static, or dynamic: left to training.", show_default="dynamic in Parquet, else static"
+            "--masking",
+            help="Masking: static, or dynamic (in training).",
+            show_default="dynamic in Parquet, else static",
         ),
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="The same seed gives the same bytes.")] = 1,
+    seed: Annotated[int, typer.Option("--seed", help="Random seed; the same seed gives identical files.")] = 1,
     input_format: Inputs = "auto",
-    casing: Annotated[str, typer.Option("--casing", help="cased, uncased, or auto: by the vocabulary.")] = "auto",
-    no_nsp: Annotated[bool, typer.Option("--no-nsp", help="One segment a sequence, no next-sentence labels.")] = False,
-    whole_words: Annotated[bool, typer.Option("--whole-words", help="Mask all pieces of a word or none.")] = False,
-    mask_share: Annotated[float, typer.Option("--mask-share", help="Share of the tokens that are predicted.")] = 0.15,
+    casing: Annotated[
+        str, typer.Option("--casing", help="Casing: cased, uncased, or auto (by the vocabulary).")
+    ] = "auto",
+    no_nsp: Annotated[
+        bool, typer.Option("--no-nsp", help="Make one segment per sequence, without next-sentence labels.")
+    ] = False,
+    whole_words: Annotated[bool, typer.Option("--whole-words", help="Mask whole words.")] = False,
+    mask_share: Annotated[float, typer.Option("--mask-share", help="Share of tokens to mask.")] = 0.15,
     max_predictions: Annotated[
         int | None,
-        typer.Option("--max-predictions", help="Of a sequence.", show_default="20 at 128 tokens, 80 at 512"),
+        typer.Option(
+            "--max-predictions", help="Maximum masked tokens per sequence.", show_default="20 at 128 tokens, 80 at 512"
+        ),
     ] = None,
     short_seq_prob: Annotated[
         float, typer.Option("--short-seq-prob", help="Share of documents cut into shorter sequences.")
     ] = 0.1,
     duplicate_factor: Annotated[
-        int, typer.Option("--duplicate-factor", help="How often the corpus is made into sequences.")
+        int, typer.Option("--duplicate-factor", help="Passes over the corpus, with different masks and cuts.")
     ] = 5,
-    bin_size: Annotated[int, typer.Option("--bin-size", help="Tokens of a length bin, Parquet only; 0: none.")] = 0,
+    bin_size: Annotated[
+        int, typer.Option("--bin-size", help="Width of a length bin in tokens (Parquet only); 0: no bins.")
+    ] = 0,
     shards: Annotated[
-        int, typer.Option("--shards", help="Files (of each bin).", show_default="one for each 32 MB of text")
+        int, typer.Option("--shards", help="Number of shards (per bin).", show_default="one per 32 MB of text")
     ] = 0,
     uncompressed: Annotated[
-        bool, typer.Option("--uncompressed", help="HDF5 without gzip: larger, read faster.")
+        bool, typer.Option("--uncompressed", help="Write HDF5 without gzip: larger, faster to read.")
     ] = False,
-    workers: Annotated[int, typer.Option("--workers", help="Processes.", show_default="all cores")] = 0,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Remove prepared data that is there.")] = False,
+    workers: Annotated[
+        int, typer.Option("--workers", help="Number of worker processes.", show_default="all cores")
+    ] = 0,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace existing shards in the output folder.")
+    ] = False,
     dry_run: o.DryRun = False,
     as_json: o.Json = False,
     quiet: o.Quiet = False,
 ) -> None:
-    """Make pre-training data of text. A run that was ended goes on with the same command."""
+    """Prepare pre-training data from text. Repeat the command to resume an interrupted run."""
     from bertkit.data.pretraining.prepare.run import prepare as make
     from bertkit.data.pretraining.prepare.sources import find_sources
     from bertkit.data.pretraining.prepare.work import Settings, plan_work

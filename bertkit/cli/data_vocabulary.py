@@ -19,16 +19,18 @@ GOOGLES = 30522  # pieces of Google's English uncased vocabulary
 
 def vocabulary(
     sources: Sources,
-    output: Annotated[Path, typer.Option("-o", "--output", help="The file to write.", show_default=False)],
-    size: Annotated[int, typer.Option("--size", min=6, help="Most word pieces.")] = GOOGLES,
+    output: Annotated[Path, typer.Option("-o", "--output", help="Vocabulary file to write.", show_default=False)],
+    size: Annotated[int, typer.Option("--size", min=6, help="Maximum number of word pieces.")] = GOOGLES,
     cased: Annotated[bool, typer.Option("--cased", help="Keep capitals and accents.")] = False,
-    min_frequency: Annotated[int, typer.Option("--min-frequency", min=1, help="Of a pair to be merged.")] = 2,
+    min_frequency: Annotated[
+        int, typer.Option("--min-frequency", min=1, help="Minimum frequency of a pair to merge.")
+    ] = 2,
     input_format: Inputs = "auto",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file that is there.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
     as_json: o.Json = False,
     quiet: o.Quiet = False,
 ) -> None:
-    """Make a vocabulary of word pieces from text, for `bertkit data prepare`."""
+    """Train a WordPiece vocabulary on text, for `bertkit data prepare`."""
     from bertkit.console import Display
     from bertkit.data.pretraining.prepare.sources import find_sources, text_bytes
     from bertkit.data.pretraining.prepare.vocabulary import PASSES, learn

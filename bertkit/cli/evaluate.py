@@ -12,12 +12,12 @@ from bertkit.files.streams import put, put_json
 
 
 def evaluate(
-    run: Annotated[str, typer.Argument(help="A run's folder, or any fine-tuned BERT's.", show_default=False)],
+    run: Annotated[str, typer.Argument(help="Run folder, or any fine-tuned BERT model.", show_default=False)],
     task: o.TaskName = None,
     data_dir: o.DataDir = None,
     backend: o.BackendName = None,
     dtype: o.Dtype = None,
-    batch_size: Annotated[int | None, typer.Option("-b", "--batch-size", help="Sequences at once.")] = None,
+    batch_size: Annotated[int | None, typer.Option("-b", "--batch-size", help="Batch size per process.")] = None,
     seq_length: o.SeqLength = None,
     sets: o.Sets = None,
     force: o.Force = False,
@@ -26,9 +26,9 @@ def evaluate(
     json: o.Json = False,
     quiet: o.Quiet = False,
 ) -> None:
-    """Score a trained model on its task's dev set.
+    """Evaluate a trained model on its task's dev set.
 
-    A run is scored with its own task, precision, length and data folder where nothing else is said.
+    Task, precision, length and data folder default to those of the run.
 
     Example:
 

@@ -23,18 +23,20 @@ MOST_BYTES = 1 << 20  # read of standard input; far above what is taken for a sc
 def migrate(
     command: Annotated[
         list[str] | None,
-        typer.Argument(metavar="COMMAND …", help="The old command line, as it is or in quotes; - or none: from stdin."),
+        typer.Argument(
+            metavar="COMMAND …", help="Existing command line, as it is or in quotes; - or none: read stdin."
+        ),
     ] = None,
     backend: Annotated[
-        str, typer.Option("--backend", help="Whose chip, in place of the one that the old command is for.")
+        str, typer.Option("--backend", help="Target backend, in place of the one of the existing command.")
     ] = "",
     json: o.Json = False,
 ) -> int:
-    """Say a command of NVIDIA's, Habana's, Intel's, Iluvatar's, Google's or Hugging Face's BERT in bertkit's words.
+    """Translate an existing command line of NVIDIA's, Habana's, Intel's, Iluvatar's, Google's or Hugging Face's BERT.
 
-    What cannot be carried over is said, one line each. It reads demo_bert, launch_benchmark.py, run_squad.sh,
+    Options without an equivalent are listed, one line each. Supported are demo_bert, launch_benchmark.py, run_squad.sh,
     run_glue.sh, run_pretraining.sh, run.sub, the finetune_…_benchmark.sh scripts, run_glue.py, run_qa.py,
-    evaluate-v1.1.py, and what starts them: mpirun, srun, torchrun, accelerate, gaudi_spawn.py, docker run. A script of
+    evaluate-v1.1.py, and their launchers: mpirun, srun, torchrun, accelerate, gaudi_spawn.py, docker run. A script of
     several commands gives several. Exit code 1: a program was not understood.
 
     Examples:
@@ -61,7 +63,7 @@ def _text(words: Sequence[str]) -> str:
     if words and list(words) != ["-"]:
         return " ".join(map(_as_typed, words))
     if not words and sys.stdin.isatty():
-        raise UserError("no old command is given", "write it behind `bertkit migrate`, or pipe a script into it")
+        raise UserError("no command line is given", "append it to `bertkit migrate`, or pipe a script into it")
     raw = sys.stdin.buffer.read(MOST_BYTES + 1)
     if len(raw) > MOST_BYTES:
         raise UserError(f"standard input holds over {MOST_BYTES:,} bytes", "give the command, not its log")

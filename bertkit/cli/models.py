@@ -13,10 +13,10 @@ from bertkit.files.streams import put, put_json
 
 
 def models(
-    data_dir: Annotated[Path, typer.Option("--data-dir", help="Folder that holds all data.")] = Path("data"),
+    data_dir: Annotated[Path, typer.Option("--data-dir", help="Data folder.")] = Path("data"),
     json: Json = False,
 ) -> None:
-    """List the sizes and the published models that -m knows by name: their cost, where they are, what a fetch costs.
+    """List model sizes and published models for -m: parameters, FLOPs, download size and local path.
 
     Examples:
 

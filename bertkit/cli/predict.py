@@ -13,20 +13,22 @@ from bertkit.files.streams import put, put_json
 
 
 def predict(
-    run: Annotated[str, typer.Argument(help="A run's folder, or any fine-tuned BERT's.", show_default=False)],
+    run: Annotated[str, typer.Argument(help="Run folder, or any fine-tuned BERT model.", show_default=False)],
     task: o.TaskName = None,
     file: Annotated[
         Path | None,
-        typer.Option("--file", help="A file in the format of the task's test set; without it, the test set."),
+        typer.Option("--file", help="Input file in the format of the task's test set; default: the test set."),
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", help="Folder for the answers; else RUN/predictions, if RUN is a folder."),
+        typer.Option(
+            "-o", "--output", help="Output folder for the predictions; default: RUN/predictions, if RUN is a folder."
+        ),
     ] = None,
     data_dir: o.DataDir = None,
     backend: o.BackendName = None,
     dtype: o.Dtype = None,
-    batch_size: Annotated[int | None, typer.Option("-b", "--batch-size", help="Sequences at once.")] = None,
+    batch_size: Annotated[int | None, typer.Option("-b", "--batch-size", help="Batch size per process.")] = None,
     seq_length: o.SeqLength = None,
     sets: o.Sets = None,
     force: o.Force = False,
@@ -35,7 +37,7 @@ def predict(
     json: o.Json = False,
     quiet: o.Quiet = False,
 ) -> None:
-    """Answer a file with a trained model, in GLUE's submission format or SQuAD's files of predictions.
+    """Run inference on a file; write predictions in the submission format of GLUE or SQuAD.
 
     Examples:
 
@@ -69,4 +71,4 @@ def predict(
         return
     for entry in made:
         scored = "  ".join(f"{name} {value:.4f}" for name, value in entry.get("metrics", {}).items())
-        put(f"{entry['predictions']}: {entry['examples']} answers {scored}".rstrip())
+        put(f"{entry['predictions']}: {entry['examples']} predictions {scored}".rstrip())

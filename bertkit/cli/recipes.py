@@ -17,7 +17,7 @@ app = typer.Typer(invoke_without_command=True)
 
 @app.callback()
 def recipes(context: typer.Context, json: Json = False) -> None:
-    """List the recipes, or copy one to edit.
+    """List recipes, or copy one to edit.
 
     Example:
 
@@ -49,10 +49,10 @@ def _groups(names: list[str]) -> list[list[str]]:
 
 @app.command("copy")
 def copy(
-    name: Annotated[str, typer.Argument(help="The recipe.", show_default=False)],
-    to: Annotated[Path | None, typer.Argument(help="The file to write; else NAME.toml here.")] = None,
+    name: Annotated[str, typer.Argument(help="Recipe to copy.", show_default=False)],
+    to: Annotated[Path | None, typer.Argument(help="File to write; default: NAME.toml in the current folder.")] = None,
 ) -> None:
-    """Copy a recipe to a file, to be edited and given to --recipe or --config.
+    """Copy a recipe to a file, to edit and pass to --recipe or --config.
 
     Example:
 

@@ -12,25 +12,25 @@ from bertkit.files.streams import put, put_json, tell
 
 
 def score(
-    predictions: Annotated[Path, typer.Argument(help="The file to score.", show_default=False)],
-    task: Annotated[str, typer.Option("-t", "--task", help="squad, squad2 or a task of GLUE.", show_default=False)],
-    file: Annotated[
-        Path, typer.Option("--file", help="The file with the right answers, in the task's format.", show_default=False)
+    predictions: Annotated[Path, typer.Argument(help="Predictions file to score.", show_default=False)],
+    task: Annotated[
+        str, typer.Option("-t", "--task", help="Task: squad, squad2 or a task of GLUE.", show_default=False)
     ],
+    file: Annotated[Path, typer.Option("--file", help="Reference answers, in the task's format.", show_default=False)],
     null_odds: Annotated[
         Path | None,
-        typer.Option("--null-odds", help="squad2: by id, how likely there is no answer.", show_default=False),
+        typer.Option("--null-odds", help="No-answer probabilities by id (squad2).", show_default=False),
     ] = None,
     threshold: Annotated[
         float | None,
-        typer.Option("--threshold", help="squad2: odds above it mean no answer; 1.0 officially.", show_default=False),
+        typer.Option("--threshold", help="No-answer threshold (squad2); official default: 1.0.", show_default=False),
     ] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Missing or unknown ids are an error.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Fail on missing or unknown ids.")] = False,
     json: Json = False,
 ) -> None:
-    """Score a file of predictions, whoever made it, by the task's official metrics.
+    """Score a predictions file with the task's official metrics.
 
-    SQuAD: a JSON object, {"ID": "answer", …}; an answer that is missing counts 0.
+    SQuAD: a JSON object, {"ID": "answer", …}; a missing answer scores 0.
     GLUE: the submission format, a table with the columns index and prediction.
 
     Examples:

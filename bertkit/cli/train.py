@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from bertkit.cli import options as o
+from bertkit.files.streams import put_json
+
+if TYPE_CHECKING:
+    from bertkit.comparison.parity import Parity
+    from bertkit.console import Display
+    from bertkit.recipes.recipe import Value
+    from bertkit.training.run import Run
 
 
 def train(
@@ -25,20 +33,22 @@ def train(
     recipe: o.RecipeName = None,
     config: o.Config = None,
     sets: o.Sets = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run in the output folder.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume from the latest checkpoint.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an existing run in the output folder.")
+    ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check everything and say the plan; train nothing.")
+        bool, typer.Option("--dry-run", help="Validate inputs and print the plan without training.")
     ] = False,
     offline: o.Offline = False,
     strict: Annotated[
-        bool, typer.Option("--strict", help="An answer that does not stand in its paragraph is an error.")
+        bool, typer.Option("--strict", help="Fail on an answer that is not found in its paragraph.")
     ] = False,
     sync_gradients: Annotated[
         bool | None,
         typer.Option(
             "--sync-gradients/--no-sync-gradients",
-            help="Several processes learn one model, or each its own and the best is the result.",
+            help="Train one model on all processes, or one model per process and keep the best.",
             show_default=False,
         ),
     ] = None,
@@ -46,31 +56,31 @@ def train(
         bool | None,
         typer.Option(
             "--shard-data/--no-shard-data",
-            help="Without synchronising: each process learns from its own share of the data, or from all.",
+            help="With --no-sync-gradients: train each process on its own shard, or on all data.",
             show_default=False,
         ),
     ] = None,
     phases: Annotated[
         str | None,
-        typer.Option("--phases", help="Of pre-training: 1, 2, or 1,2 one after the other.", show_default=False),
+        typer.Option("--phases", help="Pre-training phases to run: 1, 2 or 1,2.", show_default=False),
     ] = None,
     eval_dir: Annotated[
-        str | None, typer.Option("--eval-dir", help="Pre-training's evaluation set.", show_default=False)
+        str | None, typer.Option("--eval-dir", help="Evaluation set for pre-training.", show_default=False)
     ] = None,
     target_mlm_accuracy: Annotated[
         float | None,
-        typer.Option("--target-mlm-accuracy", help="Pre-training ends where it is reached.", show_default=False),
+        typer.Option("--target-mlm-accuracy", help="Stop pre-training at this masked-LM accuracy.", show_default=False),
     ] = None,
     steps_this_run: Annotated[
         int | None,
         typer.Option(
-            "--steps-this-run", help="End this job after so many updates; --resume goes on.", show_default=False
+            "--steps-this-run", help="Maximum updates of this job; continue with --resume.", show_default=False
         ),
     ] = None,
     profile: Annotated[
         str | None,
         typer.Option(
-            "--profile", metavar="STEPS", help="Updates of this job to profile, as 20-22.", show_default=False
+            "--profile", metavar="STEPS", help="Profile these updates of the job, as 20-22.", show_default=False
         ),
     ] = None,
     parity_with: Annotated[
@@ -78,14 +88,14 @@ def train(
         typer.Option(
             "--parity-with",
             metavar="RECORD",
-            help="Afterwards hold the losses against another run's; exit code 1 where they part.",
+            help="Compare the losses with another run's afterwards; exit code 1 if they diverge.",
             show_default=False,
         ),
     ] = None,
     json_: o.Json = False,
     quiet: o.Quiet = False,
 ) -> int:
-    """Fine-tune or pre-train a BERT and evaluate it.
+    """Fine-tune or pre-train a BERT model and evaluate it.
 
     Examples:
 
@@ -103,10 +113,8 @@ def train(
 
       bertkit launch -n 2 -- train -m base -t mrpc --no-sync-gradients -o runs/best
 
-    Hugging Face's spellings (--model_name_or_path, --per_device_train_batch_size, …) are understood too.
+    Hugging Face's option names (--model_name_or_path, --per_device_train_batch_size, …) are accepted too.
     """
-    from bertkit.cli.training import run_training
-
     chosen = o.recipe_options(
         backend, dtype, model, task, data_dir, batch_size, seq_length, epochs, learning_rate, seed, output
     )
@@ -122,3 +130,89 @@ def train(
         "log.profile": profile,
     }
     return run_training(chosen, sets, config, recipe, resume, overwrite, dry_run, parity_with, json_, quiet)
+
+
+def run_training(
+    options: Mapping[str, Value],
+    sets: list[str] | None,
+    config: Path | None,
+    recipe: str | None,
+    resume: bool,
+    overwrite: bool,
+    dry_run: bool,
+    parity_with: Path | None,
+    as_json: bool,
+    quiet: bool,
+) -> int:
+    """Train, show the result, return the exit code."""
+    from bertkit.comparison.load import read_one
+    from bertkit.comparison.parity import hold
+    from bertkit.console import Display
+    from bertkit.distributed.world import from_env
+    from bertkit.files.disk import to_json
+    from bertkit.recipes.resolve import resolve
+    from bertkit.training.trainer import Trainer
+
+    other = read_one(parity_with) if parity_with else None
+    resolved = resolve(options, sets or (), config, recipe)
+    world = from_env()
+    display = Display(quiet=quiet or not world.is_first)
+    changed = {key: value for key, value in resolved.flat().items() if resolved.sources.get(key) != "default"}
+    display.say("settings: " + (", ".join(f"{key}={value}" for key, value in changed.items()) or "all defaults"))
+    trainer = Trainer.of(resolved, world, display, resume=resume, overwrite=overwrite)
+    outcome = trainer.check() if dry_run else trainer.fit()
+    if outcome.record is not None and world.is_first:
+        show(outcome, display)
+        if as_json:
+            put_json(to_json(outcome.record))
+        if other is not None:
+            return tell_parity(hold(read_one(outcome.folder), other), display)
+    return outcome.exit_code
+
+
+def tell_parity(found: Parity, display: Display) -> int:
+    """The verdict; a failure is shown even with --quiet. Returns the exit code."""
+    from bertkit.comparison.parity import lines
+    from bertkit.console import Display
+
+    loud = Display(stream=display.stream) if not found.verdict.holds else display
+    for line in lines(found):
+        loud.say(line)
+    return 0 if found.verdict.holds else 1
+
+
+def show(outcome: Run, display: Display) -> None:
+    """The result in a few lines, and what to try next."""
+    record = outcome.record or {}
+    speed = record["throughput"]
+    shown = {name: float("nan") if value is None else value for name, value in record["metrics"].items()}
+    metrics = "  ".join(f"{name} {value:.4f}" for name, value in shown.items())
+    pretraining = "mlm_accuracy" in shown
+    display.say(f"result on the {'evaluation' if pretraining else 'dev'} set: {metrics}{_baseline(record)}")
+    for what, said in record["method"]["rules"].items():
+        if what.startswith("mlm_accuracy"):
+            display.say(f"{what}: {said}")
+    if speed["tokens_per_second"] is not None:
+        mfu = (
+            f", {speed['mfu']:.0%} of the peak {speed['peak_flops_per_device'] / 1e9:.0f} GFLOP/s"
+            if speed["mfu"]
+            else ""
+        )
+        display.say(
+            f"speed: {speed['sequences_per_second']:.1f} sequences/s, {speed['tokens_per_second']:.0f} tokens/s "
+            f"without padding (padding efficiency {speed['padding_efficiency']:.3f}){mfu}"
+        )
+    if pretraining:
+        display.say(f"files: {outcome.folder} (record.json, log.jsonl, model.safetensors, checkpoints/)")
+        display.say(f"next: bertkit train -m {outcome.folder} -t mrpc, or another task to fine-tune it on")
+        return
+    display.say(f"files: {outcome.folder} (record.json, log.jsonl, model.safetensors, predictions/)")
+    display.say(f"next: bertkit predict {outcome.folder}, bertkit evaluate {outcome.folder}, or bertkit train -h")
+
+
+def _baseline(record: Mapping[str, Any]) -> str:
+    """What the first metric would be without learning anything."""
+    name = next(iter(record["metrics"]))
+    found = (record["majority_class"] or {}).get(name)
+    what = "the training text's frequencies" if name == "mlm_accuracy" else "always the most frequent class"
+    return "" if found is None else f"   ({what}: {name} {found:.4f})"

@@ -55,7 +55,7 @@ def compare(
     left_out: Sequence[str] = (),
     published: Sequence[str] = (),
 ) -> Comparison:
-    """Group, check and hold against the baseline: the named system, else the first."""
+    """Group, check and compare with the baseline: the named system, else the first."""
     if not entries:
         raise UserError("there is no record to compare", "give folders of runs, or records' files")
     found = systems(entries)

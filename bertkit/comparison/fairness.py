@@ -1,4 +1,4 @@
-"""What differs between systems: what makes a comparison unfair, what nobody knows, and what is only worth knowing."""
+"""What differs between systems: settings that must match, settings that are unknown, and other differences."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Difference:
     def __str__(self) -> str:
         told = [f"{value.text} ({names(value.systems)})" for value in self.values[:SHOWN]]
         told += [f"{len(self.values) - SHOWN} other values"] if len(self.values) > SHOWN else []
-        told += [f"not known ({names(self.unknown)})"] if self.unknown else []
+        told += [f"unknown ({names(self.unknown)})"] if self.unknown else []
         return f"{self.words}: {'; '.join(told)}"
 
 
@@ -52,7 +52,7 @@ def names(of: Sequence[str]) -> str:
 
 
 def differences(systems: Sequence[System]) -> list[Difference]:
-    """What is unfair first, then what is unknown, then notes. Of a single system only what parts its own records."""
+    """Differing settings first, then unknown ones, then notes. Of a single system only what parts its own records."""
     if len(systems) < 2:
         return _peaks(systems)
     found = []
@@ -76,12 +76,12 @@ def told(found: Iterable[Difference], weight: Weight) -> list[str]:
             unsaid.setdefault(one.unknown, []).append(one.name)
         elif one.weight == weight:
             lines.append(str(one))
-    return [*lines, *(f"of {names(who)}: {', '.join(what)}" for who, what in unsaid.items())]
+    return [*lines, *(f"{names(who)}: {', '.join(what)}" for who, what in unsaid.items())]
 
 
 def silent(published: Sequence[str]) -> Difference:
     """What published figures leave unsaid, as one line: their rows tell the rest."""
-    return Difference("published", "what published figures leave unsaid", "unknown", [], tuple(published))
+    return Difference("published", "not stated by published figures", "unknown", [], tuple(published))
 
 
 def refused(found: Iterable[Difference]) -> list[Difference]:
@@ -121,7 +121,7 @@ def _notes(systems: Sequence[System]) -> list[Difference]:
     tables: list[tuple[str, str, list[Any]]] = [
         ("precision", "precision", [system.place.precision for system in systems]),
         ("devices", "number of devices", [system.place.devices for system in systems]),
-        ("hosts", "number of boxes", [system.place.hosts for system in systems]),
+        ("hosts", "number of hosts", [system.place.hosts for system in systems]),
         ("kind", "kind of record", [system.place.kind for system in systems]),
         ("seeds", "number of seeds", [system.seeds for system in systems]),
         ("loss_scaling", "loss scaling of fp16", [system.entries[0].loss_scaling for system in systems]),
@@ -151,6 +151,6 @@ def _peaks(systems: Sequence[System]) -> list[Difference]:
         rates = [rate for _, rate in seen]
         if max(rates) > (1 + PEAKS_APART) * min(rates):
             values = [Value(f"{rate / 1e9:.4g}", (name,)) for name, rate in seen]
-            words = f"peak measured of {device} in {precision}, GFLOP/s, by which MFU is told: MFU cannot be compared"
+            words = f"measured peak of {device} in {precision}, GFLOP/s, the basis of MFU: MFU cannot be compared"
             made.append(Difference("peak_flops", words, "noted", values))
     return made

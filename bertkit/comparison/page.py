@@ -32,4 +32,4 @@ def to_html(made: Comparison) -> str:
 
 
 def _plots_of(title: str) -> tuple[str, ...]:
-    return ("scores",) if title.startswith("To ") else BESIDE.get(title, ())
+    return ("scores",) if title.startswith("Time to accuracy") else BESIDE.get(title, ())

@@ -161,7 +161,7 @@ def _reasons(first: Entry, second: Entry) -> list[str]:
     pair = [System(name, [one]) for name, one in zip("AB", (first, second), strict=True)]
     between = differences(pair)
     found += told(between, "unfair") + [str(one) for one in between if one.field == "precision"]
-    return found + [f"not known {line}" for line in told(between, "unknown")]
+    return found + [f"unknown: {line}" for line in told(between, "unknown")]
 
 
 def lines(found: Parity) -> list[str]:

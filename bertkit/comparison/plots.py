@@ -107,7 +107,7 @@ def losses(made: Comparison) -> Plot | None:
     _legend(figure, axes)
     longest = max(len(entry.losses) for system in shown for entry in system.entries)
     block = max(1, -(-longest // POINTS))
-    caption = f"Mean of {block} updates a point. " if block > 1 else ""
+    caption = f"Each point: mean of {block} updates. " if block > 1 else ""
     if any(len(system.entries) > 1 for system in shown):
         caption += "Mean of the seeds; the band is one standard deviation. "
     return Plot("Loss curves", _svg(figure, "losses"), caption + _more(shown, MOST_CURVES))
@@ -120,7 +120,7 @@ def throughput(made: Comparison) -> Plot | None:
     if not shown:
         return None
     figure, panels = _figure(2, 0.9 + 0.36 * len(shown))
-    for axes, key, title in zip(panels, keys, ("over all devices", "a device"), strict=True):
+    for axes, key, title in zip(panels, keys, ("all devices", "per device"), strict=True):
         _bars(axes, shown, key)
         axes.set_title(f"sequences/s, {title}")
     panels[1].tick_params(labelleft=False)
@@ -133,7 +133,7 @@ def _bars(axes: Axes, shown: Sequence[System], key: str) -> None:
     for place, system in enumerate(shown):
         found = system.spread(key)
         if found is None:
-            axes.text(0.01 * most, place, "not known", va="center", color="#666666")
+            axes.text(0.01 * most, place, "unknown", va="center", color="#666666")
             continue
         alone = found.sd is None
         axes.barh(
@@ -187,7 +187,7 @@ def scores(made: Comparison) -> Plot | None:
         panels[0].plot(seconds, values, **look)
         if by_energy and watts:
             panels[1].plot([watts * one for one in seconds], values, **look)
-    for axes, title in zip(panels, ("seconds of training", "joules"), strict=False):
+    for axes, title in zip(panels, ("training time (s)", "energy (J)"), strict=False):
         axes.axhline(made.race.target, color="#777777", linewidth=0.8, linestyle="--")
         axes.set_xlabel(title)
         axes.set_ylabel(metric)
@@ -196,7 +196,7 @@ def scores(made: Comparison) -> Plot | None:
     handles = [panels[0].plot([], [], **_look(n), marker=MARKERS[n % len(MARKERS)])[0] for n in shown]
     labels = [_label(made.systems[n]) for n in shown]
     figure.legend(handles, labels, loc="outside lower center", ncols=_columns(labels))
-    caption = "A line for each seed; dashed: the score of the table. " + (
+    caption = "One line per seed; dashed: the target score. " + (
         "Energy: time at the run's mean power. " if by_energy else ""
     )
     return Plot(f"Time{' and energy' if by_energy else ''} to {metric}", _svg(figure, "scores"), caption)

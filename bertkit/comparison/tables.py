@@ -46,7 +46,7 @@ def _what(system: System, is_baseline: bool) -> Row:
     count = f"{place.devices}x " if place.devices and place.devices > 1 else ""
     device = f"{count}{place.device}" if place.device else f"{count}?" if count else GAP
     if place.hosts and place.hosts > 1:
-        device += f", {place.hosts} boxes"
+        device += f", {place.hosts} hosts"
     known = (place.backend, device, place.precision, place.model, place.task, place.batch, place.length)
     cells = (GAP if part is None else str(part) for part in known)
     return (system.name + (" (baseline)" if is_baseline else ""), *cells, _seeds(system))
@@ -72,9 +72,9 @@ def results(made: Comparison) -> Table:
     notes = [f"{LAST_LOSS.heading}: mean of the last {RECENT} updates"] if LAST_LOSS in figures else []
     alone = [system.name for system in made.systems if system.seeds == 1]
     if len(alone) < len(made.systems):
-        notes.insert(0, "mean ± standard deviation over n seeds; ≈: the two spreads cover the difference")
+        notes.insert(0, "mean ± standard deviation over n seeds; ≈: difference within one standard deviation of each")
     if alone:
-        notes.insert(0, "n = 1 is a single seed: it has no spread, and another seed may well give another order")
+        notes.insert(0, "n = 1: a single seed has no spread, and another seed may change the order")
     return Table("Results", tuple(headings), rows, notes)
 
 
@@ -129,10 +129,10 @@ def _cells(made: Comparison, system: System, figures: Sequence[Figure]) -> list[
 
 def _notes(name: Topic, figures: Sequence[Figure], several: bool) -> list[str]:
     if name == "speed" and figures:
-        ratio = ["×: against the baseline; ≈: the two spreads cover the difference"] if several else []
-        return ["real ones without padding, over all devices, then a device; whole run: with its pauses", *ratio]
+        ratio = ["×: relative to the baseline; ≈: difference within one standard deviation of each"] if several else []
+        return ["without padding, over all devices and per device; whole run: pauses included", *ratio]
     if name == "time" and figures:
-        return ["data: waiting for it; ranks: in their sums; memory: peak of one device; energy: of the measured part"]
+        return ["data: time waiting for input; memory: peak per device; energy: during the measurement"]
     return []
 
 
@@ -146,15 +146,15 @@ def scaling(made: Comparison) -> Table:
                 (point.system, str(point.devices), rate, digits(point.rate / point.devices), f"{point.efficiency:.0%}")
             )
         notes.append(f"{family.name}: batch {family.batch}")
-    headings = ("system", "devices", "sequences/s", "a device", "efficiency")
+    headings = ("system", "devices", "sequences/s", "per device", "efficiency")
     return Table("Scaling", headings, rows, notes)
 
 
 def reaching(made: Comparison) -> Table:
-    """Updates, time and energy to one score."""
+    """Updates, time and energy to a target score."""
     if made.race is None:
         return Table("", (), [])
-    headings = ("system", "seeds there", "updates", "training (s)", "energy (J)")
+    headings = ("system", "seeds reached", "updates", "training (s)", "energy (J)")
     rows = [
         (
             one.system,
@@ -164,18 +164,18 @@ def reaching(made: Comparison) -> Table:
         for one in made.race.systems
     ]
     rows = [row if row[1] != "0 of 0" else (row[0], GAP, *row[2:]) for row in rows]
-    why = "as asked" if made.race.asked else "the best that every run reached"
-    notes = [f"at the first evaluation that saw it ({why}); energy: at the run's mean power"]
-    return Table(f"To {made.race.metric} {made.race.target:.4f}", headings, rows, notes)
+    why = "as given" if made.race.asked else "the best score that every run reached"
+    notes = [f"at the first evaluation that reached the target ({why}); energy: at the run's mean power"]
+    return Table(f"Time to accuracy: {made.race.metric} {made.race.target:.4f}", headings, rows, notes)
 
 
 def published(made: Comparison) -> Table:
     """Published figures beside the baseline's, each with why the two do not compare."""
     rows = [_published(one) for one in made.published]
-    headings = ("machine", "setting", "figure", "published", "baseline", "×", "what does not compare")
+    headings = ("machine", "setting", "figure", "published", "baseline", "×", "not comparable")
     sources = dict.fromkeys(one.theirs.source for one in made.published)
     notes = [
-        "rates are those of one device; ×: the baseline's over the published, for the same task, model and length",
+        "rates are per device; ×: baseline over published, for the same task, model and length",
         *(f"source: {source}" for source in sources),
     ]
     return Table("Published figures", headings, rows, notes, words=3, prose=True)
@@ -185,7 +185,7 @@ def _published(one: Beside) -> Row:
     theirs = one.theirs
     parts = (theirs.task, theirs.model, theirs.seq_length, theirs.batch and f"b{theirs.batch}", theirs.precision)
     setting = " ".join(str(part) for part in (*parts, theirs.detail) if part)
-    figure = f"{theirs.metric.replace('_', ' ')} ({theirs.unit}{', a device' if one.per_device else ''})"
+    figure = f"{theirs.metric.replace('_', ' ')} ({theirs.unit}{', per device' if one.per_device else ''})"
     spread = Spread(one.value, None if one.per_device else theirs.deviation, theirs.runs or 1)
     mine = GAP if one.mine is None else digits(one.mine)
     ratio = GAP if one.ratio is None else f"{one.ratio:.2f}×"

@@ -17,9 +17,9 @@ from bertkit.comparison.tables import JOIN, Table, all_tables
 WIDTH = 120  # at least; a table that needs more takes more, so that no cell is cut
 MOST = 40  # systems shown; the files have all
 TITLES: dict[Weight, str] = {
-    "unfair": "Differs, and should not",
-    "unknown": "Not known of all, so it cannot be called equal",
-    "noted": "Differs, worth knowing",
+    "unfair": "Not comparable: these must match",
+    "unknown": "Unknown for some runs",
+    "noted": "Other differences",
 }
 
 
@@ -40,19 +40,19 @@ def show(made: Comparison, stream: TextIO) -> None:
         for note in table.notes:
             console.print(note, markup=False, emoji=False, soft_wrap=True, style="dim")
     if max(len(made.systems), len(made.published)) > MOST:
-        console.print(f"only the first {MOST} rows of a table are shown; files have all (--csv, --json, --html)")
+        console.print(f"showing the first {MOST} rows of each table; --csv, --json and --html have all")
 
 
 def fairness_lines(made: Comparison) -> list[str]:
-    """What differs, first of all; then what must be said of single records."""
+    """Differing settings first, then notes on single records."""
     lines: list[str] = []
     for weight, title in TITLES.items():
         found = told(made.differences, weight)
         lines += [f"{title}:", *(f"  {line}" for line in found)] if found else []
     if len(made.systems) > 1 and not any(one.weight != "noted" for one in made.differences):
-        lines.insert(0, "Nothing differs that should not.")
-    lines += ["Of single records:", *(f"  {mark}" for mark in made.marks)] if made.marks else []
-    lines += ["Left out:", *(f"  {line}" for line in made.left_out)] if made.left_out else []
+        lines.insert(0, "Comparable: all settings that must match do.")
+    lines += ["Notes on single records:", *(f"  {mark}" for mark in made.marks)] if made.marks else []
+    lines += ["Skipped:", *(f"  {line}" for line in made.left_out)] if made.left_out else []
     return lines
 
 

@@ -61,10 +61,10 @@ def _differs(system: System, theirs: PublishedFigure) -> list[str]:
         ("model", theirs.model, place.model),
         ("precision", theirs.precision, place.precision),
         ("length", theirs.seq_length, place.length),
-        ("batch a device", batch, mine),
+        ("batch per device", batch, mine),
     )
     return [
-        f"{name} {_said(value)}, not {_said(own)}" if value else f"{name} not said"
+        f"{name} {_said(value)}, not {_said(own)}" if value else f"{name} not stated"
         for name, value, own in pairs
         if value != own
     ]

@@ -17,7 +17,7 @@ from bertkit.engine.interface import Arrays, Backend, OptimizerSpec, Update, lab
 def check_card(backend: Backend) -> str:
     """The card answers without the hardware, and the probe does not raise."""
     probe = backend.probe()
-    assert backend.capabilities.precisions, "the card claims no precision"
+    assert backend.capabilities.precisions, "the capabilities list no precision"
     assert probe.detail, "the probe says nothing"
     return probe.detail
 

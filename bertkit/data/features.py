@@ -87,7 +87,7 @@ def cached(folder: Path | None, name: str, key: str, build: Callable[[], Feature
                 raise UserError(f"{path}: is of another key", "it was renamed")
             return _unflat(arrays)
         except (UserError, KeyError) as error:
-            logger.warning("features in %s are damaged and built anew: %s", path, error)
+            logger.warning("features in %s are damaged and rebuilt: %s", path, error)
     features = build()
     try:
         folder.mkdir(parents=True, exist_ok=True)

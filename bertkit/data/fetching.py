@@ -66,7 +66,7 @@ class _Waiting:
 
     def __call__(self) -> None:
         if self.tell is None:
-            self.say(f"{self.source.name}: waiting for another process that fetches it")
+            self.say(f"{self.source.name}: waiting for another process to download it")
             self.tell = _lines(self.source.name, self.say)
         parts = (part_of(self.folder / download.name) for download in self.source.downloads)
         sizes = []

@@ -35,7 +35,7 @@ class Distribution:
     title: str
     quantiles: tuple[int, ...]  # at LEVELS; a single one: every sequence is that long
     head: Head
-    most_masked: int = 0  # masked positions of a sequence at the most; pre-training only
+    most_masked: int = 0  # masked maximum per sequence; pre-training only
 
 
 _MRPC = (

@@ -205,7 +205,7 @@ def choose(world: World, mpi4py: bool, env: Mapping[str, str], known: set[str]) 
     if not mpi4py:
         return "gloo", "auto: mpi4py is not installed"
     if world.local_size > 1 and "window" in known:
-        return "window", f"auto: {world.launcher} started {world.local_size} ranks on this box, which share memory"
+        return "window", f"auto: {world.launcher} started {world.local_size} ranks on this host, which share memory"
     if "mpi" in known:
         return "mpi", f"auto: started by {world.launcher}"
     return "gloo", "auto: no MPI plug-in is installed"

@@ -70,7 +70,7 @@ class LossScaling:
     dynamic: bool = True  # halved after an overflow, doubled after `grow_after` updates without one
     grow_after: int = 2000
     floor: float = 1.0
-    patience: int = 20  # overflows in a row that end the run
+    patience: int = 20  # consecutive overflows that stop the run
 
 
 @dataclass(frozen=True)

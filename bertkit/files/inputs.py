@@ -142,7 +142,7 @@ def _reason(error: OSError | ValueError) -> str:
 # ---- JSON and TOML ----
 
 
-def parse_json(text: str | bytes, where: object, cure: str = "mend the file", half_pairs: bool = False) -> Any:
+def parse_json(text: str | bytes, where: object, cure: str = "correct the file", half_pairs: bool = False) -> Any:
     """What the JSON says. Raises UserError, with line and column, for whatever is wrong with it.
 
     `half_pairs`: a text may hold half of a surrogate pair, as our own files spell names that are not UTF-8.
@@ -157,13 +157,13 @@ def parse_json(text: str | bytes, where: object, cure: str = "mend the file", ha
     return value
 
 
-def read_json(path: Path, cure: str = "mend the file", most: int = SETTINGS_BYTES, half_pairs: bool = False) -> Any:
+def read_json(path: Path, cure: str = "correct the file", most: int = SETTINGS_BYTES, half_pairs: bool = False) -> Any:
     """A file's JSON. Raises UserError as `read_text` and `parse_json`."""
     return parse_json(read_text(path, cure, most), path, cure, half_pairs)
 
 
 def read_object(
-    path: Path, cure: str = "mend the file", most: int = SETTINGS_BYTES, half_pairs: bool = False
+    path: Path, cure: str = "correct the file", most: int = SETTINGS_BYTES, half_pairs: bool = False
 ) -> dict[str, Any]:
     """As `read_json`, and refuses what is not a JSON object."""
     value = read_json(path, cure, most, half_pairs)
@@ -172,7 +172,7 @@ def read_object(
     return value
 
 
-def json_fault(where: object, error: ValueError | RecursionError, cure: str = "mend the file") -> UserError:
+def json_fault(where: object, error: ValueError | RecursionError, cure: str = "correct the file") -> UserError:
     """What json said of the text at `where`, as an error for the user."""
     if isinstance(error, RecursionError):
         return UserError(f"{where}: is nested too deep", cure)
@@ -195,7 +195,7 @@ def _refuse_half_pairs(value: Any, where: object) -> None:
             found = re.search(r"[\ud800-\udfff]", part)
             if found:
                 raise UserError(
-                    f"{where}: a text holds half of a surrogate pair, \\u{ord(found[0]):04x}", "mend that character"
+                    f"{where}: a text holds half of a surrogate pair, \\u{ord(found[0]):04x}", "correct that character"
                 )
         elif isinstance(part, dict):
             waiting += [*part, *part.values()]
@@ -211,7 +211,7 @@ def kind(value: object) -> str:
     return names.get(type(value), "an object")
 
 
-def parse_toml(text: str, where: object, cure: str = "mend the file") -> dict[str, Any]:
+def parse_toml(text: str, where: object, cure: str = "correct the file") -> dict[str, Any]:
     """What the TOML says. Raises UserError for whatever is wrong with it."""
     if _LONG_KEY.search(text):
         raise UserError(f"{where}: is nested too deep", cure)
@@ -238,7 +238,7 @@ def _deeper(table: Mapping[str, Any], most: int) -> bool:
     return True
 
 
-def read_toml(path: Path, cure: str = "mend the file") -> dict[str, Any]:
+def read_toml(path: Path, cure: str = "correct the file") -> dict[str, Any]:
     """A file's TOML. Raises UserError as `read_text` and `parse_toml`."""
     return parse_toml(read_text(path, cure), path, cure)
 

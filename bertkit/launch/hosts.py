@@ -37,7 +37,7 @@ def network_of(hosts: str, ssh_port: int, interface: str, env: Mapping[str, str]
             raise UserError(f"{source}: {name!r} is no host", "write names or addresses with commas between")
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
-        raise UserError(f"{source}: {twice[0]} stands twice", "name each box once; -n says how many processes it gets")
+        raise UserError(f"{source}: {twice[0]} stands twice", "name each host once; -n sets the processes per host")
     if not hosts:
         ssh_port = ssh_port or _port(env.get(SSH_PORT, CONTAINER_SSH_PORT))
         interface = interface or next((env[name] for name in INTERFACES if env.get(name)), "")
@@ -45,4 +45,4 @@ def network_of(hosts: str, ssh_port: int, interface: str, env: Mapping[str, str]
 
 
 def _port(text: str) -> int:
-    return whole_number(text, SSH_PORT, 1, 65535, "set it to the port of the boxes' sshd")
+    return whole_number(text, SSH_PORT, 1, 65535, "set it to the port of sshd on the hosts")

@@ -236,7 +236,7 @@ def _added(said: Iterable[Said], special: Sequence[str]) -> tuple[list[AddedToke
             if None not in (known.number, token.number) and known.number != token.number:
                 raise UserError(
                     f"{one.file}: {token.content!r} has the id {token.number}, but {known.number} in {file}",
-                    "mend the one that is wrong",
+                    "correct the wrong one",
                 )
             if known.number is None:
                 found[token.content] = replace(known, number=token.number), file

@@ -334,8 +334,8 @@ def _pieces(vocab: object, path: Path) -> tuple[str, ...]:
     for piece, number in known.items():
         place = whole_value(number, f"{path}: the id of {piece!r}", 0, MOST_PIECES)
         if place in by_id:
-            raise UserError(f"{path}: {by_id[place]!r} and {piece!r} both have the id {place}", "mend the file")
+            raise UserError(f"{path}: {by_id[place]!r} and {piece!r} both have the id {place}", "correct the file")
         by_id[place] = "" if piece.startswith(FILLER) else piece
     if max(by_id) >= 2 * len(by_id) + 100_000:
-        raise UserError(f"{path}: {len(by_id):,} pieces have ids up to {max(by_id):,}", "mend the file")
+        raise UserError(f"{path}: {len(by_id):,} pieces have ids up to {max(by_id):,}", "correct the file")
     return tuple(by_id.get(number, "") for number in range(max(by_id) + 1))

@@ -39,9 +39,7 @@ SHOWN = 80  # characters of a wrong value in a message
 class Recipe:
     """Every setting of a run."""
 
-    backend: Text = Field(
-        default="auto", description="whose chip: a backend's name, or auto for the best that is ready"
-    )
+    backend: Text = Field(default="auto", description="backend to run on: a name, or auto for the best that is ready")
     task: Text = Field(default="", description="what to learn; `bertkit data list` names the tasks")
     precision: Literal["auto", "fp32", "tf32", "bf16", "fp16", "int8"] = Field(
         default="auto",

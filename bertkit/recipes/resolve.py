@@ -129,7 +129,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     try:
         return flatten(tables)
     except RecursionError:  # a.a.a… is no nesting to TOML's parser
-        raise UserError(f"{path}: is nested too deep", "settings stand in one section, as [train]") from None
+        raise UserError(f"{path}: is nested too deep", "put settings in one section, as [train]") from None
 
 
 def packaged() -> dict[str, Path]:

@@ -64,18 +64,20 @@ class ModelSection:
 class DataSection:
     dir: Text = Field(default="data", description="folder with the tasks' folders, or the task's own")
     seq_length: Annotated[int, Field(ge=3)] = Field(
-        default=128, description="most tokens of an example, [CLS] and [SEP] included"
+        default=128, description="maximum sequence length in tokens, [CLS] and [SEP] included"
     )
     doc_stride: Positive = Field(default=128, description="tokens from one window over a long context to the next")
-    query_length: Positive = Field(default=64, description="most tokens of a question; the rest is cut off")
-    train_rows: Whole = Field(default=0, description="train on the first so many examples only; 0: all")
-    eval_rows: Whole = Field(default=0, description="evaluate on the first so many examples only; 0: all")
+    query_length: Positive = Field(
+        default=64, description="maximum question length in tokens; longer ones are truncated"
+    )
+    train_rows: Whole = Field(default=0, description="maximum training examples; 0: all")
+    eval_rows: Whole = Field(default=0, description="maximum evaluation examples; 0: all")
     train_file: Text = Field(default="", description="a training file in place of the task's own")
     dev_file: Text = Field(default="", description="a dev file in place of the task's own")
     shard: Annotated[str, Field(pattern=r"^(\d+/[1-9]\d*)?$")] = Field(
         default="", description="k/n: train on every n-th sequence from number k (from 0) on; empty: on all"
     )
-    strict: bool = Field(default=False, description="true: an answer that is not in its context is an error")
+    strict: bool = Field(default=False, description="true: fail on an answer that is not in its context")
     eval_dir: Text = Field(
         default="",
         description="pre-training's evaluation set; empty: `eval` beside or in the data, or a part set apart",
@@ -88,9 +90,7 @@ class DataSection:
         description="static: as the shards were made; dynamic: anew in each epoch; once: by the seed, always the same",
     )
     masked_share: Share = Field(default=0.15, description="dynamic masking: share of a sequence that is predicted")
-    most_masked: Whole = Field(
-        default=0, description="dynamic masking: positions of a sequence at the most; 0: no bound"
-    )
+    most_masked: Whole = Field(default=0, description="dynamic masking: maximum per sequence; 0: no bound")
     whole_words: bool = Field(default=False, description="dynamic masking: all pieces of a word or none")
     cache: Text = Field(
         default="auto", description="folder for encoded features; 'auto': the user's cache folder; 'off': none"
@@ -99,24 +99,24 @@ class DataSection:
 
 @dataclass(frozen=True, config=STRICT)
 class TrainSection:
-    batch_size: Positive = Field(default=32, description="sequences of one update on each process")
+    batch_size: Positive = Field(default=32, description="batch size per process")
     micro_batch_size: Whole = Field(
-        default=0, description="sequences computed at once; less than batch_size accumulates; 0: all"
+        default=0, description="micro-batch size; below batch_size: gradient accumulation; 0: batch_size"
     )
     global_batch: Whole = Field(
         default=0,
-        description="sequences of one update over all processes, in place of batch_size; 0: batch_size on each",
+        description="global batch size, in place of batch_size; 0: batch_size on each process",
     )
-    epochs: Annotated[float, Field(ge=0)] = Field(default=3.0, description="passes over the data")
+    epochs: Annotated[float, Field(ge=0)] = Field(default=3.0, description="number of training epochs")
     steps: Whole = Field(default=0, description="updates; 0: as many as `epochs` makes")
     steps_this_run: Whole = Field(
-        default=0, description="updates after which this job ends, to be gone on with by --resume; 0: no such end"
+        default=0, description="maximum updates of this job, resumable with --resume; 0: unlimited"
     )
     phases: Annotated[str, Field(coerce_numbers_to_str=True, pattern="^(1|2|1,2)$")] = Field(
         default="1", description="of pre-training: 1, 2 (with the settings of [phase2]), or 1,2 one after the other"
     )
     moments_from: Text = Field(
-        default="", description="a run whose last checkpoint gives weights and moments; the schedule begins anew"
+        default="", description="run to take weights and optimizer state from; the schedule starts over"
     )
 
 
@@ -135,29 +135,25 @@ class OptimizerSection:
     epsilon: Annotated[float, Field(gt=0)] = Field(default=1e-8, description="added to the root of the second moment")
     bias_correction: bool = Field(default=True, description="false: the Adam of the BERT paper")
     clip_norm: Annotated[float, Field(ge=0)] = Field(
-        default=1.0, description="global gradient norm at the most; 0: no clipping"
+        default=1.0, description="maximum global gradient norm; 0: no clipping"
     )
-    shard: bool = Field(
-        default=False, description="true: each process keeps the moments of its share of the parameters only"
-    )
+    shard: bool = Field(default=False, description="true: shard the optimizer state over the processes")
 
 
 @dataclass(frozen=True, config=STRICT)
 class LossScalingSection:
-    initial: Annotated[float, Field(gt=0, le=1e38)] = Field(
-        default=65536.0, description="what an fp16 loss is multiplied by"
-    )
-    dynamic: bool = Field(default=True, description="false: the factor stays; true: it follows the overflows")
-    grow_after: Positive = Field(default=2000, description="updates without an overflow after which it is doubled")
-    floor: Scale = Field(default=1.0, description="the factor is never less")
-    patience: Positive = Field(default=20, description="overflows in a row that end the run")
+    initial: Annotated[float, Field(gt=0, le=1e38)] = Field(default=65536.0, description="initial loss scale for fp16")
+    dynamic: bool = Field(default=True, description="true: dynamic loss scaling; false: static")
+    grow_after: Positive = Field(default=2000, description="updates without overflow before the scale doubles")
+    floor: Scale = Field(default=1.0, description="minimum loss scale")
+    patience: Positive = Field(default=20, description="consecutive overflows that stop the run")
 
 
 @dataclass(frozen=True, config=STRICT)
 class ScheduleSection:
-    name: Literal["linear", "polynomial", "constant"] = Field(default="linear", description="course after warm-up")
-    warmup: Share = Field(default=0.1, description="share of all updates that warm up")
-    warmup_steps: Whole = Field(default=0, description="updates that warm up; 0: as `warmup` says")
+    name: Literal["linear", "polynomial", "constant"] = Field(default="linear", description="decay after warm-up")
+    warmup: Share = Field(default=0.1, description="warm-up share of all updates")
+    warmup_steps: Whole = Field(default=0, description="warm-up updates; 0: as `warmup` says")
     power: Annotated[float, Field(gt=0)] = Field(default=1.0, description="of the polynomial")
     end_rate: Annotated[float, Field(ge=0)] = Field(default=0.0, description="learning rate at the last update")
     decay_from: Literal["warmup", "start"] = Field(
@@ -173,36 +169,36 @@ class Phase2Section:
 
     data_dir: Text = Field(default="", description="its data; empty: `phase2` in the data folder, or the same data")
     eval_dir: Text = Field(default="", description="its evaluation set; empty: found as the first phase's is")
-    seq_length: Annotated[int, Field(ge=3)] | None = Field(default=None, description="most tokens of its sequences")
-    batch_size: Positive | None = Field(default=None, description="sequences of one update on each process")
-    micro_batch_size: Whole | None = Field(default=None, description="sequences computed at once")
-    global_batch: Whole | None = Field(default=None, description="sequences of one update over all processes")
+    seq_length: Annotated[int, Field(ge=3)] | None = Field(
+        default=None, description="maximum sequence length in tokens"
+    )
+    batch_size: Positive | None = Field(default=None, description="batch size per process")
+    micro_batch_size: Whole | None = Field(default=None, description="micro-batch size")
+    global_batch: Whole | None = Field(default=None, description="global batch size")
     steps: Whole | None = Field(default=None, description="updates; 0: as many as `epochs` makes")
     learning_rate: Annotated[float, Field(ge=0)] | None = Field(default=None, description="peak learning rate")
-    warmup: Share | None = Field(default=None, description="share of its updates that warm up")
-    warmup_steps: Whole | None = Field(default=None, description="updates that warm up")
+    warmup: Share | None = Field(default=None, description="warm-up share of its updates")
+    warmup_steps: Whole | None = Field(default=None, description="warm-up updates")
     power: Annotated[float, Field(gt=0)] | None = Field(default=None, description="of the polynomial")
     start: Whole | None = Field(default=None, description="updates its schedule counts as done before its first")
-    most_masked: Whole | None = Field(default=None, description="dynamic masking: positions of a sequence at the most")
+    most_masked: Whole | None = Field(default=None, description="dynamic masking: maximum per sequence")
 
 
 @dataclass(frozen=True, config=STRICT)
 class EvaluationSection:
     every: Whole = Field(default=0, description="updates between evaluations; 0: each epoch")
     every_samples: Whole = Field(
-        default=0, description="sequences learnt from between evaluations, in place of `every`; 0: as `every` says"
+        default=0, description="training sequences between evaluations, in place of `every`; 0: as `every` says"
     )
     start_samples: Whole = Field(default=0, description="with every_samples: no evaluation before so many sequences")
-    batch_size: Positive = Field(default=64, description="sequences at once")
-    target_mlm_accuracy: Share = Field(
-        default=0.0, description="pre-training ends where an evaluation reaches this; 0: it goes to its last update"
-    )
+    batch_size: Positive = Field(default=64, description="batch size per process")
+    target_mlm_accuracy: Share = Field(default=0.0, description="stop pre-training at this accuracy; 0: never")
 
 
 @dataclass(frozen=True, config=STRICT)
 class AnswersSection:
-    n_best: Positive = Field(default=20, description="spans kept for a question, and considered in each window")
-    longest: Positive = Field(default=30, description="most tokens of an answer")
+    n_best: Positive = Field(default=20, description="candidate answers per question, and per window")
+    longest: Positive = Field(default=30, description="maximum answer length in tokens")
     null_threshold: float = Field(
         default=0.0, description="v2.0: no answer where its score is this much above the best answer's"
     )
@@ -211,7 +207,7 @@ class AnswersSection:
 @dataclass(frozen=True, config=STRICT)
 class CheckpointSection:
     every: Whole = Field(default=0, description="updates between checkpoints; 0: each epoch")
-    keep: Positive = Field(default=3, description="newest checkpoints kept, besides the best")
+    keep: Positive = Field(default=3, description="checkpoints to keep, besides the best")
     result: Literal["last", "best"] = Field(
         default="last", description="which weights are the run's result; 'best' selects on dev"
     )
@@ -219,9 +215,7 @@ class CheckpointSection:
 
 @dataclass(frozen=True, config=STRICT)
 class RanksSection:
-    synchronise: bool = Field(
-        default=True, description="false: each process trains a model of its own; the best on dev is the result"
-    )
+    synchronise: bool = Field(default=True, description="false: train one model per process and keep the best on dev")
     shard_data: bool = Field(
         default=False, description="where they do not synchronise: each process trains on its own share of the data"
     )
@@ -233,17 +227,15 @@ class RanksSection:
         description="how processes sum through host memory: auto, gloo, mpi, window, or a plug-in",
     )
     gradients: Literal["fp32", "bf16"] = Field(
-        default="fp32", description="what is sent of gradients; bf16 is half as much, and rounded"
+        default="fp32", description="precision of gradients in all-reduce; bf16 halves the traffic, with rounding"
     )
-    overlap: bool = Field(default=False, description="true: send gradients in parts while backward goes on")
-    timeout: Annotated[float, Field(gt=0)] = Field(
-        default=600.0, description="seconds that a process waits for the others before it ends itself"
-    )
+    overlap: bool = Field(default=False, description="true: overlap all-reduce with the backward pass")
+    timeout: Annotated[float, Field(gt=0)] = Field(default=600.0, description="timeout of a collective in seconds")
 
 
 @dataclass(frozen=True, config=STRICT)
 class LogSection:
-    every: Positive = Field(default=10, description="updates between two lines of the log")
+    every: Positive = Field(default=10, description="updates between log lines")
     mllog: bool = Field(default=False, description="true: also MLPerf's :::MLLOG lines, in mllog.txt")
     dllogger: bool = Field(default=False, description="true: also DLLL lines, in dllogger.json")
     tensorboard: bool = Field(default=False, description="true: also curves for TensorBoard, in tensorboard/")

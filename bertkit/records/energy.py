@@ -76,7 +76,7 @@ def energy_of(engine: Engine, world: World, root: Path = PACKAGES) -> Energy:
                 "the CPU's counters may not be read by this user" if rapl.domains() else "this system has no counters"
             )
             return nothing(shown)
-        return Energy(packages, "CPU packages and memory", "RAPL, for the whole box")
+        return Energy(packages, "CPU packages and memory", "RAPL, for the whole host")
     if engine.energy() is None:
         return nothing("the device does not tell")
     if not readable:
@@ -86,7 +86,7 @@ def energy_of(engine: Engine, world: World, root: Path = PACKAGES) -> Energy:
         device, box = engine.energy(), packages()
         return None if device is None or box is None else device + box
 
-    return Energy(both, "accelerators, CPU packages and memory", "the devices' own counters; RAPL, for the whole box")
+    return Energy(both, "accelerators, CPU packages and memory", "the devices' own counters; RAPL, for the whole host")
 
 
 def nothing(why: str) -> Energy:

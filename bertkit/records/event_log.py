@@ -58,7 +58,7 @@ class RunLog:
                 damaged.append(number)
         if damaged:
             places = ", ".join(map(str, damaged[:3])) + (", …" if len(damaged) > 3 else "")
-            logger.warning("%s: damaged lines are left out: %d (line %s)", self.path, len(damaged), places)
+            logger.warning("%s: damaged lines are skipped: %d (line %s)", self.path, len(damaged), places)
         write_atomically(self.path, lambda temporary: temporary.write_bytes(b"".join(line + b"\n" for line in kept)))
 
 

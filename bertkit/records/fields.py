@@ -44,7 +44,7 @@ class Fairness:
     training_sequences: Whole | None = Field(description="number of training sequences in the set")
     shard: Text | None = Field(description="share of the training set that is used, k/n; empty: all")
     lengths: Text | None = Field(description="where the sequences' lengths come from")
-    sequence_length: Whole | None = Field(description="most tokens of a sequence")
+    sequence_length: Whole | None = Field(description="maximum sequence length in tokens")
     document_stride: Whole | None = Field(description="tokens from one window to the next")
     most_masked: Whole | None = Field(description="most masked positions predicted in a sequence; 0: no masking")
     global_batch: Whole | None = Field(description="global batch: sequences of one optimizer update over all ranks")

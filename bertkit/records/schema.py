@@ -63,10 +63,10 @@ class Hardware:
     cpu_model: Text | None
     sockets: Whole | None = Field(description="with a CPU that this process may use")
     cores: Whole | None = Field(description="physical ones that this process may use")
-    logical_cpus: Whole | None = Field(description="of the whole box")
+    logical_cpus: Whole | None = Field(description="of the whole host")
     cpu_mhz: Number | None = Field(description="mean over the CPUs, as read at the end of the run")
     cpu_mhz_most: Number | None = Field(description="the highest that the CPU allows")
-    memory_bytes: Whole | None = Field(description="physical memory of the box")
+    memory_bytes: Whole | None = Field(description="physical memory of the host")
     processes: Whole | None
     launcher: Text | None
     engine: Mapping[Text, Text] = Field(description="what the engine chose and why: kernels, dtypes, threads, layout")
@@ -115,7 +115,9 @@ class Method:
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class EvaluationRecord:
     step: Whole
-    training_seconds: Number | None = Field(description="wall time of training until then, over all legs of the run")
+    training_seconds: Number | None = Field(
+        description="wall time of training until then, over all sessions of the run"
+    )
     wall_seconds: Number | None = Field(description="the same with evaluations and checkpoints in it")
     metrics: Mapping[Text, Number | None]
 
@@ -134,7 +136,7 @@ class Seed:
     seed: Whole | None
     metrics: Mapping[Text, Number | None]
     folder: Text | None = Field(description="where several were trained in one run: this one's, within the run's")
-    shard: Text | None = Field(description="k/n where it learnt from a share of the data")
+    shard: Text | None = Field(description="k/n if trained on a share of the data")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -191,7 +193,7 @@ class Throughput:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Time:
-    """Wall seconds of the slowest rank, of this leg of the run; training is waiting + compute + communication."""
+    """Wall seconds of the slowest rank, of this session of the run; training is waiting + compute + communication."""
 
     whole_seconds: Number | None = Field(description="from the loop's first update asked for to its end")
     warmup_seconds: Number | None
@@ -215,7 +217,7 @@ class Memory:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class EnergyRecord:
-    joules: Number | None = Field(description="over all boxes, during `seconds`; null: not known")
+    joules: Number | None = Field(description="over all hosts, during `seconds`; null: not known")
     seconds: Number | None
     sequences: Whole | None = Field(description="computed in these seconds")
     scope: Text | None = Field(description="what the counters cover, as in `CPU packages`")

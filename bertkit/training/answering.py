@@ -35,7 +35,7 @@ def has_null(loaded: Loaded) -> bool:
     own = loaded.task.format
     if not isinstance(own, SquadFormat):
         raise UserError(
-            f"{loaded.source.folder} was trained on {loaded.task.name}, which answers no questions",
+            f"{loaded.source.folder} was trained on {loaded.task.name}, which does not answer questions",
             "give a model trained on squad or squad2",
         )
     return own.version2

@@ -74,7 +74,7 @@ def announce_workers(resolved: Resolved, world: World, display: Display) -> Reso
     """This process's worker's settings; what all of them do is shown."""
     mine = worker_recipe(resolved.recipe, world, output_folder(resolved.recipe))
     display.say(
-        f"{world.size} workers train without synchronising, with seeds {resolved.recipe.seed} to "
+        f"{world.size} workers train without synchronizing, with seeds {resolved.recipe.seed} to "
         f"{resolved.recipe.seed + world.size - 1}, on {'a share of' if mine.data.shard else 'all'} the data each; "
         "the best on dev will be the result"
     )
@@ -134,7 +134,7 @@ def publish(
     display.say(
         f"mean {statistics.mean(scores):.4f}"
         + (f", standard deviation {spread:.4f}" if spread is not None else "")
-        + f", n = {len(scores)}; the best was selected on dev, so its score flatters: compare the mean"
+        + f", n = {len(scores)}; the best was selected on dev, so its score is biased: compare the mean"
     )
     base, own = dict(first), folder / chosen["folder"] / NAME
     if own.exists():

@@ -106,7 +106,7 @@ def evaluate(
     for part in parts:
         found = answer(engine, task, part, rules, batch_size, world, display, "evaluating")
         if not found.metrics:
-            raise UserError(f"{part.file} does not say what is right", "give a file with answers to score")
+            raise UserError(f"{part.file} has no labels", "give a file with answers to score")
         metrics |= labelled(found.metrics, part)
         answered.append(found)
     return metrics, answered

@@ -132,7 +132,7 @@ def introduce(setup: FineTuningSetup, update_settings: UpdateSettings, display: 
     dev = " + ".join(f"{part.examples:,}" for part in setup.dev)
     made = f" in {len(features):,} windows" if len(features) > setup.train.examples else ""
     display.say(
-        f"task: {setup.task.name}, {setup.train.examples:,} examples to learn from{made}, {dev} to evaluate on, "
+        f"task: {setup.task.name}, {setup.train.examples:,} training examples{made}, {dev} to evaluate on, "
         f"{features.lengths.mean():.1f} tokens each on average"
     )
     for part in (setup.train, *setup.dev):

@@ -62,7 +62,7 @@ def open_model(recipe: Recipe, dry_run: bool = False, force: bool = False, own: 
     another task, unless `force` says that this is meant.
     """
     if not recipe.task:
-        raise UserError(f"{recipe.model.name} does not say which task it was trained on", "name it with -t")
+        raise UserError(f"{recipe.model.name} does not state the task it was trained on", "name it with -t")
     task = own or find_task(recipe.task)
     if task.head.kind == "pretraining":
         refuse(task)
@@ -167,7 +167,7 @@ def answers_folder(run: str, output: Path | None) -> Path:
         refuse_hiding(run, output)
         return output
     if not is_folder(own):
-        raise UserError(f"{run} is no folder that answers could be written into", "name one with -o")
+        raise UserError(f"{run} is not a folder that predictions can be written to", "name one with -o")
     return own / "predictions"
 
 

@@ -214,7 +214,7 @@ def _introduce(phase: Phase, world: World, display: Display) -> None:
     how = "masked once, by the seed" if phase.masked_once else how
     bins = f" in {len(data.bins)} bins" if len(data.bins) > 1 else ""
     display.say(
-        f"{name}: {phase.sampler.examples:,} sequences to learn from{bins}, of up to {data.longest} tokens, {how}: "
+        f"{name}: {phase.sampler.examples:,} training sequences{bins}, of up to {data.longest} tokens, {how}: "
         f"{len(data.shards):,} shards ({data.shards[0].file.format}) in {phase.place}"
     )
     count = f"{len(scored_on.examples):,} sequences"
@@ -222,7 +222,7 @@ def _introduce(phase: Phase, world: World, display: Display) -> None:
         display.say(f"{name}: evaluated on {count} in {scored_on.place}")
     elif scored_on.kind == "set apart":
         display.say(
-            f"{name}: no evaluation set: {count}, drawn by the seed, are set apart and not learnt from; where the data "
+            f"{name}: no evaluation set: {count}, drawn by the seed, are held out of training; where the data "
             "repeats its text, some of theirs is"
         )
     else:

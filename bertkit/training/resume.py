@@ -35,7 +35,7 @@ def resumed(checkpoints: Checkpoints, engine: Engine, shaped_by: Mapping[str, An
         others = f" (and {', '.join(changed[1:])})" if changed[1:] else ""
         raise UserError(
             f"{folder}: the run was started with {key} = {before.get(key)!r}, not {shaped_by[key]!r}{others}",
-            "resume with the same settings and data, or start anew with --overwrite",
+            "resume with the same settings and data, or start over with --overwrite",
         )
     engine.load_state_dict(arrays)
     return progress

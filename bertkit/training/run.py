@@ -78,7 +78,7 @@ class Run:
             self.added[key] = json.loads(json.dumps(value, allow_nan=False))
         except (TypeError, ValueError) as error:
             raise UserError(
-                f"{key} cannot stand in the record: {error}", "give numbers, texts, lists and dicts of them"
+                f"{key} cannot be stored in the record: {error}", "give numbers, texts, lists and dicts of them"
             ) from None
 
     def advance(self, updates: Sequence[UpdateMetrics]) -> None:

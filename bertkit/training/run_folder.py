@@ -48,7 +48,7 @@ def refuse_taken(folder: Path, resume: bool, overwrite: bool) -> None:
     if taken and not (resume or overwrite):
         raise UserError(
             f"{folder} already holds a run ({', '.join(taken[:3])})",
-            "go on with --resume, start anew with --overwrite, or choose another folder with -o",
+            "resume with --resume, start over with --overwrite, or choose another folder with -o",
         )
 
 

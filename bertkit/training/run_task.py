@@ -199,7 +199,7 @@ def check_task(told: RunTask | None, task: Task, run: str, force: bool) -> tuple
     if not force:
         raise UserError(
             f"{run} was trained on {told.task}, not on {task.name}",
-            f"leave -t away, train it on {task.name} first, or insist with --force",
+            f"drop -t, train it on {task.name} first, or insist with --force",
         )
     return (f"{run} was trained on {told.task}, and answers {task.name} only because of --force",)
 

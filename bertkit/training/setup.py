@@ -185,7 +185,7 @@ def choose_precision(backend: Backend, asked: str, training: bool = True) -> tup
     if asked != "auto":
         precision = next(p for p in PRECISIONS if p == asked)
         if training and precision in can.answers_in:
-            raise UserError(f"{asked} is for answers, not for training", "train in another precision: choose with -d")
+            raise UserError(f"{asked} is for inference, not for training", "train in another precision: choose with -d")
         if precision not in (*can.precisions, *can.answers_in):
             has = ", ".join((*can.precisions, *(() if training else can.answers_in)))
             raise UserError(f"backend {backend.name} has no {asked}", f"it has {has}: choose with -d")
@@ -194,7 +194,7 @@ def choose_precision(backend: Backend, asked: str, training: bool = True) -> tup
     if not probe.ready:  # a dry run
         return (
             "bf16" if "bf16" in can.precisions else "fp32"
-        ), "auto: as the card has it; the device is not here to ask"
+        ), "auto: as the backend's capabilities have it; the device is not available"
     if "bf16" in probe.precisions:
         return "bf16", "auto: this device computes it natively"
     return "fp32", "auto: this device has no native bf16"

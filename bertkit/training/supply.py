@@ -215,7 +215,7 @@ def _fetch_model(need: Need, data_dir: Path, say: Say) -> ModelPlace:
         except Unreachable as error:
             if not source.downloads:
                 raise
-            say(f"warning: {error.cause}; Google's archive is tried")
+            say(f"warning: {error.cause}; trying Google's archive")
     say(f"model: {source.name} is fetched into {data_dir / source.folder} ({size_of(source)}, {source.terms})")
     bring(source, data_dir, say)
     found = find_local(source, data_dir, {}, words)

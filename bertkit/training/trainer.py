@@ -252,16 +252,16 @@ class Trainer:
         environment["hardware"]["hosts"] = gather_json(engine.gather, platform.node())  # by rank
         progress = resumed(checkpoints, engine, shape, self.folder) if self.resume else None
         if progress is not None:
-            self.display.say(f"resume: goes on after update {progress.step} of {objective.plan.steps}")
+            self.display.say(f"resume: continuing after update {progress.step} of {objective.plan.steps}")
         elif self.resume:
-            self.display.say("resume: no checkpoint yet, so the run starts at its beginning")
+            self.display.say("resume: no checkpoint yet, so the run starts from the beginning")
         progress = progress or Progress(0, shape)
         if self.resume:
             log.cut_after(progress.step)
         if progress.step == 0 and self.recipe.train.moments_from:
             other = Path(self.recipe.train.moments_from).expanduser()
             step = load_moments(other, engine)
-            self.display.say(f"weights and moments: those of {other} after update {step}")
+            self.display.say(f"weights and optimizer state: from {other} after update {step}")
         if self.resume:
             agree(engine.gather, {"its last checkpoint's update": progress.step}, "share the run's folder")
         if self.world.is_first:

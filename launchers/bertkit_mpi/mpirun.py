@@ -100,7 +100,7 @@ def parse_version(text: str, path: str = "mpirun") -> tuple[Flavour, str]:
         return "mpich", match[1]
     said = " ".join(text.split())[:80]
     raise UserError(
-        f"{path} --version is not understood: {said!r}",
+        f"{path} --version is not recognized: {said!r}",
         f"Open MPI, Intel MPI and MPICH are known; name one of them in {ENV_NAME}",
     )
 

@@ -135,13 +135,13 @@ def _parse(host: str, python: str, done: subprocess.CompletedProcess[str]) -> di
     if done.returncode == 0 and lines:
         said = parse_json(lines[-1].removeprefix(MARK), f"{host}: what {python} says of its versions", CURE)
         if not isinstance(said, dict) or not all(isinstance(value, str) for value in said.values()):
-            raise UserError(f"{host}: {python} does not tell its versions", CURE)
+            raise UserError(f"{host}: {python} does not report its versions", CURE)
         return said
     words = _last_line(done.stderr) if done.stderr.strip() else f"exit code {done.returncode}"
     if done.returncode in (126, 127) or "command not found" in done.stderr.lower():
         raise _no_python(host, python, words)
     raise UserError(
-        f"{host}: {python} cannot tell its versions: {words}", f"try it there: {python} -m bertkit --version"
+        f"{host}: {python} cannot report its versions: {words}", f"try it there: {python} -m bertkit --version"
     )
 
 

@@ -31,7 +31,7 @@ class WindowCollectives(MpiCollectives):
             self.comm.Allgather(np.array([self.local.Get_size()], np.int64), sizes)
         if sizes.min() != sizes.max():
             self.name = "mpi"
-            self.reason = f"no shared memory: boxes have {sizes.min()} to {sizes.max()} ranks"
+            self.reason = f"no shared memory: hosts have {sizes.min()} to {sizes.max()} ranks"
 
     def flat(self, count: int, dtype: FlatType, add: Add) -> Flat:
         if self.name == "mpi":

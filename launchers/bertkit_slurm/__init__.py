@@ -69,7 +69,7 @@ def _refuse_what_slurm_decides(request: Request) -> None:
             "Slurm chooses the hosts", "give their number as nodes, and names as the batch option --nodelist=a,b"
         )
     if request.ssh_port or request.ssh_config:
-        raise UserError("Slurm starts processes without ssh", "leave the ssh settings away")
+        raise UserError("Slurm starts processes without ssh", "drop the ssh settings")
     if request.oversubscribe:
         raise UserError("Slurm gives every process cores of its own", "start fewer, without --oversubscribe")
     if "/" in request.interface:
@@ -100,7 +100,7 @@ def _notes(request: Request) -> tuple[str, ...]:
     if request.forward:
         notes.append("environment: sbatch passes all of it on, " + ", ".join(request.forward) + " too")
     if request.cards:
-        notes.append("cards: ask for them as this cluster names them, as in the batch option --gpus-per-node=8")
+        notes.append("devices: request them as this cluster names them, as in the batch option --gpus-per-node=8")
     return tuple(notes)
 
 

@@ -43,15 +43,15 @@ def check_batch(batch: SlurmOptions) -> None:
 
 def _check_option(option: str) -> None:
     if not option.isprintable():
-        raise UserError(f"the batch option {option!r} holds a line break or another control character", "take it out")
+        raise UserError(f"the batch option {option!r} holds a line break or another control character", "remove it")
     found = OPTION.fullmatch(option)
     if not found:
         raise UserError(f"the batch option {option!r} does not begin with an option's name", "as --time=02:00:00")
     name = found["name"]
     if name in OURS:
-        raise UserError(f"the batch option {name} is bertkit's to write", f"say it by {OURS[name]}")
+        raise UserError(f"the batch option {name} is bertkit's to write", f"use {OURS[name]} instead")
     if name in ARRAY:
-        raise UserError("a job array would train several times into one folder", "hand in one job for each folder")
+        raise UserError("a job array would train several times into one folder", "submit one job per folder")
 
 
 def cpus_asked(options: tuple[str, ...]) -> int:

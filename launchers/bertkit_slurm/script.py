@@ -61,7 +61,7 @@ if (( code == 143 )) && [[ -z $stopping ]]; then  # ended by SIGTERM: preempted,
 fi
 if [[ -n $stopping ]] && (( code != 0 )); then
   echo "bertkit: stopped before its end; job $SLURM_JOB_ID is queued again" >&2
-  scontrol requeue "$SLURM_JOB_ID" || echo 'bertkit: Slurm does not queue it again; hand it in with --resume' >&2
+  scontrol requeue "$SLURM_JOB_ID" || echo 'bertkit: Slurm does not queue it again; submit it with --resume' >&2
 fi
 """
 
@@ -146,7 +146,7 @@ def quote(word: str) -> str:
     Raises UserError for a zero byte, which no command line can hold.
     """
     if "\0" in word:
-        raise UserError(f"the word {word!r} holds a zero byte", "take it out")
+        raise UserError(f"the word {word!r} holds a zero byte", "remove it")
     if not CONTROL.search(word):
         return shlex.quote(word)
     escaped = word.replace("\\", "\\\\").replace("'", "\\'")

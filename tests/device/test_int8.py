@@ -60,7 +60,7 @@ def test_a_sequence_answers_alike_in_any_batch(real_data: Path, features: Featur
 
 def test_nothing_is_trained_in_int8() -> None:
     backend = choose("cpu").backend
-    with pytest.raises(UserError, match="int8 is for answers, not for training"):
+    with pytest.raises(UserError, match="int8 is for inference, not for training"):
         choose_precision(backend, "int8")
     assert choose_precision(backend, "int8", training=False)[0] == "int8"
     with pytest.raises(UserError, match="backend null has no int8"):
@@ -70,5 +70,5 @@ def test_nothing_is_trained_in_int8() -> None:
 @needs_int8
 def test_the_engine_refuses_to_train_in_int8() -> None:
     engine = with_settings(choose("cpu").backend, job("classification", precision="int8"))
-    with pytest.raises(UserError, match="int8 is for answers"):
+    with pytest.raises(UserError, match="int8 is for inference"):
         train(engine, example_batch("classification"), "classification", 1)

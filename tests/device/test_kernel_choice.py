@@ -86,7 +86,7 @@ def test_what_a_refusal_says_helps() -> None:
             Wanted("efficient", "auto", True, (6, 1), 64),
             "efficient needs heads of a multiple of 8 and compute capability 7.0",
         ),
-        (Wanted("efficient", "auto", True, (0, 0), 64), "a card of another kind"),
+        (Wanted("efficient", "auto", True, (0, 0), 64), "another type of device"),
         (Wanted("sdpa", "unpadded", True, (9, 0), 64), "does not take the layout unpadded"),
         (Wanted("flash", "packed", True, (9, 0), 64), "does not take the layout packed"),
         (Wanted("auto", "unpadded", True, (0, 0), 64), "no kernel for unpadded batches takes half"),

@@ -119,5 +119,5 @@ def test_a_checkpoint_whose_scale_is_no_number_begins_it_anew(
     made.load_state_dict(made.state_dict() | {f"loss_scaling.{name}": np.array(value)})
     assert float(made.scaler.factor) == 1024.0
     assert float(made.scaler.good) == 0.0
-    assert "begins anew at 1024" in caplog.text
+    assert "restarts at 1024" in caplog.text
     assert np.isfinite(train(made, BATCH, "classification", 3)).all()

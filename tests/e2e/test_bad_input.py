@@ -68,7 +68,7 @@ OPTIONS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
     "not key=value": (("--set", "seed"), ("'seed' is not key=value", "write it as")),
     "unknown device setting": (("--set", "device.step_second=1"), ("device.step_second", "step_seconds?")),
-    "wrong type": (("--set", "train.batch_size=many"), ("--set: train.batch_size = 'many'", "sequences of one update")),
+    "wrong type": (("--set", "train.batch_size=many"), ("--set: train.batch_size = 'many'", "batch size")),
     "wrong type of an option": (("-b", "many"), ("'--batch-size'", "valid integer", "-h")),
     "negative": (("-b", "-3"), ("train.batch_size = -3", "greater than or equal to 1")),
     "unknown choice": (("-d", "fp8"), ("precision = 'fp8'", "'bf16'")),

@@ -231,7 +231,7 @@ def test_a_model_without_a_head_is_not_evaluated(spoilt: Path, sample_dir: Path,
 
 def test_a_folder_that_does_not_say_its_task(spoilt: Path, sample_dir: Path, tmp_path: Path) -> None:
     done = run(tmp_path, "evaluate", "spoilt", "--data-dir", sample_dir, "--backend", "null")
-    assert_one_line_error(done, "does not say which task", "-t")
+    assert_one_line_error(done, "does not state the task", "-t")
 
 
 def test_a_size_by_name_is_not_evaluated(sample_dir: Path, tmp_path: Path) -> None:

@@ -83,10 +83,7 @@ def test_every_command_is_in_some_document_or_help() -> None:
         "__init__",
         "main",
         "hf_flags",
-        "comparing",
         "options",
-        "training",
-        "launching",
         "inner",
         "bench_suite",
     }

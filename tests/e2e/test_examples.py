@@ -119,7 +119,7 @@ def test_an_interrupted_kernel_saves_the_run_and_goes_on(kernel_env: Path) -> No
     assert "stopped by SIGINT after update 5 of 12, which is saved" in first
     assert "resume=True" in first
     assert "returned 5 SIGINT None 130" in first
-    assert "resume: goes on after update 5 of 12" in second
+    assert "resume: continuing after update 5 of 12" in second
     assert "ended 12 ['accuracy', 'f1']" in second
     assert checkpoints(kernel_env / "run")[-1] == 12
     assert [one["step"] for one in events(kernel_env / "run") if one["event"] == "update"] == list(range(1, 13))

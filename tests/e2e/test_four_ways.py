@@ -92,5 +92,5 @@ def test_all_four_are_compared_in_every_form(far: Path) -> None:
         text = (far / FORMS[form]).read_text()
         assert all(name in text for name in names)
     shown = ran(far, "compare", *names).stdout
-    assert shown.startswith("Nothing differs that should not.")
+    assert shown.startswith("Comparable: all settings that must match do.")
     assert shown.count("GAUDI") == 1

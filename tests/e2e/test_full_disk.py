@@ -59,7 +59,7 @@ def test_a_checkpoint_that_does_not_fit_leaves_the_earlier_one_whole(sample_dir:
     assert not list((tmp_path / "kept").rglob("*.part"))
     said = (tmp_path / "second.err").read_text()
     assert (tmp_path / "second.code").read_text().strip() == "0", said
-    assert "goes on after update 4 of 20" in said
+    assert "continuing after update 4 of 20" in said
     assert run(tmp_path, *arguments, "-o", "whole").returncode == 0
     same_result(tmp_path / "run", tmp_path / "whole")
 
@@ -82,7 +82,7 @@ def test_a_limit_on_the_size_of_files_is_one_line_too(sample_dir: Path, tmp_path
     assert not (folder / "record.json").exists()
     done = run(tmp_path, *arguments, "-o", "run", "--resume")
     assert done.returncode == 0, done.stderr
-    assert "goes on after update 16 of 20" in done.stderr
+    assert "continuing after update 16 of 20" in done.stderr
     same_result(folder, tmp_path / "whole")
     assert updates(folder) == list(range(1, 21))
     assert len(record(folder)["losses"]) == 20

@@ -101,7 +101,7 @@ def test_a_killed_rank_ends_the_job_and_a_resume_goes_on(tmp_path: Path, sample_
     kept = checkpoints(tmp_path / "run")[-1]
     again = Started(tmp_path, launcher, 2, *words, "--resume").finish()
     assert again.returncode == 0, again.stderr
-    assert f"goes on after update {kept} of" in again.stderr
+    assert f"continuing after update {kept} of" in again.stderr
     assert updates(tmp_path / "run")[-1] == record(tmp_path / "run")["updates"]
 
 
@@ -158,7 +158,7 @@ def test_a_job_is_started_again_from_its_last_checkpoint(tmp_path: Path, sample_
     done = job.finish(120)
     assert done.returncode == 0, done.stderr
     assert "starting again, 1 of 1 restarts left" in done.stderr
-    assert "goes on after update" in done.stderr
+    assert "continuing after update" in done.stderr
     assert updates(tmp_path / "run") == list(range(1, record(tmp_path / "run")["updates"] + 1))
 
 

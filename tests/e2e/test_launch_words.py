@@ -103,7 +103,7 @@ def test_a_slurm_script_is_written_and_handed_in(bertkit: Run, tmp_path: Path) -
     train = ("--", "train", "-m", "base", "-t", "mrpc")
     written = bertkit(*words, *train)
     assert written.returncode == 0, written.stderr
-    assert "hand it in with `sbatch run.sbatch`" in written.stderr
+    assert "submit it with `sbatch run.sbatch`" in written.stderr
     script = (tmp_path / "run.sbatch").read_text()
     assert "#SBATCH --time=2:00:00" in script
     assert "bertkit.launch.rank_process train -m base -t mrpc" in script
@@ -113,5 +113,5 @@ def test_a_slurm_script_is_written_and_handed_in(bertkit: Run, tmp_path: Path) -
     (tmp_path / "bin" / "sbatch").write_text('#!/bin/sh\necho "$2" > handed-in\necho 7\n')
     (tmp_path / "bin" / "sbatch").chmod(0o755)
     done = bertkit(*words, "--submit", *train, **alone)
-    assert "handed in as job 7" in done.stderr, done.stderr
+    assert "submitted as job 7" in done.stderr, done.stderr
     assert (tmp_path / "handed-in").read_text() == "run.sbatch\n"

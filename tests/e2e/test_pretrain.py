@@ -112,7 +112,9 @@ def test_twenty_kills_at_random_moments(data: Path, tmp_path: Path) -> None:
         folder = tmp_path / f"run{number}"
         process = start(tmp_path, *command, "-o", folder, "--resume")
         before = len(updates(folder))
-        end = time.monotonic() + (60 if killed % 2 else 0)  # every other leg gets to an update, so that the run goes on
+        end = time.monotonic() + (
+            60 if killed % 2 else 0
+        )  # every other session gets to an update, so that the run goes on
         while len(updates(folder)) <= before and process.poll() is None and time.monotonic() < end:
             time.sleep(0.01)
         time.sleep(stream.random() * (0.3 if killed % 2 else seconds * 0.7))
@@ -165,7 +167,7 @@ def test_what_is_missing_is_one_line(data: Path, tmp_path: Path) -> None:
 def test_a_pretrained_run_is_fine_tuned_and_not_asked(data: Path, tmp_path: Path, sample_dir: Path) -> None:
     command = (*BASE, *MORE, *NULL, "--data-dir", data)
     assert run(tmp_path, *command, "-o", "run").returncode == 0
-    assert_one_line_error(run(tmp_path, "predict", "run", "--backend", "null"), "pretrain answers no examples")
+    assert_one_line_error(run(tmp_path, "predict", "run", "--backend", "null"), "pretrain makes no predictions")
     rows = settings(data__train_rows=16, data__eval_rows=8)
     task = ("train", "-m", "run", "-t", "sample", "--backend", "null", "-d", "fp32", "-s", "32", "-e", "1")
     done = run(tmp_path, *task, *rows, "--data-dir", sample_dir, "-o", "tuned")

@@ -182,7 +182,7 @@ def test_a_cut_off_checkpoint_is_passed_over(on_cpu: Reference, tmp_path: Path) 
     done = run(tmp_path, *on_cpu.again())
     assert done.returncode == 0, done.stderr
     assert "warning: checkpoint of step 60 is passed over" in done.stderr
-    assert "goes on after update 57" in done.stderr
+    assert "continuing after update 57" in done.stderr
     same_result(tmp_path / "run", on_cpu.folder)
 
 
@@ -222,7 +222,7 @@ def test_a_damaged_log_line_does_not_keep_a_run_from_going_on(on_null: Reference
     log.write_bytes(b"\n".join([*lines[:4], *odd, *lines[4:]]))
     done = run(tmp_path, *on_null.again())
     assert done.returncode == 0, done.stderr
-    assert "damaged lines are left out: 3 (line 5, 6, 7)" in done.stderr
+    assert "damaged lines are skipped: 3 (line 5, 6, 7)" in done.stderr
     same_result(tmp_path / "run", on_null.folder)
 
 
@@ -238,7 +238,7 @@ def test_a_damaged_later_checkpoint_does_not_push_out_new_ones(on_null: Referenc
         time.sleep(0.5)
         process.kill()
         process.communicate()
-    assert "goes on after update 29" in run(tmp_path, *on_null.again()).stderr
+    assert "continuing after update 29" in run(tmp_path, *on_null.again()).stderr
     same_result(tmp_path / "run", on_null.folder)
 
 
@@ -248,7 +248,7 @@ def test_a_checkpoint_between_two_logged_updates_is_of_its_own_step(on_null: Ref
     assert done.returncode == 0, done.stderr
     assert checkpoints(tmp_path / "run")[-3:] == [24, 28, 30]
     remove_checkpoint(tmp_path / "run", 30)
-    assert "goes on after update 28" in run(tmp_path, *on_null.again(*rows)).stderr
+    assert "continuing after update 28" in run(tmp_path, *on_null.again(*rows)).stderr
     same_result(tmp_path / "run", on_null.folder)
 
 
@@ -259,7 +259,7 @@ def test_an_evaluation_between_two_logged_updates_loses_no_loss(on_null: Referen
     for step in checkpoints(tmp_path / "run")[1:]:
         remove_checkpoint(tmp_path / "run", step)
     done = run(tmp_path, *on_null.again(*rows))
-    assert "goes on after update 11" in done.stderr
+    assert "continuing after update 11" in done.stderr
     assert record(tmp_path / "run")["losses"] == record(on_null.folder)["losses"]
     assert updates(tmp_path / "run") == list(range(1, 31))
 
@@ -285,7 +285,7 @@ def test_settings_that_do_not_shape_the_weights_may_change(on_null: Reference, t
     remove_checkpoint(tmp_path / "run", 30)
     done = run(tmp_path, *on_null.again(*settings(log__every=3, train__micro_batch_size=4, model__layout="packed")))
     assert done.returncode == 0, done.stderr
-    assert "goes on after update 29" in done.stderr
+    assert "continuing after update 29" in done.stderr
     assert updates(tmp_path / "run") == list(range(1, 31))
 
 

@@ -59,7 +59,7 @@ def test_a_signal_saves_the_update_at_hand(
     assert not (folder / "record.json").exists()
     done = run(tmp_path, *arguments, "-o", "run", "--resume")
     assert done.returncode == 0, done.stderr
-    assert f"goes on after update {step} of 60" in done.stderr
+    assert f"continuing after update {step} of 60" in done.stderr
     same_result(folder, whole)
 
 

@@ -48,7 +48,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, data: Path, vocab: Path) -
     folder = tmp_path_factory.mktemp("squad")
     done = train(folder, data, vocab)
     assert done.returncode == 0, done.stderr
-    assert "360 examples to learn from" in done.stderr
+    assert "360 training examples" in done.stderr
     return folder / "run"
 
 
@@ -170,7 +170,7 @@ def test_a_model_of_another_task_is_not_asked(bertkit: Run, sample_dir: Path) ->
     )
     assert made.returncode == 0, made.stderr
     done = bertkit("ask", "run", "--question", "a", "--context", "b")
-    assert_one_line_error(done, "was trained on sample, which answers no questions")
+    assert_one_line_error(done, "was trained on sample, which does not answer questions")
 
 
 def test_faults_of_a_training_file(tmp_path: Path, data: Path, vocab: Path) -> None:
@@ -196,6 +196,6 @@ def test_faults_of_a_training_file(tmp_path: Path, data: Path, vocab: Path) -> N
     fault("question 0-0: the answer 'good' does not stand at character 1", more=("--strict",))
     done = train(tmp_path, data, vocab, "squad", *own, *settings(train__steps=1))
     assert done.returncode == 0, done.stderr
-    assert "1 questions are not learnt from" in done.stderr
+    assert "1 questions are skipped in training" in done.stderr
     faults = record(tmp_path / "run")["data"]["train"]["faults"]
     assert len(faults) == 1

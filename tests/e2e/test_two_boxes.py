@@ -95,13 +95,13 @@ def test_what_breaks_a_job_ends_it_on_both_boxes_and_a_resume_goes_on(
     assert last.startswith("bertkit: ")
     expected = {"killed": "rank 1 on box-b failed first: killed by SIGKILL", "stopped": "stopped by a signal"}
     assert expected.get(how, "has waited 6 s" if how == "silent" else "mpirun ended") in last, done.stderr
-    assert "the same command with --resume goes on" in last
+    assert "resume with the same command and --resume" in last
     assert left(boxes) == []
     boxes.mend()
     kept = checkpoints(tmp_path / "run")[-1]
     again = start(boxes, tmp_path, mpi, *words, "--resume").finish()
     assert again.returncode == 0, again.stderr
-    assert f"goes on after update {kept} of" in again.stderr
+    assert f"continuing after update {kept} of" in again.stderr
     assert updates(tmp_path / "run") == list(range(1, record(tmp_path / "run")["updates"] + 1))
 
 

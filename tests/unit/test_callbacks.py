@@ -72,7 +72,7 @@ def test_the_record_takes_what_json_can_hold_as_it_is_now() -> None:
     counts.append(3)
     assert run.added == {"counts": [1, 2]}
     for value in ({1, 2}, math.inf, Path("a")):
-        with pytest.raises(UserError, match="mine cannot stand in the record"):
+        with pytest.raises(UserError, match="mine cannot be stored in the record"):
             run.add_to_record("mine", value)
 
 

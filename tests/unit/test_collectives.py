@@ -24,8 +24,8 @@ ALL = {"gloo", "mpi", "window"}
     ("world", "mpi4py", "env", "known", "wanted", "why"),
     [
         (World(0, 2, 0, 2, "torchrun"), True, {}, ALL, "gloo", "torchrun starts no MPI"),
-        (World(0, 2, 0, 2, "Open MPI"), True, {}, ALL, "window", "2 ranks on this box"),
-        (World(0, 2, 0, 2, "Hydra"), True, {}, ALL, "window", "2 ranks on this box"),
+        (World(0, 2, 0, 2, "Open MPI"), True, {}, ALL, "window", "2 ranks on this host"),
+        (World(0, 2, 0, 2, "Hydra"), True, {}, ALL, "window", "2 ranks on this host"),
         (World(0, 2, 0, 1, "Open MPI"), True, {}, ALL, "mpi", "started by Open MPI"),
         (World(0, 2, 0, 2, "Open MPI"), True, {}, {"gloo", "mpi"}, "mpi", "started by Open MPI"),
         (World(0, 2, 0, 2, "Open MPI"), True, {}, {"gloo"}, "gloo", "no MPI plug-in"),

@@ -59,14 +59,14 @@ def test_a_name_with_an_equals_sign_may_be_a_folder(typed: Typed) -> None:
         (["nowhere"], "nowhere: there is no such folder, file or pattern"),
         (["empty"], "empty: holds no record.json"),
         (["a", "--baseline", "nobody"], "--baseline nobody: there is no such system"),
-        (["a", "b", "--parity", "--csv", "x"], "--parity answers one question"),
-        (["a", "--parity"], "--parity holds two runs against one another, not 1"),
-        (["a", "--steps", "3"], "--steps says how many updates --parity looks at"),
+        (["a", "b", "--parity", "--csv", "x"], "--parity combines only with --steps and --json"),
+        (["a", "--parity"], "--parity compares two runs, not 1"),
+        (["a", "--steps", "3"], "--steps needs --parity"),
         (["a", "--csv", "empty"], "empty is a folder"),
         (["a", "--csv", "x", "--markdown", "x"], "x is named twice"),
         (["a", "--published", "nobodys"], "no figures are published under 'nobodys'"),
         (["x="], "x=: names no record"),
-        ([], "no record is named; name runs' folders"),
+        ([], "no record is given; name run folders"),
     ],
 )
 def test_what_is_wrongly_asked_is_one_line(typed: Typed, words: list[str], told: str) -> None:
@@ -156,7 +156,7 @@ def test_strict_refuses_published_figures(typed: Typed) -> None:
     code, out, errors = typed("a", "--published", "a100", "--strict")
     assert code == 2
     assert "Published figures" in out
-    assert "not comparable: what published figures leave unsaid" in errors[-1]
+    assert "not comparable: not stated by published figures" in errors[-1]
 
 
 def test_published_figures_stand_beside_with_what_does_not_compare(typed: Typed) -> None:
@@ -194,7 +194,7 @@ def test_every_form_is_written(typed: Typed) -> None:
     assert Path("f/x.csv").read_text().startswith("system,figure,unit,mean,")
     assert Path("f/x.md").read_text().startswith("# a against b\n")
     assert Path("f/x.html").read_text().startswith("<!DOCTYPE html>")
-    assert out.startswith("Nothing differs that should not.")
+    assert out.startswith("Comparable: all settings that must match do.")
     assert typed("a", "b", "-q", "--csv", "f/y.csv")[2] == []
 
 

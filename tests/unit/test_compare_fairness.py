@@ -35,7 +35,7 @@ def test_each_item_that_differs_is_named(field: str) -> None:
     (found,) = made.differences
     assert (found.field, found.weight) == (field, "unfair")
     lines = fairness_lines(made)
-    assert lines[0] == "Differs, and should not:"
+    assert lines[0] == "Not comparable: these must match:"
     assert lines[1].startswith(f"  {plain_names()[field]}: ")
     assert "(a)" in lines[1]
     assert "(b)" in lines[1]
@@ -47,7 +47,7 @@ def test_each_item_that_one_record_does_not_know_is_named(field: str) -> None:
     made = compared(record(), record(facts={field: None}))
     (found,) = made.differences
     assert (found.field, found.weight, found.unknown) == (field, "unknown", ("b",))
-    assert "not known (b)" in str(found)
+    assert "unknown (b)" in str(found)
     assert refused(made.differences)
 
 
@@ -59,7 +59,7 @@ def test_what_no_record_knows_is_no_difference() -> None:
 
 def test_the_same_is_said_to_be_the_same() -> None:
     made = compared(record(), record(devices=2))
-    assert fairness_lines(made)[0] == "Nothing differs that should not."
+    assert fairness_lines(made)[0] == "Comparable: all settings that must match do."
     assert [(one.field, one.weight) for one in made.differences] == [("devices", "noted")]
     assert refused(made.differences) == []
     assert compared(record()).differences == []
@@ -107,9 +107,9 @@ def test_long_lists_are_counted() -> None:
 def test_what_one_record_leaves_unsaid_is_one_line() -> None:
     made = compared(record(), record(facts={"clip_order": None, "epsilon": None}), record(facts={"beta1": None}))
     assert fairness_lines(made)[:3] == [
-        "Not known of all, so it cannot be called equal:",
-        "  of c: decay of the first moment",
-        "  of b: epsilon, clip order",
+        "Unknown for some runs:",
+        "  c: decay of the first moment",
+        "  b: epsilon, clip order",
     ]
 
 

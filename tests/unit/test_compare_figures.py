@@ -93,7 +93,7 @@ def test_runs_that_differ_in_the_seed_alone_are_one_system() -> None:
 
 def test_a_single_seed_is_marked() -> None:
     table = next(table for table in all_tables(compared(("a", record()))) if table.title == "Results")
-    assert table.notes[0].startswith("n = 1 is a single seed")
+    assert table.notes[0].startswith("n = 1: a single seed")
 
 
 @pytest.mark.parametrize(

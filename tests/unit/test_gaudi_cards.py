@@ -234,7 +234,7 @@ def test_cards_without_the_package_are_counted(machine: Path) -> None:
     box(machine)
     probe = GaudiBackend().probe()
     assert not probe.ready
-    assert probe.detail.startswith("8 cards, but habana_frameworks is not installed; ")
+    assert probe.detail.startswith("8 devices, but habana_frameworks is not installed; ")
 
 
 @pytest.mark.parametrize("version", ["1.23.0.695", None])
@@ -242,7 +242,7 @@ def test_the_package_without_a_card(machine: Path, version: str | None) -> None:
     install(machine, version)
     probe = GaudiBackend().probe()
     assert not probe.ready
-    assert f"habana_frameworks {version or 'unknown'} is here, but no card; check hl-smi" in probe.detail
+    assert f"habana_frameworks {version or 'unknown'} is installed, but no device; check hl-smi" in probe.detail
 
 
 def test_a_variable_that_hides_every_card_is_named(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -251,7 +251,7 @@ def test_a_variable_that_hides_every_card_is_named(machine: Path, monkeypatch: p
     monkeypatch.setenv(MODULES, "all")
     probe = GaudiBackend().probe()
     assert not probe.ready
-    assert "no card of HABANA_VISIBLE_MODULES=all" in probe.detail
+    assert "no device of HABANA_VISIBLE_MODULES=all" in probe.detail
 
 
 def test_ready(machine: Path, tool: Tool) -> None:

@@ -71,7 +71,7 @@ def test_a_torch_of_another_or_none(
 def test_no_card(tmp_path: Path, see: Mapping[str, str]) -> None:
     probe = look(machine(tmp_path), see)
     assert not probe.ready
-    for word in ("no card", "ixsmi", "/dev/iluvatar*", "CUDA_VISIBLE_DEVICES"):
+    for word in ("no device is visible", "ixsmi", "/dev/iluvatar*", "CUDA_VISIBLE_DEVICES"):
         assert word in probe.detail
 
 

@@ -96,7 +96,7 @@ def test_a_damaged_line_is_left_out_and_said(line: bytes, tmp_path: Path, caplog
     with caplog.at_level(logging.WARNING):
         log.cut_after(3)
     assert (tmp_path / FILE).read_bytes() == b"".join(kept + b"\n" for kept in whole[:3])
-    assert "damaged lines are left out: 1 (line 2)" in caplog.text
+    assert "damaged lines are skipped: 1 (line 2)" in caplog.text
 
 
 def test_cutting_changes_no_line_that_is_kept(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

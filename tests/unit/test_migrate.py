@@ -168,8 +168,8 @@ def test_another_backend_may_be_asked_for() -> None:
 @pytest.mark.parametrize(
     ("old", "words"),
     [
-        ("", "the old command is empty"),
-        ("   ", "the old command is empty"),
+        ("", "the existing command is empty"),
+        ("   ", "the existing command is empty"),
         ("./demo_bert 'finetuning", "cannot be read: a quote (') is not closed; check its quotes"),
         ("./demo_bert fintuning -t mrpc", "demo_bert has no 'fintuning'"),
         ("./demo_bert finetuning -m huge -t mrpc", "demo_bert has no model 'huge'"),
@@ -182,7 +182,7 @@ def test_another_backend_may_be_asked_for() -> None:
         ("python launch_benchmark.py --mode=cooking", "add --mode=training or --mode=inference"),
         ("python launch_benchmark.py --precision=fp4 --mode=training", "has no precision 'fp4'"),
         ("bash scripts/run_squad.sh $(source s.sh && dgx9_8gpu_fp16)", "no preset 'dgx9_8gpu_fp16' of squad is known"),
-        ("bash scripts/run_glue.sh $(source s.sh && mrpc_dgxa100-80g_é8gpu_fp16)", "the number of cards is 'é8'"),
+        ("bash scripts/run_glue.sh $(source s.sh && mrpc_dgxa100-80g_é8gpu_fp16)", "the number of devices is 'é8'"),
         ("export PATH=/bin", "PATH alone is no command"),
         ("scripts/finetune_train_benchmark.sh large true 8 mrpc", "knows squad only, not 'mrpc'"),
         (f"bash scripts/run_squad.sh {'x ' * 20}", "takes 14 arguments, not 20"),
@@ -196,7 +196,7 @@ def test_what_cannot_be_read_is_one_line(old: str, words: str) -> None:
 def test_nothing_of_an_old_command_is_dropped_silently() -> None:
     said = notes("FUSION=1 python run_squad.py --bert_model=m --fp16 --do_train --made_up=1 --use_xla | tee log")
     for word in ("--made_up", "--use_xla", "FUSION=1", "| tee log"):
-        assert f"lost: {word}" in said
+        assert f"no equivalent, dropped: {word}" in said
 
 
 def test_a_command_can_be_pasted_into_a_shell() -> None:

@@ -79,7 +79,7 @@ def test_a_flag_is_in_one_table(flag: str) -> None:
 def test_the_tables_words_would_find_a_setting_that_is_there() -> None:
     """The check itself: it finds the settings that were overlooked before."""
     assert matches({"like": ["compute its inside again"]}) == {"device.recompute"}
-    assert "optimizer.shard" in matches({"like": ["share of the parameters"]})
+    assert "optimizer.shard" in matches({"like": ["optimizer state"]})
     assert "train --profile" in matches({"like": ["profile"]})
 
 

@@ -148,8 +148,8 @@ def test_several_commands_give_several_and_each_in_its_order() -> None:
     programs = [command.words[:2] for command in made.commands]
     assert programs == [("cp", "-n"), ("bertkit", "train"), ("bertkit", "score")]
     said = [str(note) for note in made.notes]
-    assert any(note.startswith("lost: pip install x: ") for note in said)
-    assert any(note.startswith("lost: | tee s: ") for note in said)
+    assert any(note.startswith("no equivalent, dropped: pip install x: ") for note in said)
+    assert any(note.startswith("no equivalent, dropped: | tee s: ") for note in said)
 
 
 def test_the_answer_is_a_script_that_a_shell_reads(tmp_path: Path) -> None:
@@ -177,8 +177,8 @@ ASKED = {
     "preprocess_bert_pretrain --wikipedia w": "leaves out sink and vocab_file",
     "balance_dask_output --num-shards 4": "leaves out the folder of the shards",
     "mpirun -np 4 python": "names no program",
-    "torchrun --nnodes=2 --nproc_per_node=8 run_qa.py --model_name_or_path b": "is for 2 boxes and does not name them",
-    "mpirun -np 4 --hostfile absent.txt python run_glue.py": "which boxes absent.txt names is not known here",
+    "torchrun --nnodes=2 --nproc_per_node=8 run_qa.py --model_name_or_path b": "is for 2 hosts and does not name them",
+    "mpirun -np 4 --hostfile absent.txt python run_glue.py": "the hosts in absent.txt are unknown here",
     f"{GLUE} --output_dir $(mktemp -d)": "leaves open $(mktemp -d)",
     f"{GLUE} --output_dir out/$1": "leaves open $1",
     "python inference.py --init_checkpoint=r --question `x` --context y": "leaves open $(x)",
@@ -244,13 +244,13 @@ def test_a_command_for_another_backend_has_only_what_that_has(old: str, backend:
     assert set(re.findall(r"device\.(\w+)=", said)) <= set(card.settings)
     before = set(re.findall(r"device\.(\w+)=", new(old)))
     for name in before - set(card.settings):
-        assert f"lost: device.{name}=" in "\n".join(map(str, made.notes))
+        assert f"no equivalent, dropped: device.{name}=" in "\n".join(map(str, made.notes))
 
 
 def test_a_setting_of_some_backends_is_left_to_add_where_none_is_named() -> None:
     old = f"{GLUE} --gradient_checkpointing"
     assert "device." not in new(old)
-    assert "do: add --set device.recompute=true where the backend has it: cuda, gaudi, iluvatar" in notes(old)
+    assert "to do: add --set device.recompute=true where the backend has it: cuda, gaudi, iluvatar" in notes(old)
 
 
 def test_a_host_file_that_is_here_is_read(tmp_path: Path) -> None:
@@ -282,7 +282,7 @@ def test_train_and_migrate_spell_alike(name: str) -> None:
     assert ours[1:] == spelled(name, value) or ours[1:] == [f"--{name}", value]
     made = shlex.split(new(f"{GLUE} --{name} {value}"))
     wanted = ours[-1]
-    assert wanted in made or f"do: add --set {wanted} where" in notes(f"{GLUE} --{name} {value}")
+    assert wanted in made or f"to do: add --set {wanted} where" in notes(f"{GLUE} --{name} {value}")
 
 
 def test_a_dollar_of_single_quotes_stays_one() -> None:

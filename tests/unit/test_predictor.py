@@ -152,7 +152,7 @@ def test_what_is_no_example_is_named(task: str, examples: Any, words: tuple[str,
 
 
 def test_only_a_model_of_spans_answers_questions(made: Any) -> None:
-    with pytest.raises(UserError, match="answers no questions"):
+    with pytest.raises(UserError, match="does not answer questions"):
         made("sample").answer("who?", "Ann.")
 
 

@@ -419,7 +419,7 @@ def test_shards_are_held_against_their_manifest(tmp_path: Path) -> None:
     path.write_text(json.dumps(MANIFEST | {"shards": [entry | {"sequences": 11}]}))
     assert "has 12 sequences, manifest.json says 11" in fault(tmp_path)
     path.write_text(json.dumps(MANIFEST | {"shards": [entry], "most_masked": 2}))
-    assert "was said to mask 2 positions at the most" in fault(tmp_path)
+    assert "should mask 2 positions at the most" in fault(tmp_path)
 
 
 def test_odd_names_of_shards_and_what_is_no_folder(tmp_path: Path) -> None:

@@ -135,8 +135,8 @@ def test_each_way_of_not_getting_there(stub: Stub, said: str, words: str) -> Non
         (versions(bertkit="0.2.0"), "far has bertkit 0.2.0 (here 0.1.0)"),
         (versions(torch="2.12.0", python="3.12"), "far has torch 2.12.0 (here 2.13.0), python 3.12 (here 3.11)"),
         (versions(mpi4py="3.1"), "mpi4py 3.1 (here 4.1.2)"),
-        ({"rc": 1, "err": "Traceback\nSyntaxError: invalid syntax"}, "cannot tell its versions: SyntaxError"),
-        ({"rc": 0, "out": "hello"}, "cannot tell its versions: exit code 0"),
+        ({"rc": 1, "err": "Traceback\nSyntaxError: invalid syntax"}, "cannot report its versions: SyntaxError"),
+        ({"rc": 0, "out": "hello"}, "cannot report its versions: exit code 0"),
         ({"sleep": 30}, "no answer within 4 s"),
     ],
 )

@@ -28,7 +28,7 @@ def plan(request: Request) -> LaunchPlan:
         (SlurmOptions(options=("time=1",)), "does not begin with an option's name"),
         (SlurmOptions(options=("-",)), "does not begin with an option's name"),
         (SlurmOptions(options=("",)), "does not begin with an option's name"),
-        (SlurmOptions(options=("--nodes=4",)), "--nodes is bertkit's to write; say it by nodes"),
+        (SlurmOptions(options=("--nodes=4",)), "--nodes is bertkit's to write; use nodes instead"),
         (SlurmOptions(options=("-N4",)), "-N is bertkit's to write"),
         (SlurmOptions(options=("--signal=INT",)), "--signal is bertkit's to write"),
         (SlurmOptions(options=("--array=1-4",)), "a job array would train several times into one folder"),

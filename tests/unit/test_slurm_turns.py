@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bertkit.distributed.topology import Core, Machine
-from bertkit.launch.interface import Batch, Request
+from bertkit.launch.interface import Request, SlurmOptions
 from bertkit_slurm import SlurmLauncher
 from slurm_stand_in import calls, run_script, slurm, start_script
 
@@ -18,7 +18,7 @@ MACHINE = Machine(tuple(Core((number,), 0, 0) for number in range(8)))
 
 
 def script(requeue: bool = True, command: str = "train -t mrpc --overwrite -o runs/a") -> str:
-    request = Request(tuple(command.split()), processes=4, allocator="system", batch=Batch(requeue=requeue))
+    request = Request(tuple(command.split()), processes=4, allocator="system", batch=SlurmOptions(requeue=requeue))
     return SlurmLauncher().plan(request, MACHINE, {}).script
 
 
@@ -66,7 +66,7 @@ def test_without_requeue_it_saves_and_ends(slurm: Path, tmp_path: Path) -> None:
 def test_a_cluster_that_does_not_queue_again_is_told_of(slurm: Path, tmp_path: Path) -> None:
     code, stderr = stop_while_running(script(), slurm, tmp_path, REQUEUE_CODE="1")
     assert code == 143
-    assert "hand it in with --resume" in stderr
+    assert "submit it with --resume" in stderr
 
 
 @pytest.mark.parametrize("code", [0, 1, 2, 137, 143])

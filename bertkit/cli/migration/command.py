@@ -12,6 +12,7 @@ from typing import Literal
 from bertkit.errors import UserError
 
 NoteKind = Literal["lost", "differs", "do"]
+LABELS: Mapping[NoteKind, str] = {"lost": "no equivalent, dropped", "differs": "differs", "do": "to do"}  # as shown
 LITERAL = "\ue000"  # within an old word: a dollar that the shell leaves alone, as in single quotes
 PLAIN = re.compile(r"[\w$@%+=:,./{}~-]+")  # words that a shell leaves alone; $VAR is to be filled in by it
 EXPANDED = re.compile(r"\$[\w{(]")  # what a shell puts in
@@ -36,7 +37,7 @@ class Note:
     text: str  # a line
 
     def __str__(self) -> str:
-        return f"{self.kind}: {self.text}"
+        return f"{LABELS[self.kind]}: {self.text}"
 
 
 @dataclass(frozen=True)

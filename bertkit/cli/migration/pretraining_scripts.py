@@ -117,7 +117,7 @@ def train_bert_pretraining(old: Old, draft: Draft) -> list[Draft]:
     one = old.program == "train_bert_pretraining.sh"
     draft.place = replace(draft.place, processes=1 if one else many)
     if not one and not visible:
-        draft.differs(f"as many processes as the script finds cards: {CARDS} here")
+        draft.differs(f"one process per device that the script finds: {CARDS} here")
     return run_pretraining(replace(old, arguments=tuple(words)), draft)
 
 

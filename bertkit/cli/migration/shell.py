@@ -68,7 +68,7 @@ def check_text(text: str) -> str:
     text = text.replace("\r\n", "\n")
     unseen = next((character for character in text if character == LITERAL or visible(character) != character), "")
     if unseen:
-        raise UserError(f"the old command holds the character U+{ord(unseen):04X}, which is not seen", "take it out")
+        raise UserError(f"the old command holds the character U+{ord(unseen):04X}, which is not seen", "remove it")
     return CONTINUED.sub(" ", text)
 
 

@@ -111,7 +111,7 @@ def finetune_train_benchmark(old: Old, draft: Draft) -> list[Draft]:
     model, xla, cards, task = _four(old, ("large", "true", str(CARDS), "squad"), draft)
     _benchmark(draft, "squad-train", task, xla == "true")
     draft.options["-m"] = model
-    count = number(cards, CARDS, "the number of cards", draft)
+    count = number(cards, CARDS, "the number of devices", draft)
     if count > 1:
         draft.options["-n"] = str(count)
     draft.differs(
@@ -156,7 +156,9 @@ def data_download(old: Old, draft: Draft) -> list[Draft]:
 def init_sh(old: Old, draft: Draft) -> list[Draft]:
     """Iluvatar's installer of requirements."""
     draft.command = ("backends", "iluvatar")
-    draft.lost("init.sh", "there is nothing to install for MLPerf's log; the command says whether the card is found")
+    draft.lost(
+        "init.sh", "there is nothing to install for MLPerf's log; the command reports whether the device is found"
+    )
     return [draft]
 
 
@@ -219,7 +221,7 @@ def _preset(family: str, preset: str, given: dict[str, str]) -> tuple[dict[str, 
     given |= known["common"] | known.get(of_machine, {}) | {"cards": cards, "precision": parts[2]}
     if "update" in given:
         batch, most = (
-            int(given["update"]) // whole(cards, "the number of cards"),
+            int(given["update"]) // whole(cards, "the number of devices"),
             int(tables["presets"]["most"][of_machine]),
         )
         steps = 1

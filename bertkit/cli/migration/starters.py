@@ -102,14 +102,14 @@ def _host_file(name: str) -> list[str]:
         return []
     path = Path(name)
     if not inputs.is_file(path):
-        raise NotUnderstood(f"which boxes {name} names is not known here", "give them as -H box1,box2 instead")
+        raise NotUnderstood(f"the hosts in {name} are unknown here", "give them as -H node1,node2 instead")
     lines = [line.split("#")[0].split() for line in inputs.read_text(path).splitlines()]
     return [words[0].partition(":")[0] for words in lines if words]
 
 
 def _slurm(place: Place, taken: Taken, rest: list[str], draft: Draft) -> Place:
     nodes = taken.get("N", "nodes", otherwise="1").split("-")[0]
-    boxes = place.nodes or number(nodes, 1, "the number of boxes", draft)
+    boxes = place.nodes or number(nodes, 1, "the number of hosts", draft)
     tasks = taken.get("ntasks-per-node", "gpus-per-node", "gpus-per-task")
     if not tasks and WHOLE.fullmatch(taken.get("n", "ntasks")):
         tasks = str(max(1, int(taken.get("n", "ntasks")) // boxes))
@@ -118,7 +118,7 @@ def _slurm(place: Place, taken: Taken, rest: list[str], draft: Draft) -> Place:
     return replace(
         place,
         nodes=boxes,
-        processes=number(tasks or str(place.processes or CARDS), CARDS, "the number of processes on each box", draft),
+        processes=number(tasks or str(place.processes or CARDS), CARDS, "the number of processes per host", draft),
         container=container or place.container,
         mounts=mounts or place.mounts,
     )
@@ -136,7 +136,9 @@ def _per_box(place: Place, taken: Taken, rest: list[str], draft: Draft) -> Place
     boxes = taken.get("nnodes", "num-machines", "num-nodes", otherwise="1").split(":")[0]
     hosts = _host_file(taken.get("hostfile"))
     if not hosts and WHOLE.fullmatch(boxes) and int(boxes) > 1:
-        raise NotUnderstood(f"the old command is for {boxes} boxes and does not name them", "give mpirun -H box1,box2")
+        raise NotUnderstood(
+            f"the existing command is for {boxes} hosts and does not name them", "give mpirun -H node1,node2"
+        )
     asked = taken.get("nproc-per-node", "num-processes", "num-gpus", "world-size", "num-cores")
     if "," in taken.get("gpu-ids"):
         asked = str(len(taken.get("gpu-ids").split(",")))
@@ -150,7 +152,7 @@ def _per_box(place: Place, taken: Taken, rest: list[str], draft: Draft) -> Place
         return place
     many = CARDS if asked in ("auto", "gpu") else number(asked, CARDS, "the number of processes", draft)
     if asked in ("auto", "gpu"):
-        draft.differs(f"as many processes as there are cards: {CARDS} here")
+        draft.differs(f"one process per device: {CARDS} here")
     return replace(place, processes=many)
 
 
@@ -158,14 +160,14 @@ def _accelerate(place: Place, taken: Taken, rest: list[str], draft: Draft) -> Pl
     if taken.get("config-file"):
         draft.differs(f"{taken.get('config-file')} is not read; what it says of processes and precision is not known")
     if (taken.has("multi-gpu") or taken.has("config-file")) and not taken.has("num-processes"):
-        draft.differs(f"as many processes as there are cards: {CARDS} here")
+        draft.differs(f"one process per device: {CARDS} here")
         place = replace(place, processes=CARDS)
     return _per_box(place, taken, rest, draft)
 
 
 def _deepspeed(place: Place, taken: Taken, rest: list[str], draft: Draft) -> Place:
     if not any(map(taken.has, ("num-gpus", "include", "hostfile"))):
-        draft.differs(f"as many processes as there are cards: {CARDS} here")
+        draft.differs(f"one process per device: {CARDS} here")
         return replace(place, processes=CARDS)
     return _per_box(place, taken, rest, draft)
 

@@ -38,7 +38,7 @@ VARIABLES = {
     "MASTER_ADDR": "`bertkit launch` chooses where ranks meet",
     "MASTER_PORT": "`bertkit launch --port` says where ranks meet",
 }
-EMPTY = UserError("the old command is empty", 'give it, as in: bertkit migrate "./demo_bert finetuning …"')
+EMPTY = UserError("the existing command is empty", 'give it, as in: bertkit migrate "./demo_bert finetuning …"')
 
 
 def migrate(text: str, backend: str = "") -> Migrated:

@@ -59,7 +59,7 @@ class PretrainingData:
 
     @property
     def most_masked(self) -> int:
-        """Masked positions of a sequence at the most."""
+        """Masked maximum per sequence."""
         if self.dynamic:
             return int(self.rule.counts(np.array([self.longest]))[0])
         if self.manifest:

@@ -24,7 +24,7 @@ class MaskingRule:
     """How much of a sequence is predicted."""
 
     share: float = 0.15
-    most: int = 0  # positions of a sequence at the most; 0: only the share bounds them
+    most: int = 0  # maximum per sequence; 0: only the share bounds them
     whole_words: bool = False  # all pieces of a word or none
 
     def counts(self, lengths: np.ndarray) -> np.ndarray:

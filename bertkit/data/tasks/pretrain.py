@@ -46,7 +46,7 @@ class NoExamples:
 
 def refuse(task: Task) -> NoReturn:
     raise UserError(
-        f"{task.name} answers no examples: it is scored while it trains, and record.json has its scores",
+        f"{task.name} makes no predictions: it is evaluated in training, and record.json has its scores",
         "fine-tune the run's folder first: bertkit train -m RUN -t mrpc",
     )
 

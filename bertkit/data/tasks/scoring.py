@@ -53,7 +53,7 @@ def score_file(
     own = found.format
     version2 = isinstance(own, SquadFormat) and own.version2
     if not version2 and (null_odds is not None or threshold is not None):
-        raise UserError(f"--null-odds and --threshold are squad2's, not {found.name}'s", "leave them away")
+        raise UserError(f"--null-odds and --threshold are squad2's, not {found.name}'s", "drop them")
     _check_threshold(threshold, null_odds)
     for path in (predictions, gold, *([null_odds] if null_odds else [])):
         if not exists(path):
@@ -62,7 +62,7 @@ def score_file(
     if isinstance(own, TableFormat):
         return _score_table(found, own, predictions, gold)
     score = _score_squad(found.name, version2, predictions, gold, null_odds, threshold)
-    cure = "mend the file, or leave --strict away to have them counted"
+    cure = "correct the file, or leave --strict away to have them counted"
     if strict and score.missing:
         raise UserError(f"{predictions}: lacks {_some(score.missing)}", cure)
     if strict and score.unknown:
@@ -74,7 +74,7 @@ def _check_threshold(threshold: float | None, null_odds: Path | None) -> None:
     if threshold is not None and not math.isfinite(threshold):
         raise UserError(f"--threshold is {threshold}", "give a finite number")
     if threshold is not None and null_odds is None:
-        raise UserError("--threshold has no odds to be held against", "give them with --null-odds FILE")
+        raise UserError("--threshold needs no-answer odds", "give them with --null-odds FILE")
 
 
 def _some(ids: tuple[str, ...]) -> str:
@@ -128,12 +128,12 @@ def _read_odds(path: Path) -> dict[str, float]:
     odds = _read_object(path, "question ids and numbers")
     for name, value in odds.items():
         if isinstance(value, bool) or not isinstance(value, int | float):
-            raise UserError(f"{path}: the odds of {name[:60]!r} are {kind(value)}, not a number", "mend the file")
+            raise UserError(f"{path}: the odds of {name[:60]!r} are {kind(value)}, not a number", "correct the file")
     infinite = [name for name, value in odds.items() if not _is_finite(value)]
     if infinite:
         raise UserError(
             f"{path}: {len(infinite):,} of {len(odds):,} odds are not finite (first: those of {infinite[0][:60]!r})",
-            "mend what wrote them: odds are finite numbers",
+            "correct the program that wrote them: odds are finite numbers",
         )
     return {name: float(value) for name, value in odds.items()}
 
@@ -200,13 +200,15 @@ def _read_table(path: Path, count: int, gold: Path) -> list[tuple[int, str]]:
     found: dict[int, tuple[int, str]] = {}
     for line, cells in lines:
         if len(cells) != len(header):
-            raise UserError(f"{path}:{line}: has {len(cells)} columns, not {len(header)}", "mend the file")
+            raise UserError(f"{path}:{line}: has {len(cells)} columns, not {len(header)}", "correct the file")
         text = cells[header.index("index")]
         index = int(text) if text.isascii() and text.isdecimal() and len(text) < 16 else -1
         if index < 0:
             raise UserError(f"{path}:{line}: {text[:60]!r} is no index", "number the examples from 0")
         if index in found:
-            raise UserError(f"{path}:{line}: index {index} stands already in line {found[index][0]}", "mend the file")
+            raise UserError(
+                f"{path}:{line}: index {index} stands already in line {found[index][0]}", "correct the file"
+            )
         found[index] = (line, cells[header.index("prediction")])
     if sorted(found) != list(range(count)):
         odd = sorted(set(range(count)) ^ set(found))[0]
@@ -238,5 +240,5 @@ def _check_finite(scores: np.ndarray, path: Path) -> None:
     if len(bad):
         raise UserError(
             f"{path}: {len(bad):,} of {len(scores):,} scores are not finite (first: that of index {bad[0]})",
-            "mend what wrote them: a score is a finite number",
+            "correct the program that wrote them: a score is a finite number",
         )

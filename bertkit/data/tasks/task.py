@@ -48,7 +48,7 @@ class Split:
 class Shape:
     """How examples become sequences."""
 
-    seq_length: int  # most tokens of a sequence
+    seq_length: int  # maximum sequence length in tokens
     rows: int = 0  # only the first so many examples; 0: all
     doc_stride: int = 128  # tokens from one window over a long context to the next
     query_length: int = 64  # most tokens of a question
@@ -60,7 +60,7 @@ class AnswerRules:
     """How a span is chosen from its logits."""
 
     n_best: int = 20
-    longest: int = 30  # most tokens of an answer
+    longest: int = 30  # maximum answer length in tokens
     null_threshold: float = 0.0  # "no answer" where it beats the best answer by more than this
 
 
@@ -81,7 +81,7 @@ class Part:
 class Answered:
     """A part's answers."""
 
-    metrics: Metrics  # empty where the file does not say what is right
+    metrics: Metrics  # empty where the file has no labels
     write: Callable[[Path, str], Path]  # (folder, "" or "-dev") -> the main file; writes all of its files
 
 

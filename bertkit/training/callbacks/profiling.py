@@ -25,7 +25,7 @@ class Profiling(Callback):
 
     def __init__(self, engine: Engine, steps: str, trace: Path, display: Display) -> None:
         if not isinstance(engine, Profiler):
-            raise UserError("this backend has no profiler", "leave --profile away")
+            raise UserError("this backend has no profiler", "drop --profile")
         self.engine, self.profiler, self.trace, self.display = engine, engine, trace, display
         self.first, self.last = wanted(steps)
         self.updates = 0  # of this job

@@ -45,7 +45,7 @@ class ConsoleProgress(Callback):
         else:
             most = run.settings["train.steps_this_run"]
             what = f"this job ends after its {most:,} updates, with {run.step:,} of {run.steps:,} done and saved"
-        self.display.say(f"{what}; the same command with --resume goes on (in Python: resume=True)")
+        self.display.say(f"{what}; resume with the same command and --resume (in Python: resume=True)")
 
     def on_end(self, run: Run) -> None:
         if run.finished and run.step < run.steps:

@@ -42,7 +42,7 @@ class EarlyStopping(Callback):
         self, patience: int = 3, metric: str | None = None, min_delta: float = 0.0, larger_is_better: bool = True
     ) -> None:
         if patience < 1:
-            raise UserError(f"EarlyStopping(patience={patience}) would end before anything is learnt", "1 or more")
+            raise UserError(f"EarlyStopping(patience={patience}) would end before any update", "1 or more")
         self.patience, self.metric, self.min_delta = patience, metric, min_delta
         self.sign = 1.0 if larger_is_better else -1.0
 

@@ -45,7 +45,7 @@ if (( code == 143 )) && [[ -z $stopping ]]; then  # ended by SIGTERM: preempted,
 fi
 if [[ -n $stopping ]] && (( code != 0 )); then
   echo "bertkit: stopped before its end; job $SLURM_JOB_ID is queued again" >&2
-  scontrol requeue "$SLURM_JOB_ID" || echo 'bertkit: Slurm does not queue it again; hand it in with --resume' >&2
+  scontrol requeue "$SLURM_JOB_ID" || echo 'bertkit: Slurm does not queue it again; submit it with --resume' >&2
 fi
 
 exit "$code"

@@ -46,18 +46,12 @@ def read_shard(shard: Shard, vocabulary: Vocabulary | None) -> Rows:
     else:
         rows = hdf5.read(file) if file.format == "hdf5" else tfrecord.read(file)
     if len(rows) != shard.sequences:
-        raise UserError(
-            f"{file.path}: was said to have {shard.sequences:,} sequences, it has {len(rows):,}", MAKE_AGAIN
-        )
+        raise UserError(f"{file.path}: should have {shard.sequences:,} sequences, it has {len(rows):,}", MAKE_AGAIN)
     masked = int(rows.masked_counts.max(initial=0))
     if shard.most_masked and masked > shard.most_masked:
-        raise UserError(
-            f"{file.path}: was said to mask {shard.most_masked} positions at the most, {masked} are", MAKE_AGAIN
-        )
+        raise UserError(f"{file.path}: should mask {shard.most_masked} positions at the most, {masked} are", MAKE_AGAIN)
     if (longest := int(rows.lengths.max(initial=0))) > shard.longest:
-        raise UserError(
-            f"{file.path}: was said to have {shard.longest} tokens at the most, one has {longest}", MAKE_AGAIN
-        )
+        raise UserError(f"{file.path}: should have {shard.longest} tokens at the most, one has {longest}", MAKE_AGAIN)
     most = max(rows.input_ids.max(initial=0), rows.masked_labels.max(initial=0))
     if vocabulary and most >= len(vocabulary.pieces):
         raise UserError(

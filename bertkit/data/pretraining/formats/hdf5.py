@@ -84,7 +84,7 @@ def _data_set(file: Any, name: str, path: Path, size: int, h5py: Any) -> Any:
     if found.size * found.dtype.itemsize > size * (TIGHTEST if found.chunks else 1):
         shape = " x ".join(map(str, found.shape))
         raise UserError(
-            f"{path}: {name} is said to be {shape}, more than the file's {size:,} bytes can hold", MAKE_AGAIN
+            f"{path}: {name} claims the shape {shape}, more than the file's {size:,} bytes can hold", MAKE_AGAIN
         )
     return found
 

@@ -110,9 +110,7 @@ def read_manifest(place: Path, files: Sequence[ShardFile]) -> Manifest | None:
     Raises UserError where a shard that it names is missing or has another size, or one is there that it does not name.
     """
     if inputs.is_folder(place / UNFINISHED):
-        raise UserError(
-            f"{place}: its making was not finished", "run the same `bertkit data prepare` again: it goes on"
-        )
+        raise UserError(f"{place}: its making was not finished", "repeat the same `bertkit data prepare` to resume")
     path = place / NAME
     if not inputs.exists(path):
         return None

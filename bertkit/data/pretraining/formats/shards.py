@@ -35,7 +35,7 @@ class Shard:
     sequences: int
     longest: int  # tokens of a sequence at the most
     static: bool  # masked when it was made
-    most_masked: int = 0  # masked positions of a sequence at the most; 0: not known
+    most_masked: int = 0  # masked maximum per sequence; 0: not known
 
 
 def find_shards(place: Path) -> tuple[ShardFile, ...]:

@@ -39,7 +39,7 @@ def is_ours(work: Work) -> bool:
 def open_desk(work: Work, overwrite: bool, display: Display) -> None:
     """Make OUT/.unfinished, or take up the one that is there."""
     if is_ours(work):
-        display.say("going on with what an earlier run has finished")
+        display.say("resuming the work of an earlier run")
         _take_up(work, display)
         return
     if work.desk.is_dir() or (work.out.is_dir() and any(path.name != LOCK for path in work.out.iterdir())):
@@ -48,7 +48,7 @@ def open_desk(work: Work, overwrite: bool, display: Display) -> None:
             what = "unfinished data of other sources or settings" if work.desk.is_dir() else "something already"
             cure = "remove it with --overwrite, or choose another -o" if ours else "choose another -o"
             raise UserError(f"{work.out}: holds {what}", cure)
-        display.say(f"{work.out}: what was there is removed")
+        display.say(f"{work.out}: existing shards are removed")
         _clear(work.out)
     try:
         work.desk.mkdir(parents=True)
@@ -65,7 +65,7 @@ def _take_up(work: Work, display: Display) -> None:
     try:
         load_work(work.out)
     except (UserError, KeyError, TypeError, ValueError) as error:
-        display.warn(f"the note of the work is damaged and written anew: {error}")
+        display.warn(f"the progress file is damaged and rebuilt: {error}")
         write_work(work)
 
 

@@ -123,7 +123,7 @@ def _text_of(line: str, where: str) -> str:
     text = found.get("text") if isinstance(found, dict) else None
     if isinstance(text, str):
         if HALF_PAIR.search(text):
-            raise UserError(f"{where} holds half of a surrogate pair: {line.strip()[:40]!r}", "mend that character")
+            raise UserError(f"{where} holds half of a surrogate pair: {line.strip()[:40]!r}", "correct that character")
         return text
     has = f"; it has {', '.join(map(repr, list(found)[:8])) or 'no keys'}" if isinstance(found, dict) else ""
     raise UserError(f'{where} is no JSON object with a string "text"{has}: {line.strip()[:40]!r}', cure)

@@ -68,11 +68,11 @@ def check(settings: Settings) -> None:
     if not 8 <= length <= 65535:
         raise UserError(f"sequences of {length} tokens cannot be made", "choose 8 to 65535 with -s")
     if size and settings.format != "parquet":
-        raise UserError(f"{settings.format} pads every sequence, so it has no bins", "leave --bin-size away")
+        raise UserError(f"{settings.format} pads every sequence, so it has no bins", "drop --bin-size")
     if size and (size > length or length % size):
         raise UserError(f"bins of {size} do not divide {length} tokens", "choose a divisor, as --bin-size 64")
     if settings.masking == "dynamic" and settings.format != "parquet":
-        raise UserError(f"{settings.format} holds masked sequences", "leave --masking away, or use --format parquet")
+        raise UserError(f"{settings.format} holds masked sequences", "drop --masking, or use --format parquet")
     if not (0 < settings.share < 1 and 0 <= settings.short <= 1 and settings.duplicates >= 1 and settings.shards >= 0):
         raise UserError("a share is not between 0 and 1, or a number is too small", "see `bertkit data prepare -h`")
     if settings.seed < 0:

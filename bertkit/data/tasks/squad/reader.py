@@ -20,7 +20,7 @@ from bertkit.files.inputs import json_fault, kind, read_whole_text
 _SPACE = re.compile(r"[ \t\n\r]*")
 _HALF_PAIR = re.compile("[\ud800-\udfff]")
 _DECODER = json.JSONDecoder()
-_MEND = "mend the file; `bertkit data get squad` fetches the published one"
+_MEND = "correct the file; `bertkit data get squad` fetches the published one"
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,7 @@ class SquadFormat:
 
     def faults(self, features: Features) -> tuple[str, ...]:
         count = int(features.notes["misplaced"][0])
-        said = f"{count:,} questions are not learnt from: their answers do not stand where the file says (--strict)"
+        said = f"{count:,} questions are skipped in training: their answers are not where the file says (--strict)"
         return (said,) if count else ()
 
     def examples(self, features: Features) -> int:

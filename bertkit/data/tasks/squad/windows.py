@@ -151,7 +151,7 @@ def _span(context: str, question: Question, pieces: TextPieces, strict: bool, wh
     if strict:
         raise UserError(
             f"{where}: question {question.id}: the answer {answer.text!r} does not stand at character {answer.start}",
-            "mend the file, or leave --strict out and the question is not learnt from",
+            "correct the file, or drop --strict to skip the question",
         )
     return None
 
