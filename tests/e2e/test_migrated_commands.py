@@ -69,9 +69,9 @@ class Start:
 def startable(words: Sequence[str]) -> list[tuple[str, ...]]:
     """The command, or the two that stand for it, as this machine can start them.
 
-    A launch of eight has two processes. Where Slurm is to start them, its script is written and the command is then
-    launched here. Of a suite, whose whole models take minutes a cell on a CPU, the cells of one sequence are run by the
-    backend that computes nothing.
+    A launch of eight has two processes, and one for SQuAD, whose rows are long. Where Slurm is to start them, its
+    script is written and the command is then started here as one process. Of a suite, whose whole models take minutes
+    a cell on a CPU, the cells of one sequence are run by the backend that computes nothing.
     """
     if words[0] == "bench":
         made = _changed(words, {"-n": {"8": "2"}, "--backend": {"cuda": "null"}})
@@ -82,8 +82,9 @@ def startable(words: Sequence[str]) -> list[tuple[str, ...]]:
     inner = shortened(words[start:])
     launch = [*words[:start], *inner]
     if "--slurm" in words:
-        return [tuple(launch), ("launch", "-n", "2", "--", *inner)]
-    return [tuple(_changed(words[:start], {"-n": {"8": "2"}}) + inner)]
+        return [tuple(launch), tuple(inner)]
+    few = "1" if any("squad" in word for word in inner) else "2"
+    return [(*_changed(words[:start], {"-n": {"8": few}}), *inner)]
 
 
 def shortened(words: Sequence[str]) -> list[str]:
