@@ -144,7 +144,11 @@ WRONG: dict[str, Bad] = {
     ),
     "gold is no SQuAD": ({"one.json": {"a": "cat"}}, V1, ("one.json: has no 'data'",)),
     "odds for 1.1": ({}, (*V1, "--null-odds", "odds.json"), ("squad2's, not squad's", "drop them")),
-    "a threshold without odds": ({}, (*V2, "--threshold", "0"), ("--threshold needs no-answer odds", "--null-odds FILE")),
+    "a threshold without odds": (
+        {},
+        (*V2, "--threshold", "0"),
+        ("--threshold needs no-answer odds", "--null-odds FILE"),
+    ),
     "a threshold of nan": ({}, (*ODDLY, "--threshold", "nan"), ("--threshold is nan",)),
     "odds that are texts": ({"odds.json": ODDS | {"b": "0.5"}}, ODDLY, ("odds of 'b' are a text, not a number",)),
     "odds that are null": ({"odds.json": ODDS | {"b": None}}, ODDLY, ("odds of 'b' are null, not a number",)),
