@@ -198,10 +198,22 @@ def mrpc_files() -> dict[str, bytes]:
     }
 
 
-def squad_files(folder: Path) -> dict[str, bytes]:
+def glue_files() -> dict[str, bytes]:
+    """Archives of GLUE: SST-2 with rows to train on, the others with a line in each of their files."""
+    sentences = "sentence\tlabel\n" + "the plot is good .\t1\nthe plot is dull .\t0\n" * 12
+    mnli = ("train", "dev_matched", "dev_mismatched", "test_matched", "test_mismatched")
+    tables = {
+        "CoLA": {f"{split}.tsv": b"x\t1\t\tthe plot is good .\n" for split in ("train", "dev", "test")},
+        "SST-2": {f"{split}.tsv": sentences.encode() for split in ("train", "dev", "test")},
+        "MNLI": {f"{split}.tsv": b"index\tsentence1\tsentence2\tgold_label\n" for split in mnli},
+    }
+    return {f"dl.fbaipublicfiles.com/glue/data/{name}.zip": zipped(files, name) for name, files in tables.items()}
+
+
+def squad_files(folder: Path, version: str = "v1.1") -> dict[str, bytes]:
     made = {}
     for split, count in (("train", 12), ("dev", 6)):
-        path = write_squad(folder / f"{split}-v1.1.json", reviews(count))
+        path = write_squad(folder / f"{split}-{version}.json", reviews(count, version == "v2.0"), version == "v2.0")
         made[f"rajpurkar.github.io/SQuAD-explorer/dataset/{path.name}"] = path.read_bytes()
     return made
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bertkit.console import Display
+from bertkit.data.pretraining.formats.shards import find_shards
 from bertkit.data.pretraining.sampler import updates
 from bertkit.data.tasks.task import Answered
 from bertkit.distributed.world import World
@@ -139,8 +140,10 @@ def _source(recipe: Recipe, root: Path, display: Display, dry_run: bool) -> Mode
     if recipe.model.name == FROM_DATA:
         _, path = find_kind(root)
         recipe = dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, name=str(path)))
-    beside = (top / "vocab.txt" for top in (root, training_place(root, int(recipe.train.phases[0]))))
-    own = next((path for path in beside if path.exists()), None)
+    place = training_place(root, int(recipe.train.phases[0]))
+    find_shards(place)  # missing ones are named before the vocabulary that would lie beside them
+    beside = (root, place) if root.is_dir() else (root.parent,)
+    own = next((path for top in beside if (path := top / "vocab.txt").exists()), None)
     start = supply(recipe, None, display.say, beside=own, shape=True, may_fetch=not dry_run)
     source = find_model(recipe, own, ids_only=True, start=start)
     if source.keys.get("tie_word_embeddings") is False:

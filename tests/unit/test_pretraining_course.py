@@ -218,6 +218,7 @@ def test_the_evaluation_set_is_dealt_without_doubling(data: Path) -> None:
     [
         ({"data.eval_dir": "nowhere"}, "evaluation set nowhere does not exist"),
         ({"data.dir": "nowhere", "model.vocab": "vocab.txt"}, "nowhere: there is no such file or folder"),
+        ({"data.dir": "nowhere"}, "nowhere: there is no such file or folder"),  # whose vocabulary lies in it
         ({"data.seq_length": 16}, "its sequences have up to"),
         ({"data.seq_length": 600}, "over tiny's 512 positions"),
         ({"train.global_batch": 15, "ranks": 2}, "does not divide among 2 processes"),
@@ -237,6 +238,12 @@ def test_what_cannot_be_is_one_line(
         course(data, World(size=ranks, local_size=ranks), **given)
     assert "\n" not in str(caught.value)
     assert caught.value.cure
+
+
+def test_one_shard_has_the_vocabulary_that_lies_beside_it(tmp_path: Path) -> None:
+    write_hdf5(tmp_path / "a.hdf5", known_sequences(200, seed=1))
+    write_vocabulary(tmp_path)
+    assert course(tmp_path / "a.hdf5").setup.source.vocabulary.pieces == PIECES
 
 
 def test_a_vocabulary_that_does_not_fit_is_refused_before_training(tmp_path: Path) -> None:
