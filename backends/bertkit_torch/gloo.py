@@ -1,4 +1,4 @@
-"""Collectives by gloo, which every torch has: TCP between all ranks, also those of one box. It sums bf16 natively.
+"""Collectives by gloo, which every torch has: TCP between all ranks, also those of one host. It sums bf16 natively.
 
 With more than two ranks gloo rounds a bf16 sum at every addition; the MPI plug-ins round once.
 """

@@ -73,7 +73,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What holding two curves against one another found."""
+    """What the comparison of two curves found."""
 
     precision: str  # whose tolerance was taken
     tolerance: Tolerance
@@ -92,7 +92,7 @@ Curve = Mapping[int, float | None]  # update -> loss
 
 
 def follow(first: Curve, second: Curve, precisions: Sequence[str]) -> Verdict:
-    """Hold the updates that both curves have against one another, by the coarser tolerance of the two precisions."""
+    """Compare the updates that both curves have, by the coarser tolerance of the two precisions."""
     name = max(precisions, key=lambda name: TOLERANCES[name].start)
     tolerance = TOLERANCES[name]
     both = sorted(first.keys() & second.keys())

@@ -18,7 +18,7 @@ from bertkit.errors import UserError
 from bertkit.model.config import HeadKind
 from bertkit.model.parameters import decays
 
-REFERENCE = "cpu"  # the backend that others are held against
+REFERENCE = "cpu"  # the backend that others are compared with
 
 
 def check_reference(backend: Backend) -> str:

@@ -1,7 +1,7 @@
 """Which examples make up update n, and which rank and micro-batch computes which of them.
 
 The global batch of update n is a pure function of (number of examples, batch size, seed, n): the same on every
-backend and for any number of ranks or micro-batches. Dealing it out changes who computes, not what is learnt.
+backend and for any number of ranks or micro-batches. Dealing it out changes who computes, not the result.
 
 Legend: N examples, B sequences of the global batch, R ranks, K micro-batches a rank.
 """
@@ -29,7 +29,7 @@ class Sampler:
     examples: int
     batch_size: int  # B: over all ranks
     seed: int
-    first: int = 0  # with `stride`: only the sequences first, first + stride, … of the data are learnt from
+    first: int = 0  # with `stride`: only the sequences first, first + stride, … of the data are trained on
     stride: int = 1
 
     @property

@@ -196,7 +196,7 @@ def _installed(package: str) -> bool:
 
 
 def choose(world: World, mpi4py: bool, env: Mapping[str, str], known: set[str]) -> tuple[str, str]:
-    """(library, why) for `auto`: MPI where MPI started the processes, through shared memory where they share a box."""
+    """(library, why) for `auto`: MPI where MPI started the processes, through shared memory where they share a host."""
     wired = world.launcher in ("Open MPI", "Hydra") or (
         world.launcher == "Slurm" and bool({"PMIX_RANK", "PMI_RANK"} & env.keys())  # srun --mpi=pmix, --mpi=pmi2
     )

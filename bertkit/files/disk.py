@@ -209,7 +209,7 @@ def read_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
 
 
 def _header(path: Path, size: int) -> dict[str, Any]:
-    """What the file says of its tensors, held against its size before the tensors themselves are read."""
+    """What the file says of its tensors, compared with its size before the tensors themselves are read."""
     with path.open("rb") as file:
         (length,) = struct.unpack("<Q", file.read(8))
         if length > min(size - 8, _MOST_HEADER):

@@ -1,4 +1,4 @@
-"""The boxes of a job, as the command line or the environment names them."""
+"""The hosts of a job, as the command line or the environment names them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from bertkit.errors import UserError
 from bertkit.files.inputs import whole_number
 
-# What users of multi-box containers have in their environment: addresses, the containers' sshd, and the network.
+# What users of multi-host containers have in their environment: addresses, the containers' sshd, and the network.
 HOSTS, SSH_PORT = "MULTI_HLS_IPS", "DOCKER_SSHD_PORT"
 INTERFACES = ("MPI_TCP_INCLUDE", "MPI_TPC_INCLUDE")  # the second is how the documents misspell it
 CONTAINER_SSH_PORT = "3022"

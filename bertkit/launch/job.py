@@ -117,9 +117,11 @@ def _exit_code(failure: Failure, request: Request) -> int:
 
 def _again(request: Request) -> str:
     if is_script(request.command):
-        return f"with {RESUME}=1 in the environment the same command goes on from its trainings' last checkpoints"
+        return (
+            f"with {RESUME}=1 in the environment the same command resumes its trainings from their latest checkpoints"
+        )
     resumes = request.command[0] == "train"
-    return "the same command with --resume goes on from the last checkpoint" if resumes else ""
+    return "the same command with --resume resumes from the latest checkpoint" if resumes else ""
 
 
 def show_tail(failure: Failure | None, way: Way, display: Display) -> None:

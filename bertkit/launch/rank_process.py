@@ -32,7 +32,7 @@ from bertkit.launch.script import environment, is_script
 
 FROM_BATCH = (signal.SIGUSR1, signal.SIGALRM)  # what a batch system sends ahead of the time limit
 STOPS = (signal.SIGTERM, signal.SIGINT, *FROM_BATCH)  # each means: save and end
-DAEMONS = ("orted", "prted", "hydra_pmi_proxy")  # what an mpirun has on every other box
+DAEMONS = ("orted", "prted", "hydra_pmi_proxy")  # what an mpirun has on every other host
 DAEMON_SECONDS = 5.0
 STOPPED_SECONDS = 5.0  # that a process stands still before it is said
 PEERS_LOST = PeersLost.exit_code
@@ -174,7 +174,7 @@ def _report(code: int, label: str, reason: str) -> None:
 
 
 def _end_daemon() -> None:
-    """End what started this rank on a box that has lost the others, if it does not end us by then.
+    """End what started this rank on a host that has lost the others, if it does not end us by then.
 
     With bytes on the way over a cut link such a daemon waits for as long as TCP repeats them: a quarter of an hour.
     """

@@ -141,7 +141,7 @@ def supervise(plan: LaunchPlan, tag: bool, grace: float, folder: Path | None = N
     for reader in readers:
         reader.join(timeout=3)
     stopped = bool(caught)
-    # Open MPI 5 ends with 0 when it has lost another box: only what the ranks say themselves is proof.
+    # Open MPI 5 ends with 0 when it has lost another host: only what the ranks say themselves is proof.
     code = process.returncode or (0 if len(follower.done) >= len(plan.processes) else NOT_ALL)
     return Ended(code, follower.first(stopped), stopped, follower.still, tuple(follower.others))
 

@@ -39,7 +39,7 @@ class Progress:
     best_score: float = float("-inf")
     losses: tuple[float, ...] = ()  # of updates 1 to `step`
     evaluations: tuple[Mapping[str, Any], ...] = ()  # each a record's Evaluation
-    train_seconds: float = 0.0  # wall time of all legs of the run, without evaluation and checkpoints
+    train_seconds: float = 0.0  # wall time of all sessions of the run, without evaluation and checkpoints
     wall_seconds: float = 0.0  # with them
 
 
@@ -115,7 +115,7 @@ class Checkpoints:
 
     def _prune(self, progress: Progress) -> None:
         steps = self.steps()
-        ours = [step for step in steps if step <= progress.step]  # later ones: damaged, of a leg that is done again
+        ours = [step for step in steps if step <= progress.step]  # later ones: damaged, of a session that is repeated
         kept = {*ours[-self.keep :], *((progress.best_step,) if self.keep_best else ())}
         for step in set(steps) - kept:
             self._manifest(step).unlink(missing_ok=True)  # first: a checkpoint without it does not count

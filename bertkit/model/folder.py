@@ -1,4 +1,4 @@
-"""A model's folder, but for its weights: configuration and vocabulary, held against each other.
+"""A model's folder, but for its weights: configuration and vocabulary, checked against each other.
 
 Every command that is given a model reads it through here, so that all of them honour or refuse the same.
 """

@@ -40,7 +40,7 @@ class Recipe:
     """Every setting of a run."""
 
     backend: Text = Field(default="auto", description="backend to run on: a name, or auto for the best that is ready")
-    task: Text = Field(default="", description="what to learn; `bertkit data list` names the tasks")
+    task: Text = Field(default="", description="task; `bertkit data list` names them")
     precision: Literal["auto", "fp32", "tf32", "bf16", "fp16", "int8"] = Field(
         default="auto",
         description="of the dense layers; auto: bf16 where the chip has it, else fp32; int8 only answers",

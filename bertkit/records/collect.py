@@ -81,7 +81,7 @@ def git_state(folder: Path) -> dict[str, Any] | None:
 
 
 def best_peak(peaks: Sequence[Peak]) -> Peak:
-    """The highest of several measurements: what else ran on the box can only lower one."""
+    """The highest of several measurements: what else ran on the host can only lower one."""
     known = [peak for peak in peaks if not math.isnan(peak.flops)]
     if not known:
         return peaks[0]

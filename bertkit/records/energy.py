@@ -1,6 +1,6 @@
 """Energy where the machine tells: the CPU packages' counters of Linux (RAPL), and those of an engine's own devices.
 
-The files: the kernel's Documentation/power/powercap/powercap.rst. They count for the whole box, others' work included.
+The files: the kernel's Documentation/power/powercap/powercap.rst. They count for the whole host, others' work included.
 What cannot be read is not known, and never 0.
 """
 
@@ -30,7 +30,7 @@ class Energy:
 
 @dataclass
 class Rapl:
-    """The counters of a box's CPU packages and their memory, in microjoules; each wraps around at its own range."""
+    """The counters of a host's CPU packages and their memory, in microjoules; each wraps around at its own range."""
 
     root: Path = PACKAGES
     _before: dict[Path, int] = field(default_factory=dict)
@@ -61,12 +61,12 @@ class Rapl:
 
 
 def energy_of(engine: Engine, world: World, root: Path = PACKAGES) -> Energy:
-    """This rank's share: its own device, and on each box's first rank the box's CPU packages."""
+    """This rank's share: its own device, and on each host's first rank the host's CPU packages."""
     rapl = Rapl(root)
     readable = rapl.joules() is not None
 
     def packages() -> float | None:
-        return rapl.joules() if world.local_rank == 0 else 0.0  # the box's first rank reads for all of them
+        return rapl.joules() if world.local_rank == 0 else 0.0  # the host's first rank reads for all of them
 
     if not isinstance(engine, Sensors):
         return nothing("the engine does not say what it computes on")
@@ -83,8 +83,8 @@ def energy_of(engine: Engine, world: World, root: Path = PACKAGES) -> Energy:
         return Energy(engine.energy, "accelerators", "the devices' own counters")
 
     def both() -> float | None:
-        device, box = engine.energy(), packages()
-        return None if device is None or box is None else device + box
+        device, host = engine.energy(), packages()
+        return None if device is None or host is None else device + host
 
     return Energy(both, "accelerators, CPU packages and memory", "the devices' own counters; RAPL, for the whole host")
 

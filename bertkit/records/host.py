@@ -1,4 +1,4 @@
-"""What box this is, for the record: CPU, sockets, clocks, memory, container. What the system does not tell is None."""
+"""What host this is, for the record: CPU, sockets, clocks, memory, container. What the system does not tell is None."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ INITS = ("systemd", "init", "launchd", "openrc-init", "runit")
 
 
 def box(root: Path = Path("/")) -> dict[str, Any]:
-    """Facts of the box that this process runs on."""
+    """Facts of the host that this process runs on."""
     machine = read_machine(root)
     sockets = {core.socket for core in machine.cores} - {-1}
     return {

@@ -121,7 +121,7 @@ def publish(
 ) -> dict[str, Any]:
     """Link the best worker's files as the run's own and write the record of the whole, which it returns.
 
-    `first`: the record of this process's worker, for where the best one's is on another box.
+    `first`: the record of this process's worker, for where the best one's is on another host.
     """
     chosen = workers[best_of(workers, metric)]
     scores = [worker["metrics"][metric] for worker in workers]

@@ -81,7 +81,7 @@ def open_model(recipe: Recipe, dry_run: bool = False, force: bool = False, own: 
 
 
 def _check_run(recipe: Recipe, task: Task, source: ModelSource, force: bool) -> None:
-    """Hold what is asked against what the folder's run was trained on."""
+    """Compare what is asked with what the folder's run was trained on."""
     run = recipe.model.name
     told = read_task(source.folder) if source.folder else None
     warnings = [*check_task(told, task, run, force), *differing(told, task, recipe, source.vocabulary, run)]

@@ -45,7 +45,7 @@ class Objective(Protocol):
         """Where update `step` is, in words: "epoch 1.50"."""
 
     def samples(self, step: int) -> int:
-        """Sequences that all ranks have learnt from after update `step`."""
+        """Sequences that all ranks have trained on after update `step`."""
 
     def amounts(self) -> Mapping[str, int]:
         """Of the last phase: training_sequences, evaluation_sequences."""

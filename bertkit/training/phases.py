@@ -36,7 +36,7 @@ OWN = {
 
 @dataclass(frozen=True)
 class Phase:
-    """One phase, ready to be learnt from."""
+    """One phase, ready to train on."""
 
     number: int
     update_settings: UpdateSettings
@@ -60,7 +60,7 @@ class Phase:
         return self.before + self.steps
 
     def samples(self, step: int) -> int:
-        """Sequences learnt from in its first `step` updates, over all ranks."""
+        """Sequences trained on in its first `step` updates, over all ranks."""
         epochs, rest = divmod(step, self.sampler.steps_per_epoch)
         first = epochs * self.sampler.steps_per_epoch + 1
         return epochs * self.sampler.examples + self.sampler.amount(first, first + rest - 1)
@@ -164,7 +164,7 @@ def check_data(data: PretrainingData, place: Path, recipe: Recipe, source: Model
             f"use -s {data.longest}, or name data that was made for {most}",
         )
     sizes = [shard.sequences or len(data) for shard in data.shards]
-    rows = data.decoded.get(int(np.argmin(sizes)))  # its ids were held against the vocabulary
+    rows = data.decoded.get(int(np.argmin(sizes)))  # its ids were checked against the vocabulary
     if (rows.second < rows.lengths).any():
         check_segments(source, str(place))
     return rows

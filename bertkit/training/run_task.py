@@ -184,7 +184,7 @@ def settings_of(told: RunTask) -> dict[str, Value]:
     return found | ({"model.casing": told.casing} if told.casing else {})
 
 
-# ---- holding against what is asked ----
+# ---- comparing with what is asked ----
 
 
 def check_task(told: RunTask | None, task: Task, run: str, force: bool) -> tuple[str, ...]:

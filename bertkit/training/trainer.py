@@ -182,7 +182,7 @@ class Trainer:
             engine.close()
 
     def _objective(self, dry_run: bool) -> Objective:
-        """What is learnt, read and checked, and the plan shown."""
+        """The inputs, read and checked, and the plan shown."""
         if self.recipe.log.profile:
             wanted(self.recipe.log.profile)
         objective: Objective

@@ -1,8 +1,8 @@
-"""Collectives by memory that the ranks of one box share, and by MPI messages between boxes.
+"""Collectives by memory that the ranks of one host share, and by MPI messages between hosts.
 
 Every rank's buffer is a segment that its neighbours read: each sums one slice of all segments, sends it on to its
-counterparts on other boxes, and takes the other slices back. A bf16 sum is rounded once on a box, once more between
-boxes.
+counterparts on other hosts, and takes the other slices back. A bf16 sum is rounded once on a host, once more between
+hosts.
 """
 
 from __future__ import annotations

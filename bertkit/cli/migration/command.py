@@ -64,7 +64,7 @@ class Migrated:
 class Place:
     """Where the processes of a command run."""
 
-    processes: int | None = None  # on each box
+    processes: int | None = None  # per host
     sockets: bool = False  # one for each CPU socket
     per_socket: int = 1
     hosts: str = ""

@@ -1,4 +1,4 @@
-"""Habana's demo_bert: fine-tuning and pre-training of six sizes, on one worker or eight a box."""
+"""Habana's demo_bert: fine-tuning and pre-training of six sizes, on one worker or eight per host."""
 
 from __future__ import annotations
 

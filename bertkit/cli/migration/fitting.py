@@ -1,4 +1,4 @@
-"""A command held against what its backend can do, so that it runs as it stands on whichever chip is asked for."""
+"""A command fitted to what its backend can do, so that it runs as it stands on whichever chip is asked for."""
 
 from __future__ import annotations
 

@@ -97,7 +97,7 @@ def _mpirun(place: Place, taken: Taken, rest: list[str], draft: Draft) -> Place:
 
 
 def _host_file(name: str) -> list[str]:
-    """The boxes that a file of hosts names. Raises NotUnderstood where it is not here."""
+    """The hosts that a hostfile names. Raises NotUnderstood where it is not here."""
     if not name or name in ELIDED:
         return []
     path = Path(name)
@@ -109,15 +109,15 @@ def _host_file(name: str) -> list[str]:
 
 def _slurm(place: Place, taken: Taken, rest: list[str], draft: Draft) -> Place:
     nodes = taken.get("N", "nodes", otherwise="1").split("-")[0]
-    boxes = place.nodes or number(nodes, 1, "the number of hosts", draft)
+    nodes_asked = place.nodes or number(nodes, 1, "the number of hosts", draft)
     tasks = taken.get("ntasks-per-node", "gpus-per-node", "gpus-per-task")
     if not tasks and WHOLE.fullmatch(taken.get("n", "ntasks")):
-        tasks = str(max(1, int(taken.get("n", "ntasks")) // boxes))
+        tasks = str(max(1, int(taken.get("n", "ntasks")) // nodes_asked))
     container = _written(taken.get("container-image"))
     mounts = tuple(part for part in _written(taken.get("container-mounts")).split(",") if part)
     return replace(
         place,
-        nodes=boxes,
+        nodes=nodes_asked,
         processes=number(tasks or str(place.processes or CARDS), CARDS, "the number of processes per host", draft),
         container=container or place.container,
         mounts=mounts or place.mounts,
@@ -130,14 +130,14 @@ def _written(text: str) -> str:
 
 def _per_box(place: Place, taken: Taken, rest: list[str], draft: Draft) -> Place:
     """torchrun, accelerate, deepspeed, gaudi_spawn.py and their kin."""
-    if place.nodes:  # under srun: one starter on each box
+    if place.nodes:  # under srun: one starter per host
         asked = taken.get("nproc-per-node", "num-processes", "num-gpus")
         return replace(place, processes=int(asked)) if WHOLE.fullmatch(asked) else place
-    boxes = taken.get("nnodes", "num-machines", "num-nodes", otherwise="1").split(":")[0]
+    nodes_asked = taken.get("nnodes", "num-machines", "num-nodes", otherwise="1").split(":")[0]
     hosts = _host_file(taken.get("hostfile"))
-    if not hosts and WHOLE.fullmatch(boxes) and int(boxes) > 1:
+    if not hosts and WHOLE.fullmatch(nodes_asked) and int(nodes_asked) > 1:
         raise NotUnderstood(
-            f"the existing command is for {boxes} hosts and does not name them", "give mpirun -H node1,node2"
+            f"the existing command is for {nodes_asked} hosts and does not name them", "give mpirun -H node1,node2"
         )
     asked = taken.get("nproc-per-node", "num-processes", "num-gpus", "world-size", "num-cores")
     if "," in taken.get("gpu-ids"):
@@ -145,9 +145,9 @@ def _per_box(place: Place, taken: Taken, rest: list[str], draft: Draft) -> Place
     if taken.get("include"):  # deepspeed --include localhost:0,1
         asked = str(len(taken.get("include").rpartition(":")[2].split(",")))
     if hosts:
-        all_boxes = taken.has("num-processes") or taken.has("world-size")
+        all_hosts = taken.has("num-processes") or taken.has("world-size")
         each = whole(asked, "the number of processes") if asked else CARDS
-        return replace(place, hosts=",".join(hosts), processes=max(1, each // len(hosts) if all_boxes else each))
+        return replace(place, hosts=",".join(hosts), processes=max(1, each // len(hosts) if all_hosts else each))
     if not asked or asked in ("1", "cpu"):
         return place
     many = CARDS if asked in ("auto", "gpu") else number(asked, CARDS, "the number of processes", draft)

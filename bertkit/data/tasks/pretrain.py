@@ -1,4 +1,4 @@
-"""Pre-training as a task: masked words and next sentences, learnt from shards and scored while it trains."""
+"""Pre-training as a task: masked words and next sentences, trained on shards and scored while it trains."""
 
 from __future__ import annotations
 

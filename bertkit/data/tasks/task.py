@@ -1,4 +1,4 @@
-"""What a task is: its files, what is learnt from them, and how its answers are scored and written down.
+"""What a task is: its files, what is trained on them, and how its answers are scored and written down.
 
 Legend: N sequences, T tokens of them, C outputs of the head.
 """

@@ -116,7 +116,7 @@ def _convert(
 
 
 def take(contents: Contents, leave_out: Sequence[str] = ()) -> tuple[ConvertedModel, list[str]]:
-    """What the checkpoint holds, held against its configuration and vocabulary; and notes."""
+    """What the checkpoint holds, compared with its configuration and vocabulary; and notes."""
     where, notes = str(contents.path), list(contents.notes)
 
     def kept(arrays: Arrays) -> Arrays:

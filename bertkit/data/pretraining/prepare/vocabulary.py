@@ -1,4 +1,4 @@
-"""A vocabulary of word pieces learnt from text, by the trainer of the `tokenizers` library.
+"""A vocabulary of word pieces trained on text, by the trainer of the `tokenizers` library.
 
 The most frequent pair of neighbouring pieces becomes a piece, and so on (Sennrich et al. 2016), written as WordPiece:
 what Hugging Face's `BertWordPieceTokenizer` does, since Google published no trainer.
