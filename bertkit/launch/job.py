@@ -121,7 +121,7 @@ def _again(request: Request) -> str:
             f"with {RESUME}=1 in the environment the same command resumes its trainings from their latest checkpoints"
         )
     resumes = request.command[0] == "train"
-    return "the same command with --resume resumes from the latest checkpoint" if resumes else ""
+    return "resume from the latest checkpoint with the same command and --resume" if resumes else ""
 
 
 def show_tail(failure: Failure | None, way: Way, display: Display) -> None:

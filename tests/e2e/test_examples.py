@@ -88,7 +88,7 @@ def test_the_notebook_runs_and_shows_one_bar(kernel_env: Path) -> None:
     assert "ipywidgets" not in str(codes)
     assert training["display_data"].count("training") == 1
     assert "  12/12  loss " in training["display_data"]
-    assert "training" not in training["stdout"], "a bar, not lines"
+    assert "training 12/12" not in training["stdout"], "a bar, not lines"
     assert "update 12 " in training["stdout"]
     assert "'accuracy'" in scores["stdout"]
     assert "Prediction(label=" in answers["stdout"]

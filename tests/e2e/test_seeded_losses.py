@@ -20,8 +20,12 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+# MiniLM on the stand-in takes minutes a case: by hand, `python tests/seeded_losses.py --compare`
+RUN = [case for case in CASES if case.task != "mrpc" or not case.way.startswith("gaudi")]
+
+
 @pytest.mark.slow_but("sample fp32 cpu")
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", RUN, ids=lambda case: case.name)
 def test_no_bit_of_the_losses_has_changed(case: Case, place: Path) -> None:
     """On another machine than those of the record, fp32 is held to what instruction sets were seen to differ by."""
     if case.task == "mrpc" and real_data() is None:

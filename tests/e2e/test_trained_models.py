@@ -147,7 +147,7 @@ def test_answers_never_take_a_models_name(trained: Path, sample_dir: Path, tmp_p
     """A folder with the name of a model on the hub would be taken for that model."""
     name, file = "acme/bert-sst2", sample_dir / "sample" / "test.tsv"
     asked = ("predict", name, "-t", "sample", "--file", file)
-    assert_one_line_error(run(tmp_path, *asked), name, "no folder", "-o")
+    assert_one_line_error(run(tmp_path, *asked), name, "is not a folder", "-o")
     for output in (name, f"{name}/out"):
         assert_one_line_error(run(tmp_path, *asked, "-o", output), "taken for the model", "-o")
     done = run(tmp_path, *CPU, "-m", name, "--data-dir", sample_dir, "-o", name)

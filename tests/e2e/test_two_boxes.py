@@ -95,7 +95,7 @@ def test_what_breaks_a_job_ends_it_on_both_boxes_and_a_resume_goes_on(
     assert last.startswith("bertkit: ")
     expected = {"killed": "rank 1 on box-b failed first: killed by SIGKILL", "stopped": "stopped by a signal"}
     assert expected.get(how, "has waited 6 s" if how == "silent" else "mpirun ended") in last, done.stderr
-    assert "resume with the same command and --resume" in last
+    assert "with the same command and --resume" in last
     assert left(boxes) == []
     boxes.mend()
     kept = checkpoints(tmp_path / "run")[-1]

@@ -491,11 +491,11 @@ def read_versions(folder: Path) -> Any:
 
 
 def read_batch_options(folder: Path) -> Any:
-    from bertkit.launch.interface import Batch
+    from bertkit.launch.interface import SlurmOptions
     from bertkit_slurm.options import check_batch, cpus_asked
 
     options = tuple(_lines(folder / "options"))
-    check_batch(Batch(options=options))
+    check_batch(SlurmOptions(options=options))
     return cpus_asked(options)
 
 
