@@ -77,6 +77,8 @@ def supply(
     be fetched.
     """
     data_dir = Path(recipe.data.dir).expanduser()
+    if task is None and data_dir.is_file():  # a single shard
+        data_dir = data_dir.parent
     if recipe.offline:
         os.environ["HF_HUB_OFFLINE"] = "1"  # the hub's client reads it when it is imported
     need = model_need(recipe, task, beside, shape, data_dir)

@@ -29,6 +29,7 @@ from model_server import (
     squad_files,
     zipped,
 )
+from pretraining_files import known_sequences, write_hdf5
 
 Done = subprocess.CompletedProcess[str]
 LARGE = "google-bert/bert-large-uncased"
@@ -276,6 +277,24 @@ def test_a_random_start_needs_the_vocabulary_alone(server: ModelServer, tmp_path
     assert server.sent("/vocab.txt")
     assert not server.sent("/model.safetensors")
     assert '"hidden_size": 128' in (home / "run" / "config.json").read_text()
+
+
+@pytest.mark.slow
+def test_pre_training_on_one_shard_fetches_its_model_beside_it(server: ModelServer, tmp_path: Path) -> None:
+    """The data folder is then a file, in which no model can be put."""
+    server.repositories[LARGE] = hub_files()
+    home = tmp_path / "empty"
+    (home / "shards").mkdir(parents=True)
+    write_hdf5(home / "shards" / "part.hdf5", known_sequences(200))
+    few = settings(train__steps=2)
+    words = ("train", "-t", "pretrain", "-m", "bert-large-uncased", "--data-dir", "shards/part.hdf5", *SHORT, *few)
+    env = environment(home, server)
+    offline = bertkit(home, env, *words, "--offline")
+    assert_one_line_error(offline, "`bertkit data get bert-large-uncased --data-dir shards`")
+    done = bertkit(home, env, *words, "-o", "run")
+    assert done.returncode == 0, done.stderr
+    assert "found in the data folder: shards/checkpoints/bert-large-uncased" in done.stderr
+    assert record(home / "run")["updates"] == 2
 
 
 def test_the_sample_task_starts_at_random_and_says_so(sample_dir: Path, tmp_path: Path) -> None:
