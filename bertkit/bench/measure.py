@@ -21,13 +21,13 @@ from bertkit.console import Counter, Display
 from bertkit.data.features import Features
 from bertkit.data.sampler import Sampler, by_length, updates
 from bertkit.distributed.world import World
-from bertkit.engine.flops import forward_flops, of_batch, training_flops
-from bertkit.engine.interface import Engine, Sensors, Update, sequence_lengths
+from bertkit.engine.flops import forward_flops, of_batch
+from bertkit.engine.interface import Engine, Update, sequence_lengths
 from bertkit.model.config import ModelConfig
 from bertkit.records.energy import Energy
-from bertkit.records.meter import WARMUP_RULE, Meter, Reading, over_ranks, unknown, warmup_updates
+from bertkit.records.meter import WARMUP_RULE, Meter, Reading, over_ranks, warmup_updates
 from bertkit.training.callbacks.base import Callback
-from bertkit.training.loop import Plan, every, fit
+from bertkit.training.loop import Plan, every, fit, make_meter
 from bertkit.training.run import Run, UpdateMetrics
 
 FEWEST, MOST = 4, 10_000  # updates or calls of a case that --seconds may choose; of 4, 3 are counted
@@ -93,13 +93,7 @@ def train_case(
 
     steps = amount.steps or _steps(engine, trial, shares(1, TRIALS, *ranks), amount.seconds)
     warmup = warmup_updates(steps)
-    told = engine.communication if isinstance(engine, Sensors) else unknown
-    meter = Meter(
-        warmup,
-        functools.partial(of_batch, training_flops, model, work.head),
-        energy=energy.joules,
-        communication=told,
-    )
+    meter = make_meter(model, work.head, engine, energy, warmup)
     plan = Plan(
         steps, lambda step: rate, max(1, warmup), every(steps), every(steps)
     )  # a wait falls on the end of the warm-up

@@ -124,16 +124,14 @@ def run_compare(options: CompareOptions) -> int:
     from bertkit.comparison.comparison import compare as compare_entries
     from bertkit.comparison.fairness import refused
     from bertkit.comparison.files import to_mapping
-    from bertkit.comparison.load import read
+    from bertkit.comparison.load import read_some
     from bertkit.comparison.text import refusal, show
     from bertkit.console import Display
     from bertkit.files.disk import to_json, write_text
 
     _check(options)
     display = Display(quiet=options.quiet)
-    entries, left_out = read(options.records, display.follow())
-    if not entries and left_out:
-        raise UserError(left_out[0], f"and {len(left_out) - 1} more like it" if len(left_out) > 1 else "")
+    entries, left_out = read_some(options.records, display.follow())
     if options.parity:
         return _parity(options, entries, left_out, display)
     made = compare_entries(entries, options.baseline, options.target, left_out, _names(options.published))

@@ -96,22 +96,18 @@ def get(
     ] = False,
 ) -> None:
     """Download, verify and unpack what is missing. A broken download is resumed."""
-    from bertkit.data.fetching import LARGE, bring, lacking, own_sources, size_of
+    from bertkit.data.fetching import bring_named, lacking, own_sources
     from bertkit.files.downloads import find_sources
 
+    if not dry_run:
+        bring_named(names, data_dir, _say, url_base)
+        return
     for line in own_sources(url_base):
         _say(line)
     for source in find_sources(names):
         folder = data_dir / source.folder
-        if dry_run:
-            what = ", ".join(file.name for file in lacking(source, data_dir))
-            _say(f"{source.name}: {f'would download {what} into {folder}' if what else f'{folder} is complete'}")
-            continue
-        if (source.size or source.about or 0) >= LARGE and lacking(source, data_dir):
-            _say(f"{source.name}: {size_of(source)} to fetch into {folder}")
-        brought = bring(source, data_dir, _say, url_base)
-        done = f"is complete; terms of use: {source.terms}" if brought else "was complete already"
-        _say(f"{source.name}: {folder} {done}" + (f" ({source.homepage})" if brought and source.homepage else ""))
+        what = ", ".join(file.name for file in lacking(source, data_dir))
+        _say(f"{source.name}: {f'would download {what} into {folder}' if what else f'{folder} is complete'}")
 
 
 @app.command(epilog="Example: bertkit data verify mrpc squad --json")

@@ -24,6 +24,14 @@ class RecordSource:
     label: str
 
 
+def read_some(words: Iterable[str], tell: Tell) -> tuple[list[Entry], list[str]]:
+    """As `read`. Raises UserError, too, where none of the records could be read."""
+    entries, left_out = read(words, tell)
+    if not entries and left_out:
+        raise UserError(left_out[0], f"and {len(left_out) - 1} more like it" if len(left_out) > 1 else "")
+    return entries, left_out
+
+
 def read(words: Iterable[str], tell: Tell) -> tuple[list[Entry], list[str]]:
     """(entries, a line for each record that could not be read). Raises UserError for a word that names nothing."""
     named = {word: sources_of(word) for word in words}

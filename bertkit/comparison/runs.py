@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bertkit.comparison.comparison import Comparison, compare
-from bertkit.comparison.load import read
-from bertkit.errors import UserError
+from bertkit.comparison.load import read_some
 
 
 def compare_runs(
@@ -18,7 +17,5 @@ def compare_runs(
     The first is what the others are compared with, or the one called `baseline`; `target`: the score whose time is
     compared; `published`: names of published figures to stand beside. `print` shows the comparison as a table.
     """
-    entries, left_out = read([str(record) for record in records], lambda what, done, of: None)
-    if not entries and left_out:
-        raise UserError(left_out[0], f"and {len(left_out) - 1} more like it" if len(left_out) > 1 else "")
+    entries, left_out = read_some([str(record) for record in records], lambda what, done, of: None)
     return compare(entries, baseline, target, left_out, published)

@@ -21,6 +21,7 @@ from bertkit.files.downloads import (
     Progress,
     Unreachable,
     fetch,
+    find_sources,
     mirrored,
     part_of,
     unpack_zip,
@@ -55,6 +56,24 @@ def bring(source: DownloadSource, data_dir: Path, say: Say, url_base: str = "") 
         if missing:
             _bring_all(source, folder, data_dir, missing, url_base, say)
     return bool(missing)
+
+
+def bring_named(names: Sequence[str], data_dir: Path, say: Say, url_base: str = "") -> list[Path]:
+    """Bring the entries called so, and say of each what was done. Returns their folders.
+
+    Raises UserError for an unknown name before anything is fetched, and as `bring` does.
+    """
+    for line in own_sources(url_base):
+        say(line)
+    sources = find_sources(names)
+    for source in sources:
+        folder = data_dir / source.folder
+        if (source.size or source.about or 0) >= LARGE and lacking(source, data_dir):
+            say(f"{source.name}: {size_of(source)} to fetch into {folder}")
+        brought = bring(source, data_dir, say, url_base)
+        done = f"is complete; terms of use: {source.terms}" if brought else "was complete already"
+        say(f"{source.name}: {folder} {done}" + (f" ({source.homepage})" if brought and source.homepage else ""))
+    return [data_dir / source.folder for source in sources]
 
 
 class _Waiting:

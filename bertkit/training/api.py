@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,21 +11,17 @@ from typing import Any
 from bertkit.console import Display
 from bertkit.data import sampler
 from bertkit.data.features import Features
-from bertkit.data.fetching import bring, own_sources
+from bertkit.data.fetching import bring_named
 from bertkit.data.tasks import Task
 from bertkit.distributed.world import World, from_env
 from bertkit.engine.interface import Engine, Job, Update
 from bertkit.engine.registry import choose
-from bertkit.files.downloads import find_sources
-from bertkit.recipes.keywords import from_keywords
-from bertkit.recipes.resolve import resolve
 from bertkit.training import inference
 from bertkit.training.recipe_parts import with_global_batch
 from bertkit.training.run import Run
-from bertkit.training.run_task import run_settings
-from bertkit.training.setup import FineTuningSetup, device_settings, named
+from bertkit.training.setup import FineTuningSetup, enter_settings
 from bertkit.training.setup import prepare as prepare_recipe
-from bertkit.training.trainer import Trainer
+from bertkit.training.trainer import Trainer, resolve_keywords
 
 
 def train(model: str | Path | None = None, task: str | Task | None = None, **options: Any) -> Run:
@@ -49,9 +44,7 @@ def prepare(
     `.job` is what `open_engine` takes; `.train.features` and `.dev[0].features` are what `updates` takes. `processes`:
     how many share an update.
     """
-    name, own = named(task)
-    recipe = recipe or (own.recipe if own else None) or None
-    resolved = resolve(from_keywords(keywords | {"model": model, "task": name}, settings), recipe=recipe)
+    resolved, own = resolve_keywords(task, keywords | {"model": model}, settings, recipe)
     display = Display(quiet=quiet)
     made = prepare_recipe(with_global_batch(resolved.recipe, processes), display.say, display.follow(), own=own)
     # Of the device's settings the given ones alone: `open_engine` may be asked for another backend.
@@ -64,14 +57,7 @@ def get_data(*names: str, data_dir: str | Path = "data", quiet: bool = False) ->
     What is there already is not fetched again. Raises UserError for an unknown name, naming the nearest, and with what
     to do by hand where a host does not give a file.
     """
-    display, folder = Display(quiet=quiet), Path(data_dir).expanduser()
-    sources = find_sources(list(names))
-    for line in own_sources():
-        display.say(line)
-    for source in sources:
-        bring(source, folder, display.say)
-        display.say(f"{source.name}: {folder / source.folder} is complete; terms of use: {source.terms}")
-    return [folder / source.folder for source in sources]
+    return bring_named(list(names), Path(data_dir).expanduser(), Display(quiet=quiet).say)
 
 
 def evaluate(
@@ -84,9 +70,7 @@ def evaluate(
     **keywords: Any,
 ) -> dict[str, Any]:
     """Score the model in the folder `run` on its task's dev set: `metrics`, `examples`, `task` and more."""
-    name, own = named(task)
-    chosen = from_keywords(keywords | {"model": str(run), "task": name}, settings)
-    recipe = resolve(chosen, run=run_settings(str(run), own)).recipe
+    recipe, own = inference.recipe_of_run(run, task, keywords, settings)
     return inference.evaluate(recipe, World(), Display(quiet=quiet), force, own)
 
 
@@ -97,9 +81,8 @@ def open_engine(job: Job, backend: str = "auto", world: World | None = None) -> 
     Raises UserError where the backend is not ready, and for an unknown setting.
     """
     card = choose(backend).backend
-    settings = device_settings(card, job.settings)
-    os.environ.update(card.variables(settings))
-    return card.engine(dataclasses.replace(job, settings=settings), world or from_env())
+    job = dataclasses.replace(job, settings=enter_settings(card, job.settings))
+    return card.engine(job, world or from_env())
 
 
 def updates(

@@ -96,7 +96,7 @@ class FineTuning:
 
 def fine_tuning(recipe: Recipe, world: World, display: Display, dry_run: bool, own: Task | None = None) -> FineTuning:
     """Everything read and checked. Raises UserError for whatever the user can put right."""
-    setup = prepare(with_global_batch(recipe, world.size), display.say, display.follow(), dry_run, own)
+    setup = prepare(with_global_batch(recipe, world.size), display.say, display.follow(), dry_run, own, world)
     sampler = make_sampler(setup, world)
     update_settings = make_update_settings(setup.recipe, sampler.steps_per_epoch, world.size)
     return FineTuning(setup, sampler, update_settings, make_plan(setup.recipe, sampler, update_settings), world)

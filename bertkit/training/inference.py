@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,13 +22,15 @@ from bertkit.model.config import ARCHITECTURES
 from bertkit.model.loading import ModelSource, starting_weights
 from bertkit.model.names import is_own_folder, published
 from bertkit.model.weights import Fit
+from bertkit.recipes.keywords import from_keywords
 from bertkit.recipes.recipe import Recipe
+from bertkit.recipes.resolve import resolve
 from bertkit.training.evaluation import answer
 from bertkit.training.evaluation import evaluate as evaluate_parts
 from bertkit.training.recipe_parts import answer_rules, cache_folder, exchange, sequence_shape
 from bertkit.training.run_folder import refuse_hiding
-from bertkit.training.run_task import check_task, differing, read_task
-from bertkit.training.setup import ComputeTarget, check_segments, checked, choose_target, find_model, warn_of
+from bertkit.training.run_task import check_task, differing, read_task, run_settings
+from bertkit.training.setup import ComputeTarget, check_segments, checked, choose_target, find_model, named, warn_of
 from bertkit.training.supply import data_only
 
 logger = logging.getLogger(__name__)
@@ -52,6 +55,18 @@ class Loaded:
     source: ModelSource
     engine: Engine
     precision: str
+
+
+def recipe_of_run(
+    run: str | Path, task: str | Task | None, keywords: Mapping[str, Any], settings: Mapping[str, Any] | None
+) -> tuple[Recipe, Task | None]:
+    """(the settings with which a call from Python uses the model in the folder `run`, the task if the caller made it).
+
+    What the call leaves open is as the run itself had it.
+    """
+    name, own = named(task)
+    chosen = from_keywords({**keywords, "model": str(run), "task": name}, settings)
+    return resolve(chosen, run=run_settings(str(run), own)).recipe, own
 
 
 def open_model(recipe: Recipe, dry_run: bool = False, force: bool = False, own: Task | None = None) -> Ready:

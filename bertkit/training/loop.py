@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
-from bertkit.engine.interface import Engine, Scalars, Update
-from bertkit.records.meter import Meter
+from bertkit.engine.flops import of_batch, training_flops
+from bertkit.engine.interface import Engine, Scalars, Sensors, Update
+from bertkit.model.config import Head, ModelConfig
+from bertkit.records.energy import Energy
+from bertkit.records.meter import Meter, unknown
 from bertkit.training.callbacks.base import Callback
 from bertkit.training.prefetch import ahead
 from bertkit.training.run import Run, UpdateMetrics
@@ -29,6 +33,16 @@ class Plan:
     log_every: int
     evaluates: When
     saves: When
+
+
+def make_meter(model: ModelConfig, head: Head, engine: Engine, energy: Energy, warmup: int = 0) -> Meter:
+    """A meter of training updates. `warmup`: updates at the start that do not count."""
+    return Meter(
+        warmup=warmup,
+        flops=functools.partial(of_batch, training_flops, model, head),
+        energy=energy.joules,
+        communication=engine.communication if isinstance(engine, Sensors) else unknown,
+    )
 
 
 def fit(
@@ -54,7 +68,8 @@ def fit(
             last = update.step == plan.steps
             ends = last or bool(run.interrupted or run.finished)
             evaluates = last or bool(run.finished) or plan.evaluates(update.step)
-            if ends or evaluates or plan.saves(update.step) or update.step % plan.log_every == 0:
+            saves = ends or plan.saves(update.step)
+            if saves or evaluates or update.step % plan.log_every == 0:
                 meter.wait(engine.synchronize)
                 fetched = [_on_host(*entry) for entry in pending]
                 pending.clear()
@@ -68,7 +83,7 @@ def fit(
                 with meter.pause("evaluation"):
                     for callback in callbacks:
                         callback.on_evaluation_start(run)
-            if ends or plan.saves(update.step) or run.keep or run.finished:
+            if saves or run.keep or run.finished:
                 with meter.pause("checkpoint"):
                     for callback in callbacks:
                         callback.on_checkpoint_start(run)

@@ -19,15 +19,11 @@ from bertkit.data.encoding import encode
 from bertkit.data.tasks.task import Columns, Task
 from bertkit.distributed.world import World
 from bertkit.errors import UserError
-from bertkit.recipes.keywords import from_keywords
 from bertkit.recipes.recipe import Recipe
-from bertkit.recipes.resolve import resolve
 from bertkit.training.answering import ask, has_null
 from bertkit.training.evaluation import check_finite, predict
-from bertkit.training.inference import Loaded
+from bertkit.training.inference import Loaded, recipe_of_run
 from bertkit.training.inference import load as load_model
-from bertkit.training.run_task import run_settings
-from bertkit.training.setup import named
 
 AT_ONCE = 1024  # examples that are encoded, and sorted by length, together; bounds what is in memory
 TEXT, PAIR = ("text", "sentence", "first"), ("text_pair", "sentence2", "second")  # keys of dicts and columns of frames
@@ -187,9 +183,7 @@ def load(
     itself; `force`: use it for another.
     Raises UserError where the folder holds no trained model.
     """
-    name, own = named(task)
-    chosen = from_keywords(keywords | {"model": str(run), "task": name}, settings)
-    recipe = resolve(chosen, run=run_settings(str(run), own)).recipe
+    recipe, own = recipe_of_run(run, task, keywords, settings)
     return Predictor(load_model(recipe, World(), Display(quiet=quiet), force, own), recipe)
 
 

@@ -25,6 +25,10 @@ class UpdateMetrics:
     grad_norm: float  # not finite where the update was left out for an overflow
     loss_scale: float | None = None  # where the loss is scaled
 
+    def known(self) -> dict[str, Any]:
+        """By name, without what is not known."""
+        return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
+
 
 @dataclass
 class Run:

@@ -71,14 +71,20 @@ class FineTuningSetup(RunSetup):
 
 
 def prepare(
-    recipe: Recipe, say: Say, progress: Progress, dry_run: bool = False, own: Task | None = None
+    recipe: Recipe,
+    say: Say,
+    progress: Progress,
+    dry_run: bool = False,
+    own: Task | None = None,
+    world: World | None = None,
 ) -> FineTuningSetup:
     """Read and check everything, cheapest first, so that a mistake is answered before any work is done.
 
-    `dry_run`: the backend need not be ready; `own`: a task that the caller made, which the recipe names.
+    `dry_run`: the backend need not be ready; `own`: a task that the caller made, which the recipe names; `world`: of a
+    training whose processes learn one model.
     """
     task = task_of(recipe, own)
-    target = choose_target(recipe, task, dry_run=dry_run)
+    target = choose_target(recipe, task, dry_run=dry_run, world=world)
     data_dir = Path(recipe.data.dir).expanduser()
     start = supply(recipe, task, say, ("train", "dev"), may_fetch=not dry_run)
     task_vocab = task_folder(task, data_dir) / task.vocab if task.vocab else None
@@ -131,13 +137,19 @@ def make_job(recipe: Recipe, task: Task, target: ComputeTarget, source: ModelSou
     )
 
 
-def choose_target(recipe: Recipe, task: Task, training: bool = True, dry_run: bool = False) -> ComputeTarget:
-    """Where `task` is computed. Raises UserError where the backend is absent or cannot do what is asked."""
+def choose_target(
+    recipe: Recipe, task: Task, training: bool = True, dry_run: bool = False, world: World | None = None
+) -> ComputeTarget:
+    """Where `task` is computed. Raises UserError where the backend is absent or cannot do what is asked.
+
+    `world`: of a training whose processes learn one model.
+    """
     choice = choose(recipe.backend, dry_run)
     precision, reason = choose_precision(choice.backend, recipe.precision, training)
-    settings = device_settings(choice.backend, recipe.device)
-    os.environ.update(choice.backend.variables(settings))  # here, since reading weights may import a framework
+    settings = enter_settings(choice.backend, recipe.device)  # here, since reading weights may import a framework
     check_job(choice.backend, task, recipe)
+    if world is not None:
+        check_processes(choice.backend, recipe, world)
     return ComputeTarget(choice, precision, reason, settings)
 
 
@@ -198,6 +210,13 @@ def choose_precision(backend: Backend, asked: str, training: bool = True) -> tup
     if "bf16" in probe.precisions:
         return "bf16", "auto: this device computes it natively"
     return "fp32", "auto: this device has no native bf16"
+
+
+def enter_settings(backend: Backend, given: Mapping[str, Any]) -> dict[str, str | int | float | bool]:
+    """As `device_settings`; the environment then has the variables by which the device is set, too."""
+    settings = device_settings(backend, given)
+    os.environ.update(backend.variables(settings))
+    return settings
 
 
 def device_settings(backend: Backend, given: Mapping[str, Any]) -> dict[str, str | int | float | bool]:

@@ -14,17 +14,16 @@ from bertkit.console import Display
 from bertkit.data.tasks import Task
 from bertkit.distributed.consistency import agree, gather_json
 from bertkit.distributed.world import World, from_env
-from bertkit.engine.flops import of_batch, training_flops
-from bertkit.engine.interface import Engine, Job, Sensors
+from bertkit.engine.interface import Engine
 from bertkit.files.locks import alone_in
 from bertkit.model.checkpoint import Checkpoints, Progress
 from bertkit.recipes.keywords import from_keywords
 from bertkit.recipes.recipe import Recipe
 from bertkit.recipes.resolve import Resolved, resolve
 from bertkit.records import collect
-from bertkit.records.energy import Energy, energy_of
+from bertkit.records.energy import energy_of
 from bertkit.records.event_log import RunLog
-from bertkit.records.meter import Meter, unknown, warmup_updates
+from bertkit.records.meter import Meter, warmup_updates
 from bertkit.training.callbacks.base import Callback
 from bertkit.training.callbacks.checkpointing import Checkpointing
 from bertkit.training.callbacks.evaluation import Evaluation
@@ -35,7 +34,7 @@ from bertkit.training.callbacks.stopping import FiniteLoss, Interruptions, Targe
 from bertkit.training.ensemble import SAME, Compare, announce_workers, train_workers
 from bertkit.training.finetuning import fine_tuning
 from bertkit.training.log_facts import loggers
-from bertkit.training.loop import fit
+from bertkit.training.loop import fit, make_meter
 from bertkit.training.objective import Objective
 from bertkit.training.pretraining import pretraining
 from bertkit.training.results import measure, write_results
@@ -50,7 +49,7 @@ from bertkit.training.run_folder import (
     write_recipe,
 )
 from bertkit.training.run_task import write_task
-from bertkit.training.setup import check_processes, named, task_of
+from bertkit.training.setup import named, task_of
 from bertkit.training.signals import stop_on_signals
 
 # What `Trainer` takes besides settings, for the nearest to a misspelt one.
@@ -85,10 +84,7 @@ class Trainer:
 
         Raises UserError for an unknown setting, naming the nearest, and for a value of the wrong type.
         """
-        name, self.task = named(task)
-        given = from_keywords(keywords | {"task": name}, settings, OPTIONS)
-        recipe = recipe or (self.task.recipe if self.task else None) or None
-        self.resolved = resolve(given, config=Path(config) if config else None, recipe=recipe)
+        self.resolved, self.task = resolve_keywords(task, keywords, settings, recipe, config, OPTIONS)
         self.world = world or from_env()
         self.display = Display(quiet=quiet or not self.world.is_first)
         again = restarted(os.environ)
@@ -191,7 +187,6 @@ class Trainer:
         else:
             objective = fine_tuning(self.recipe, self.world, self.display, dry_run, self.task)
         setup = objective.setup
-        check_processes(setup.choice.backend, self.recipe, self.world)
         self.display.say(f"backend: {setup.choice.backend.name} ({setup.choice.reason})")
         self.display.say(f"precision: {setup.precision} ({setup.precision_reason})")
         objective.introduce(self.display)
@@ -204,7 +199,8 @@ class Trainer:
         checkpoints = Checkpoints(self.folder / "checkpoints", self.recipe.checkpoint.keep, objective.saves_best)
         log = RunLog(self.folder if self.world.is_first else None, loggers(objective, self.folder, self.world))
         energy = energy_of(engine, self.world)
-        meter = make_meter(objective.setup.job, engine, energy)
+        job = objective.setup.job
+        meter = make_meter(job.model, job.head, engine, energy)
         callbacks: list[Callback] = []
         progress = ConsoleProgress(objective, meter, display)
         evaluation = Evaluation(objective, engine, display, callbacks)
@@ -293,14 +289,19 @@ class Trainer:
         return run.metrics
 
 
-def make_meter(job: Job, engine: Engine, energy: Energy) -> Meter:
-    """A meter of training updates; the warm-up is set when it is known how many come."""
-    return Meter(
-        warmup=0,
-        flops=functools.partial(of_batch, training_flops, job.model, job.head),
-        energy=energy.joules,
-        communication=engine.communication if isinstance(engine, Sensors) else unknown,
-    )
+def resolve_keywords(
+    task: str | Task | None,
+    keywords: Mapping[str, Any],
+    settings: Mapping[str, Any] | None,
+    recipe: str | None = None,
+    config: str | Path | None = None,
+    options: Sequence[str] = (),
+) -> tuple[Resolved, Task | None]:
+    """(the settings of a call from Python, the task where the caller made it). `options`: as of `from_keywords`."""
+    name, own = named(task)
+    given = from_keywords({**keywords, "task": name}, settings, options)
+    recipe = recipe or (own.recipe if own else "") or None
+    return resolve(given, config=Path(config) if config else None, recipe=recipe), own
 
 
 def _seconds(before: Progress, meter: Meter) -> tuple[float, float]:

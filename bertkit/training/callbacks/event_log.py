@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ class EventLog(Callback):
 
     def on_updates(self, run: Run, updates: Sequence[UpdateMetrics]) -> None:
         for one in updates:
-            self.log.write("update", **{name: v for name, v in dataclasses.asdict(one).items() if v is not None})
+            self.log.write("update", **one.known())
 
     def on_evaluation_start(self, run: Run) -> None:
         self.log.tell("evaluating", step=run.step, samples=self.objective.samples(run.step))

@@ -6,7 +6,6 @@ process alone sends; `train/…` are an update's numbers, `evaluation/…` the d
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import time
 from collections.abc import Mapping, Sequence
@@ -116,7 +115,7 @@ class TensorBoardCallback(Callback):
 
     def on_updates(self, run: Run, updates: Sequence[UpdateMetrics]) -> None:
         for one in updates if self.curves else ():
-            self._write("update", {name: v for name, v in dataclasses.asdict(one).items() if v is not None})
+            self._write("update", one.known())
 
     def on_evaluation(self, run: Run, metrics: Mapping[str, float]) -> None:
         self._write("evaluation", {"step": run.step, **metrics})
@@ -132,7 +131,7 @@ class TensorBoardCallback(Callback):
 
 def _numbers(one: UpdateMetrics) -> dict[str, float]:
     """An update's, by the names that curves have."""
-    return {f"train/{name}": v for name, v in dataclasses.asdict(one).items() if name != "step" and v is not None}
+    return {f"train/{name}": value for name, value in one.known().items() if name != "step"}
 
 
 def _scores(metrics: Mapping[str, float]) -> dict[str, float]:
