@@ -47,10 +47,15 @@ def _own_environment() -> Iterator[None]:
         os.environ.pop("PYTHONSAFEPATH", None)
 
 
+def real_folder() -> Path:
+    """Where real data is looked for."""
+    return Path(os.environ.get("BERTKIT_TEST_DATA") or ROOT.parent / "shared" / "data")
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder with real data; the test is skipped without it."""
-    folder = Path(os.environ.get("BERTKIT_TEST_DATA") or ROOT.parent / "shared" / "data")
+    folder = real_folder()
     if not (folder / "glue").is_dir():
         pytest.skip(f"no real data in {folder}: set BERTKIT_TEST_DATA")
     return folder.resolve()

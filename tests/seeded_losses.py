@@ -20,6 +20,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from conftest import real_folder
+
 TESTS = Path(__file__).resolve().parent
 GOLDEN = TESTS / "golden" / "seeded_losses.json"
 UPDATES = 40
@@ -63,9 +65,8 @@ def machine() -> str:
 
 
 def real_data() -> Path | None:
-    """The folder of real data, as in `conftest.py`."""
-    named = os.environ.get("BERTKIT_TEST_DATA")
-    path = Path(named) if named else TESTS.parents[1] / "shared" / "data"
+    """The folder of real data, if MRPC and MiniLM are in it."""
+    path = real_folder()
     return path if (path / "glue").is_dir() and (path / "minilm").is_dir() else None
 
 

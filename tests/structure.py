@@ -8,11 +8,19 @@ from __future__ import annotations
 import ast
 import functools
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Container
 from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True)
+class Import:
+    module: str  # dotted, as written
+    line: int
+    at_start: bool  # runs when the file is imported: not within a function nor under TYPE_CHECKING
+    for_types: bool = False  # under TYPE_CHECKING
 
 
 @dataclass(frozen=True)
@@ -33,7 +41,9 @@ class Structure:
 
 
 def structure(folder: Path = ROOT / "bertkit") -> Structure:
-    trees = {_name(path): ast.parse(path.read_text(encoding="utf-8")) for path in sorted(folder.rglob("*.py"))}
+    trees = {
+        module_name(path, ROOT): ast.parse(path.read_text(encoding="utf-8")) for path in sorted(folder.rglob("*.py"))
+    }
     classes = Counter(
         node.name
         for tree in trees.values()
@@ -49,7 +59,7 @@ def structure(folder: Path = ROOT / "bertkit") -> Structure:
     return Structure(
         modules=tuple(sorted(path.name for path in folder.glob("*.py"))),
         packages=tuple(sorted(path.parent.name for path in folder.glob("*/__init__.py"))),
-        chain=longest_chain({module: set(_imports(tree, trees)) - {module} for module, tree in trees.items()}),
+        chain=longest_chain({module: _needs(tree, trees.keys()) - {module} for module, tree in trees.items()}),
         homonyms=tuple(sorted(name for name, count in classes.items() if count > 1)),
         files=tuple(sorted(len(path.read_text(encoding="utf-8").splitlines()) for path in folder.rglob("*.py"))),
         functions=tuple(sorted(functions)),
@@ -64,19 +74,37 @@ def longest_chain(graph: dict[str, set[str]]) -> tuple[str, ...]:
     return max((below(name) for name in graph), key=len)
 
 
-def _name(path: Path) -> str:
-    parts = path.relative_to(ROOT).with_suffix("").parts
+def module_name(path: Path, root: Path) -> str:
+    parts = path.relative_to(root).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def _imports(tree: ast.Module, known: dict[str, ast.Module]) -> Iterator[str]:
-    """The modules of `known` that are imported when this one is."""
-    for node in tree.body:
-        if isinstance(node, ast.ImportFrom):
+def imports(tree: ast.Module, known: Container[str]) -> tuple[Import, ...]:
+    """Every import, those within functions too; `from package import module` counts as the module, if it is `known`."""
+    found: list[Import] = []
+
+    def visit(node: ast.AST, at_start: bool, for_types: bool = False) -> None:
+        if isinstance(node, ast.Import):
+            found.extend(Import(alias.name, node.lineno, at_start, for_types) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"line {node.lineno}: a relative import"
             for alias in node.names:
                 whole = f"{node.module}.{alias.name}"
-                if whole in known or node.module in known:
-                    yield whole if whole in known else str(node.module)
+                found.append(Import(whole if whole in known else str(node.module), node.lineno, at_start, for_types))
+        for field, value in ast.iter_fields(node):
+            types = isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test) and field == "body"
+            quiet = types or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+            for child in value if isinstance(value, list) else [value]:
+                if isinstance(child, ast.AST):
+                    visit(child, at_start and not quiet, for_types or types)
+
+    visit(tree, True)
+    return tuple(found)
+
+
+def _needs(tree: ast.Module, known: Collection[str]) -> set[str]:
+    """The modules of `known` that are imported when this one is."""
+    return {one.module for one in imports(tree, known) if one.at_start and one.module in known}
 
 
 def _is_command(node: ast.FunctionDef | ast.AsyncFunctionDef, module: str) -> bool:

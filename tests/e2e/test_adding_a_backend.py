@@ -18,27 +18,16 @@ from bertkit.distributed.world import World
 from bertkit.errors import UserError
 from command import settings
 from conftest import ROOT, Run, command_env
+from examples_outside import assert_page_shows, install, run_own_tests
 
 EXAMPLE = ROOT / "examples" / "bertkit_sample_chip"
 PAGE = ROOT / "docs" / "adding-a-backend.md"
-BLOCK = re.compile(r"<!-- file: (\S+) -->\n```\w+\n(.*?)```", re.DOTALL)
 MASK = ".masked_fill(~seen, torch.finfo(query.dtype).min)"
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the example installed in it, and bertkit not; building leaves nothing in the tree."""
-    setuptools = pytest.importorskip("setuptools", reason="setuptools, which builds the example, is not installed")
-    if int(setuptools.__version__.split(".")[0]) < 77:
-        pytest.skip(f"the example needs setuptools 77, this is {setuptools.__version__}")
-    folder = tmp_path_factory.mktemp("outside")
-    source, target = folder / "source", folder / "site"
-    shutil.copytree(EXAMPLE, source, ignore=shutil.ignore_patterns("__pycache__", "build", "*.egg-info", ".*"))
-    pip = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check", "--no-index", "--no-deps"]
-    command = [*pip, "--no-build-isolation", "--target", str(target), str(source)]
-    done = subprocess.run(command, cwd=folder, env=command_env(folder), capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return target
+    return install(EXAMPLE, tmp_path_factory.mktemp("outside"))
 
 
 @pytest.fixture
@@ -119,22 +108,14 @@ def test_a_setting_that_cannot_be_is_the_users_error(monkeypatch: pytest.MonkeyP
 
 @pytest.mark.slow  # the checks a second time, as the example's own pytest runs them
 def test_its_own_tests_pass_in_its_own_folder(site: Path, tmp_path: Path) -> None:
-    shutil.copy(EXAMPLE / "test_contract.py", tmp_path)
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
-    env = command_env(tmp_path) | {"PYTHONPATH": str(site)}
-    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout
+    run_own_tests(EXAMPLE / "test_contract.py", site, tmp_path)
 
 
 # ---- the page ----
 
 
 def test_the_pages_blocks_are_the_examples_files() -> None:
-    blocks = dict(BLOCK.findall(PAGE.read_text(encoding="utf-8")))
-    files = [path for path in EXAMPLE.rglob("*") if path.suffix in (".py", ".toml") and "build" not in path.parts]
-    assert set(blocks) == {path.relative_to(ROOT).as_posix() for path in files}
-    for name, text in blocks.items():
-        assert text == (ROOT / name).read_text(encoding="utf-8"), f"{name} is another in docs/adding-a-backend.md"
+    assert_page_shows(PAGE, EXAMPLE)
 
 
 def test_the_pages_table_has_every_part_of_a_device() -> None:

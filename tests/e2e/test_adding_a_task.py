@@ -5,34 +5,21 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from command import settings
-from conftest import ROOT, Run, assert_one_line_error, command_env
+from conftest import ROOT, Run, assert_one_line_error
+from examples_outside import assert_page_shows, install, run_own_tests
 
 EXAMPLE = ROOT / "examples" / "bertkit_sample_task"
 PAGE = ROOT / "docs" / "adding-a-task.md"
-BLOCK = re.compile(r"<!-- file: (\S+) -->\n```\w+\n(.*?)```", re.DOTALL)
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the example installed in it, and bertkit not; building leaves nothing in the tree."""
-    setuptools = pytest.importorskip("setuptools", reason="setuptools, which builds the example, is not installed")
-    if int(setuptools.__version__.split(".")[0]) < 77:
-        pytest.skip(f"the example needs setuptools 77, this is {setuptools.__version__}")
-    folder = tmp_path_factory.mktemp("outside")
-    source, target = folder / "source", folder / "site"
-    shutil.copytree(EXAMPLE, source, ignore=shutil.ignore_patterns("__pycache__", "build", "*.egg-info", ".*"))
-    pip = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check", "--no-index", "--no-deps"]
-    command = [*pip, "--no-build-isolation", "--target", str(target), str(source)]
-    done = subprocess.run(command, cwd=folder, env=command_env(folder), capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return target
+    return install(EXAMPLE, tmp_path_factory.mktemp("outside"))
 
 
 def write_reviews(folder: Path, sample_dir: Path) -> None:
@@ -83,16 +70,8 @@ def test_a_package_that_takes_a_built_in_name_is_refused_by_name(bertkit: Run, t
 
 
 def test_its_own_tests_pass_in_its_own_folder(site: Path, tmp_path: Path) -> None:
-    shutil.copy(EXAMPLE / "test_reviews.py", tmp_path)
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
-    env = command_env(tmp_path) | {"PYTHONPATH": str(site)}
-    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout
+    run_own_tests(EXAMPLE / "test_reviews.py", site, tmp_path)
 
 
 def test_the_pages_blocks_are_the_examples_files() -> None:
-    blocks = dict(BLOCK.findall(PAGE.read_text(encoding="utf-8")))
-    files = [path for path in EXAMPLE.rglob("*") if path.suffix in (".py", ".toml") and "build" not in path.parts]
-    assert set(blocks) == {path.relative_to(ROOT).as_posix() for path in files}
-    for name, text in blocks.items():
-        assert text == (ROOT / name).read_text(encoding="utf-8"), f"{name} is another in docs/adding-a-task.md"
+    assert_page_shows(PAGE, EXAMPLE)

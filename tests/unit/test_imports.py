@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import ast
 import functools
-import importlib
 import io
 import re
 import sys
 import tokenize
 import tomllib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+import structure
+from structure import Import, module_name
 
 ROOT = Path(__file__).resolve().parents[2]
 BACKENDS = ROOT / "backends"
@@ -43,21 +44,8 @@ ROOMS = (
 ).split()
 
 
-@dataclass(frozen=True)
-class Import:
-    module: str  # dotted, as written
-    line: int
-    at_start: bool  # runs when the file is imported: not within a function nor under TYPE_CHECKING
-    for_types: bool = False  # under TYPE_CHECKING
-
-
 def python_files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*.py") if "__pycache__" not in path.parts)
-
-
-def module_name(path: Path, root: Path) -> str:
-    parts = path.relative_to(root).with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
 MODULES = {module_name(path, ROOT): path for path in python_files(ROOT / "bertkit")}
@@ -65,26 +53,8 @@ MODULES = {module_name(path, ROOT): path for path in python_files(ROOT / "bertki
 
 @functools.cache
 def imports(path: Path) -> tuple[Import, ...]:
-    """Every import of a file, those within functions too; `from package import module` counts as the module."""
-    found: list[Import] = []
-
-    def visit(node: ast.AST, at_start: bool, for_types: bool = False) -> None:
-        if isinstance(node, ast.Import):
-            found.extend(Import(alias.name, node.lineno, at_start, for_types) for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}:{node.lineno}: a relative import"
-            for alias in node.names:
-                whole = f"{node.module}.{alias.name}"
-                found.append(Import(whole if whole in MODULES else str(node.module), node.lineno, at_start, for_types))
-        for field, value in ast.iter_fields(node):
-            types = isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test) and field == "body"
-            quiet = types or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
-            for child in value if isinstance(value, list) else [value]:
-                if isinstance(child, ast.AST):
-                    visit(child, at_start and not quiet, for_types or types)
-
-    visit(ast.parse(path.read_text(encoding="utf-8")), True)
-    return tuple(found)
+    """Every import of a file, as `structure.imports` reads it."""
+    return structure.imports(ast.parse(path.read_text(encoding="utf-8")), MODULES)
 
 
 def breaches(folder: Path, allowed: set[str], at_start_only: bool = False) -> list[str]:
@@ -178,23 +148,6 @@ def test_the_facade_has_what_plug_ins_use_and_nothing_else() -> None:
         for alias in node.names
     }
     assert set(bertkit.plugin.__all__) == used | FOR_TASKS
-
-
-@pytest.mark.parametrize("name", ["bertkit", "bertkit.plugin"])
-def test_public_names_are_imported_late_from_where_their_types_are(name: str) -> None:
-    """The table of a lazy module, its imports for types, and `__all__` say the same."""
-    module = importlib.import_module(name)
-    tree = ast.parse(MODULES[name].read_text(encoding="utf-8"))
-    (block,) = [node for node in tree.body if isinstance(node, ast.If)]
-    typed = {
-        alias.asname or alias.name: (node.module, alias.name)
-        for node in block.body
-        if isinstance(node, ast.ImportFrom)
-        for alias in node.names
-    }
-    assert typed.keys() == set(module.__all__) == module._PLACES.keys()
-    for public, (place, original) in typed.items():
-        assert getattr(module, public) is getattr(importlib.import_module(str(place)), original)
 
 
 def test_launchers_import_no_backend() -> None:
