@@ -6,7 +6,7 @@ import bertkit
 
 bertkit.get_data("sample")
 setup = bertkit.prepare("tiny", "sample", recipe="demo")
-with closing(bertkit.open_engine(setup.job, backend=setup.choice.backend.name)) as engine:
+with closing(bertkit.open_engine(setup.job, backend=setup.target.backend.name)) as engine:
     for update in bertkit.updates(setup.train.features, batch_size=32, seed=1, epochs=2):
         scalars = engine.train_step(update, 5e-4 * min(1.0, update.step / 20))
         if update.step % 20 == 0:  # float() waits for the device

@@ -8,15 +8,15 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from bertkit.data.sampler import PARTIAL_BATCHES, Sampler
+from bertkit.data.sampler import PARTIAL_BATCHES
 from bertkit.engine.interface import Job
 from bertkit.model.config import ModelConfig
 from bertkit.model.loading import ModelSource
 from bertkit.recipes.sections import ScheduleSection
 from bertkit.records.fields import Fairness
 from bertkit.records.meter import TIME_BASIS, WARMUP_RULE
-from bertkit.training.recipe_parts import UpdateSettings, answer_rules
-from bertkit.training.setup import FineTuningSetup
+from bertkit.training.recipe_parts import UpdateSettings
+from bertkit.training.setup import FineTuningSetup, RunSetup
 
 # The engines' contract (`bertkit check`), in words; a backend that does otherwise does not pass it.
 OPTIMIZERS = {"adamw": "AdamW, decoupled decay, in fp32 masters", "lamb": "LAMB, decoupled decay, in fp32 masters"}
@@ -28,35 +28,41 @@ LOSS_SCALE = "summed over micro-batches and ranks, divided by the global batch's
 DROPOUT = ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout")
 
 
-def of_run(setup: FineTuningSetup, sampler: Sampler, update_settings: UpdateSettings) -> Fairness:
-    """Of a training run."""
-    recipe, task, train = setup.recipe, setup.task, setup.train
-    of_model = model(setup.job, setup.source, setup.fit.digest)
-    of_optimizer = optimizer(setup.job, update_settings)
-    return whole(
-        of_model
-        | of_optimizer
-        | {
-            "measures": "train",
-            "task": task.name,
+def of_run(setup: FineTuningSetup, update_settings: UpdateSettings) -> Fairness:
+    """Of a fine-tuning run."""
+    train, spans = setup.train, setup.task.head.kind == "span"
+    return of_training(
+        setup,
+        update_settings,
+        {
             "corpus_sha256": train.sha256,
             "training_features_sha256": train.features.digest(),
             "training_sequences": len(train.features),
-            "shard": recipe.data.shard,
             "lengths": "the task's own",
-            "sequence_length": recipe.data.seq_length,
-            "document_stride": recipe.data.doc_stride if task.head.kind == "span" else None,
+            "document_stride": setup.shape.doc_stride if spans else None,
             "most_masked": 0,
-            "global_batch": sampler.batch_size,
-            "result": recipe.checkpoint.result,
             "evaluation_sha256": together(part.sha256 for part in setup.dev),
             "evaluation_features_sha256": together(part.features.digest() for part in setup.dev),
             "evaluation_examples": sum(part.examples for part in setup.dev),
-            "answer_rules": json.dumps(dataclasses.asdict(answer_rules(recipe))) if task.head.kind == "span" else None,
-            "warmup_rule": WARMUP_RULE,
-            "time_basis": TIME_BASIS,
-        }
+            "answer_rules": json.dumps(dataclasses.asdict(setup.rules)) if spans else None,
+        },
     )
+
+
+def of_training(setup: RunSetup, update_settings: UpdateSettings, of_data: Mapping[str, Any]) -> Fairness:
+    """Of a training run, whatever it learns from; `of_data` is what its data adds, and overrides."""
+    known = {
+        "measures": "train",
+        "task": setup.task.name,
+        "shard": setup.shard,
+        "sequence_length": update_settings.sequence_length,
+        "global_batch": update_settings.global_batch,
+        "result": setup.result,
+        "warmup_rule": WARMUP_RULE,
+        "time_basis": TIME_BASIS,
+    }
+    of_model = model(setup.job, setup.source, setup.fit.digest)
+    return whole(of_model | optimizer(setup.job, update_settings) | known | dict(of_data))
 
 
 def model(job: Job, source: ModelSource | None, start: str | None) -> dict[str, Any]:

@@ -14,22 +14,13 @@ from bertkit.data.sampler import Sampler, sharded, updates
 from bertkit.data.tasks.task import Answered, Part, Task
 from bertkit.distributed.world import World
 from bertkit.engine.interface import Engine, Update
-from bertkit.recipes.recipe import Recipe, to_flat
+from bertkit.recipes.recipe import Recipe
 from bertkit.records import collect
 from bertkit.training.comparability import of_run
 from bertkit.training.evaluation import evaluate
 from bertkit.training.loop import Plan, every
-from bertkit.training.recipe_parts import UpdateSettings, answer_rules, make_update_settings, with_global_batch
+from bertkit.training.recipe_parts import UpdateSettings, make_update_settings, with_global_batch
 from bertkit.training.setup import FineTuningSetup, prepare
-
-# Settings that do not shape the trained weights, so a resume may change them.
-FREE = (
-    "backend", "output", "train.batch_size", "train.micro_batch_size", "train.steps_this_run", "data.dir",
-    "data.cache", "data.train_file", "data.dev_file", "data.eval_dir", "data.strict", "model.layout", "log.",
-    "checkpoint.", "evaluation.", "answers.", "device.", "ranks.collectives", "ranks.overlap", "ranks.timeout",
-    "ranks.synchronise", "ranks.shard_data", "ranks.learning_rate_scaling", "optimizer.shard", "phase2.batch_size",
-    "phase2.micro_batch_size", "phase2.data_dir", "phase2.eval_dir", "offline",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -44,9 +35,9 @@ class FineTuning:
     saves_best: bool = True
 
     def shape(self) -> dict[str, Any]:
-        return kept_settings(self.setup.recipe) | {
+        return dict(self.setup.kept) | {
             "optimizer.learning_rate": self.update_settings.peak_rate,
-            "precision": self.setup.precision,
+            "precision": self.setup.target.precision,
             "global batch": self.sampler.batch_size,
             "updates": self.plan.steps,
             "training data": self.setup.train.features.digest(),
@@ -78,8 +69,7 @@ class FineTuning:
 
     def score(self, engine: Engine, display: Display, step: int) -> tuple[dict[str, float], list[Answered]]:
         setup = self.setup
-        size, rules = setup.recipe.evaluation.batch_size, answer_rules(setup.recipe)
-        return evaluate(engine, setup.task, setup.dev, rules, size, self.world, display)
+        return evaluate(engine, setup.task, setup.dev, setup.rules, setup.scored_at_once, self.world, display)
 
     def describe(self) -> dict[str, Any]:
         setup = self.setup
@@ -89,22 +79,22 @@ class FineTuning:
                 "train": _part("train", setup.train),
                 "evaluation": [_part(f"dev_{part.name}" if part.name else "dev", part) for part in setup.dev],
             },
-            "fairness": dataclasses.asdict(of_run(setup, self.sampler, self.update_settings)),
+            "fairness": dataclasses.asdict(of_run(setup, self.update_settings)),
             "majority_class": _majority(setup),
         }
 
 
 def fine_tuning(recipe: Recipe, world: World, display: Display, dry_run: bool, own: Task | None = None) -> FineTuning:
     """Everything read and checked. Raises UserError for whatever the user can put right."""
-    setup = prepare(with_global_batch(recipe, world.size), display.say, display.follow(), dry_run, own, world)
-    sampler = make_sampler(setup, world)
-    update_settings = make_update_settings(setup.recipe, sampler.steps_per_epoch, world.size)
-    return FineTuning(setup, sampler, update_settings, make_plan(setup.recipe, sampler, update_settings), world)
+    recipe = with_global_batch(recipe, world.size)
+    setup = prepare(recipe, display.say, display.follow(), dry_run, own, world)
+    sampler = make_sampler(setup, recipe.train.batch_size * world.size)
+    update_settings = make_update_settings(recipe, sampler.steps_per_epoch, world.size)
+    return FineTuning(setup, sampler, update_settings, make_plan(recipe, sampler, update_settings), world)
 
 
-def make_sampler(setup: FineTuningSetup, world: World) -> Sampler:
-    recipe = setup.recipe
-    return sharded(len(setup.train.features), recipe.data.shard, recipe.train.batch_size * world.size, recipe.seed)
+def make_sampler(setup: FineTuningSetup, global_batch: int) -> Sampler:
+    return sharded(len(setup.train.features), setup.shard, global_batch, setup.job.seed)
 
 
 def make_plan(recipe: Recipe, sampler: Sampler, update_settings: UpdateSettings) -> Plan:
@@ -119,11 +109,6 @@ def make_plan(recipe: Recipe, sampler: Sampler, update_settings: UpdateSettings)
         evaluates=every(often),
         saves=every(recipe.checkpoint.every or epoch),
     )
-
-
-def kept_settings(recipe: Recipe) -> dict[str, Any]:
-    """The settings that a resume may not change."""
-    return {key: value for key, value in to_flat(recipe).items() if not key.startswith(FREE)}
 
 
 def introduce(setup: FineTuningSetup, update_settings: UpdateSettings, display: Display) -> None:
@@ -141,7 +126,7 @@ def introduce(setup: FineTuningSetup, update_settings: UpdateSettings, display: 
     for part in setup.dev:
         if part.sha256 == setup.train.sha256:
             display.warn(f"{part.file} is the training file too: its scores say nothing about new data")
-    display.say(f"plan: {words_of(update_settings)}, seed {setup.recipe.seed}")
+    display.say(f"plan: {words_of(update_settings)}, seed {setup.job.seed}")
 
 
 def words_of(update_settings: UpdateSettings) -> str:
@@ -162,7 +147,7 @@ def _majority(setup: FineTuningSetup) -> dict[str, float] | None:
     labels = setup.dev[0].features.labels["labels"]
     counts = np.bincount(labels, minlength=setup.task.head.outputs)
     guess = {"logits": np.tile(counts.astype(np.float32), (len(labels), 1))}
-    return setup.task.format.answer(setup.task, setup.dev[0], guess, answer_rules(setup.recipe)).metrics
+    return setup.task.format.answer(setup.task, setup.dev[0], guess, setup.rules).metrics
 
 
 def _part(name: str, part: Part) -> Mapping[str, Any]:

@@ -127,7 +127,7 @@ def load(recipe: Recipe, world: World, display: Display, force: bool = False, ow
         exchange=exchange(recipe),
         limits=Limits(recipe.evaluation.batch_size, recipe.data.seq_length, recipe.evaluation.batch_size),
     )
-    return Loaded(ready.task, ready.source, ready.target.choice.backend.engine(job, world), ready.target.precision)
+    return Loaded(ready.task, ready.source, ready.target.backend.engine(job, world), ready.target.precision)
 
 
 def plan(recipe: Recipe, split: SplitName | None, file: Path | None, display: Display, force: bool = False) -> None:
@@ -135,7 +135,7 @@ def plan(recipe: Recipe, split: SplitName | None, file: Path | None, display: Di
     if file is not None:
         own_file(str(file))
     ready = open_model(recipe, dry_run=True, force=force)
-    display.say(f"backend: {ready.target.choice.backend.name} ({ready.target.choice.reason})")
+    display.say(f"backend: {ready.target.backend.name} ({ready.target.choice.reason})")
     display.say(f"precision: {ready.target.precision} ({ready.target.reason})")
     display.say(f"model: {ready.source.folder}, for {ready.task.name}")
     for note in ready.notes:

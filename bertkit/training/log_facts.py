@@ -12,7 +12,7 @@ from bertkit.training.objective import Objective
 
 def loggers(objective: Objective, folder: Path, world: World) -> tuple[Follower, ...]:
     """Of the first rank; none of the others."""
-    wanted = objective.setup.recipe.log
+    wanted = objective.setup.logs
     made: list[Follower] = []
     if world.is_first and wanted.mllog:
         made.append(MlLog(folder / MLLOG, facts(objective, world)))
@@ -40,8 +40,8 @@ def facts(objective: Objective, world: World) -> dict[str, Any]:
         "submission_org": "none: a run of bertkit",
         "submission_division": "open",
         "submission_status": "onprem",
-        "submission_platform": f"{world.size} x {setup.choice.backend.name}",
-        "seed": setup.recipe.seed,
+        "submission_platform": f"{world.size} x {setup.target.backend.name}",
+        "seed": setup.job.seed,
         "global_batch_size": update_settings.global_batch,
         "gradient_accumulation_steps": update_settings.accumulation,
         "train_samples": amounts["training_sequences"],

@@ -19,13 +19,13 @@ from bertkit.errors import UserError
 from bertkit.model.formats.places import find_kind
 from bertkit.model.loading import ModelSource, starting_weights
 from bertkit.recipes.recipe import Recipe
-from bertkit.training.finetuning import kept_settings, words_of
+from bertkit.training.finetuning import words_of
 from bertkit.training.loop import Plan, When
 from bertkit.training.phases import Phase, open_phases, training_place
 from bertkit.training.pretraining_evaluation import score_set
 from bertkit.training.pretraining_record import of_phases
 from bertkit.training.recipe_parts import UpdateSettings
-from bertkit.training.setup import RunSetup, choose_target, find_model, make_job, say_fit, task_of
+from bertkit.training.setup import RunSetup, choose_target, find_model, make_job, of_recipe, say_fit, task_of
 from bertkit.training.supply import supply
 
 logger = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ class Pretraining:
     phases: tuple[Phase, ...]
     world: World
     plan: Plan
-    saves_best: bool
+    target_accuracy: float  # the last phase's `mlm_accuracy` that ends the run; 0: none does
     baseline: dict[str, float] = field(default_factory=dict)  # of the set that was scored last
     _said: set[int] = field(default_factory=set)  # phases whose baseline was shown
 
@@ -49,7 +49,7 @@ class Pretraining:
         return next(phase for phase in self.phases if step <= phase.end)
 
     def shape(self) -> dict[str, Any]:
-        known = kept_settings(self.setup.recipe) | {"precision": self.setup.precision, "updates": self.plan.steps}
+        known = dict(self.setup.kept) | {"precision": self.setup.target.precision, "updates": self.plan.steps}
         for phase in self.phases:
             name = f"phase {phase.number}"
             known |= {
@@ -64,7 +64,7 @@ class Pretraining:
     def introduce(self, display: Display) -> None:
         for phase in self.phases:
             _introduce(phase, self.world, display)
-        display.say(f"seed {self.setup.recipe.seed}")
+        display.say(f"seed {self.setup.job.seed}")
 
     def updates(self, first: int, last: int) -> Iterator[Update]:
         for phase in self.phases:
@@ -84,6 +84,10 @@ class Pretraining:
         return sum(phase.samples(min(max(0, step - phase.before), phase.steps)) for phase in self.phases)
 
     @property
+    def saves_best(self) -> bool:
+        return self.setup.result == "best"
+
+    @property
     def update_settings(self) -> UpdateSettings:
         return self.phases[-1].update_settings
 
@@ -95,11 +99,11 @@ class Pretraining:
         }
 
     def target(self, step: int) -> float:
-        return self.setup.recipe.evaluation.target_mlm_accuracy if self.phase(step) is self.phases[-1] else 0.0
+        return self.target_accuracy if self.phase(step) is self.phases[-1] else 0.0
 
     def score(self, engine: Engine, display: Display, step: int) -> tuple[dict[str, float], list[Answered]]:
-        phase, size = self.phase(step), self.setup.recipe.evaluation.batch_size
-        found, self.baseline = score_set(engine, phase.scored_on, size, phase.unigram, self.world, display)
+        phase, at_once = self.phase(step), self.setup.scored_at_once
+        found, self.baseline = score_set(engine, phase.scored_on, at_once, phase.unigram, self.world, display)
         if phase.number not in self._said:
             self._said.add(phase.number)
             shown = "  ".join(f"{name} {value:.4f}" for name, value in self.baseline.items())
@@ -122,17 +126,8 @@ def pretraining(recipe: Recipe, world: World, display: Display, dry_run: bool) -
     fit = starting_weights(source, task.head, recipe.seed, recipe.model.allow_missing)
     say_fit(fit, source, display.say)
     job = make_job(recipe, task, target, source, fit, _limits(phases, recipe.evaluation.batch_size))
-    setup = RunSetup(
-        recipe=recipe,
-        choice=target.choice,
-        precision=target.precision,
-        precision_reason=target.reason,
-        task=task,
-        source=source,
-        fit=fit,
-        job=job,
-    )
-    return Pretraining(setup, phases, world, make_plan(recipe, phases), recipe.checkpoint.result == "best")
+    setup = RunSetup(target=target, task=task, source=source, fit=fit, job=job, **of_recipe(recipe))
+    return Pretraining(setup, phases, world, make_plan(recipe, phases), recipe.evaluation.target_mlm_accuracy)
 
 
 def _source(recipe: Recipe, root: Path, display: Display, dry_run: bool) -> ModelSource:

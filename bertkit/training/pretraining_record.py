@@ -9,8 +9,8 @@ from typing import Any
 from bertkit.data.pretraining.dataset import PretrainingData
 from bertkit.data.pretraining.evaluation_set import EvaluationSet
 from bertkit.records import collect
-from bertkit.records.meter import TIME_BASIS, WARMUP_RULE
-from bertkit.training.comparability import model, optimizer, together, whole
+from bertkit.records.fields import Fairness
+from bertkit.training.comparability import of_training, together
 from bertkit.training.phases import Phase
 from bertkit.training.setup import RunSetup
 
@@ -23,7 +23,7 @@ def of_phases(setup: RunSetup, phases: Sequence[Phase], steps: int) -> dict[str,
             "train": _training(phases),
             "evaluation": [_evaluation(phase.scored_on, f"phase {phase.number}") for phase in phases],
         },
-        "fairness": dataclasses.asdict(whole(_fairness(setup, phases, steps))),
+        "fairness": dataclasses.asdict(_fairness(setup, phases, steps)),
     }
 
 
@@ -68,32 +68,24 @@ def _sources(data: Sequence[PretrainingData]) -> str | None:
     return together(source.sha256 for found in data if found.manifest for source in found.manifest.sources)
 
 
-def _fairness(setup: RunSetup, phases: Sequence[Phase], steps: int) -> dict[str, Any]:
+def _fairness(setup: RunSetup, phases: Sequence[Phase], steps: int) -> Fairness:
     last = phases[-1]
-    many = optimizer(setup.job, last.update_settings) | {"updates": steps}
-    if len(phases) > 1:
-        many["schedule"] = "; ".join(_schedule(phase) for phase in phases)
-    return (
-        model(setup.job, setup.source, setup.fit.digest)
-        | many
-        | {
-            "measures": "train",
-            "task": setup.task.name,
+    schedules = {"schedule": "; ".join(_schedule(phase) for phase in phases)} if len(phases) > 1 else {}
+    return of_training(
+        setup,
+        last.update_settings,
+        {
+            "updates": steps,
+            **schedules,
             "corpus_sha256": _sources([phase.data for phase in phases]),
             "training_features_sha256": together(phase.data.digest() for phase in phases),
             "training_sequences": sum(phase.sampler.examples for phase in phases),
-            "shard": "",
             "lengths": "the data's own" + (", in bins" if len(last.data.bins) > 1 else ""),
-            "sequence_length": last.update_settings.sequence_length,
             "most_masked": last.data.most_masked,
-            "global_batch": last.sampler.batch_size,
-            "result": setup.recipe.checkpoint.result,
             "evaluation_sha256": _sources([phase.scored_on.data for phase in phases]),
             "evaluation_features_sha256": together(phase.scored_on.data.digest() for phase in phases),
             "evaluation_examples": sum(len(phase.scored_on.examples) for phase in phases),
-            "warmup_rule": WARMUP_RULE,
-            "time_basis": TIME_BASIS,
-        }
+        },
     )
 
 

@@ -8,15 +8,30 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from bertkit.data.sampler import micro_batch_count
 from bertkit.data.tasks.task import AnswerRules, Part, Shape
 from bertkit.engine.interface import Exchange, Limits, LossScaling, OptimizerSpec
 from bertkit.errors import UserError
 from bertkit.model.config import ModelConfig
-from bertkit.recipes.recipe import Recipe
+from bertkit.recipes.recipe import Recipe, to_flat
 from bertkit.recipes.sections import DataSection, ModelSection, OptimizerSection, ScheduleSection
 from bertkit.training.schedule import Schedule, schedule
+
+# Settings that do not shape the trained weights, so a resume may change them.
+FREE = (
+    "backend", "output", "train.batch_size", "train.micro_batch_size", "train.steps_this_run", "data.dir",
+    "data.cache", "data.train_file", "data.dev_file", "data.eval_dir", "data.strict", "model.layout", "log.",
+    "checkpoint.", "evaluation.", "answers.", "device.", "ranks.collectives", "ranks.overlap", "ranks.timeout",
+    "ranks.synchronise", "ranks.shard_data", "ranks.learning_rate_scaling", "optimizer.shard", "phase2.batch_size",
+    "phase2.micro_batch_size", "phase2.data_dir", "phase2.eval_dir", "offline",
+)  # fmt: skip
+
+
+def kept_settings(recipe: Recipe) -> dict[str, Any]:
+    """The settings that a resume may not change."""
+    return {key: value for key, value in to_flat(recipe).items() if not key.startswith(FREE)}
 
 
 def sequence_shape(data: DataSection, rows: int) -> Shape:

@@ -96,8 +96,8 @@ def make_record(run: Run, results: Results) -> dict[str, Any]:
     return blank("train") | {
         **environment,
         **collect.settings(results.resolved.flat(), results.resolved.sources),
-        "backend": {"name": setup.choice.backend.name, "reason": setup.choice.reason},
-        "precision": {"name": setup.precision, "reason": setup.precision_reason},
+        "backend": {"name": setup.target.backend.name, "reason": setup.target.choice.reason},
+        "precision": {"name": setup.target.precision, "reason": setup.target.reason},
         "model": _model(results),
         **_of_course(results, environment),
         "method": {
@@ -107,9 +107,7 @@ def make_record(run: Run, results: Results) -> dict[str, Any]:
         },
         "metrics": metrics,
         "units": {name: unit(name, percent) for name in metrics},
-        "seeds": [
-            {"seed": setup.recipe.seed, "metrics": metrics, "folder": None, "shard": setup.recipe.data.shard or None}
-        ],
+        "seeds": [{"seed": setup.job.seed, "metrics": metrics, "folder": None, "shard": setup.shard or None}],
         "evaluations": [dict(entry) for entry in progress.evaluations],
         "best": {"step": progress.best_step, "metric": setup.task.primary, "value": progress.best_score}
         if progress.best_step
@@ -141,7 +139,7 @@ def _measured(run: Run, results: Results) -> dict[str, Any]:
 
 def _reached(run: Run, results: Results) -> dict[str, str]:
     """When the accuracy that was aimed at was first reached, in words."""
-    target = results.objective.setup.recipe.evaluation.target_mlm_accuracy
+    target = results.objective.target(run.steps)
     for entry in run.progress.evaluations if target else ():
         wanted = results.objective.target(entry["step"])
         if wanted and entry["metrics"].get("mlm_accuracy", 0.0) >= wanted:

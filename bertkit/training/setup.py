@@ -13,7 +13,7 @@ from typing import Any
 from bertkit.data.tasks import Task, check_own, find_task
 from bertkit.data.tasks.labels import to_learn
 from bertkit.data.tasks.reading import Progress, read_split
-from bertkit.data.tasks.task import Part, SplitName, task_folder
+from bertkit.data.tasks.task import AnswerRules, Part, Shape, SplitName, task_folder
 from bertkit.distributed.world import World
 from bertkit.engine.interface import PRECISIONS, Backend, Job, Limits, Precision
 from bertkit.engine.registry import Choice, choose
@@ -21,10 +21,12 @@ from bertkit.errors import UserError, nearest
 from bertkit.model.loading import ModelSource, find_source, starting_weights
 from bertkit.model.weights import Fit
 from bertkit.recipes.recipe import Recipe
-from bertkit.recipes.sections import DataSection
+from bertkit.recipes.sections import DataSection, LogSection
 from bertkit.training.recipe_parts import (
+    answer_rules,
     cache_folder,
     exchange,
+    kept_settings,
     limits,
     loss_scaling,
     optimizer_spec,
@@ -47,27 +49,35 @@ class ComputeTarget:
     reason: str  # of the precision
     settings: dict[str, str | int | float | bool]  # of the backend's card, all of them
 
+    @property
+    def backend(self) -> Backend:
+        return self.choice.backend
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, kw_only=True)
 class RunSetup:
-    """What every training run is made of, whatever it learns from."""
+    """What every training run is made of, whatever it learns from: here the recipe ends, and values begin."""
 
-    recipe: Recipe
-    choice: Choice
-    precision: Precision
-    precision_reason: str
+    target: ComputeTarget
     task: Task
     source: ModelSource
     fit: Fit
     job: Job
+    kept: Mapping[str, Any]  # the recipe's settings that a resume may not change
+    shard: str  # the share of the training data that is used, "k/n"; "": all
+    result: str  # which weights are the run's: "last", or "best" on the evaluation set
+    scored_at_once: int  # sequences of a batch that is only scored
+    logs: LogSection
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class FineTuningSetup(RunSetup):
     """A fine-tuning run that is ready to start."""
 
     train: Part
     dev: tuple[Part, ...]
+    shape: Shape  # of the training sequences
+    rules: AnswerRules
 
 
 def prepare(
@@ -108,17 +118,28 @@ def prepare(
         logger.warning("%s", warning)
     job = make_job(recipe, task, target, source, fit, limits(recipe, [train, *dev]))
     return FineTuningSetup(
-        recipe=recipe,
-        choice=target.choice,
-        precision=target.precision,
-        precision_reason=target.reason,
+        target=target,
         task=task,
         source=source,
         fit=fit,
         job=job,
+        **of_recipe(recipe),
         train=train,
         dev=tuple(dev),
+        shape=sequence_shape(recipe.data, recipe.data.train_rows),
+        rules=answer_rules(recipe),
     )
+
+
+def of_recipe(recipe: Recipe) -> dict[str, Any]:
+    """The fields of a RunSetup that are the recipe's own words."""
+    return {
+        "kept": kept_settings(recipe),
+        "shard": recipe.data.shard,
+        "result": recipe.checkpoint.result,
+        "scored_at_once": recipe.evaluation.batch_size,
+        "logs": recipe.log,
+    }
 
 
 def make_job(recipe: Recipe, task: Task, target: ComputeTarget, source: ModelSource, fit: Fit, most: Limits) -> Job:

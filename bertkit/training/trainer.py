@@ -168,7 +168,7 @@ class Trainer:
     def _fit_one(self, compare: Compare | None) -> Run:
         """Train one model. `compare`: called with what shapes the run; None: the ranks of `world` compare it."""
         objective = self._objective(dry_run=False)
-        engine = objective.setup.choice.backend.engine(objective.setup.job, self.world)
+        engine = objective.setup.target.backend.engine(objective.setup.job, self.world)
         try:
             shape = objective.shape()
             compare = compare or functools.partial(agree, engine.gather, cure=SAME)
@@ -186,9 +186,9 @@ class Trainer:
             objective = pretraining(self.recipe, self.world, self.display, dry_run)
         else:
             objective = fine_tuning(self.recipe, self.world, self.display, dry_run, self.task)
-        setup = objective.setup
-        self.display.say(f"backend: {setup.choice.backend.name} ({setup.choice.reason})")
-        self.display.say(f"precision: {setup.precision} ({setup.precision_reason})")
+        target = objective.setup.target
+        self.display.say(f"backend: {target.backend.name} ({target.choice.reason})")
+        self.display.say(f"precision: {target.precision} ({target.reason})")
         objective.introduce(self.display)
         self.display.say(f"output: {self.folder}")
         return objective
@@ -264,7 +264,7 @@ class Trainer:
             write_recipe(self.folder, self.resolved.flat())
             setup = objective.setup
             versions, own = collect.versions(), self.task is not None
-            write_task(self.folder, setup.task, setup.recipe, setup.source.vocabulary, versions, own)
+            write_task(self.folder, setup.task, self.recipe, setup.source.vocabulary, versions, own)
         for name, value in engine.describe().items():
             self.display.say(f"  {name}: {value}")
         return Run(

@@ -166,6 +166,7 @@ def mrpc(real_data: Path) -> Any:
     return source, part.features, starting_weights(source, Head("classification", 2), 1)
 
 
+@pytest.mark.slow_but("unpadded")
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_logits_of_a_real_encoder(mrpc: Any, layout: str) -> None:
     """fp32: equal to transformers' to 1e-5 over 64 real pairs of sentences, in every layout."""
@@ -215,7 +216,7 @@ def weights_after_five(mrpc: Any, layout: str, micro_batches: int) -> Any:
     return engine.weights()
 
 
-@pytest.mark.slow_but("unpadded")
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_five_updates_of_a_real_encoder_do_not_depend_on_the_split(
     mrpc: Any, five_updates_at_once: Any, layout: str

@@ -98,6 +98,7 @@ def test_one_that_fails_ends_the_job_under_mpirun(mpirun: str, asked: str) -> No
     assert time.monotonic() - start < 40  # the others do not wait for the watchdog
 
 
+@pytest.mark.slow
 def test_one_that_fails_is_told_from_those_that_lost_it() -> None:
     first, last = by_variables(2, "fails", "gloo")
     assert (first.returncode, last.returncode) == (75, 2)
@@ -106,7 +107,7 @@ def test_one_that_fails_is_told_from_those_that_lost_it() -> None:
     assert last.stderr.splitlines()[-1] == "bertkit: this rank has had enough; nothing helps"
 
 
-@pytest.mark.slow_but("wheel-window")
+@pytest.mark.slow
 @pytest.mark.parametrize("asked", ["mpi", "window"])
 def test_one_that_hangs_is_not_waited_for(mpirun: str, asked: str) -> None:
     done = under(mpirun, 2, "hangs", asked)
@@ -114,6 +115,7 @@ def test_one_that_hangs_is_not_waited_for(mpirun: str, asked: str) -> None:
     assert "bertkit: rank 0 has waited 2 s for the other ranks at update 7 in a sum; one of them hangs" in done.stderr
 
 
+@pytest.mark.slow
 def test_one_that_hangs_is_not_waited_for_by_gloo() -> None:
     first, last = by_variables(2, "hangs", "gloo")
     assert first.returncode == 75
@@ -142,6 +144,7 @@ def first_rank(port: int) -> Done:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_rank_that_nobody_joins_says_so() -> None:
     done = first_rank(free_port())
     assert done.returncode == 2, done.stderr

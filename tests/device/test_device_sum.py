@@ -21,6 +21,7 @@ from bertkit_torch import ranks  # noqa: E402
 from bertkit_torch.gradients import FlatGradients  # noqa: E402
 
 
+@pytest.mark.slow
 def test_two_ranks_sum_their_gradients_and_one_may_have_none(tmp_path: Path) -> None:
     """fp32 to the bit, bf16 rounded once on the way, the loss never; in one stretch and in several."""
     folders = [str(ROOT / folder) for folder in (".", "backends", "launchers", "tests")]

@@ -36,7 +36,8 @@ def mistakes(env: dict[str, str], folder: Path) -> dict[str, dict[str, str]]:
     return found
 
 
-@pytest.mark.parametrize("lazy", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["lazy", "eager"])
+@pytest.mark.slow
+@pytest.mark.parametrize("lazy", [True, False], ids=["lazy", "eager"])
 def test_twelve_mistakes_of_ports_are_not_made_and_would_be_found(gaudi_env: Env, tmp_path: Path, lazy: bool) -> None:
     """Each is planted in the same process, where its own check must fail."""
     found = mistakes(gaudi_env(lazy), tmp_path)
@@ -70,6 +71,7 @@ def test_the_contract(
     assert "standin" in report["engine"]["habana_frameworks"]
 
 
+@pytest.mark.slow
 def test_training_by_the_command_gives_the_losses_of_the_cpu(
     bertkit: Run, gaudi_env: Env, sample_dir: Path, tmp_path: Path
 ) -> None:
@@ -100,6 +102,7 @@ def test_variables_that_are_gone_are_refused(bertkit: Run, gaudi_env: Env, sampl
     assert_one_line_error(done, "HCL_CONFIG_PATH", "no longer exists", "MULTI_HLS_IPS")
 
 
+@pytest.mark.slow
 def test_operators_of_a_gaudi_config_reach_autocast(gaudi_env: Env, tmp_path: Path) -> None:
     """Lists are read when the package is imported; that of bf16 goes first, so an operator must be in one alone.
 

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from gaudi_standin_env import FOLDER
 
 ROWS = FOLDER / "rows"
@@ -30,6 +32,7 @@ def verdict(process: subprocess.Popen[str], out: Path, at_least: int) -> None:
     assert found["rows"] >= at_least
 
 
+@pytest.mark.slow
 def test_the_rows_of_the_contract(gaudi_env: Env, tmp_path: Path) -> None:
     # One test: the last process reads files that the first two wrote.
     for mode, lazy, rows in (("eager", False, 42), ("lazy", True, 46)):
@@ -39,6 +42,7 @@ def test_the_rows_of_the_contract(gaudi_env: Env, tmp_path: Path) -> None:
     verdict(start("host", out, gaudi_env(False, HPU_STANDIN_LIBRARY="/none")), out, 2)
 
 
+@pytest.mark.slow
 def test_two_ranks_that_open_mpi_describes(gaudi_env: Env, tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("localhost", 0))

@@ -48,6 +48,7 @@ def test_the_softmax_changes_what_rounding_does_and_no_more(
     assert apart == 0 if precision == "fp32" else 0 < apart < 0.05
 
 
+@pytest.mark.slow
 def test_the_tanh_form_of_gelu_is_near_the_exact_one(real_data: Path, features: Features) -> None:
     usual, exact, tanh = (
         logits(real_data, features, ModelSection(gelu=how), "fp32") for how in ("config", "exact", "tanh")

@@ -44,6 +44,7 @@ def against_base(runs: tuple[Path, Train], name: str) -> Parity:
     return hold(read_one(runs[0] / "base"), read_one(runs[0] / name))
 
 
+@pytest.mark.slow
 def test_another_layout_and_split_are_at_parity(runs: tuple[Path, Train]) -> None:
     folder, train = runs
     words = settings(model__layout="padded", train__micro_batch_size=8)
@@ -83,6 +84,7 @@ def test_a_planted_difference_is_found_at_its_update(
     assert any(reason in line for line in found.reasons), found.reasons
 
 
+@pytest.mark.slow
 def test_another_clip_order_is_found_although_no_setting_tells_it(
     runs: tuple[Path, Train], monkeypatch: pytest.MonkeyPatch
 ) -> None:

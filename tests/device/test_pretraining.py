@@ -38,6 +38,7 @@ class Killed(BaseException):
     """As abrupt as a signal can be within a process: nothing catches it."""
 
 
+@pytest.mark.slow
 def test_a_kill_in_either_phase_or_at_the_switch_costs_nothing(
     data: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -63,6 +64,7 @@ def test_a_kill_in_either_phase_or_at_the_switch_costs_nothing(
         assert array.tobytes() == states[1][name].tobytes(), name
 
 
+@pytest.mark.slow
 def test_phase_two_goes_on_with_the_moments_of_phase_one(data: Path, whole: Path, tmp_path: Path) -> None:
     """Two commands, the second with train.moments_from, do what --phases 1,2 does."""
     alone = CPU | TWO | {"model.hidden_dropout": 0.0, "model.attention_dropout": 0.0}
@@ -78,6 +80,7 @@ def test_phase_two_goes_on_with_the_moments_of_phase_one(data: Path, whole: Path
     assert made["losses"] != fresh["losses"]
 
 
+@pytest.mark.slow
 def test_micro_batches_and_layouts_change_nothing(data: Path, tmp_path: Path) -> None:
     still = CPU | TWO | {"model.hidden_dropout": 0.0, "model.attention_dropout": 0.0, "train.phases": "1"}
     still |= {"train.steps": 3, "evaluation.every": 3}

@@ -61,7 +61,7 @@ def test_an_accelerator_that_compiles_nothing_counts_no_programs() -> None:
 
 @pytest.mark.parametrize(
     ("way", "kind"),
-    [slow_where((way, kind), way == "compiled" and kind != "classification") for way in WAYS for kind in HEADS],
+    [slow_where((way, kind), way == "compiled") for way in WAYS for kind in HEADS],
 )
 def test_logits_and_gradients_are_those_of_the_ragged_way(way: str, kind: HeadKind) -> None:
     batch = example_batch(kind)
@@ -87,6 +87,7 @@ def test_each_size_is_captured_once_and_leaves_no_gradient_behind() -> None:
     assert device.captures == len(backend.made[0].passes.programs)
 
 
+@pytest.mark.slow
 def test_nothing_is_compiled_after_the_warm_up(caplog: pytest.LogCaptureFixture) -> None:
     """Any batch within the limits has one of the planned sizes; the compiler is called for none of them again."""
     from torch._dynamo.utils import counters

@@ -110,6 +110,7 @@ def test_one_that_dies_ends_the_others_within_seconds(folder: Path) -> None:
     assert (folder / "stopped2").exists()
 
 
+@pytest.mark.slow
 def test_sigterm_lets_every_rank_save(folder: Path) -> None:
     with start(folder, Request(("save",), processes=2)) as process:
         seen(folder, 2)

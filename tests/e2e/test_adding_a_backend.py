@@ -77,6 +77,7 @@ def test_it_keeps_the_contract(site: Path, bertkit: Run) -> None:
     assert skipped <= {"loss_scaling", "host_waits", "memory"}
 
 
+@pytest.mark.slow
 def test_a_fault_in_its_attention_is_found(broken: Path, bertkit: Run) -> None:
     code, results = checked(bertkit, broken)
     assert code == 1
@@ -84,6 +85,7 @@ def test_a_fault_in_its_attention_is_found(broken: Path, bertkit: Run) -> None:
     assert "logits differ" in results["reference"][1]
 
 
+@pytest.mark.slow
 def test_it_trains(site: Path, bertkit: Run, sample_dir: Path, tmp_path: Path) -> None:
     words = ("train", "--backend", "sample-chip", "-t", "sample", "-m", "tiny", "-s", "48", "-d", "fp32", "-b", "16")
     short = settings(data__train_rows=64, data__eval_rows=50, device__tile=16, device__shapes=2)

@@ -113,6 +113,7 @@ def test_prepare_refuses_what_is_no_text(
 VOCABULARY = ("[UNK]", "[CLS]", "[SEP]", "[MASK]", "[PAD]", *"abcdefghijklmnopqrstuvwxyz", "[", "]", ".", "the", "mask")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_id_0_and_names_of_special_tokens(workers: str, tmp_path: Path) -> None:
     """With [UNK] as the piece 0, all formats hold the same targets; and "[MASK]" in a text is never one."""
@@ -157,6 +158,7 @@ def test_answers_that_all_stand_elsewhere(sample_dir: Path, tmp_path: Path) -> N
         assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_whole_numbers_as_ids_are_answered(sample_dir: Path, tmp_path: Path) -> None:
     (tmp_path / "train.json").write_text(squad(12))
     vocab = str(sample_dir / "sample" / "vocab.txt")

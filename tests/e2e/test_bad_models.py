@@ -123,6 +123,7 @@ def change(folder: Path, **arrays: object) -> None:
     write_arrays(folder / "model.safetensors", kept | made, metadata)  # type: ignore[operator]
 
 
+@pytest.mark.slow
 def test_a_model_without_a_layer_is_trained_only_where_that_is_allowed(
     spoilt: Path, sample_dir: Path, tmp_path: Path
 ) -> None:
@@ -166,6 +167,7 @@ def test_a_tensorflow_checkpoint_of_the_old_format(spoilt: Path, sample_dir: Pat
     assert_one_line_error(done, "is a TensorFlow 1 checkpoint in the old format V1")
 
 
+@pytest.mark.slow
 def test_shards_in_torchs_format_under_a_wrappers_names(spoilt: Path, sample_dir: Path, tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
     from bertkit.files.disk import read_arrays

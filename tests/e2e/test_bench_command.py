@@ -32,6 +32,7 @@ def check_rates(case: dict[str, Any], processes: int = 1) -> None:
     assert case["data"]["train"]["mean_tokens"] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["train", "infer"])
 def test_real_figures_on_the_cpu(bertkit: Run, tmp_path: Path, kind: str) -> None:
     lists = ("-b", "2,4", "--lengths", "mrpc,wiki128")
@@ -87,7 +88,8 @@ def test_the_table_is_plain_and_narrow_and_names_the_record(bertkit: Run, tmp_pa
     assert not any(case.edited for case in cases)
 
 
-@pytest.mark.parametrize("kind", ["train", pytest.param("infer", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["train", "infer"])
 def test_ranks_are_summed(bertkit: Run, tmp_path: Path, kind: str) -> None:
     words = ["bench", kind, *CPU, "--lengths", "mrpc", "-b", "3,2", "--steps", "5", "-o", "bench.json", "--json"]
     ranks = start_ranks(tmp_path, 2, words)

@@ -123,6 +123,7 @@ def test_one_box_logs_in_to_the_other(boxes: Boxes) -> None:
     assert len({boxes.namespace("a"), boxes.namespace("b"), here}) == 3
 
 
+@pytest.mark.slow_but("False")
 @pytest.mark.parametrize("silent", [False, True])
 def test_a_cut_cable_carries_nothing_until_it_is_mended(boxes: Boxes, silent: bool) -> None:
     boxes.cut(silent)
@@ -198,6 +199,7 @@ def test_ranks_end_on_both_boxes_after_a_cut(boxes: Boxes, mpirun: Path, silent:
     wait_until_empty(boxes, 10)
 
 
+@pytest.mark.slow_but("wheel")
 def test_ranks_end_on_both_boxes_when_one_is_killed(boxes: Boxes, mpirun: Path) -> None:
     process = start(boxes, mpirun, "stay")
     wait_for_ranks(boxes, process)

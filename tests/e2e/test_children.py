@@ -35,6 +35,7 @@ def command(folder: Path, *words: str, **env: str) -> subprocess.CompletedProces
     return subprocess.run(words_, cwd=folder, env=base, capture_output=True, text=True, timeout=240, check=False)
 
 
+@pytest.mark.slow
 def test_ranks_beside_a_checkout(beside_a_checkout: Path, sample_dir: Path) -> None:
     inner = (
         "train", "--recipe", "demo", "--backend", "cpu", "--data-dir", str(sample_dir), "--set", "train.steps=2",
@@ -45,6 +46,7 @@ def test_ranks_beside_a_checkout(beside_a_checkout: Path, sample_dir: Path) -> N
     assert json.loads((beside_a_checkout / "run" / "record.json").read_text())["updates"] == 2
 
 
+@pytest.mark.slow
 def test_cells_of_a_suite_beside_a_checkout(beside_a_checkout: Path) -> None:
     words = (
         "bench", "--suite", "glue", "--backend", "null", "-m", "tiny", "-d", "fp32", "-b", "16", "--steps", "4",
@@ -55,6 +57,7 @@ def test_cells_of_a_suite_beside_a_checkout(beside_a_checkout: Path) -> None:
     assert {cell["status"] for cell in json.loads(done.stdout)["cells"]} == {"measured"}
 
 
+@pytest.mark.slow
 def test_workers_beside_a_checkout(beside_a_checkout: Path, sample_dir: Path) -> None:
     text = beside_a_checkout / "text"
     text.mkdir()

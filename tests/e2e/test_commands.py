@@ -59,6 +59,7 @@ def test_backends_says_what_is_ready(tmp_path: Path) -> None:
     assert "device.step_seconds" in run(tmp_path, "backends", "null").stdout
 
 
+@pytest.mark.slow
 def test_models_lists_the_published_sizes(tmp_path: Path) -> None:
     rows = {row["name"]: row for row in json.loads(run(tmp_path, "models", "--json").stdout)}
     assert list(rows)[:6] == ["tiny", "mini", "small", "medium", "base", "large"]
@@ -101,6 +102,7 @@ def test_config_shows_where_each_of_six_layers_set_something(tmp_path: Path, ber
     assert "peak learning rate" in run(tmp_path, "config", "show").stdout
 
 
+@pytest.mark.slow
 def test_a_recipe_is_copied_edited_and_used(sample_dir: Path, tmp_path: Path) -> None:
     listed = run(tmp_path, "recipes").stdout
     assert all(name in listed for name in ("demo", "glue", "bert-paper"))
@@ -119,6 +121,7 @@ def test_a_recipe_is_copied_edited_and_used(sample_dir: Path, tmp_path: Path) ->
     assert made["config_sources"]["train.batch_size"] == "recipe mine.toml"
 
 
+@pytest.mark.slow
 def test_hugging_faces_spellings_work(sample_dir: Path, tmp_path: Path) -> None:
     theirs = (
         "--model_name_or_path tiny --task_name sample --do_train --do_eval --max_seq_length 32 "
@@ -139,6 +142,7 @@ def test_hugging_faces_spellings_work(sample_dir: Path, tmp_path: Path) -> None:
     assert record(tmp_path / "run")["updates"] == 8
 
 
+@pytest.mark.slow
 def test_json_of_what_a_run_leaves(sample_dir: Path, tmp_path: Path) -> None:
     rows = settings(data__train_rows=32, data__eval_rows=8)
     done = run(tmp_path, *NULL, *rows, "--data-dir", sample_dir, "-o", "run", "--json", "-q")

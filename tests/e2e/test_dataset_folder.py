@@ -37,6 +37,7 @@ def dataset(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_the_folder_as_it_is(dataset: Path, tmp_path: Path) -> None:
     done = run(tmp_path, *JOB, *CPU)
     assert done.returncode == 0, done.stderr

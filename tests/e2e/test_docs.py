@@ -25,6 +25,7 @@ def commands(page: str) -> list[list[str]]:
     ]
 
 
+@pytest.mark.slow_but("README.md", "docs/training.md", "docs/data.md", "docs/backends.md")
 @pytest.mark.parametrize("page", [page for page in PAGES if commands(page)])
 def test_commands_run_as_typed(page: str, bertkit: Run, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     found = commands(page)

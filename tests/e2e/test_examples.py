@@ -35,6 +35,7 @@ def test_every_script_is_here() -> None:
     assert {path.stem for path in EXAMPLES.glob("*.py")} == set(SCRIPTS)
 
 
+@pytest.mark.slow_but("train")
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_a_script_runs(name: str, tmp_path: Path) -> None:
     done = subprocess.run(
@@ -112,6 +113,7 @@ print("ended", run.step, sorted(run.metrics))
 """
 
 
+@pytest.mark.slow
 def test_an_interrupted_kernel_saves_the_run_and_goes_on(kernel_env: Path) -> None:
     book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(text) for text in (INTERRUPTED, RESUMED)])
     client(book, kernel_env).execute()

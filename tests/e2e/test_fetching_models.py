@@ -74,6 +74,7 @@ def begin(folder: Path, env: dict[str, str], *words: str) -> subprocess.Popen[st
     return subprocess.Popen(command, cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
+@pytest.mark.slow
 def test_large_on_mrpc_from_the_hub_is_fetched_once(server: ModelServer, tmp_path: Path) -> None:
     server.repositories[LARGE] = files = hub_files()
     home = tmp_path / "empty"
@@ -168,7 +169,7 @@ def test_base_on_squad(server: ModelServer, tmp_path: Path) -> None:
     assert record(home / "run")["data"]["train"]["examples"] == 24
 
 
-@pytest.mark.slow_but("True")
+@pytest.mark.slow
 @pytest.mark.parametrize("hub", [True, False])
 def test_a_killed_download_is_gone_on_with(hub: bool, server: ModelServer, tmp_path: Path) -> None:
     server.repositories[LARGE] = hub_files(filling=6_000_000)
@@ -199,7 +200,7 @@ def test_a_killed_download_is_gone_on_with(hub: bool, server: ModelServer, tmp_p
     assert not list(home.rglob("*.part"))
 
 
-@pytest.mark.slow_but("True")
+@pytest.mark.slow
 @pytest.mark.parametrize("hub", [True, False])
 def test_two_at_once_fetch_once(hub: bool, server: ModelServer, tmp_path: Path) -> None:
     server.repositories[LARGE] = hub_files(filling=1_000_000)
@@ -266,6 +267,7 @@ def test_the_folder_of_models_is_looked_in(server: ModelServer, tmp_path: Path) 
     assert "BERTKIT_MODELS is no setting" not in done.stderr
 
 
+@pytest.mark.slow
 def test_a_random_start_needs_the_vocabulary_alone(server: ModelServer, tmp_path: Path) -> None:
     server.repositories["google/bert_uncased_L-2_H-128_A-2"] = hub_files()
     home = tmp_path / "empty"

@@ -48,6 +48,7 @@ def in_a_small_disk(folder: Path, *arguments: str | Path) -> None:
         pytest.skip(f"no small file system can be mounted here: {done.stderr.strip()}")
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_does_not_fit_leaves_the_earlier_one_whole(sample_dir: Path, tmp_path: Path) -> None:
     arguments = (*SMALL, "--data-dir", sample_dir)
     in_a_small_disk(tmp_path, *arguments)
@@ -64,6 +65,7 @@ def test_a_checkpoint_that_does_not_fit_leaves_the_earlier_one_whole(sample_dir:
     same_result(tmp_path / "run", tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_a_limit_on_the_size_of_files_is_one_line_too(sample_dir: Path, tmp_path: Path) -> None:
     arguments = (*SMALL, "--data-dir", sample_dir)
     assert run(tmp_path, *arguments, "-o", "whole").returncode == 0

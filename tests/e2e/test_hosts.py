@@ -92,6 +92,7 @@ def with_names(boxes: Boxes) -> Path:
     return config_with(boxes, boxes.folder, UserKnownHostsFile=known)
 
 
+@pytest.mark.slow_but("False")
 @pytest.mark.parametrize("silent", [False, True])
 def test_a_cut_cable(boxes: Boxes, silent: bool) -> None:
     boxes.cut(silent)

@@ -86,7 +86,7 @@ def test_the_best_of_unsynchronised_workers_is_the_result(
     assert json.loads(scored.stdout)["metrics"]["accuracy"] == pytest.approx(max(scores))
 
 
-@pytest.mark.slow_but("open-mpi-5")
+@pytest.mark.slow
 @pytest.mark.parametrize("launcher", USUAL)
 def test_a_killed_rank_ends_the_job_and_a_resume_goes_on(tmp_path: Path, sample_dir: Path, launcher: str) -> None:
     words = (*NULL_JOB, "--data-dir", str(sample_dir), "-o", "run")
@@ -149,6 +149,7 @@ def test_a_rank_that_alone_gets_sigterm_takes_the_others_along(tmp_path: Path, s
     assert checkpoints(tmp_path / "run")[-1] == updates(tmp_path / "run")[-1]
 
 
+@pytest.mark.slow
 def test_a_job_is_started_again_from_its_last_checkpoint(tmp_path: Path, sample_dir: Path) -> None:
     job = Started(
         tmp_path, "torchrun", 2, *NULL_JOB, "--data-dir", str(sample_dir), "-o", "run", options=("--max-restarts", "1")
@@ -184,6 +185,7 @@ def for_the_second_rank(folder: Path, lines: str) -> str:
     return os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])
 
 
+@pytest.mark.slow
 def test_ranks_that_see_different_data_are_refused(tmp_path: Path, sample_dir: Path) -> None:
     other = tmp_path / "other"
     shutil.copytree(sample_dir, other)
@@ -197,6 +199,7 @@ def test_ranks_that_see_different_data_are_refused(tmp_path: Path, sample_dir: P
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_ranks_of_different_versions_are_refused(tmp_path: Path, sample_dir: Path) -> None:
     fake = tmp_path / "fake" / "torch-2.12.1.dist-info"
     fake.mkdir(parents=True)

@@ -51,6 +51,7 @@ def write_script(folder: Path, *parts: str) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_a_script_trains_twice_as_the_command_does(tmp_path: Path, sample_dir: Path, launcher: str) -> None:
     write_script(tmp_path, TWICE)
@@ -78,6 +79,7 @@ def test_a_loop_of_ones_own_has_the_same_weights_on_both_ranks(tmp_path: Path, s
     assert all(one[name].tobytes() == two[name].tobytes() for name in one)
 
 
+@pytest.mark.slow
 def test_torchrun_starts_a_script_by_itself(tmp_path: Path, sample_dir: Path) -> None:
     write_script(tmp_path, TWICE)
     starter = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
@@ -90,6 +92,7 @@ def test_torchrun_starts_a_script_by_itself(tmp_path: Path, sample_dir: Path) ->
     assert record(tmp_path / "two")["hardware"]["processes"] == 2
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not any(MPIRUNS.values()), reason="no mpirun on this machine")
 def test_mpirun_starts_a_script_by_itself(tmp_path: Path, sample_dir: Path) -> None:
     write_script(tmp_path, TWICE)
@@ -119,6 +122,7 @@ ENDS = {
 }
 
 
+@pytest.mark.slow_but("a user's error")
 @pytest.mark.parametrize("name", ENDS)
 def test_what_a_rank_of_a_script_raises_comes_through(name: str, tmp_path: Path, sample_dir: Path) -> None:
     error, code, said = ENDS[name]
@@ -134,6 +138,7 @@ def test_what_a_rank_of_a_script_raises_comes_through(name: str, tmp_path: Path,
     assert job.left() == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("launcher", USUAL)
 def test_an_error_between_two_trainings_ends_the_other_rank(tmp_path: Path, sample_dir: Path, launcher: str) -> None:
     """By then MPI counts as closed, and would wait for the other rank before this process may end."""
@@ -147,6 +152,7 @@ def test_an_error_between_two_trainings_ends_the_other_rank(tmp_path: Path, samp
     assert job.left() == []
 
 
+@pytest.mark.slow
 def test_a_script_is_started_again_and_its_trainings_go_on(tmp_path: Path, sample_dir: Path) -> None:
     write_script(tmp_path, SLOW, TWICE)
     job = Started(tmp_path, "torchrun", 2, "python", "my.py", sample_dir, options=("--max-restarts", "1"))
@@ -167,6 +173,7 @@ def cmdline(pid: int) -> bytes:
         return b""
 
 
+@pytest.mark.slow
 def test_ctrl_c_saves_and_ends_a_script(tmp_path: Path, sample_dir: Path) -> None:
     write_script(tmp_path, SLOW, TWICE)
     job = Started(tmp_path, "torchrun", 2, "python", "my.py", sample_dir)

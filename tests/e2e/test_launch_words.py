@@ -84,6 +84,7 @@ def test_what_is_not_started_is_checked_all_the_same(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_tagged_lines_and_log_files(tmp_path: Path, sample_dir: Path) -> None:
     words = (*NULL_JOB, "--data-dir", str(sample_dir), "-o", "run", "--set", "train.steps=2")
     done = Started(tmp_path, "torchrun", 2, *words, options=("--tag-output", "--logs", "logs")).finish()
@@ -92,6 +93,7 @@ def test_tagged_lines_and_log_files(tmp_path: Path, sample_dir: Path) -> None:
     assert "result on the dev set" in (tmp_path / "logs" / "rank-0.log").read_text()
 
 
+@pytest.mark.slow
 def test_json_on_stdout_is_the_commands_own(tmp_path: Path, sample_dir: Path) -> None:
     words = (*NULL_JOB, "--data-dir", str(sample_dir), "-o", "run", "--set", "train.steps=2", "--json")
     done = Started(tmp_path, "torchrun", 2, *words).finish()

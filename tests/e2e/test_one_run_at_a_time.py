@@ -78,7 +78,7 @@ def assert_ended_alone(folder: Path, starts: int = 1) -> None:
     assert not list(folder.rglob(".*"))
 
 
-@pytest.mark.slow_but("resume")
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", ["--resume", "--overwrite"])
 def test_two_that_go_on_or_start_anew(ending: str, words: tuple[str | Path, ...], tmp_path: Path) -> None:
     """Of a run that was killed; its lock is taken over by the first."""
@@ -113,6 +113,7 @@ def test_workers_that_are_not_synchronised(words: tuple[str | Path, ...], tmp_pa
     assert updates(tmp_path / "run" / "worker-1") == list(range(1, 31))
 
 
+@pytest.mark.slow
 def test_commands_that_read_need_no_lock(words: tuple[str | Path, ...], tmp_path: Path) -> None:
     assert run(tmp_path, *words).returncode == 0
     with alone_in(tmp_path / "run", "a training"):
@@ -159,6 +160,7 @@ def test_of_two_starts_at_once_one_is_refused(killed: bool, words: tuple[str | P
         assert_ended_alone(folder / "run", 2 if killed else 1)
 
 
+@pytest.mark.slow
 def test_a_suites_folder(tmp_path: Path) -> None:
     suite = tmp_path / "two.toml"
     suite.write_text(
@@ -174,6 +176,7 @@ def test_a_suites_folder(tmp_path: Path) -> None:
     assert not list((tmp_path / "cells").glob(".*"))
 
 
+@pytest.mark.slow
 def test_prepared_datas_folder(tmp_path: Path) -> None:
     from bertkit.data.tasks.sample import vocabulary
 

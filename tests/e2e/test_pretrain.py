@@ -130,6 +130,7 @@ def test_twenty_kills_at_random_moments(data: Path, tmp_path: Path) -> None:
     same(tmp_path / "whole", tmp_path / f"run{number}", 100)
 
 
+@pytest.mark.slow
 def test_two_processes_with_two_micro_batches_are_one_with_four(data: Path, tmp_path: Path) -> None:
     still = [*settings(train__global_batch=16, model__hidden_dropout=0.0, model__attention_dropout=0.0)]
     still += [*settings(phase2__global_batch=16, train__micro_batch_size=4)]
@@ -164,6 +165,7 @@ def test_what_is_missing_is_one_line(data: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_pretrained_run_is_fine_tuned_and_not_asked(data: Path, tmp_path: Path, sample_dir: Path) -> None:
     command = (*BASE, *MORE, *NULL, "--data-dir", data)
     assert run(tmp_path, *command, "-o", "run").returncode == 0

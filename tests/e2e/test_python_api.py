@@ -215,6 +215,7 @@ print(json.dumps([run.step, run.finished, run.record is not None]))
 """
 
 
+@pytest.mark.slow_but("on_updates-4")
 @pytest.mark.parametrize(("point", "last"), [("on_updates", 4), ("on_evaluation", 5), ("on_checkpoint", 4)])
 def test_one_process_that_asks_ends_all(point: str, last: int, here: Path) -> None:
     (here / "my.py").write_text(RANKS)
@@ -250,6 +251,7 @@ def loop(folder: Path, env: dict[str, str], backend: str, settings: dict[str, An
     return losses
 
 
+@pytest.mark.slow
 def test_a_loop_of_ones_own_gives_the_trainers_losses_on_any_chip(
     here: Path, gaudi_env: Callable[..., dict[str, str]]
 ) -> None:

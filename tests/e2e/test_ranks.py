@@ -23,7 +23,8 @@ COMMON = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize(("size", "batch"), [(2, 16), pytest.param(4, 8, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("size", "batch"), [(2, 16), (4, 8)])
 def test_ranks_learn_what_one_process_learns(
     bertkit: Run, tmp_path: Path, sample_dir: Path, size: int, batch: int
 ) -> None:
@@ -48,7 +49,7 @@ def test_ranks_learn_what_one_process_learns(
     assert max(float(np.abs(left[name] - right[name]).max()) for name in left) < 2e-6
 
 
-@pytest.mark.slow_but("bf16 overlapped")
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("more", "loss", "weight"),
     [
@@ -110,7 +111,7 @@ def test_the_null_backend_runs_on_several_ranks(tmp_path: Path, sample_dir: Path
     assert record["throughput"]["counted"]["sequences"] > 0
 
 
-@pytest.mark.slow_but("true")
+@pytest.mark.slow
 @pytest.mark.parametrize("overlap", ["false", "true"])
 def test_ranks_of_mpirun_share_memory_and_learn_the_same(
     bertkit: Run, tmp_path: Path, sample_dir: Path, overlap: str

@@ -157,6 +157,7 @@ KILLS = int(os.environ.get("BERTKIT_TEST_KILLS", "10"))
 KILLS_WITHIN = int(os.environ.get("BERTKIT_TEST_KILLS", "5"))  # each needs a whole start of the command
 
 
+@pytest.mark.slow
 def test_kills_within_saves_change_nothing_and_leave_nothing(on_null: Reference, tmp_path: Path) -> None:
     """BERTKIT_TEST_KILLS=100: half of the two hundred, with `test_kills_while_saving_change_nothing`."""
     within = save_chain(tmp_path, on_null, KILLS_WITHIN, seed=5)
@@ -174,6 +175,7 @@ def test_unfinished_files_of_a_killed_run_are_cleared_away(on_null: Reference, t
     assert not list((tmp_path / "run").rglob("*.part"))
 
 
+@pytest.mark.slow
 def test_a_cut_off_checkpoint_is_passed_over(on_cpu: Reference, tmp_path: Path) -> None:
     shutil.copytree(on_cpu.folder, tmp_path / "run")
     (tmp_path / "run" / "model.safetensors").unlink()
@@ -226,6 +228,7 @@ def test_a_damaged_log_line_does_not_keep_a_run_from_going_on(on_null: Reference
     same_result(tmp_path / "run", on_null.folder)
 
 
+@pytest.mark.slow
 def test_a_damaged_later_checkpoint_does_not_push_out_new_ones(on_null: Reference, tmp_path: Path) -> None:
     shutil.copytree(on_null.folder, tmp_path / "run")
     tensors(tmp_path / "run", 29).write_bytes(b"damaged")
@@ -242,6 +245,7 @@ def test_a_damaged_later_checkpoint_does_not_push_out_new_ones(on_null: Referenc
     same_result(tmp_path / "run", on_null.folder)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_between_two_logged_updates_is_of_its_own_step(on_null: Reference, tmp_path: Path) -> None:
     rows = settings(log__every=7, checkpoint__every=4, device__step_seconds=0)
     done = run(tmp_path, *on_null.again(*rows))
@@ -252,6 +256,7 @@ def test_a_checkpoint_between_two_logged_updates_is_of_its_own_step(on_null: Ref
     same_result(tmp_path / "run", on_null.folder)
 
 
+@pytest.mark.slow
 def test_an_evaluation_between_two_logged_updates_loses_no_loss(on_null: Reference, tmp_path: Path) -> None:
     rows = settings(log__every=7, checkpoint__every=100, evaluation__every=11, device__step_seconds=0)
     done = run(tmp_path, *on_null.again(*rows))

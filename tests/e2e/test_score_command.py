@@ -86,6 +86,7 @@ def test_strict_passes_what_fits(files: Path) -> None:
     assert run(files, *V2, "--strict").returncode == 0
 
 
+@pytest.mark.slow
 def test_what_a_run_leaves_scores_as_it_says(tmp_path: Path, sample_dir: Path) -> None:
     args = ("--data-dir", str(sample_dir), *settings(data__train_rows=64, data__eval_rows=50), "-o", "run")
     done = run(tmp_path, *NULL, *args)

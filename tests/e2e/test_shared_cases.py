@@ -51,6 +51,7 @@ def logits(folder: Path) -> np.ndarray:
     return np.array(json.loads((folder / "out" / "SST-2.logits.json").read_text(encoding="utf-8")))
 
 
+@pytest.mark.slow_but("added_tokens")
 @pytest.mark.parametrize(("case", "name"), [(name, name) for name in ANSWERS], indirect=["case"], ids=list(ANSWERS))
 def test_logits(bertkit: Run, case: Path, name: str) -> None:
     file, right = ANSWERS[name]
@@ -73,6 +74,7 @@ def test_decoder_config(bertkit: Run, case: Path) -> None:
     assert_one_line_error(done, "is_decoder")
 
 
+@pytest.mark.slow
 def test_hub_output(bertkit: Run, cases: Path, tmp_path: Path) -> None:
     shutil.copy(cases / "bin_shards" / "test.tsv", tmp_path / "test.tsv")
     snapshot = tmp_path / "hub" / "models--acme--bert-sst2"
@@ -89,6 +91,7 @@ def test_hub_output(bertkit: Run, cases: Path, tmp_path: Path) -> None:
     assert logits(tmp_path).shape == (2, 2)
 
 
+@pytest.mark.slow
 def test_id0_not_pad(bertkit: Run, case: Path) -> None:
     shares = {}
     for form in ("parquet", "hdf5", "tfrecord"):
@@ -114,6 +117,7 @@ def test_kubeflow_env(bertkit: Run, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_label_order(bertkit: Run, case: Path) -> None:
     words = ("evaluate", "model", "-t", "rte", "--data-dir", ".", *FP32, "--json")
     done = bertkit(*words)

@@ -26,7 +26,7 @@ def training_began(folder: Path) -> bool:
     return any(event["event"] == "update" for event in events(folder))
 
 
-@pytest.mark.slow_but("15-143-7", "2-130-1")
+@pytest.mark.slow_but("2-130-1")
 @pytest.mark.parametrize(
     ("number", "code", "log_every"),
     [
@@ -63,7 +63,7 @@ def test_a_signal_saves_the_update_at_hand(
     same_result(folder, whole)
 
 
-@pytest.mark.slow_but("10")
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGALRM, signal.SIGTERM])
 def test_a_launched_job_is_stopped_by_what_a_batch_system_sends(
     number: signal.Signals, sample_dir: Path, tmp_path: Path

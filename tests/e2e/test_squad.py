@@ -67,6 +67,7 @@ def test_a_run_learns_and_leaves_its_answers(trained: Path) -> None:
     assert (trained / "predictions" / "nbest_predictions-dev.json").exists()
 
 
+@pytest.mark.slow
 def test_evaluate_and_predict_and_score_agree(trained: Path, data: Path, tmp_path: Path) -> None:
     dev = data / "squad" / "dev-v1.1.json"
     found = run(tmp_path, "evaluate", trained, "--data-dir", data, "--json")
@@ -96,6 +97,7 @@ def test_two_processes_answer_each_question_once(trained: Path, data: Path, tmp_
     assert len(one) == 120
 
 
+@pytest.mark.slow
 def test_v2_writes_null_odds_and_scores_them(tmp_path: Path, data: Path, vocab: Path) -> None:
     done = train(tmp_path, data, vocab, "squad2", *settings(train__steps=20))
     assert done.returncode == 0, done.stderr
@@ -105,6 +107,7 @@ def test_v2_writes_null_odds_and_scores_them(tmp_path: Path, data: Path, vocab: 
     assert len(odds) == 60
 
 
+@pytest.mark.slow
 def test_the_features_of_a_second_run_come_from_the_cache(tmp_path: Path, data: Path, vocab: Path) -> None:
     one = train(tmp_path, data, vocab, "squad", "--dry-run")
     assert one.returncode == 0, one.stderr
@@ -163,6 +166,7 @@ def test_ask_refuses(trained: Path, bertkit: Run, arguments: list[str], words: l
     assert_one_line_error(bertkit("ask", trained, *arguments), *words)
 
 
+@pytest.mark.slow
 def test_a_model_of_another_task_is_not_asked(bertkit: Run, sample_dir: Path) -> None:
     made = bertkit(
         *("train", "--recipe", "demo", "--backend", "cpu", "--data-dir", sample_dir, "-o", "run"),
@@ -173,6 +177,7 @@ def test_a_model_of_another_task_is_not_asked(bertkit: Run, sample_dir: Path) ->
     assert_one_line_error(done, "was trained on sample, which does not answer questions")
 
 
+@pytest.mark.slow
 def test_faults_of_a_training_file(tmp_path: Path, data: Path, vocab: Path) -> None:
     path = tmp_path / "own.json"
     text = (data / "squad" / "train-v1.1.json").read_text()

@@ -89,6 +89,7 @@ def test_the_answers_are_in_glues_format(trained: tuple[Path, Done]) -> None:
     assert {line.split("\t")[1] for line in lines[1:]} <= {"0", "1"}
 
 
+@pytest.mark.slow
 def test_the_saved_recipe_repeats_the_run_bit_for_bit(trained: tuple[Path, Done], tmp_path: Path) -> None:
     saved = trained[0] / "recipe.toml"
     assert tomllib.loads(saved.read_text())["train"]["batch_size"] == 16
@@ -106,6 +107,7 @@ def test_another_seed_gives_other_weights(trained: tuple[Path, Done], sample_dir
     assert weights(tmp_path / "other") != weights(trained[0])
 
 
+@pytest.mark.slow
 def test_evaluate_gives_the_records_metrics(trained: tuple[Path, Done], sample_dir: Path, tmp_path: Path) -> None:
     rows = settings(data__eval_rows=100)
     done = run(tmp_path, "evaluate", trained[0], "--data-dir", sample_dir, "-d", "fp32", "-b", "7", "--json", *rows)
@@ -115,6 +117,7 @@ def test_evaluate_gives_the_records_metrics(trained: tuple[Path, Done], sample_d
     assert (found["task"], found["examples"]) == ("sample", 100)
 
 
+@pytest.mark.slow
 def test_a_run_is_scored_with_its_own_settings_where_nothing_else_is_said(
     trained: tuple[Path, Done], tmp_path: Path
 ) -> None:
@@ -167,6 +170,7 @@ def test_layout_and_micro_batches_do_not_change_what_is_learnt(sample_dir: Path,
             assert np.abs(found[name][key] - value).max() < 1e-6, (name, key)
 
 
+@pytest.mark.slow
 def test_a_terminal_shows_a_bar(sample_dir: Path, tmp_path: Path) -> None:
     master, slave = pty.openpty()
     many = (*settings(data__train_rows=64, data__eval_rows=8, device__step_seconds=0.1, log__every=1), "-e", "3")
@@ -193,6 +197,7 @@ def test_a_terminal_shows_a_bar(sample_dir: Path, tmp_path: Path) -> None:
     assert "loss" in text
 
 
+@pytest.mark.slow
 def test_a_folder_with_a_run_is_kept_until_it_is_to_be_replaced(sample_dir: Path, tmp_path: Path) -> None:
     small = (*NULL, *settings(data__train_rows=64, data__eval_rows=8), "--data-dir", sample_dir, "-o", "run")
     assert run(tmp_path, *small, "--dry-run").returncode == 0

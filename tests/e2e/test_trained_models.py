@@ -42,6 +42,7 @@ def reversed_copy(trained: Path, target: Path, names: dict[str, str]) -> Path:
     return target
 
 
+@pytest.mark.slow
 def test_a_model_speaks_its_own_labels(trained: Path, sample_dir: Path, tmp_path: Path) -> None:
     """With its outputs in another order: the same scores, answers and logits, and the same start of a new training."""
     other = reversed_copy(trained, tmp_path / "other", {"0": "1", "1": "0"})
@@ -71,6 +72,7 @@ def test_a_model_speaks_its_own_labels(trained: Path, sample_dir: Path, tmp_path
         assert np.abs(weights[name] - read_arrays(trained / "model.safetensors")[0][name]).max() < 1e-6
 
 
+@pytest.mark.slow
 def test_labels_that_do_not_fit(trained: Path, sample_dir: Path, tmp_path: Path) -> None:
     asked = ("-t", "sample", "--data-dir", sample_dir, "-s", "48", *SCORE)
     unnamed = reversed_copy(trained, tmp_path / "unnamed", {"0": "LABEL_0", "1": "LABEL_1"})
@@ -102,6 +104,7 @@ def test_a_run_knows_its_task(trained: Path, sample_dir: Path, tmp_path: Path) -
     assert_one_line_error(run(tmp_path, "evaluate", copy, "--dry-run"), "task.json", "checksum")
 
 
+@pytest.mark.slow
 def test_another_task_is_refused_unless_it_is_meant(trained: Path, tmp_path: Path) -> None:
     folder = tmp_path / "data" / "MRPC"
     folder.mkdir(parents=True)
@@ -120,6 +123,7 @@ def test_another_task_is_refused_unless_it_is_meant(trained: Path, tmp_path: Pat
     assert_one_line_error(done, "was trained on sample, not on squad", "--force")
 
 
+@pytest.mark.slow
 def test_a_run_of_before_there_were_task_files(trained: Path, sample_dir: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(trained, tmp_path / "copy"))
     (copy / "task.json").unlink()
@@ -128,6 +132,7 @@ def test_a_run_of_before_there_were_task_files(trained: Path, sample_dir: Path, 
     assert json.loads(done.stdout)["metrics"] == record(trained)["metrics"]
 
 
+@pytest.mark.slow
 def test_logits_that_are_not_finite_are_no_answers(trained: Path, sample_dir: Path, tmp_path: Path) -> None:
     """Every weight is finite, but the head's are so large that its outputs are not."""
     copy = Path(shutil.copytree(trained, tmp_path / "copy"))
@@ -143,6 +148,7 @@ def test_logits_that_are_not_finite_are_no_answers(trained: Path, sample_dir: Pa
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_answers_never_take_a_models_name(trained: Path, sample_dir: Path, tmp_path: Path) -> None:
     """A folder with the name of a model on the hub would be taken for that model."""
     name, file = "acme/bert-sst2", sample_dir / "sample" / "test.tsv"

@@ -13,7 +13,7 @@ from conftest import Run
 transformers = pytest.importorskip("transformers")
 
 
-@pytest.mark.slow_but("tiny-sample")
+@pytest.mark.slow
 @pytest.mark.parametrize(("model", "task"), [("tiny", "sample"), ("minilm", "stsb")])
 def test_transformers_computes_the_same_logits(
     model: str, task: str, bertkit: Run, tmp_path: Path, sample_dir: Path, request: pytest.FixtureRequest

@@ -50,8 +50,8 @@ def left(boxes: Boxes) -> list[str]:
         time.sleep(0.2)
 
 
-@pytest.mark.slow_but("open-mpi-5-environment")
-@pytest.mark.parametrize("by", ["environment", pytest.param("option", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("by", ["environment", "option"])
 @pytest.mark.parametrize("mpi", MPIS)
 def test_two_boxes_learn_what_one_does(
     boxes: Boxes, bertkit: Run, tmp_path: Path, sample_dir: Path, mpi: str, by: str
@@ -70,8 +70,8 @@ def test_two_boxes_learn_what_one_does(
     assert left(boxes) == []
 
 
-@pytest.mark.slow_but("killed")
-@pytest.mark.parametrize("how", ["cut", pytest.param("silent", marks=pytest.mark.slow), "killed", "stopped"])
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["cut", "silent", "killed", "stopped"])
 @pytest.mark.parametrize("mpi", USUAL)
 def test_what_breaks_a_job_ends_it_on_both_boxes_and_a_resume_goes_on(
     boxes: Boxes, tmp_path: Path, sample_dir: Path, mpi: str, how: str
@@ -105,6 +105,7 @@ def test_what_breaks_a_job_ends_it_on_both_boxes_and_a_resume_goes_on(
     assert updates(tmp_path / "run") == list(range(1, record(tmp_path / "run")["updates"] + 1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mpi", USUAL)
 def test_ctrl_c_ends_both_boxes_within_seconds_and_saves(
     boxes: Boxes, tmp_path: Path, sample_dir: Path, mpi: str

@@ -74,7 +74,7 @@ def partitioned(folder: Path, arrays: dict[str, np.ndarray]) -> str:
     return "model.ckpt-20"
 
 
-@pytest.mark.slow_but("lightning")
+@pytest.mark.slow
 @pytest.mark.parametrize("form", [lightning, in_the_old_format, partitioned], ids=lambda form: form.__name__)
 def test_every_form_gives_the_same_answers(
     form: Callable[[Path, dict[str, np.ndarray]], str],

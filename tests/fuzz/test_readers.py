@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SEED = int(os.environ.get("BERTKIT_FUZZ_SEED", "1"))
 FIRST = int(os.environ.get("BERTKIT_FUZZ_FIRST", "0"))
 CASES = int(os.environ.get("BERTKIT_FUZZ_CASES", "0"))  # of each reader; 0: as many as the time allows
-SECONDS = float(os.environ.get("BERTKIT_FUZZ_SECONDS", "60"))  # over all readers
+SECONDS = float(os.environ.get("BERTKIT_FUZZ_SECONDS", "25"))  # over all readers
 PATIENCE = 20.0  # seconds of one case, after which it hangs
 MOST_FAULTS = 10  # of a reader that are told
 

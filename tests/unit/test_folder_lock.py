@@ -177,6 +177,7 @@ def _start(folder: Path, barrier: Barrier, answers: Any, done: Any) -> None:
         answers.put(str(error))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("left", [False, True], ids=["no lock", "a killed process's lock"])
 def test_of_many_at_once_one_gets_it(left: bool, tmp_path: Path) -> None:
     context = multiprocessing.get_context("fork")

@@ -18,10 +18,8 @@ from bertkit.model.vocabulary import VARIANT
 from bertkit.recipes.resolve import resolve
 from bertkit.records.fields import Fairness, plain_names
 from bertkit.training.comparability import as_computed, of_run
-from bertkit.training.finetuning import introduce, make_sampler
-from bertkit.training.recipe_parts import make_update_settings
+from bertkit.training.finetuning import FineTuning, fine_tuning
 from bertkit.training.results import unit
-from bertkit.training.setup import FineTuningSetup, prepare
 
 SMALL = {
     "backend": "null", "task": "sample", "model.name": "tiny", "precision": "fp32", "data.cache": "off",
@@ -29,15 +27,14 @@ SMALL = {
 }  # fmt: skip
 
 
-def prepared(data: Path, **settings: Any) -> FineTuningSetup:
+def prepared(data: Path, size: int = 1, **settings: Any) -> FineTuning:
     options = SMALL | {"data.dir": str(data)} | {name.replace("__", "."): value for name, value in settings.items()}
-    return prepare(resolve(options, env={}).recipe, lambda text: None, lambda *_: None)
+    return fine_tuning(resolve(options, env={}).recipe, World(size=size, local_size=size), Display(quiet=True), True)
 
 
 def fairness(data: Path, size: int = 1, **settings: Any) -> dict[str, Any]:
-    ready, world = prepared(data, **settings), World(size=size, local_size=size)
-    sampler = make_sampler(ready, world)
-    return dataclasses.asdict(of_run(ready, sampler, make_update_settings(ready.recipe, sampler.steps_per_epoch, size)))
+    ready = prepared(data, size, **settings)
+    return dataclasses.asdict(of_run(ready.setup, ready.update_settings))
 
 
 @pytest.fixture(scope="module")
@@ -111,8 +108,7 @@ def test_a_dev_set_that_was_learnt_from_is_warned_of(
     copy = Path(shutil.copy(sample_dir / "sample" / "train.tsv", tmp_path / "other-name.tsv"))
     for settings, warned in (({}, False), ({"data__dev_file": str(copy)}, True)):
         ready = prepared(sample_dir, **settings)
-        sampler = make_sampler(ready, World())
-        introduce(ready, make_update_settings(ready.recipe, sampler.steps_per_epoch, 1), Display())
+        ready.introduce(Display())
         assert ("is the training file too" in capsys.readouterr().err) == warned
 
 

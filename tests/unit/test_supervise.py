@@ -88,6 +88,7 @@ def test_every_ranks_lines_go_to_files(tmp_path: Path) -> None:
     assert (tmp_path / "rank-1.log").read_text() == "y\nz\n"
 
 
+@pytest.mark.slow
 def test_a_failure_ends_a_program_that_does_not_end_by_itself() -> None:
     hangs = """
         import signal, time
@@ -102,6 +103,7 @@ def test_a_failure_ends_a_program_that_does_not_end_by_itself() -> None:
     assert ended.failure.rank == 1
 
 
+@pytest.mark.slow_but("True")
 @pytest.mark.parametrize("heeds", [True, False])
 def test_a_signal_asks_first_and_kills_after_the_grace(heeds: bool, tmp_path: Path) -> None:
     child = tmp_path / "child"

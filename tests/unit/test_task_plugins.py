@@ -205,6 +205,7 @@ SHORT: dict[str, Any] = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_an_object_learns_what_the_built_in_task_learns(tmp_path: Path, sample_dir: Path) -> None:
     mine = table_task("reviews", first="text", label="verdict", labels=("bad", "good"), vocab="vocab.txt")
     short = SHORT | {"cache": str(tmp_path / "cache")}
