@@ -55,6 +55,7 @@ def test_what_is_installed_is_the_package_alone(site: Path) -> None:
     assert {path.name.split("-")[0] for path in site.iterdir()} == {"bertkit_sample_chip"}
 
 
+@pytest.mark.slow
 def test_it_is_listed_without_importing_a_framework(site: Path, bertkit: Run, tmp_path: Path) -> None:
     listed = bertkit("backends", PYTHONPATH=str(site))
     assert "sample-chip: ready: one sample chip, torch" in listed.stdout, listed.stderr

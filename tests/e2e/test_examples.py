@@ -70,6 +70,7 @@ def client(book: Any, folder: Path) -> nbclient.NotebookClient:
     return nbclient.NotebookClient(book, timeout=240, resources={"metadata": {"path": str(folder)}})
 
 
+@pytest.mark.slow
 def shown(cell: Any) -> dict[str, str]:
     """A cell's output: what stands on its streams, and what it displays."""
     found: dict[str, str] = {}

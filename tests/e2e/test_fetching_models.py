@@ -254,6 +254,7 @@ def test_what_is_named_for_an_offline_machine_brings_it(server: ModelServer, tmp
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_the_folder_of_models_is_looked_in(server: ModelServer, tmp_path: Path) -> None:
     folder = tmp_path / "models" / "bert-large-uncased"
     folder.mkdir(parents=True)

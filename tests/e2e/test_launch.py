@@ -22,7 +22,7 @@ SAMPLE = (
 )  # fmt: skip
 
 
-@pytest.mark.slow_but("torchrun")
+@pytest.mark.slow
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_two_ranks_learn_what_one_process_learns(bertkit: Run, tmp_path: Path, sample_dir: Path, launcher: str) -> None:
     words = (*SAMPLE, "--data-dir", str(sample_dir), "--set", "train.steps=20")

@@ -122,7 +122,7 @@ ENDS = {
 }
 
 
-@pytest.mark.slow_but("a user's error")
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ENDS)
 def test_what_a_rank_of_a_script_raises_comes_through(name: str, tmp_path: Path, sample_dir: Path) -> None:
     error, code, said = ENDS[name]

@@ -29,7 +29,7 @@ LAUNCH = ("launch", "-n", "1", "--")
 UNSYNCED = settings(ranks__synchronise="false")
 
 
-@pytest.mark.slow_but("train-train")
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("first", "second", "ending"),
     [

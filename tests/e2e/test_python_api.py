@@ -215,7 +215,7 @@ print(json.dumps([run.step, run.finished, run.record is not None]))
 """
 
 
-@pytest.mark.slow_but("on_updates-4")
+@pytest.mark.slow
 @pytest.mark.parametrize(("point", "last"), [("on_updates", 4), ("on_evaluation", 5), ("on_checkpoint", 4)])
 def test_one_process_that_asks_ends_all(point: str, last: int, here: Path) -> None:
     (here / "my.py").write_text(RANKS)

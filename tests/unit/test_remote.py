@@ -137,7 +137,7 @@ def test_each_way_of_not_getting_there(stub: Stub, said: str, words: str) -> Non
         (versions(mpi4py="3.1"), "mpi4py 3.1 (here 4.1.2)"),
         ({"rc": 1, "err": "Traceback\nSyntaxError: invalid syntax"}, "cannot report its versions: SyntaxError"),
         ({"rc": 0, "out": "hello"}, "cannot report its versions: exit code 0"),
-        ({"sleep": 30}, "no answer within 4 s"),
+        pytest.param({"sleep": 30}, "no answer within 4 s", marks=pytest.mark.slow),
     ],
 )
 def test_each_way_of_not_being_fit(stub: Stub, answer: dict[str, object], words: str) -> None:

@@ -183,6 +183,7 @@ def test_a_file_without_answers_is_answered_but_not_scored(vocabulary: Vocabular
 NOT_AT_PIECES = {"56dfa1d34a1a83140091ebd4"}  # all three references are "four" of "four-tier", offset within a piece
 
 
+@pytest.mark.slow
 def test_logits_at_the_gold_span_score_100(real_data: Path) -> None:
     """An oracle's logits give every gold answer that begins and ends with a piece; the one that does not is listed."""
     vocabulary = read_vocabulary(real_data / "vocab" / "bert-base-uncased-vocab.txt")
