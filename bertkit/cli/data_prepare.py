@@ -30,7 +30,7 @@ CASINGS = ("auto", "cased", "uncased")
 Sources = Annotated[
     list[Path],
     typer.Argument(
-        metavar="SRC…", help="Text files or folders, also compressed (.gz, .bz2, .zst).", show_default=False
+        metavar="SRC…", help="Text files or folders, also compressed (.gz, .bz2, .xz, .zst).", show_default=False
     ),
 ]
 Inputs = Annotated[

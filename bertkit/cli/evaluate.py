@@ -15,6 +15,7 @@ def evaluate(
     run: Annotated[str, typer.Argument(help="Run folder, or any fine-tuned BERT model.", show_default=False)],
     task: o.TaskName = None,
     data_dir: o.DataDir = None,
+    dev_file: o.DevFile = None,
     backend: o.BackendName = None,
     dtype: o.Dtype = None,
     batch_size: Annotated[int | None, typer.Option("-b", "--batch-size", help="Batch size per process.")] = None,
@@ -42,7 +43,7 @@ def evaluate(
     from bertkit.training.run_task import run_settings
 
     chosen = o.recipe_options(backend, dtype, run, task, data_dir, None, seq_length, None, None, None, None)
-    chosen |= {"evaluation.batch_size": batch_size, "offline": True if offline else None}
+    chosen |= {"evaluation.batch_size": batch_size, "offline": True if offline else None, "data.dev_file": dev_file}
     resolved = resolve(chosen, sets or (), run=run_settings(run))
     world = from_env()
     display = Display(quiet=quiet or not world.is_first)

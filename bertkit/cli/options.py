@@ -35,10 +35,41 @@ Model = Annotated[
 ]
 TaskName = Annotated[
     str | None,
-    typer.Option("-t", "--task", help="Task: pretrain, squad, a task of GLUE or a plug-in's.", show_default=False),
+    typer.Option(
+        "-t",
+        "--task",
+        help="Task: pretrain, squad, one of GLUE or a plug-in; with --train: the kind of task.",
+        show_default=False,
+    ),
 ]
 DataDir = Annotated[
     str | None, typer.Option("--data-dir", help="Data folder, with one folder per task.", show_default=False)
+]
+TrainFile = Annotated[
+    str | None,
+    typer.Option(
+        "--train",
+        metavar="FILE",
+        help="Training file of your own: CSV, TSV, JSON, JSON lines, Parquet, Arrow.",
+        show_default=False,
+    ),
+]
+DevFile = Annotated[
+    str | None,
+    typer.Option("--dev", metavar="FILE", help="File to evaluate on; default: held-out rows.", show_default=False),
+]
+TextColumn = Annotated[
+    str | None, typer.Option("--text", metavar="COLUMN", help="Column with the text.", show_default=False)
+]
+PairColumn = Annotated[
+    str | None,
+    typer.Option("--text-pair", metavar="COLUMN", help="Column with the second text of a pair.", show_default=False),
+]
+LabelColumn = Annotated[
+    str | None,
+    typer.Option(
+        "--label", metavar="COLUMN", help="Column with the label; several, comma-separated.", show_default=False
+    ),
 ]
 BatchSize = Annotated[
     int | None,
@@ -69,6 +100,19 @@ Sets = Annotated[
         "--set", metavar="KEY=VALUE", help="Override any setting of `bertkit config show`.", show_default=False
     ),
 ]
+
+
+def own_data(
+    train: str | None, dev: str | None, text: str | None, pair: str | None, label: str | None
+) -> dict[str, str | int | float | bool | None]:
+    """The options for data of one's own by the recipe's keys."""
+    return {
+        "data.train_file": train,
+        "data.dev_file": dev,
+        "table.text": text,
+        "table.text_pair": pair,
+        "table.label": label,
+    }
 
 
 def recipe_options(

@@ -23,6 +23,11 @@ def train(
     model: o.Model = None,
     task: o.TaskName = None,
     data_dir: o.DataDir = None,
+    train_file: o.TrainFile = None,
+    dev_file: o.DevFile = None,
+    text: o.TextColumn = None,
+    text_pair: o.PairColumn = None,
+    label: o.LabelColumn = None,
     dtype: o.Dtype = None,
     batch_size: o.BatchSize = None,
     seq_length: o.SeqLength = None,
@@ -101,6 +106,8 @@ def train(
 
       bertkit train -m large -t mrpc
 
+      bertkit train -m models/minilm --train reviews.csv --text review --label stars -o runs/stars
+
       bertkit train -m models/minilm -t mrpc --data-dir data/glue -d bf16 -o runs/mrpc
 
       bertkit train -m models/minilm -t squad --data-dir data -o runs/squad
@@ -118,6 +125,7 @@ def train(
     chosen = o.recipe_options(
         backend, dtype, model, task, data_dir, batch_size, seq_length, epochs, learning_rate, seed, output
     )
+    chosen |= o.own_data(train_file, dev_file, text, text_pair, label)
     chosen |= {
         "data.strict": True if strict else None,
         "offline": True if offline else None,

@@ -7,13 +7,14 @@ of a surrogate pair. Each is a UserError here; nothing else leaves these functio
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
 import re
 import stat
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,22 @@ _KINDS = (
     (stat.S_ISBLK, "is a device, not a file"),
     (stat.S_ISSOCK, "is a socket, not a file"),
 )
+
+
+@contextlib.contextmanager
+def reading(path: Path, cure: str = "copy or make the file again", what: str = "is damaged") -> Iterator[None]:
+    """A library at work on a file: whatever it raises is a UserError that names the file.
+
+    Only calls into the library belong in here: a fault of our own must not be blamed on the file.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except MemoryError:
+        raise UserError(f"{path}: {what}: it asks for more memory than there is", cure) from None
+    except Exception as error:  # h5py, pyarrow, numpy and zlib raise whatever their parts do
+        raise UserError(f"{path}: {what}: {str(error).strip() or type(error).__name__}", cure) from None
 
 
 # ---- files ----

@@ -26,6 +26,7 @@ from bertkit.recipes.sections import (
     Phase2Section,
     RanksSection,
     ScheduleSection,
+    TableSection,
     Text,
     TrainSection,
     Whole,
@@ -50,6 +51,7 @@ class Recipe:
     offline: bool = Field(default=False, description="true: fetch neither a model nor data")
     model: ModelSection = ModelSection()
     data: DataSection = DataSection()
+    table: TableSection = TableSection()
     train: TrainSection = TrainSection()
     optimizer: OptimizerSection = OptimizerSection()
     loss_scaling: LossScalingSection = LossScalingSection()

@@ -98,6 +98,31 @@ class DataSection:
 
 
 @dataclass(frozen=True, config=STRICT)
+class TableSection:
+    """How tables of one's own are read: data.train_file and data.dev_file of no named task."""
+
+    text: Text = Field(default="", description="column with the text; empty: told by the file, and said")
+    text_pair: Text = Field(default="", description="column with a second text; empty: none, or told by the file")
+    label: Text = Field(
+        default="", description="column with the label; empty: told by the file; a,b,c: a target or 0/1 in each"
+    )
+    separator: Text = Field(
+        default="", description="multi-label: what parts the labels of a cell; empty: told by the file"
+    )
+    group: Text = Field(default="", description="column whose values stay together when rows are held out")
+    delimiter: Text = Field(default="", description="delimiter of CSV: a character or tab; empty: told by the file")
+    header: bool | None = Field(
+        default=None, description="whether CSV begins with the columns' names; unset: told by the file"
+    )
+    encoding: Text = Field(default="", description="encoding of CSV; empty: UTF-8, or told by the file")
+    empty: Literal["refuse", "skip"] = Field(default="refuse", description="rows with an empty text or label")
+    dev_share: Share = Field(
+        default=0.1, description="share of the training rows held out where there is no dev file, stratified by label"
+    )
+    split_seed: Whole = Field(default=1, description="fixes which rows are held out")
+
+
+@dataclass(frozen=True, config=STRICT)
 class TrainSection:
     batch_size: Positive = Field(default=32, description="batch size per process")
     micro_batch_size: Whole = Field(
@@ -192,6 +217,9 @@ class EvaluationSection:
     )
     start_samples: Whole = Field(default=0, description="with every_samples: no evaluation before so many sequences")
     batch_size: Positive = Field(default=64, description="batch size per process")
+    metric: Text = Field(
+        default="", description="own data: metric that picks the best checkpoint; empty: the first of its kind"
+    )
     target_mlm_accuracy: Share = Field(default=0.0, description="stop pre-training at this accuracy; 0: never")
 
 

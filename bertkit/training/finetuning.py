@@ -77,7 +77,7 @@ class FineTuning:
             "data": {
                 "task": setup.task.name,
                 "train": _part("train", setup.train),
-                "evaluation": [_part(f"dev_{part.name}" if part.name else "dev", part) for part in setup.dev],
+                "evaluation": [_part(_dev_name(part), part) for part in setup.dev],
             },
             "fairness": dataclasses.asdict(of_run(setup, self.update_settings)),
             "majority_class": _majority(setup),
@@ -124,7 +124,9 @@ def introduce(setup: FineTuningSetup, update_settings: UpdateSettings, display: 
         for fault in part.faults:
             display.warn(f"{part.file}: {fault}")
     for part in setup.dev:
-        if part.sha256 == setup.train.sha256:
+        if part.held_out:
+            display.say(f"evaluation: {part.held_out}")
+        elif part.sha256 == setup.train.sha256:
             display.warn(f"{part.file} is the training file too: its scores say nothing about new data")
     display.say(f"plan: {words_of(update_settings)}, seed {setup.job.seed}")
 
@@ -148,6 +150,11 @@ def _majority(setup: FineTuningSetup) -> dict[str, float] | None:
     counts = np.bincount(labels, minlength=setup.task.head.outputs)
     guess = {"logits": np.tile(counts.astype(np.float32), (len(labels), 1))}
     return setup.task.format.answer(setup.task, setup.dev[0], guess, setup.rules).metrics
+
+
+def _dev_name(part: Part) -> str:
+    name = f"dev_{part.name}" if part.name else "dev"
+    return f"{name}: {part.held_out}" if part.held_out else name
 
 
 def _part(name: str, part: Part) -> Mapping[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Any
 from bertkit.console import Display
 from bertkit.data.tasks import Task, find_task
 from bertkit.data.tasks.labels import to_answer
+from bertkit.data.tasks.own.format import OwnFormat
 from bertkit.data.tasks.pretrain import refuse
 from bertkit.data.tasks.reading import own_file, read_part, read_split
 from bertkit.data.tasks.task import Part, SplitName
@@ -27,7 +29,7 @@ from bertkit.recipes.recipe import Recipe
 from bertkit.recipes.resolve import resolve
 from bertkit.training.evaluation import answer
 from bertkit.training.evaluation import evaluate as evaluate_parts
-from bertkit.training.recipe_parts import answer_rules, cache_folder, exchange, sequence_shape
+from bertkit.training.recipe_parts import answer_rules, cache_folder, dev_file, exchange, sequence_shape
 from bertkit.training.run_folder import refuse_hiding
 from bertkit.training.run_task import check_task, differing, read_task, run_settings
 from bertkit.training.setup import ComputeTarget, check_segments, checked, choose_target, find_model, named, warn_of
@@ -78,7 +80,7 @@ def open_model(recipe: Recipe, dry_run: bool = False, force: bool = False, own: 
     """
     if not recipe.task:
         raise UserError(f"{recipe.model.name} does not state the task it was trained on", "name it with -t")
-    task = own or find_task(recipe.task)
+    task = own or own_task(recipe) or find_task(recipe.task)
     if task.head.kind == "pretraining":
         refuse(task)
     target = choose_target(recipe, task, training=False, dry_run=dry_run)
@@ -93,6 +95,22 @@ def open_model(recipe: Recipe, dry_run: bool = False, force: bool = False, own: 
     for warning in warnings:
         logger.warning("%s", warning)
     return Ready(task, source, target, fit, notes)
+
+
+def own_task(recipe: Recipe) -> Task | None:
+    """The task over own data that the recipe's run was trained on; None where it was trained on another.
+
+    Where a dev file is named, no rows of the training file are held out.
+    """
+    if not is_folder(recipe.model.name):
+        return None
+    told = read_task(Path(recipe.model.name).expanduser())
+    if told is None or told.own is None or told.task != recipe.task:
+        return None
+    task = told.own
+    if recipe.data.dev_file and isinstance(task.format, OwnFormat):
+        task = dataclasses.replace(task, format=dataclasses.replace(task.format, held_out=None))
+    return task
 
 
 def _check_run(recipe: Recipe, task: Task, source: ModelSource, force: bool) -> None:
@@ -133,7 +151,7 @@ def load(recipe: Recipe, world: World, display: Display, force: bool = False, ow
 def plan(recipe: Recipe, split: SplitName | None, file: Path | None, display: Display, force: bool = False) -> None:
     """Say what would be computed, everything read and checked. `split`, `file`: what is answered; None: neither."""
     if file is not None:
-        own_file(str(file))
+        own_file(str(file), folder_too=True)
     ready = open_model(recipe, dry_run=True, force=force)
     display.say(f"backend: {ready.target.backend.name} ({ready.target.choice.reason})")
     display.say(f"precision: {ready.target.precision} ({ready.target.reason})")
@@ -144,7 +162,7 @@ def plan(recipe: Recipe, split: SplitName | None, file: Path | None, display: Di
         parts = [_file(ready, recipe, file, display)]
     elif split is not None:
         dev = split == "dev"
-        named = recipe.data.dev_file if dev else ""
+        named = dev_file(recipe, ready.task) if dev else ""
         parts = _split(ready, recipe, split, recipe.data.eval_rows if dev else 0, display, named)
     else:
         parts = []
@@ -157,7 +175,7 @@ def evaluate(
 ) -> dict[str, Any]:
     """Metrics on the task's dev set."""
     loaded = load(recipe, world, display, force, own)
-    parts = _split(loaded, recipe, "dev", recipe.data.eval_rows, display, recipe.data.dev_file)
+    parts = _split(loaded, recipe, "dev", recipe.data.eval_rows, display, dev_file(recipe, loaded.task))
     size = recipe.evaluation.batch_size
     metrics, _ = evaluate_parts(loaded.engine, loaded.task, parts, answer_rules(recipe), size, world, display)
     loaded.engine.close()
@@ -191,7 +209,7 @@ def predict(
 ) -> list[dict[str, Any]]:
     """Answers for `file`, or for the task's test set, in the task's own format under `output`."""
     if file is not None:
-        own_file(str(file))  # refused before the model is loaded
+        own_file(str(file), folder_too=True)  # refused before the model is loaded
     loaded = load(recipe, world, display, force)
     parts = [_file(loaded, recipe, file, display)] if file else _split(loaded, recipe, "test", 0, display)
     made = []

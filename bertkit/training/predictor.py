@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, overload
@@ -16,6 +16,7 @@ import numpy as np
 
 from bertkit.console import Display
 from bertkit.data.encoding import encode
+from bertkit.data.tasks.own.format import THRESHOLD, OwnFormat, probabilities
 from bertkit.data.tasks.task import Columns, Task
 from bertkit.distributed.world import World
 from bertkit.errors import UserError
@@ -25,6 +26,7 @@ from bertkit.training.evaluation import check_finite, predict
 from bertkit.training.inference import Loaded, recipe_of_run
 from bertkit.training.inference import load as load_model
 
+ANSWERED = ("classification", "multilabel", "regression")  # kinds whose answers are labels or numbers
 AT_ONCE = 1024  # examples that are encoded, and sorted by length, together; bounds what is in memory
 TEXT, PAIR = ("text", "sentence", "first"), ("text_pair", "sentence2", "second")  # keys of dicts and columns of frames
 
@@ -35,9 +37,17 @@ Example = str | Sequence[str] | Mapping[str, Any]
 class Prediction:
     """What the model says of one example."""
 
-    label: str | None  # the class; None where the task's outcome is a number
+    label: str | None  # the class, the most probable one where several may apply; None for numbers
     scores: Mapping[str, float]  # each class's probability; empty for a number
-    value: float | None = None  # the number
+    value: float | None = None  # the number; the first of several
+    several: bool = False  # whether any number of labels may apply, each with a probability of its own
+    values: Mapping[str, float] = field(default_factory=dict)  # the numbers by their names
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The labels with a probability of at least a half, the most probable first."""
+        found = [label for label, score in self.scores.items() if score >= THRESHOLD]
+        return tuple(sorted(found, key=lambda label: -self.scores[label]))
 
 
 @dataclass(frozen=True)
@@ -81,13 +91,17 @@ class Predictor:
 
         Raises UserError where an example is none of these, and where the task's answers are spans.
         """
-        if self.task.head.kind not in ("classification", "regression"):
-            raise UserError(f"{self.task.name} has no classes to predict", "ask it: .answer(question, context)")
+        self.check_kind()
         if isinstance(examples, str):
             return next(iter(self._predict([examples])))
         if isinstance(examples, Iterator):
             return self._predict(examples)
         return list(self._predict(_rows(examples)))
+
+    def check_kind(self) -> None:
+        """Raises UserError where the model's answers are neither labels nor numbers."""
+        if self.task.head.kind not in ANSWERED:
+            raise UserError(f"{self.task.name} has no classes to predict", "ask it: .answer(question, context)")
 
     def answer(self, question: str, context: str) -> Answer:
         """The answer to `question` by `context`, which may be long."""
@@ -105,7 +119,7 @@ class Predictor:
         rows = iter(examples)
         first = 0
         while part := list(itertools.islice(rows, AT_ONCE)):
-            pairs = [self._texts(example, first + number) for number, example in enumerate(part)]
+            pairs = [self.texts(example, first + number) for number, example in enumerate(part)]
             yield from self._predict_part(pairs, first)
             first += len(part)
 
@@ -118,9 +132,9 @@ class Predictor:
         outputs = predict(self.loaded.engine, self.task.head, features, size, World())
         check_finite(outputs, features, f"examples from {first} on")
         for row in outputs["logits"]:
-            yield _prediction(row, self.labels)
+            yield _prediction(row, self.task)
 
-    def _texts(self, example: Any, number: int) -> tuple[str, str | None]:
+    def texts(self, example: Any, number: int) -> tuple[str, str | None]:
         """An example as a text, or as two."""
         texts = self._of_columns(example, number) if isinstance(example, Mapping) else example
         texts = [texts] if isinstance(texts, str) else texts
@@ -140,6 +154,9 @@ class Predictor:
     @property
     def _columns(self) -> Columns:
         """Where the task's own files have the texts; one text where they are no tables."""
+        own = self.task.format
+        if isinstance(own, OwnFormat):
+            return Columns(own.columns.text, own.columns.pair)
         splits = self.task.splits.get("train") or self.task.splits.get("test") or ()
         return next((split.columns for split in splits if split.columns), Columns(TEXT[0]))
 
@@ -200,10 +217,13 @@ def _rows(examples: Any) -> Iterable[Any]:
     return examples
 
 
-def _prediction(logits: np.ndarray, labels: Sequence[str]) -> Prediction:
+def _prediction(logits: np.ndarray, task: Task) -> Prediction:
     """`logits`: (C,)."""
-    if not labels:
-        return Prediction(label=None, scores={}, value=float(logits[0]))
-    exponentials = np.exp(logits.astype(np.float64) - logits.max())
-    scores = dict(zip(labels, (exponentials / exponentials.sum()).tolist(), strict=True))
-    return Prediction(label=labels[int(logits.argmax())], scores=scores)
+    if task.head.kind == "regression":
+        names = task.labels or ("value",)
+        values = dict(zip(names, map(float, logits), strict=True))
+        return Prediction(label=None, scores={}, value=float(logits[0]), values=values)
+    several = task.head.kind == "multilabel"
+    found = probabilities("multilabel" if several else "classification", logits[None])[0]
+    scores = dict(zip(task.labels, found.tolist(), strict=True))
+    return Prediction(label=task.labels[int(logits.argmax())], scores=scores, several=several)

@@ -11,14 +11,20 @@ from pathlib import Path
 from typing import Any
 
 from bertkit.data.sampler import micro_batch_count
-from bertkit.data.tasks.task import AnswerRules, Part, Shape
+from bertkit.data.tables.table import TableOptions
+from bertkit.data.tasks.own.format import OwnFormat
+from bertkit.data.tasks.own.held_out import HeldOut
+from bertkit.data.tasks.own.labels import KINDS
+from bertkit.data.tasks.own.making import OwnData
+from bertkit.data.tasks.task import AnswerRules, Part, Shape, Task
 from bertkit.engine.interface import Exchange, Limits, LossScaling, OptimizerSpec
 from bertkit.errors import UserError
 from bertkit.model.config import ModelConfig
 from bertkit.recipes.recipe import Recipe, to_flat
-from bertkit.recipes.sections import DataSection, ModelSection, OptimizerSection, ScheduleSection
+from bertkit.recipes.sections import DataSection, ModelSection, OptimizerSection, ScheduleSection, TableSection
 from bertkit.training.schedule import Schedule, schedule
 
+TABLE = TableSection()  # as nobody changed it
 # Settings that do not shape the trained weights, so a resume may change them.
 FREE = (
     "backend", "output", "train.batch_size", "train.micro_batch_size", "train.steps_this_run", "data.dir",
@@ -32,6 +38,45 @@ FREE = (
 def kept_settings(recipe: Recipe) -> dict[str, Any]:
     """The settings that a resume may not change."""
     return {key: value for key, value in to_flat(recipe).items() if not key.startswith(FREE)}
+
+
+def is_own_data(recipe: Recipe) -> bool:
+    """Whether the recipe's task is made of the user's training file.
+
+    Raises UserError where a named task's files are to be read as the user's.
+    """
+    if recipe.task and recipe.task not in KINDS:
+        named = [key for key, value in dataclasses.asdict(recipe.table).items() if value != getattr(TABLE, key)]
+        if named:
+            raise UserError(
+                f"table.{named[0]} is for data of your own, but task {recipe.task} has files and columns of its own",
+                "drop it, or drop -t to train on your file alone",
+            )
+        return False
+    return bool(recipe.data.train_file)
+
+
+def own_data(recipe: Recipe) -> OwnData:
+    """What the recipe says of the user's own data."""
+    table = recipe.table
+    held_out = None if recipe.data.dev_file else HeldOut(table.dev_share, table.split_seed, table.group)
+    return OwnData(
+        kind=recipe.task,
+        text=table.text,
+        pair=table.text_pair,
+        label=table.label,
+        separator=table.separator,
+        skip_empty=table.empty == "skip",
+        options=TableOptions(delimiter=table.delimiter, header=table.header, encoding=table.encoding),
+        held_out=held_out,
+        metric=recipe.evaluation.metric,
+    )
+
+
+def dev_file(recipe: Recipe, task: Task) -> str:
+    """The file that `task` is evaluated on; "" for its own."""
+    own = task.format
+    return recipe.data.train_file if isinstance(own, OwnFormat) and own.held_out else recipe.data.dev_file
 
 
 def sequence_shape(data: DataSection, rows: int) -> Shape:

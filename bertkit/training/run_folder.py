@@ -37,9 +37,8 @@ OURS = (
 
 def output_folder(recipe: Recipe) -> Path:
     name = Path(recipe.model.name).name
-    return (
-        Path(recipe.output).expanduser() if recipe.output else Path("runs", f"{recipe.task}-{name}-seed{recipe.seed}")
-    )
+    learnt = recipe.task or Path(recipe.data.train_file).name.partition(".")[0]  # of data of one's own
+    return Path(recipe.output).expanduser() if recipe.output else Path("runs", f"{learnt}-{name}-seed{recipe.seed}")
 
 
 def refuse_taken(folder: Path, resume: bool, overwrite: bool) -> None:

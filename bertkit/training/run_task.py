@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any, get_args
 
 from bertkit.data.tasks import TASKS, Task, is_known, plugin_packages, task_key
+from bertkit.data.tasks.own.format import OwnFormat
+from bertkit.data.tasks.own.making import from_values, to_values
 from bertkit.data.tasks.task import Columns
 from bertkit.errors import UserError
 from bertkit.files.disk import to_json, write_json
@@ -24,12 +26,12 @@ from bertkit.records.files import seal
 
 NAME = "task.json"
 SCHEMA = 1
-BUILT_IN, PLUGIN, OBJECT = "built in", "plug-in", "object"  # where a task comes from
+BUILT_IN, PLUGIN, OBJECT, OWN = "built in", "plug-in", "object", "own data"  # where a task comes from
 LENGTHS = ("seq_length", "doc_stride", "query_length")  # under these names in the recipe's section data, too
 # Settings of its training that a model is scored and asked with, where nothing else is said.
 KEPT = (
-    "task", "precision", "data.dir", "data.dev_file", "data.seq_length", "data.doc_stride", "data.query_length",
-    "model.casing", "answers.n_best", "answers.longest", "answers.null_threshold",
+    "task", "precision", "data.dir", "data.train_file", "data.dev_file", "data.seq_length", "data.doc_stride",
+    "data.query_length", "model.casing", "answers.n_best", "answers.longest", "answers.null_threshold",
 )  # fmt: skip
 _CURE = f"copy the run's folder again; or remove its {NAME}, and name the task with -t"
 
@@ -45,8 +47,9 @@ class RunTask:
     query_length: int
     casing: str  # "cased" or "uncased"; "": the run knew no words
     kind: str  # of its head
-    origin: str  # BUILT_IN, PLUGIN or OBJECT
+    origin: str  # BUILT_IN, PLUGIN, OBJECT or OWN
     package: str  # of a plug-in, as pip calls it
+    own: Task | None = None  # of OWN: the task itself
 
 
 # ---- writing ----
@@ -61,12 +64,13 @@ def write_task(
         "schema": SCHEMA,
         "task": task.name,
         "title": task.title,
-        "origin": OBJECT if own else PLUGIN if package else BUILT_IN,
+        "origin": _origin(task, own, package),
         "package": package,
         "task_version": task.version,
         "head": dataclasses.asdict(task.head),
         "labels": list(task.labels),
         "metric": task.primary,
+        **({"own": to_values(task.format)} if isinstance(task.format, OwnFormat) else {}),
         "files": {split: [_file(one.file, one.columns) for one in files] for split, files in task.splits.items()},
         **{name: getattr(recipe.data, name) for name in LENGTHS},
         "casing": _casing(vocabulary),
@@ -76,6 +80,12 @@ def write_task(
     made["sha256"] = seal(made)
     write_json(folder / NAME, made)
     return made
+
+
+def _origin(task: Task, own: bool, package: str | None) -> str:
+    if isinstance(task.format, OwnFormat):
+        return OWN
+    return OBJECT if own else PLUGIN if package else BUILT_IN
 
 
 def _file(name: str, columns: Columns | None) -> dict[str, Any]:
@@ -111,7 +121,7 @@ def read_task(folder: Path) -> RunTask | None:
     origin, package, head = raw.get("origin", BUILT_IN), raw.get("package"), raw.get("head")
     if not isinstance(name, str) or (origin == BUILT_IN and name not in TASKS):
         raise UserError(f"{path}: its task {name!r} is not known here", "update bertkit, or name a task with -t")
-    if origin not in (BUILT_IN, PLUGIN, OBJECT):
+    if origin not in (BUILT_IN, PLUGIN, OBJECT, OWN):
         raise UserError(f"{path}: its task's origin is {origin!r}", "update bertkit")
     kind = head.get("kind") if isinstance(head, dict) else None
     if kind not in get_args(HeadKind):
@@ -126,8 +136,13 @@ def read_task(folder: Path) -> RunTask | None:
         kind=str(kind),
         origin=origin,
         package=str(package or ""),
+        own=_own(raw, path) if origin == OWN else None,
         **numbers,
     )
+
+
+def _own(raw: Mapping[str, Any], path: Path) -> Task:
+    return from_values(raw.get("own"), raw.get("labels"), raw.get("metric"), str(path), _CURE)
 
 
 def _sealed(raw: Mapping[str, Any]) -> bool:
@@ -155,7 +170,7 @@ def run_settings(run: str, own: Task | None = None) -> dict[str, Value]:
     for key, value in settings_of(told).items():
         before = kept.get(key, value)
         same = task_key(before) == value if key == "task" and isinstance(before, str) else before == value
-        if not same and (key, before) != ("model.casing", "auto"):
+        if not same and (key, before) not in (("model.casing", "auto"), ("task", "")):
             raise UserError(
                 f"{path}: {key} is {before!r}, but {NAME} beside it has {value!r}",
                 "undo what was changed; an option on the command line asks for another value",

@@ -12,6 +12,8 @@ from typing import Any
 
 from bertkit.data.tasks import Task, check_own, find_task
 from bertkit.data.tasks.labels import to_learn
+from bertkit.data.tasks.own.labels import KINDS
+from bertkit.data.tasks.own.making import make_own_task
 from bertkit.data.tasks.reading import Progress, read_split
 from bertkit.data.tasks.task import AnswerRules, Part, Shape, SplitName, task_folder
 from bertkit.distributed.world import World
@@ -25,11 +27,14 @@ from bertkit.recipes.sections import DataSection, LogSection
 from bertkit.training.recipe_parts import (
     answer_rules,
     cache_folder,
+    dev_file,
     exchange,
+    is_own_data,
     kept_settings,
     limits,
     loss_scaling,
     optimizer_spec,
+    own_data,
     sequence_shape,
     with_dropout,
     with_numerics,
@@ -93,7 +98,7 @@ def prepare(
     `dry_run`: the backend need not be ready; `own`: a task that the caller made, which the recipe names; `world`: of a
     training whose processes learn one model.
     """
-    task = task_of(recipe, own)
+    task = task_of(recipe, own, say)
     target = choose_target(recipe, task, dry_run=dry_run, world=world)
     data_dir = Path(recipe.data.dir).expanduser()
     start = supply(recipe, task, say, ("train", "dev"), may_fetch=not dry_run)
@@ -108,7 +113,7 @@ def prepare(
         return checked(read_split(task, data_dir, split, source.vocabulary, shape, cache, progress, file), source)
 
     (train,) = read("train", recipe.data.train_rows, recipe.data.train_file)
-    dev = read("dev", recipe.data.eval_rows, recipe.data.dev_file)
+    dev = read("dev", recipe.data.eval_rows, dev_file(recipe, task))
     fit = starting_weights(source, task.head, recipe.seed, recipe.model.allow_missing)
     fit, notes, warnings = to_learn(fit, source.folder, task, source.config, recipe.seed)
     say_fit(fit, source, say)
@@ -203,12 +208,20 @@ def named(task: str | Task | None) -> tuple[str | None, Task | None]:
     return (check_own(task).name, task) if isinstance(task, Task) else (task, None)
 
 
-def task_of(recipe: Recipe, own: Task | None = None) -> Task:
-    """The recipe's task, which is `own` where a caller made it."""
+def task_of(recipe: Recipe, own: Task | None = None, say: Say = lambda text: None) -> Task:
+    """The recipe's task, which is `own` where a caller made it. A task of the user's own data is made here: its file's
+    labels are read, and `say` tells what was found."""
     if own is not None:
         return own
+    if is_own_data(recipe):
+        return make_own_task(Path(recipe.data.train_file).expanduser(), own_data(recipe), say)
+    if recipe.task in KINDS:
+        raise UserError(f"task {recipe.task} is of data of your own", "name its file with --train FILE")
     if not recipe.task:
-        raise UserError("no task was named", "name one with -t, as in -t mrpc; `bertkit data list` names them all")
+        raise UserError(
+            "no task was named",
+            "name one with -t, as in -t mrpc (`bertkit data list` names them all), or your own file with --train",
+        )
     return find_task(recipe.task)
 
 

@@ -145,9 +145,14 @@ class Trainer:
             if self.world.is_first:
                 refuse_taken(self.folder, self.resume, self.overwrite)
             if self._trains_workers:
-                metric = task_of(self.recipe, self.task).primary
+                metric = self._learnt.primary
                 return train_workers(self.resolved, self.world, self.display, self.overwrite, metric, self._fit_worker)
             return self._fit_one(None)
+
+    @functools.cached_property
+    def _learnt(self) -> Task:
+        """The task; one of the user's own data is made once, since its labels are read then."""
+        return task_of(self.recipe, self.task, self.display.say)
 
     @property
     def _trains_workers(self) -> bool:
@@ -182,10 +187,10 @@ class Trainer:
         if self.recipe.log.profile:
             wanted(self.recipe.log.profile)
         objective: Objective
-        if task_of(self.recipe, self.task).head.kind == "pretraining":
+        if self._learnt.head.kind == "pretraining":
             objective = pretraining(self.recipe, self.world, self.display, dry_run)
         else:
-            objective = fine_tuning(self.recipe, self.world, self.display, dry_run, self.task)
+            objective = fine_tuning(self.recipe, self.world, self.display, dry_run, self._learnt)
         target = objective.setup.target
         self.display.say(f"backend: {target.backend.name} ({target.choice.reason})")
         self.display.say(f"precision: {target.precision} ({target.reason})")

@@ -1,4 +1,4 @@
-"""GLUE's metrics, by scikit-learn and scipy: fractions of 1, not per cent.
+"""Metrics of GLUE and of own data, by scikit-learn and scipy: fractions of 1, not per cent.
 
 Legend: N examples, C outputs of the head.
 Source: Wang et al. 2018, arXiv:1804.07461, table 1.
@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from bertkit.data.tasks.task import Metrics
+Metrics = dict[str, float]  # by name
 
 
 def accuracy(logits: np.ndarray, labels: np.ndarray) -> Metrics:
@@ -60,3 +60,55 @@ METRICS: Mapping[str, tuple[Callable[[np.ndarray, np.ndarray], Metrics], bool]] 
     "pearson": (correlations, False),
     "spearman": (correlations, False),
 }
+
+
+# ---- of users' own data ----
+
+
+def class_scores(logits: np.ndarray, labels: np.ndarray) -> Metrics:
+    """(N, C), (N,) -> accuracy, F1 over the classes that occur (macro, and weighted by support), Matthews'."""
+    from sklearn.metrics import f1_score
+
+    found = logits.argmax(-1)
+    averages = ("macro", "weighted")
+    f1 = {f"{name}_f1": float(f1_score(labels, found, average=name, zero_division=0)) for name in averages}
+    return accuracy(logits, labels) | f1 | {"mcc": matthews(logits, labels)["mcc"]}
+
+
+def label_scores(logits: np.ndarray, labels: np.ndarray) -> Metrics:
+    """(N, C), (N, C) of 0 and 1 -> F1 at probability 0.5, micro and macro; rows with all labels right; mean average
+    precision over the labels that occur."""
+    from sklearn.metrics import accuracy_score, average_precision_score, f1_score
+
+    wanted, found = labels.astype(np.int64), (logits >= 0).astype(np.int64)
+    occurring = wanted.any(0)
+    precision = average_precision_score(wanted[:, occurring], logits[:, occurring]) if occurring.any() else 0.0
+    return {
+        "micro_f1": float(f1_score(wanted, found, average="micro", zero_division=0)),
+        "macro_f1": float(f1_score(wanted, found, average="macro", zero_division=0)),
+        "all_labels_right": float(accuracy_score(wanted, found)),
+        "mean_average_precision": float(precision),
+    }
+
+
+def target_scores(logits: np.ndarray, labels: np.ndarray) -> Metrics:
+    """(N, C), (N,) or (N, C) -> correlations, and errors in the targets' unit; means over the targets."""
+    wanted = labels.reshape(len(labels), -1).astype(np.float64)
+    each = [correlations(logits[:, [column]], wanted[:, column]) for column in range(wanted.shape[1])]
+    means = {name: float(np.mean([one[name] for one in each])) for name in each[0]}
+    errors = logits.astype(np.float64) - wanted
+    return means | {"mae": float(np.abs(errors).mean()), "rmse": float(np.sqrt(np.square(errors).mean()))}
+
+
+OWN_METRICS: Mapping[str, Callable[[np.ndarray, np.ndarray], Metrics]] = {
+    "classification": class_scores,
+    "multilabel": label_scores,
+    "regression": target_scores,
+}
+# Those that can pick the best checkpoint: larger is better.
+PRIMARIES: Mapping[str, tuple[str, ...]] = {
+    "classification": ("accuracy", "macro_f1", "weighted_f1", "mcc"),
+    "multilabel": ("micro_f1", "macro_f1", "all_labels_right", "mean_average_precision"),
+    "regression": ("pearson", "spearman"),
+}
+OWN_PRIMARY: Mapping[str, str] = {kind: names[0] for kind, names in PRIMARIES.items()}

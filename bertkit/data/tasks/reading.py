@@ -7,10 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bertkit.data.features import Features, cache_key, cached
+from bertkit.data.tables.opening import digest_of
+from bertkit.data.tasks.own.format import OwnFormat
 from bertkit.data.tasks.task import Part, Shape, Split, SplitName, Task, split_files, task_folder
 from bertkit.errors import UserError
 from bertkit.files import inputs
-from bertkit.files.disk import sha256_file
 from bertkit.model.vocabulary import LONGEST_WORD, Vocabulary
 
 Progress = Callable[[str, int, int], object]  # (what, done, of how many)
@@ -29,7 +30,8 @@ def read_split(
     """Every file of the split as features; `file` takes the place of the task's own."""
     if file:
         one = split_files(task, split)[0]
-        return [read_part(task, own_file(file), split, one, vocabulary, shape, cache, progress)]
+        path = own_file(file, isinstance(task.format, OwnFormat))
+        return [read_part(task, path, split, one, vocabulary, shape, cache, progress)]
     folder = task_folder(task, data_dir)
     return [
         read_part(task, task.format.find(task, folder, split, one), split, one, vocabulary, shape, cache, progress)
@@ -48,8 +50,10 @@ def read_part(
     progress: Progress = lambda what, done, of: None,
 ) -> Part:
     """One file as features, from the cache where nothing that shapes them has changed."""
-    inputs.check_file(path, "check --data-dir", inputs.DATA_BYTES)
-    digest = sha256_file(path)
+    own = task.format if isinstance(task.format, OwnFormat) else None
+    if own is None:  # else it may be a folder, and is not read whole
+        inputs.check_file(path, "check --data-dir", inputs.DATA_BYTES)
+    digest = digest_of(path)
     name = f"{split}{one.part}"
     key = cache_key(
         task=task.name,
@@ -69,17 +73,26 @@ def read_part(
 
     features = cached(cache, f"{task.name}-{name}", key, build)
     said = task.format
-    return Part(one.part, path, digest, features, said.examples(features), said.faults(features), shape.rows)
+    return Part(
+        name=one.part,
+        file=path,
+        sha256=digest,
+        features=features,
+        examples=said.examples(features),
+        faults=said.faults(features),
+        rows=shape.rows,
+        held_out=own.held_out.described(own.kind != "regression") if own and own.held_out and split == "dev" else "",
+    )
 
 
-def own_file(name: str) -> Path:
-    """The path of a file that the user named. Raises UserError where it is none."""
+def own_file(name: str, folder_too: bool = False) -> Path:
+    """The path of a file that the user named; `folder_too`: or of a folder. Raises UserError where it is none."""
     cure = "name a file of the task's format"
     try:
         path = Path(name).expanduser()
     except RuntimeError:  # a user that there is not
         raise UserError(f"{name}: there is no such home folder", cure) from None
-    if not inputs.is_file(path):
+    if not inputs.is_file(path) and not (folder_too and inputs.is_folder(path)):
         raise UserError(f"{path} is {_instead(path)}", cure)
     return path
 

@@ -13,6 +13,7 @@ from typing import Literal, Protocol
 import numpy as np
 
 from bertkit.data.features import Features
+from bertkit.data.tasks.metrics import Metrics as Metrics
 from bertkit.errors import UserError
 from bertkit.files import inputs
 from bertkit.files.downloads import load_sources
@@ -20,7 +21,6 @@ from bertkit.model.config import Head
 from bertkit.model.vocabulary import Vocabulary
 
 SplitName = Literal["train", "dev", "test"]
-Metrics = dict[str, float]
 Tell = Callable[[int, int], object]  # (done, of how many)
 
 
@@ -75,6 +75,7 @@ class Part:
     examples: int  # in the file; a long one makes several sequences
     faults: tuple[str, ...]  # what was found wrong in the file and left out, in words
     rows: int = 0  # only so many examples of the file; 0: all
+    held_out: str = ""  # how it was set aside from the training file, in words; "": a file of its own
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ class Format(Protocol):
     def find(self, task: Task, folder: Path, split: SplitName, one: Split) -> Path:
         """The file of one part of a split. Raises UserError where it is missing."""
 
-    def shaped_by(self, shape: Shape) -> Mapping[str, int | bool]:
+    def shaped_by(self, shape: Shape) -> Mapping[str, int | bool | str]:
         """What of `shape` the features depend on."""
 
     def features(

@@ -6,8 +6,7 @@ Legend: N rows.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import numpy as np
 
 from bertkit.data.pretraining.formats.rows import MAKE_AGAIN
 from bertkit.errors import UserError
+from bertkit.files import inputs
 
 LARGEST_ID = 2**31 - 1
 KINDS = {
@@ -27,20 +27,9 @@ KINDS = {
 }
 
 
-@contextlib.contextmanager
-def reading(path: Path, cure: str = MAKE_AGAIN, what: str = "is damaged") -> Iterator[None]:
-    """A library at work on a file: whatever it raises is a UserError that names the file.
-
-    Only calls into the library belong in here: a fault of our own must not be blamed on the file.
-    """
-    try:
-        yield
-    except UserError:
-        raise
-    except MemoryError:
-        raise UserError(f"{path}: {what}: it asks for more memory than there is", cure) from None
-    except Exception as error:  # h5py, pyarrow, numpy and zlib raise whatever their parts do
-        raise UserError(f"{path}: {what}: {str(error).strip() or type(error).__name__}", cure) from None
+def reading(path: Path, cure: str = MAKE_AGAIN, what: str = "is damaged") -> AbstractContextManager[None]:
+    """As `bertkit.files.inputs.reading`, of a shard."""
+    return inputs.reading(path, cure, what)
 
 
 @dataclass(frozen=True)

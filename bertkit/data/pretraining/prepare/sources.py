@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import IO
 
 from bertkit.data.pretraining.prepare.corpus_files import form_of
-from bertkit.data.pretraining.prepare.texts import BLOCK, PACKED, InputFormat, open_text, read_text
+from bertkit.data.pretraining.prepare.texts import BLOCK, InputFormat, read_text
 from bertkit.errors import UserError
 from bertkit.files import inputs
+from bertkit.files.packed import PACKED, open_text
 
 PIECE = 8 << 20  # bytes of text; small files go together, large ones are cut where a document begins
 UNPACKED = 4  # text is about so many times as large as packed

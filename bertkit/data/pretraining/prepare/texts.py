@@ -2,29 +2,24 @@
 
 Formats: raw (a file is a document, blank lines part paragraphs), wiki (WikiExtractor's <doc> elements; the first line
 of each is its title and left out), jsonl (a JSON object with "text" a line), sentences (one a line, blank lines between
-documents). Packed as .gz, .bz2 or .zst, or not.
+documents). Packed as .gz, .bz2, .xz or .zst, or not.
 """
 
 from __future__ import annotations
 
-import bz2
-import contextlib
-import gzip
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, Literal, cast
+from typing import IO, Literal
 
 from bertkit.data.pretraining.formats.checked import reading
-from bertkit.data.pretraining.formats.shards import INSTALL
 from bertkit.data.pretraining.prepare.sentences import split_sentences
 from bertkit.errors import UserError
-from bertkit.files import inputs
+from bertkit.files.packed import open_text
 
 InputFormat = Literal["raw", "wiki", "jsonl", "sentences"]
-PACKED = (".gz", ".bz2", ".zst")
 BLOCK = 1 << 20  # bytes read at a time; a longer line of text goes on as another one
 LONGEST_JSON = 64 << 20  # bytes of a line of JSON, which cannot be cut
 LONGEST_DOCUMENT = 4 << 20  # characters; what is longer goes on as another document
@@ -193,24 +188,3 @@ def read_text(file: IO[bytes], path: Path, size: int) -> bytes:
     """So many of a text file's bytes, unpacked. Raises UserError where that cannot be done."""
     with reading(path, "copy or make the file again", "cannot be read or unpacked"):
         return bytes(file.read(size))  # the unpacked sizes are what offsets count
-
-
-def _open_zst(path: Path, mode: str) -> Any:
-    try:
-        import pyarrow as pa
-    except ImportError:
-        raise UserError(f"{path}: .zst needs pyarrow", INSTALL) from None
-    return pa.CompressedInputStream(pa.OSFile(str(path), mode), "zstd")
-
-
-OPENERS: dict[str, Callable[[Path, str], Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".zst": _open_zst}
-
-
-@contextlib.contextmanager
-def open_text(path: Path) -> Iterator[IO[bytes]]:
-    """The file's bytes, unpacked."""
-    inputs.check_file(path)
-    with reading(path, "copy or make the file again", "cannot be read or unpacked"):
-        file: Any = OPENERS.get(path.suffix, open)(path, "rb")
-    with file as opened:
-        yield cast("IO[bytes]", opened)

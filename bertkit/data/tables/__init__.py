@@ -1,0 +1,1 @@
+"""Tables that users bring: rows of named cells, out of whatever format the file has."""

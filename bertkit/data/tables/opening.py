@@ -1,0 +1,47 @@
+"""One door to a table: the format is told by the name, or by the content where the name does not tell."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bertkit.data.tables.columnar import files_of, open_arrow, open_parquet, open_saved
+from bertkit.data.tables.delimited import open_delimited
+from bertkit.data.tables.json_rows import open_json
+from bertkit.data.tables.table import BY_THE_FILE, DataTable, TableOptions
+from bertkit.files import inputs
+from bertkit.files.disk import sha256_file
+from bertkit.files.packed import open_text, unpacked_suffix
+
+JSON = (".json", ".jsonl", ".ndjson")
+DELIMITED = (".csv", ".tsv", ".tab", ".txt")
+
+
+def open_table(path: Path, options: TableOptions = BY_THE_FILE) -> DataTable:
+    """Look at the table. Raises UserError where it is missing, empty or none."""
+    if inputs.is_folder(path):
+        return open_saved(path)
+    inputs.check_file(path)
+    suffix = unpacked_suffix(path)
+    head = _head(path)
+    if suffix == ".parquet" or head.startswith(b"PAR1"):
+        return open_parquet(path)
+    if suffix in (".arrow", ".feather") or head.startswith(b"ARROW1"):
+        return open_arrow(path)
+    if suffix in JSON or (suffix not in DELIMITED and head.lstrip()[:1] in (b"{", b"[")):
+        return open_json(path)
+    return open_delimited(path, options)
+
+
+def digest_of(path: Path) -> str:
+    """SHA-256 of the file, or of those of a folder that `datasets` saved, one after another."""
+    files = files_of(path)
+    if len(files) == 1:
+        return sha256_file(files[0])
+    from hashlib import sha256
+
+    return sha256("\n".join(sha256_file(file) for file in files).encode()).hexdigest()
+
+
+def _head(path: Path) -> bytes:
+    with open_text(path) as file, inputs.reading(path, what="cannot be read or unpacked"):
+        return file.read(64)

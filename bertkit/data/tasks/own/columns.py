@@ -1,0 +1,139 @@
+"""Which columns hold the texts and the labels: as the user says, else told by names and content, and said."""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bertkit.data.tables.table import DataTable, Row, is_missing
+from bertkit.errors import UserError
+
+LOOKED_AT = 1000  # rows
+TEXTS = ("text", "sentence", "review", "content", "body", "comment", "message", "description", "question", "title")
+PAIRS = (
+    ("sentence1", "sentence2"), ("premise", "hypothesis"), ("question1", "question2"), ("text1", "text2"),
+    ("text_a", "text_b"), ("text", "text_pair"), ("query", "passage"),
+)  # fmt: skip
+LABELS = (
+    "label", "labels", "class", "category", "target", "sentiment", "stars", "rating", "score", "intent", "topic", "y",
+)  # fmt: skip
+FEW = 20  # different values that a column of labels may have where nothing else tells it
+LONG = 3  # so many times as long as the others is a column of texts
+
+
+@dataclass(frozen=True)
+class TextColumns:
+    """Where a table keeps what."""
+
+    text: str
+    pair: str | None
+    labels: tuple[str, ...]  # one; or several with a target each
+
+    def described(self) -> str:
+        texts = f"text in column {self.text}" + (f" and {self.pair}" if self.pair else "")
+        return f"{texts}, label in {', '.join(self.labels)}" if self.labels else texts
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The columns, and what was guessed about them."""
+
+    columns: TextColumns
+    guesses: tuple[str, ...]
+
+
+def choose_columns(table: DataTable, text: str, pair: str, label: str) -> Chosen:
+    """The columns of `table`; what is empty is told by the file. `label`: several are comma-separated.
+
+    Raises UserError for a column that is not there, and where the file does not tell.
+    """
+    rows = list(itertools.islice(table.rows(), LOOKED_AT))
+    if not rows:
+        raise UserError(f"{table.path}: holds no rows", "name a file with rows")
+    labels = tuple(table.column(name.strip(), "label") for name in label.split(",")) if label else ()
+    guesses = []
+    if not labels:
+        labels = (_label_column(table, rows, {text, pair}),)
+        guesses.append(f"the label is taken from column {labels[0]}; name another with --label")
+    first, second = (table.column(name, "text") if name else "" for name in (text, pair))
+    if not first:
+        first, second = _text_columns(table, rows, labels, second)
+        said = f"{first} and {second}" if second else first
+        guesses.append(f"the text is taken from column {said}; name another with --text")
+    if first in labels or second in labels or first == second:
+        raise UserError(f"{table.path}: one column is named for two things: {first}", "name the text and the label")
+    for name in (first, second):
+        if name:
+            check_texts(table, rows, name)
+    return Chosen(TextColumns(text=first, pair=second or None, labels=labels), tuple(guesses))
+
+
+def text_columns(table: DataTable, text: str, pair: str) -> TextColumns:
+    """The columns of a table without labels, as of one to predict on."""
+    return TextColumns(text=table.column(text, "text"), pair=table.column(pair, "text") if pair else None, labels=())
+
+
+def check_texts(table: DataTable, rows: Sequence[Row], name: str) -> None:
+    """Raises UserError where the column holds lists or objects."""
+    row = next((row for row in rows if isinstance(row.cells.get(name), list | dict)), None)
+    if row:
+        raise UserError(f"{row.place}: column {name} holds a list or an object, not a text", "name another with --text")
+
+
+def _label_column(table: DataTable, rows: Sequence[Row], taken: set[str]) -> str:
+    by_name = {column.strip().lower(): column for column in table.columns if column not in taken}
+    known = next((by_name[name] for name in LABELS if name in by_name), None)
+    if known is not None:
+        return known
+    few = [column for column in table.columns if column not in taken and _few_values(rows, column)]
+    if len(few) == 1:
+        return few[0]
+    raise UserError(
+        f"{table.path}: which column holds the label? Its columns: {', '.join(table.columns[:FEW])}",
+        "name it with --label",
+    )
+
+
+def _few_values(rows: Sequence[Row], column: str) -> bool:
+    values = {str(row.cells.get(column)) for row in rows}
+    return 2 <= len(values) <= min(FEW, max(2, len(rows) // 3))
+
+
+def _text_columns(table: DataTable, rows: Sequence[Row], labels: Sequence[str], pair: str) -> tuple[str, str]:
+    by_name = {column.strip().lower(): column for column in table.columns if column not in labels}
+    if not pair:
+        for one, other in PAIRS:
+            if one in by_name and other in by_name:
+                return by_name[one], by_name[other]
+    known = [by_name[name] for name in TEXTS if name in by_name and by_name[name] != pair]
+    if known:
+        return known[0], pair
+    lengths = {column: _mean_length(rows, column) for column in by_name.values() if column != pair}
+    order = sorted(lengths, key=lambda column: -lengths[column])
+    if order and lengths[order[0]] and (len(order) == 1 or lengths[order[0]] >= LONG * lengths[order[1]]):
+        return order[0], pair
+    raise UserError(
+        f"{table.path}: which column holds the text? Its columns: {', '.join(table.columns[:FEW])}",
+        "name it with --text",
+    )
+
+
+def _mean_length(rows: Sequence[Row], column: str) -> float:
+    """Characters of the column's texts, on average; 0 where it holds others."""
+    found = [row.cells.get(column) for row in rows]
+    cells = [cell for cell in found if isinstance(cell, str) and not is_missing(cell)]
+    if not cells or any(not is_missing(cell) and not isinstance(cell, str) for cell in found):
+        return 0.0
+    if all(_is_number(cell) for cell in cells):
+        return 0.0
+    return statistics.mean(len(cell) for cell in cells)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,263 @@
+"""The format of tasks over users' tables: rows as features, and answers as a table.
+
+Legend: N examples, C outputs of the head.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import functools
+import io
+import json
+import math
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bertkit.data.encoding import encode
+from bertkit.data.features import Features
+from bertkit.data.tables.opening import open_table
+from bertkit.data.tables.table import BY_THE_FILE, DataTable, Row, TableOptions, is_missing, shown
+from bertkit.data.tasks.metrics import OWN_METRICS
+from bertkit.data.tasks.own.columns import TextColumns
+from bertkit.data.tasks.own.held_out import HeldOut, mask
+from bertkit.data.tasks.own.labels import Kind, label_text, missing_label, one_or_zero, parted
+from bertkit.data.tasks.task import Answered, AnswerRules, Part, Shape, Split, SplitName, Task, Tell
+from bertkit.errors import UserError, nearest
+from bertkit.files.disk import write_json, write_text
+from bertkit.model.vocabulary import Vocabulary
+
+THRESHOLD = 0.5  # of a label's probability, where several may apply
+
+
+@dataclass(frozen=True)
+class OwnFormat:
+    """Tables of any format with the columns and labels that were found, or said, at the training's beginning."""
+
+    kind: Kind
+    columns: TextColumns
+    separator: str = ""
+    skip_empty: bool = False
+    options: TableOptions = BY_THE_FILE
+    held_out: HeldOut | None = None  # None: the dev set is a file of its own
+
+    def find(self, task: Task, folder: Path, split: SplitName, one: Split) -> Path:
+        raise UserError(f"task {task.name} has no files of its own", "name one with --train, --dev or --file")
+
+    def shaped_by(self, shape: Shape) -> Mapping[str, int | bool | str]:
+        return {"rows": shape.rows, "seq_length": shape.seq_length, "own": json.dumps(dataclasses.asdict(self))}
+
+    def features(
+        self, task: Task, path: Path, split: SplitName, one: Split, vocabulary: Vocabulary, shape: Shape, tell: Tell
+    ) -> Features:
+        examples = read_examples(task, self, path, split, shape.rows)
+        total = len(examples.first)
+        labels = {} if examples.labels is None else {"labels": examples.labels}
+        notes = {"skipped": np.array([examples.skipped])}
+        return encode(
+            vocabulary, examples.first, examples.second, labels, shape.seq_length, lambda done: tell(done, total), notes
+        )
+
+    def fitting(self, task: Task, path: Path, split: SplitName) -> Split:
+        return Split(path.name)
+
+    def faults(self, features: Features) -> tuple[str, ...]:
+        skipped = int(features.notes["skipped"][0])
+        return (f"{skipped:,} rows with an empty text or label are left out (table.empty=skip)",) if skipped else ()
+
+    def examples(self, features: Features) -> int:
+        return len(features)
+
+    def answer(self, task: Task, part: Part, outputs: Mapping[str, np.ndarray], rules: AnswerRules) -> Answered:
+        logits, labels = outputs["logits"], part.features.labels.get("labels")
+        metrics = {} if labels is None else OWN_METRICS[self.kind](logits, labels)
+        return Answered(metrics, functools.partial(_write, task, self.kind, logits, part))
+
+
+# ---- reading ----
+
+
+@dataclass(frozen=True)
+class OwnExamples:
+    """N examples as columns."""
+
+    first: tuple[str, ...]
+    second: tuple[str, ...] | None
+    labels: np.ndarray | None  # (N,) int64 classes or float32 targets; (N, C) float32 where there are several
+    skipped: int
+
+
+def read_examples(task: Task, own: OwnFormat, path: Path, split: SplitName, rows: int = 0) -> OwnExamples:
+    """The examples of one file, or of the part of the training file that is this split's; `rows`: only so many."""
+    table = open_table(path, own.options)
+    columns = _checked_columns(table, own.columns, needs_label=split != "test")
+    firsts: list[str] = []
+    seconds: list[str] = []
+    labels: list[Any] = []
+    groups: list[Hashable] = []
+    apart, skipped = own.held_out if split != "test" else None, 0
+    for row in table.rows():
+        texts = _texts(row, columns)
+        label = _label(task, own, table, row, columns.labels) if columns.labels and texts else None
+        if texts is None or (columns.labels and label is None):
+            if not own.skip_empty:
+                raise _empty(row, columns, texts is None)
+            skipped += 1
+            continue
+        firsts.append(texts[0])
+        if columns.pair:
+            seconds.append(texts[1])
+        labels.append(label)
+        if apart and apart.group:
+            groups.append(str(row.cells.get(apart.group)))
+        if rows and not apart and len(firsts) == rows:
+            break
+    if not firsts:
+        raise UserError(f"{path}: holds no rows", "name a file with rows")
+    chosen: Sequence[int] = range(len(firsts))
+    if apart:
+        aside = mask(apart, _strata(own.kind, labels), groups if apart.group else None, path)
+        chosen = np.flatnonzero(aside == (split == "dev"))[: rows or None].tolist()
+    dtype = np.int64 if own.kind == "classification" else np.float32
+    return OwnExamples(
+        first=tuple(firsts[number] for number in chosen),
+        second=tuple(seconds[number] for number in chosen) if columns.pair else None,
+        labels=np.array([labels[number] for number in chosen], dtype) if columns.labels else None,
+        skipped=skipped,
+    )
+
+
+def _checked_columns(table: DataTable, wanted: TextColumns, needs_label: bool) -> TextColumns:
+    there = all(name in table.columns for name in wanted.labels)
+    return TextColumns(
+        text=table.column(wanted.text, "text"),
+        pair=table.column(wanted.pair, "second text") if wanted.pair else None,
+        labels=tuple(table.column(name, "label") for name in wanted.labels) if needs_label or there else (),
+    )
+
+
+def _texts(row: Row, columns: TextColumns) -> tuple[str, str] | None:
+    """The row's texts; None where one is empty. Raises UserError where one is a list or an object."""
+    found = []
+    for name in (columns.text, columns.pair):
+        cell = row.cells.get(name) if name else " "
+        if isinstance(cell, list | dict):
+            raise UserError(f"{row.place}: column {name} holds {shown(cell)}, not a text", "name another with --text")
+        if is_missing(cell) and name:
+            return None
+        found.append(str(cell))
+    return found[0], found[1]
+
+
+def _empty(row: Row, columns: TextColumns, text: bool) -> UserError:
+    if not text:
+        return missing_label(row, ", ".join(columns.labels))
+    name = columns.text if is_missing(row.cells.get(columns.text)) else columns.pair
+    return UserError(
+        f"{row.place}: column {name} holds no text",
+        "fill it in or remove the row; --set table.empty=skip leaves such rows out",
+    )
+
+
+def _label(task: Task, own: OwnFormat, table: DataTable, row: Row, names: Sequence[str]) -> Any:
+    """The row's label as the engine takes it; None where the cell is empty."""
+    cells = [row.cells.get(name) for name in names]
+    if any(is_missing(cell) for cell in cells):
+        return [0.0] * len(task.labels) if own.kind == "multilabel" and cells == [""] else None
+    if own.kind == "regression":
+        values = [_number(cell, row, name) for cell, name in zip(cells, names, strict=True)]
+        return values if len(values) > 1 else values[0]
+    if own.kind == "classification":
+        return _class_number(task, label_text(cells[0], table, names[0], row), row)
+    if len(names) > 1:
+        found = [one_or_zero(cell) for cell in cells]
+        if None in found:
+            raise UserError(f"{row.place}: {', '.join(names)} hold others than 0 and 1", "write 0 or 1 in each")
+        return found
+    return _several(task, own, table, row, cells[0], names[0])
+
+
+def _several(task: Task, own: OwnFormat, table: DataTable, row: Row, cell: Any, name: str) -> list[float]:
+    values = cell if isinstance(cell, list) else [cell]
+    texts = [label for value in values for label in parted(label_text(value, table, name, row), own.separator)]
+    found = [0.0] * len(task.labels)
+    for text in texts:
+        found[_class_number(task, text, row)] = 1.0
+    return found
+
+
+def _number(cell: Any, row: Row, name: str) -> float:
+    try:
+        value = float(cell)
+    except (TypeError, ValueError):
+        value = math.nan
+    if not abs(value) <= float(np.finfo(np.float32).max):
+        raise UserError(f"{row.place}: column {name} holds {shown(cell)}, which is no number", "correct the cell")
+    return value
+
+
+def _class_number(task: Task, text: str, row: Row) -> int:
+    try:
+        return task.labels.index(text)
+    except ValueError:
+        raise UserError(
+            f"{row.place}: the label {shown(text)} does not occur in the training file", nearest(text, task.labels)
+        ) from None
+
+
+def _strata(kind: Kind, labels: Sequence[Any]) -> list[Hashable]:
+    if kind == "regression":
+        return [0] * len(labels)
+    return [tuple(label) if isinstance(label, list) else label for label in labels]
+
+
+# ---- answers ----
+
+
+def probabilities(kind: Kind, logits: np.ndarray) -> np.ndarray:
+    """(N, C) logits -> (N, C) float64: of classes that exclude one another, or of each label by itself."""
+    values = logits.astype(np.float64)
+    if kind == "multilabel":
+        return np.asarray(1 / (1 + np.exp(-values)))
+    values = np.exp(values - values.max(-1, keepdims=True))
+    return np.asarray(values / values.sum(-1, keepdims=True))
+
+
+def said_of(task: Task, kind: Kind, logits: np.ndarray, threshold: float = THRESHOLD) -> list[dict[str, Any]]:
+    """(N, C) logits -> of each example: label and probability, labels and probabilities, or values."""
+    if kind == "regression":
+        names = task.labels or ("value",)
+        return [dict(zip(names, map(float, row), strict=True)) for row in logits]
+    found = []
+    for row in probabilities(kind, logits):
+        if kind == "classification":
+            best = int(row.argmax())
+            found.append({"label": task.labels[best], "probability": float(row[best])})
+            continue
+        over = [number for number in np.argsort(-row, kind="stable") if row[number] >= threshold]
+        labels = [task.labels[number] for number in over]
+        found.append({"labels": labels, "probabilities": [float(row[number]) for number in over]})
+    return found
+
+
+def _write(task: Task, kind: Kind, logits: np.ndarray, part: Part, folder: Path, infix: str) -> Path:
+    path = folder / f"{task.name}{infix}.csv"
+    made = said_of(task, kind, logits)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["row", *made[0]])
+    writer.writerows([number, *map(cell_text, row.values())] for number, row in enumerate(made))
+    write_text(path, text.getvalue())
+    write_json(path.with_suffix(".logits.json"), [[float(f"{value:.7g}") for value in row] for row in logits])
+    return path
+
+
+def cell_text(value: Any) -> str:
+    """A value as a cell: several are parted by bars, numbers have six digits."""
+    if isinstance(value, list):
+        return "|".join(cell_text(each) for each in value)
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,65 @@
+"""A part of the training file that is set aside to evaluate on, where there is no file for that.
+
+Legend: N rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from bertkit.errors import UserError
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Which rows are set aside. The same rows in every run with the same file: the run's own seed plays no part."""
+
+    share: float
+    seed: int
+    group: str = ""  # column whose values are not divided between the two parts; "": none
+
+    def described(self, stratified: bool) -> str:
+        how = f", {self.group} undivided" if self.group else ", stratified by label" if stratified else ""
+        return f"{self.share:.0%} of the training file held out{how}, split seed {self.seed}"
+
+
+def mask(rule: HeldOut, labels: Sequence[Hashable], groups: Sequence[Hashable] | None, where: object) -> np.ndarray:
+    """(N,) bool: the rows that are set aside.
+
+    Of each label the same share, as nearly as whole rows allow; of groups whole ones, until the share is reached.
+    Raises UserError where one of the two parts would be empty.
+    """
+    stream = np.random.Generator(np.random.PCG64(np.random.SeedSequence([rule.seed, len(labels)])))
+    found = np.zeros(len(labels), bool)
+    if groups is None:
+        members = _members(labels)
+        rest = 0.0  # what whole rows left over of the labels before
+        for places in members.values():
+            wanted = rule.share * len(places) + rest
+            taken = min(int(wanted + 0.5), len(places) - 1)
+            rest = wanted - taken
+            found[stream.permutation(places)[:taken]] = True
+    else:
+        members = _members(groups)
+        order = stream.permutation(len(members))
+        whole = [*members.values()]
+        for number in order:
+            if found.sum() + len(whole[number]) / 2 <= rule.share * len(labels):
+                found[whole[number]] = True
+    if not found.any() or found.all():
+        raise UserError(
+            f"{where}: {len(labels)} rows are too few to hold {rule.share:.0%} of them out",
+            "name a file to evaluate on with --dev, or change table.dev_share",
+        )
+    return found
+
+
+def _members(keys: Sequence[Hashable]) -> dict[Hashable, np.ndarray]:
+    """Each key's rows, the keys in their order of appearance."""
+    places: dict[Hashable, list[int]] = {}
+    for number, key in enumerate(keys):
+        places.setdefault(key, []).append(number)
+    return {key: np.array(numbers) for key, numbers in places.items()}

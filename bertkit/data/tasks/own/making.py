@@ -1,0 +1,106 @@
+"""A task made of a user's training file: the columns and labels are looked up, and what was guessed is said."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from bertkit.data.tables.opening import open_table
+from bertkit.data.tables.table import BY_THE_FILE, TableOptions
+from bertkit.data.tasks.metrics import OWN_PRIMARY, PRIMARIES
+from bertkit.data.tasks.own.columns import choose_columns
+from bertkit.data.tasks.own.format import OwnFormat
+from bertkit.data.tasks.own.held_out import HeldOut
+from bertkit.data.tasks.own.labels import Kind, survey_labels
+from bertkit.data.tasks.task import Split, Task
+from bertkit.errors import UserError, nearest
+from bertkit.model.config import Head
+
+TITLES: Mapping[Kind, str] = {
+    "classification": "one class for each row of a table",
+    "multilabel": "any number of labels for each row of a table",
+    "regression": "a number for each row of a table",
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OwnData:
+    """What the user says of the data; what is empty is told by the training file."""
+
+    kind: str = ""
+    text: str = ""
+    pair: str = ""
+    label: str = ""
+    separator: str = ""
+    skip_empty: bool = False
+    options: TableOptions = BY_THE_FILE
+    held_out: HeldOut | None = None
+    metric: str = ""
+
+
+def make_own_task(train: Path, said: OwnData, say: Callable[[str], object]) -> Task:
+    """The task that the training file is of; reads all of its labels. Raises UserError where none can be made."""
+    table = open_table(train, said.options)
+    chosen = choose_columns(table, said.text, said.pair, said.label)
+    facts = survey_labels(table, chosen.columns, said.kind, said.separator, said.skip_empty)
+    group = said.held_out.group if said.held_out else ""
+    if group:
+        table.column(group, "group")
+    say(f"data: {train}: {table.form}; {chosen.columns.described()}: {facts.kind}{_labels(facts.labels)}")
+    for guess in (*table.guesses, *chosen.guesses, *facts.guesses):
+        say(f"data: {guess}")
+    own = OwnFormat(
+        kind=facts.kind,
+        columns=chosen.columns,
+        separator=facts.separator,
+        skip_empty=said.skip_empty,
+        options=said.options,
+        held_out=said.held_out,
+    )
+    return task_of_format(own, facts.labels, said.metric)
+
+
+def _labels(labels: tuple[str, ...]) -> str:
+    if not labels:
+        return ""
+    shown = ", ".join(label[:20] for label in labels[:6]) + (", …" if len(labels) > 6 else "")
+    return f" with {len(labels):,} labels ({shown})"
+
+
+def task_of_format(own: OwnFormat, labels: tuple[str, ...], metric: str = "") -> Task:
+    """Raises UserError for a metric that the kind does not have."""
+    known = PRIMARIES[own.kind]
+    if metric and metric not in known:
+        raise UserError(f"there is no metric {metric!r} for {own.kind}", nearest(metric, known))
+    outputs = max(1, len(labels) if own.kind != "regression" else len(own.columns.labels))
+    return Task(
+        name=own.kind,
+        title=TITLES[own.kind],
+        folder="",
+        splits={"train": (Split("train"),), "dev": (Split("dev"),), "test": (Split("test"),)},
+        head=Head(own.kind, outputs),
+        primary=metric or OWN_PRIMARY[own.kind],
+        format=own,
+        labels=labels,
+    )
+
+
+# ---- keeping: a run's task.json ----
+
+
+def to_values(own: OwnFormat) -> dict[str, Any]:
+    """The format as JSON has it."""
+    return dataclasses.asdict(own)
+
+
+def from_values(values: object, labels: object, metric: object, where: str, cure: str) -> Task:
+    """The task of which `to_values` kept the format. Raises UserError where it is not as it was written."""
+    try:
+        own = TypeAdapter(OwnFormat).validate_python(values)
+        return task_of_format(own, TypeAdapter(tuple[str, ...]).validate_python(labels), str(metric))
+    except (ValidationError, UserError):
+        raise UserError(f"{where}: does not tell how its own data is read", cure) from None
