@@ -1,4 +1,4 @@
-"""``bertkit data``: list, get and verify data sets and checkpoints; prepare and inspect pre-training data."""
+"""``bertkit data``: list, get and verify data sets; prepare and inspect pre-training data; look at own tables."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bertkit.cli.data_inspect import inspect
+from bertkit.cli.data_look import look
 from bertkit.cli.data_prepare import prepare
 from bertkit.cli.data_vocabulary import vocabulary
 from bertkit.errors import UserError
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="data",
-    help="Download and verify data sets and checkpoints; prepare and inspect pre-training data.",
+    help="Look at tables of your own; download and verify data sets; prepare and inspect pre-training data.",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -30,6 +31,7 @@ app.command(
     epilog="Example: bertkit data prepare corpus/ -o data/phase1 --vocab vocab.txt -s 128 --bin-size 64",
 )(prepare)
 app.command(epilog="Example: bertkit data inspect data/phase1 --eval data/eval")(inspect)
+app.command()(look)
 
 DataDir = Annotated[Path, typer.Option("--data-dir", help="Data folder.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]

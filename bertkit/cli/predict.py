@@ -155,8 +155,8 @@ def answer(recipe: Recipe, source: str, how: Answers, display: Display, force: b
 def fields_of(texts: Sequence[str], found: Prediction, how: Answers) -> dict[str, Any]:
     """One example's answer by the names of its fields."""
     fields: dict[str, Any] = dict(zip(("text", "text_pair"), texts, strict=False))
-    if found.values:
-        return fields | dict(found.values)
+    if found.value is not None:
+        return fields | (dict(found.values) or {"value": found.value})
     order = sorted(found.scores, key=lambda label: -found.scores[label])
     least = how.threshold if how.threshold is not None else 0.5 if found.several else 0.0
     most = len(order) if found.several and how.top_k == 1 else how.top_k

@@ -21,7 +21,7 @@ from bertkit.training.recipe_parts import with_global_batch
 from bertkit.training.run import Run
 from bertkit.training.setup import FineTuningSetup, enter_settings
 from bertkit.training.setup import prepare as prepare_recipe
-from bertkit.training.trainer import Trainer, resolve_keywords
+from bertkit.training.trainer import Trainer, own_files, resolve_keywords
 
 
 def train(model: str | Path | None = None, task: str | Task | None = None, **options: Any) -> Run:
@@ -33,6 +33,8 @@ def prepare(
     model: str | Path | None = None,
     task: str | Task | None = None,
     *,
+    train: Any = None,
+    dev: Any = None,
     settings: Mapping[str, Any] | None = None,
     recipe: str | None = None,
     processes: int = 1,
@@ -44,7 +46,7 @@ def prepare(
     `.job` is what `open_engine` takes; `.train.features` and `.dev[0].features` are what `updates` takes. `processes`:
     how many share an update.
     """
-    resolved, own = resolve_keywords(task, keywords | {"model": model}, settings, recipe)
+    resolved, own = resolve_keywords(task, own_files(keywords | {"model": model}, train, dev), settings, recipe)
     display = Display(quiet=quiet)
     made = prepare_recipe(with_global_batch(resolved.recipe, processes), display.say, display.follow(), own=own)
     # Of the device's settings the given ones alone: `open_engine` may be asked for another backend.

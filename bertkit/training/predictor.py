@@ -16,6 +16,7 @@ import numpy as np
 
 from bertkit.console import Display
 from bertkit.data.encoding import encode
+from bertkit.data.tables.in_memory import rows_of
 from bertkit.data.tasks.own.format import THRESHOLD, OwnFormat, probabilities
 from bertkit.data.tasks.task import Columns, Task
 from bertkit.distributed.world import World
@@ -41,7 +42,7 @@ class Prediction:
     scores: Mapping[str, float]  # each class's probability; empty for a number
     value: float | None = None  # the number; the first of several
     several: bool = False  # whether any number of labels may apply, each with a probability of its own
-    values: Mapping[str, float] = field(default_factory=dict)  # the numbers by their names
+    values: Mapping[str, float] = field(default_factory=dict)  # several numbers by their names
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -96,7 +97,11 @@ class Predictor:
             return next(iter(self._predict([examples])))
         if isinstance(examples, Iterator):
             return self._predict(examples)
-        return list(self._predict(_rows(examples)))
+        if not isinstance(examples, Iterable) or isinstance(examples, Mapping | bytes):
+            raise UserError(
+                f"cannot predict of {type(examples).__name__}", "give a text, a list of examples or a frame"
+            )
+        return list(self._predict(rows_of(examples)))
 
     def check_kind(self) -> None:
         """Raises UserError where the model's answers are neither labels nor numbers."""
@@ -204,24 +209,10 @@ def load(
     return Predictor(load_model(recipe, World(), Display(quiet=quiet), force, own), recipe)
 
 
-def _rows(examples: Any) -> Iterable[Any]:
-    """The rows of a data frame as dicts, or the examples of anything else that has them one after another."""
-    if hasattr(examples, "to_dicts"):  # polars
-        rows: Iterable[Any] = examples.to_dicts()
-        return rows
-    if hasattr(examples, "to_dict") and hasattr(examples, "columns"):  # pandas
-        records: Iterable[Any] = examples.to_dict("records")
-        return records
-    if not isinstance(examples, Iterable) or isinstance(examples, Mapping | bytes):
-        raise UserError(f"cannot predict of {type(examples).__name__}", "give a text, a list of examples or a frame")
-    return examples
-
-
 def _prediction(logits: np.ndarray, task: Task) -> Prediction:
     """`logits`: (C,)."""
     if task.head.kind == "regression":
-        names = task.labels or ("value",)
-        values = dict(zip(names, map(float, logits), strict=True))
+        values = dict(zip(task.labels, map(float, logits), strict=True)) if task.labels else {}
         return Prediction(label=None, scores={}, value=float(logits[0]), values=values)
     several = task.head.kind == "multilabel"
     found = probabilities("multilabel" if several else "classification", logits[None])[0]

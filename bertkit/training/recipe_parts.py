@@ -244,5 +244,10 @@ def cache_folder(data: DataSection) -> Path | None:
         return None
     if data.cache != "auto":
         return Path(data.cache).expanduser()
+    return user_cache() / "features"
+
+
+def user_cache() -> Path:
+    """The folder of what can be made again."""
     home = os.environ.get("BERTKIT_CACHE") or os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(home).expanduser() / "bertkit" / "features"
+    return Path(home).expanduser() / "bertkit"

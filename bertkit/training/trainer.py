@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from bertkit.console import Display
+from bertkit.data.tables.in_memory import kept
 from bertkit.data.tasks import Task
 from bertkit.distributed.consistency import agree, gather_json
 from bertkit.distributed.world import World, from_env
 from bertkit.engine.interface import Engine
+from bertkit.errors import UserError
 from bertkit.files.locks import alone_in
 from bertkit.model.checkpoint import Checkpoints, Progress
 from bertkit.recipes.keywords import from_keywords
@@ -37,6 +39,7 @@ from bertkit.training.log_facts import loggers
 from bertkit.training.loop import fit, make_meter
 from bertkit.training.objective import Objective
 from bertkit.training.pretraining import pretraining
+from bertkit.training.recipe_parts import user_cache
 from bertkit.training.results import measure, write_results
 from bertkit.training.resume import load_moments, restarted, resumed
 from bertkit.training.run import Run
@@ -53,7 +56,7 @@ from bertkit.training.setup import named, task_of
 from bertkit.training.signals import stop_on_signals
 
 # What `Trainer` takes besides settings, for the nearest to a misspelt one.
-OPTIONS = ("callbacks", "resume", "overwrite", "recipe", "config", "settings", "world", "quiet")
+OPTIONS = ("callbacks", "resume", "overwrite", "recipe", "config", "settings", "world", "quiet", "train", "dev")
 
 
 class Trainer:
@@ -69,6 +72,8 @@ class Trainer:
         self,
         *,
         task: str | Task | None = None,
+        train: Any = None,
+        dev: Any = None,
         callbacks: Sequence[Callback] = (),
         resume: bool = False,
         overwrite: bool = False,
@@ -79,11 +84,14 @@ class Trainer:
         quiet: bool = False,
         **keywords: Any,
     ) -> None:
-        """`task`: its name, or a task of your own (`bertkit.table_task`). `recipe`: a packaged one's name, or a file.
+        """`task`: its name, or a task of your own (`bertkit.table_task`). `train`, `dev`: data of your own: a file, a
+        frame, a data set, or any iterable of dicts; without `dev`, rows are held out. `recipe`: a packaged one's name,
+        or a file.
         `world`: None: as this process's environment says.
 
         Raises UserError for an unknown setting, naming the nearest, and for a value of the wrong type.
         """
+        keywords = own_files(keywords, train, dev)
         self.resolved, self.task = resolve_keywords(task, keywords, settings, recipe, config, OPTIONS)
         self.world = world or from_env()
         self.display = Display(quiet=quiet or not self.world.is_first)
@@ -307,6 +315,21 @@ def resolve_keywords(
     given = from_keywords({**keywords, "task": name}, settings, options)
     recipe = recipe or (own.recipe if own else "") or None
     return resolve(given, config=Path(config) if config else None, recipe=recipe), own
+
+
+def own_files(keywords: Mapping[str, Any], train: Any, dev: Any) -> dict[str, Any]:
+    """The keywords with the files of the caller's own data; rows that are no file yet are kept in the user's cache.
+
+    Raises UserError where both a keyword and an argument name a file.
+    """
+    found = dict(keywords)
+    for name, data in (("train_file", train), ("dev_file", dev)):
+        if data is None:
+            continue
+        if found.get(name) is not None:
+            raise UserError(f"{name} and {name.removesuffix('_file')} are both given", "give one")
+        found[name] = data if isinstance(data, str | os.PathLike) else kept(data, user_cache() / "tables")
+    return found
 
 
 def _seconds(before: Progress, meter: Meter) -> tuple[float, float]:

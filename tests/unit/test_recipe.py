@@ -115,6 +115,10 @@ WRONG: list[tuple[str, Value]] = [
     ("log.profile", "last"),
     ("model.start", "fresh"),
     ("offline", "perhaps"),
+    ("table.header", "perhaps"),
+    ("table.empty", "perhaps"),
+    ("table.dev_share", 1.5),
+    ("table.split_seed", -1),
 ]
 EDGES: list[tuple[str, Value]] = [
     ("model.hidden_dropout", 0.0),
@@ -159,6 +163,8 @@ def test_a_value_out_of_range_is_refused_by_name(name: str, value: Value) -> Non
 def test_a_range_is_tried_of_every_number_and_choice() -> None:
     texts = "backend task output model.name model.vocab data.dir data.cache data.train_file data.dev_file"
     texts += " ranks.collectives data.eval_dir phase2.data_dir phase2.eval_dir train.moments_from"
+    texts += " table.text table.text_pair table.label table.separator table.group table.delimiter table.encoding"
+    texts += " evaluation.metric"
     free = set(texts.split())  # any text
     assert {name for name, _ in WRONG} == set(KEYS) - free
 

@@ -26,20 +26,23 @@ def open_json(path: Path) -> DataTable:
     first = head.removeprefix(b"\xef\xbb\xbf").lstrip()
     if not first:
         raise UserError(f"{path}: is empty", "name a file with rows")
-    if first.startswith(b"{") and _is_whole(first.split(b"\n", 1)[0]):
+    line, _, rest = first.partition(b"\n")
+    if first.startswith(b"{") and _is_a_row(line, alone=not rest.strip()):
         columns = _columns(row.cells for _, row in zip(range(FIRST), _lines(path), strict=False))
         return DataTable(path, "JSON lines", columns, lambda: _lines(path))
     rows, form = _read_whole(path)
     return DataTable(path, form, _columns(rows[:FIRST]), lambda: _numbered(rows, path))
 
 
-def _is_whole(line: bytes) -> bool:
-    """Whether the first line is an object by itself, so that each line is; one that spans lines is not."""
+def _is_a_row(line: bytes, alone: bool) -> bool:
+    """Whether the first line is a row by itself, so that each line is; `alone`: no other line follows."""
     try:
         found = json.loads(line)
     except (ValueError, RecursionError):
         return False
-    return isinstance(found, dict) and not any(isinstance(found.get(key), list | dict) for key in INSIDE)
+    if not isinstance(found, dict) or any(isinstance(found.get(key), list) for key in INSIDE):
+        return False
+    return not (alone and found and all(isinstance(value, list) for value in found.values()))
 
 
 def _lines(path: Path) -> Iterator[Row]:

@@ -222,7 +222,7 @@ def probabilities(kind: Kind, logits: np.ndarray) -> np.ndarray:
     """(N, C) logits -> (N, C) float64: of classes that exclude one another, or of each label by itself."""
     values = logits.astype(np.float64)
     if kind == "multilabel":
-        return np.asarray(1 / (1 + np.exp(-values)))
+        return np.asarray((1 + np.tanh(values / 2)) / 2)  # the logistic function, which overflows nowhere so
     values = np.exp(values - values.max(-1, keepdims=True))
     return np.asarray(values / values.sum(-1, keepdims=True))
 

@@ -49,6 +49,10 @@ def mask(rule: HeldOut, labels: Sequence[Hashable], groups: Sequence[Hashable] |
         for number in order:
             if found.sum() + len(whole[number]) / 2 <= rule.share * len(labels):
                 found[whole[number]] = True
+        if not found.any() and len(whole) > 1:
+            found[min(whole, key=len)] = True
+    if groups is not None and len(members) == 1:
+        raise UserError(f"{where}: column {rule.group} holds one value only: none can be held out", "drop table.group")
     if not found.any() or found.all():
         raise UserError(
             f"{where}: {len(labels)} rows are too few to hold {rule.share:.0%} of them out",
