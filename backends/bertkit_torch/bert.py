@@ -1,4 +1,4 @@
-"""BERT: the encoder over N slots of any layout, and its four heads.
+"""BERT: the encoder over N slots of any layout, and its heads.
 
 Legend: N slots, T tokens, B sequences, M masked positions, H hidden, V vocabulary, C outputs of the head.
 Source: Devlin et al. 2018, arXiv:1810.04805. Parameters have Hugging Face's names (`bertkit.model.parameters`).
@@ -119,7 +119,7 @@ def pool(w: ComputeWeights, hidden: Tensor, seen: Seen) -> Tensor:
 
 
 def sequence_head(w: ComputeWeights, config: ModelConfig, hidden: Tensor, seen: Seen, drop: Dropout) -> Outputs:
-    """Classification and regression: logits (B, C)."""
+    """Classification, of one label or several, and regression: logits (B, C)."""
     own = config.classifier_dropout
     pooled = drop(pool(w, hidden, seen), config.hidden_dropout_prob if own is None else own)
     return {"logits": w.dense_fp32(pooled, "classifier")}
@@ -147,6 +147,7 @@ def pretraining_head(w: ComputeWeights, config: ModelConfig, hidden: Tensor, see
 
 HEADS = {
     "classification": sequence_head,
+    "multilabel": sequence_head,
     "regression": sequence_head,
     "span": span_head,
     "pretraining": pretraining_head,

@@ -41,16 +41,33 @@ def loss(
     if kind == "classification":
         return _cross_entropy(outputs["logits"], batch["labels"]) / sequences
     if kind == "regression":  # mean squared error
-        found, wanted = outputs["logits"][:, 0], batch["labels"].float()
+        wanted = batch["labels"].float()
+        found = outputs["logits"] if wanted.dim() > 1 else outputs["logits"][:, 0]
         if "counted" in batch:
-            found, wanted = found * batch["counted"], wanted * batch["counted"]
-        return functional.mse_loss(found, wanted, reduction="sum") / sequences
+            counted = _counted(batch, wanted)
+            found, wanted = found * counted, wanted * counted
+        return functional.mse_loss(found, wanted, reduction="sum") / (sequences * _outputs(wanted))
+    if kind == "multilabel":  # binary cross entropy, of each label by itself
+        wanted = batch["labels"].float()
+        weights = _counted(batch, wanted) if "counted" in batch else None
+        each = functional.binary_cross_entropy_with_logits(outputs["logits"], wanted, weights, reduction="sum")
+        return each / (sequences * _outputs(wanted))
     if kind == "span":  # mean of the start's and the end's
         start = _cross_entropy(_by_sequence(outputs["start_logits"], labels), batch["start_positions"])
         end = _cross_entropy(_by_sequence(outputs["end_logits"], labels), batch["end_positions"])
         return (start + end) / (2 * sequences)
     masked = words(outputs["masked_logits"], batch["masked_labels"], labels.counts["masked"])
     return masked + _cross_entropy(outputs["logits"], batch["labels"]) / sequences
+
+
+def _outputs(labels: Tensor) -> int:
+    """How many outputs have a label each."""
+    return labels.shape[1] if labels.dim() > 1 else 1
+
+
+def _counted(batch: Mapping[str, Tensor], labels: Tensor) -> Tensor:
+    """1 for the sequences that have labels, 0 for spare ones; as `labels` is shaped."""
+    return batch["counted"].view(-1, *(1,) * (labels.dim() - 1))
 
 
 def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:

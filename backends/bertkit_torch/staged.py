@@ -31,8 +31,8 @@ class Host:
 
     @staticmethod
     def of(made: Static, pin: Callable[[Tensor], Tensor]) -> Host:
-        whole = np.concatenate(list(made.whole.values()))
-        real = np.concatenate([*made.real.values(), np.empty(0, np.float32)])
+        whole = np.concatenate([array.reshape(-1) for array in made.whole.values()])
+        real = np.concatenate([*(array.reshape(-1) for array in made.real.values()), np.empty(0, np.float32)])
         return Host(pin(torch.from_numpy(whole)), pin(torch.from_numpy(real)))
 
 
@@ -40,8 +40,8 @@ def views(made: Static, whole: Tensor, real: Tensor) -> dict[str, Tensor]:
     """The arrays of `made` by name, of what lies one after another in `whole` and `real`."""
     found: dict[str, Tensor] = {}
     for flat, arrays in ((whole, made.whole), (real, made.real)):
-        parts = torch.split(flat, [len(array) for array in arrays.values()])
-        found |= dict(zip(arrays, parts, strict=True))
+        parts = torch.split(flat, [array.size for array in arrays.values()])
+        found |= {name: part.view(arrays[name].shape) for name, part in zip(arrays, parts, strict=True)}
     return found
 
 

@@ -225,6 +225,8 @@ class StaticPasses:
         batch["cu_seqlens"] = np.zeros(1, np.int64)
         names = ("start_positions", "end_positions") if kind == "span" else ("labels",)
         batch |= dict.fromkeys(names, nobody)
+        if shape := self.job.head.label_shape:
+            batch["labels"] = np.empty((0, *shape), np.float32)
         counts = {"sequences": 1, "masked": 1} if training else None
         return (static(batch, kind, sizes, counts) for sizes in plan)
 

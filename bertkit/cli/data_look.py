@@ -69,7 +69,7 @@ def look(
     found = look_at(file, own_data(recipe), dev, vocabulary, lambda rows: follow(f"reading {file.name}", rows, rows))
     words = command(found, given)
     if as_json:
-        put_json(to_json(asdict(found) | {"command": words}, indent=1))
+        put_json(to_json(asdict(found) | {"path": str(found.path), "command": words}, indent=1))
     else:
         put("\n".join([*lines(found), "", f"train on it: {words}"]))
 

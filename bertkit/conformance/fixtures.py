@@ -18,6 +18,7 @@ from bertkit.model.parameters import initial
 MODEL = ModelConfig(64, 2, 4, 256, vocab_size=400, max_position_embeddings=64)
 HEADS: Mapping[HeadKind, Head] = {
     "classification": Head("classification", 3),
+    "multilabel": Head("multilabel", 4),
     "regression": Head("regression", 1),
     "span": Head("span", 2),
     "pretraining": Head("pretraining", 2),
@@ -42,6 +43,8 @@ def example_batch(kind: HeadKind, sequences: int = 12, seed: int = 0) -> Batch:
         return batch | {"start_positions": ends // 2, "end_positions": ends}
     if kind == "regression":
         return batch | {"labels": stream.random(sequences, dtype=np.float32)}
+    if kind == "multilabel":
+        return batch | {"labels": stream.integers(0, 2, (sequences, HEADS[kind].outputs)).astype(np.float32)}
     batch["labels"] = stream.integers(0, HEADS[kind].outputs, sequences)
     if kind == "pretraining":
         masked = np.sort(stream.choice(tokens, tokens // 7, replace=False))

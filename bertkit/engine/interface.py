@@ -21,7 +21,9 @@ from bertkit.model.config import Head, HeadKind, ModelConfig
 
 # A ragged slice of features:
 #   input_ids (T,) int32 · token_type_ids (T,) int32 · cu_seqlens (B+1,) int32 · example_ids (B,) int64, and
-#   classification: labels (B,) int64          regression: labels (B,) float32
+#   classification: labels (B,) int64
+#   multilabel: labels (B, C) float32, each 0 or 1
+#   regression: labels (B,) float32; (B, C) where there are several targets
 #   span: start_positions, end_positions (B,) int64, counted within the sequence
 #   pretraining: masked_positions (M,) int64 into the T tokens, masked_labels (M,) int64, labels (B,) int64
 Batch = Mapping[str, np.ndarray]
@@ -142,7 +144,7 @@ class Engine(Protocol):
         `slots` (token places computed on this rank, padding included); with loss scaling also `loss_scale`."""
 
     def predict(self, batch: Batch) -> Arrays:
-        """The head's logits, float32. classification, regression: logits (B, C) · span: start_logits and
+        """The head's logits, float32. classification, multilabel, regression: logits (B, C) · span: start_logits and
         end_logits (T,) · pretraining: masked_logits (M, V), logits (B, 2)."""
 
     def slots(self, lengths: np.ndarray) -> int:
@@ -273,6 +275,7 @@ class Backend(Protocol):
 # What `Engine.predict` returns, by head.
 OUTPUTS: Mapping[HeadKind, tuple[str, ...]] = {
     "classification": ("logits",),
+    "multilabel": ("logits",),
     "regression": ("logits",),
     "span": ("start_logits", "end_logits"),
     "pretraining": ("masked_logits", "logits"),

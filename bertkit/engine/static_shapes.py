@@ -20,6 +20,7 @@ from bertkit.errors import UserError
 from bertkit.model.config import HeadKind
 
 IGNORED = -100  # the label that no loss counts
+IS_REAL: tuple[HeadKind, ...] = ("multilabel", "regression")  # heads whose labels are real numbers
 EIGHT = 8  # widths and slots are multiples of it: matrix units like that
 FLAT = 128  # slots of the one long row are multiples of it
 
@@ -123,7 +124,8 @@ def static(batch: Batch, kind: HeadKind, sizes: Sizes, counts: Mapping[str, int]
 
     Whole: input_ids, token_type_ids, position_ids, segments (N,) · first, lengths (B,) of each sequence ·
     bounds (K + 1,) of the stretches that attention is kept within · masked (M,) slots · the head's labels, with
-    IGNORED where there is none. Real: counts (2,) sequences and masked · for regression labels and counted (B,).
+    IGNORED where there is none. Real: counts (2,) sequences and masked · for labels that are no classes (`IS_REAL`):
+    labels (B,) or (B, C), and counted (B,).
     """
     lengths = sequence_lengths(batch)
     rows = [list(range(len(lengths)))] if sizes.rows == 1 else pack(lengths, sizes.width)
@@ -145,7 +147,7 @@ def static(batch: Batch, kind: HeadKind, sizes: Sizes, counts: Mapping[str, int]
     if counts is not None:
         real["counts"] = np.array([counts["sequences"], max(1, counts.get("masked", 1))], np.float32)
         wanted = {name: batch[name] for name in ("labels", "start_positions", "end_positions") if name in batch}
-        if kind == "regression":
+        if kind in IS_REAL:
             real["labels"] = _filled(wanted.pop("labels"), sizes.sequences, 0.0).astype(np.float32)
             real["counted"] = (np.arange(sizes.sequences) < len(lengths)).astype(np.float32)
         whole |= {name: _filled(values, sizes.sequences, IGNORED) for name, values in wanted.items()}
@@ -155,7 +157,7 @@ def static(batch: Batch, kind: HeadKind, sizes: Sizes, counts: Mapping[str, int]
 
 
 def _filled(values: np.ndarray, size: int, fill: float) -> np.ndarray:
-    filled = np.full(size, fill, np.float32 if values.dtype.kind == "f" else np.int64)
+    filled = np.full((size, *values.shape[1:]), fill, np.float32 if values.dtype.kind == "f" else np.int64)
     filled[: len(values)] = values
     return filled
 

@@ -19,15 +19,24 @@ from bertkit.files.inputs import kind, mapping_value, read_object, real_value, w
 from bertkit.model.vocabulary import check_class
 
 Arrays = dict[str, np.ndarray]  # weights, gradients or moments by a parameter's name
-HeadKind = Literal["classification", "regression", "span", "pretraining"]
+HeadKind = Literal["classification", "multilabel", "regression", "span", "pretraining"]
 
 
 @dataclass(frozen=True)
 class Head:
-    """What stands on the encoder. `outputs`: classes (classification), 1 (regression), 2 (span, next sentence)."""
+    """What stands on the encoder.
+
+    `outputs`: classes (classification), labels (multilabel), targets (regression), 2 (span, next sentence).
+    """
 
     kind: HeadKind
     outputs: int
+
+    @property
+    def label_shape(self) -> tuple[int, ...]:
+        """Of one sequence's labels: () where it has one."""
+        several = self.kind == "multilabel" or (self.kind == "regression" and self.outputs > 1)
+        return (self.outputs,) if several else ()
 
     @property
     def pooled(self) -> bool:
@@ -37,6 +46,7 @@ class Head:
 
 ARCHITECTURE_OF_HEAD: Mapping[HeadKind, str] = {
     "classification": "BertForSequenceClassification",
+    "multilabel": "BertForSequenceClassification",
     "regression": "BertForSequenceClassification",
     "span": "BertForQuestionAnswering",
     "pretraining": "BertForPreTraining",
@@ -161,8 +171,10 @@ def to_mapping(config: ModelConfig, head: Head, labels: tuple[str, ...], pad: in
     if config.softmax == "compute":
         del values["softmax"]
     if head.kind == "regression":
-        values |= {"problem_type": "regression", "num_labels": 1}
-    if head.kind == "classification":
+        values |= {"problem_type": "regression", "num_labels": head.outputs}
+    if head.kind == "multilabel":
+        values["problem_type"] = "multi_label_classification"
+    if head.kind in ("classification", "multilabel") or (head.kind == "regression" and head.outputs > 1):
         names = labels or tuple(f"LABEL_{i}" for i in range(head.outputs))
         values["id2label"] = {str(i): name for i, name in enumerate(names)}
         values["label2id"] = {name: i for i, name in enumerate(names)}

@@ -143,12 +143,14 @@ def words_of(update_settings: UpdateSettings) -> str:
 
 
 def _majority(setup: FineTuningSetup) -> dict[str, float] | None:
-    """What always answering the first dev set's most frequent class scores on it; None for regression."""
-    if setup.task.head.kind != "classification":
+    """What always answering the first dev set's most frequent class, or its labels on over half of the rows, scores on
+    it; None for numbers and spans."""
+    kind, labels = setup.task.head.kind, setup.dev[0].features.labels.get("labels")
+    if kind not in ("classification", "multilabel") or labels is None:
         return None
-    labels = setup.dev[0].features.labels["labels"]
-    counts = np.bincount(labels, minlength=setup.task.head.outputs)
-    guess = {"logits": np.tile(counts.astype(np.float32), (len(labels), 1))}
+    several = kind == "multilabel"
+    answer = labels.mean(0) - 0.5 if several else np.bincount(labels, minlength=setup.task.head.outputs)
+    guess = {"logits": np.tile(answer.astype(np.float32), (len(labels), 1))}
     return setup.task.format.answer(setup.task, setup.dev[0], guess, setup.rules).metrics
 
 

@@ -6,6 +6,7 @@ Legend: B sequences, S longest, T tokens.
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bertkit.conformance.fixtures import example_batch, first_moments, with_settings
+from bertkit.conformance.fixtures import HEADS, example_batch, first_moments, gap, part, with_settings
 from bertkit.data.tasks import find_task
 from bertkit.data.tasks.reading import read_split
 from bertkit.data.tasks.task import Shape
 from bertkit.engine.interface import Batch, Job, OptimizerSpec, Update, label_counts
-from bertkit.model.config import Head, ModelConfig
+from bertkit.files.disk import write_arrays
+from bertkit.model.config import Head, ModelConfig, to_mapping
 from bertkit.model.loading import find_source, starting_weights
 from bertkit.model.parameters import initial
 
@@ -29,10 +31,15 @@ LAYOUTS = ("padded", "unpadded", "packed")
 MODEL = ModelConfig(64, 3, 4, 128, vocab_size=400, max_position_embeddings=64).without_dropout()
 AUTO = {
     "classification": "BertForSequenceClassification",
+    "multilabel": "BertForSequenceClassification",
     "regression": "BertForSequenceClassification",
     "span": "BertForQuestionAnswering",
     "pretraining": "BertForPreTraining",
 }
+
+
+PROBLEMS = {"multilabel": "multi_label_classification", "regression": "regression"}
+CASES = [(kind, HEADS[kind].outputs) for kind in AUTO] + [("regression", 3)]
 
 
 def engine_for(config: ModelConfig, head: Head, weights: Any, layout: Any = "auto", precision: Any = "fp32") -> Any:
@@ -40,6 +47,15 @@ def engine_for(config: ModelConfig, head: Head, weights: Any, layout: Any = "aut
 
     optimizer = OptimizerSpec(clip_norm=0.0)
     return with_settings(CpuBackend(), Job(config, head, weights, optimizer, precision, layout=layout))
+
+
+def labelled(head: Head) -> Batch:
+    """A batch with labels of the head's shape."""
+    batch = example_batch(head.kind)
+    if head.kind != "regression" or not head.label_shape:
+        return batch
+    shape = (len(batch["labels"]), *head.label_shape)
+    return {**batch, "labels": np.random.default_rng(1).normal(size=shape).astype(np.float32)}
 
 
 def padded(batch: Batch) -> dict[str, Any]:
@@ -62,7 +78,7 @@ def theirs(config: ModelConfig, head: Head, weights: Any) -> Any:
     """Hugging Face's model with our weights in it; every name must fit."""
     made = transformers.BertConfig(
         **dataclasses.asdict(config), num_labels=head.outputs, attn_implementation="eager",
-        problem_type="regression" if head.kind == "regression" else None,
+        problem_type=PROBLEMS.get(head.kind),
     )  # fmt: skip
     model = getattr(transformers, AUTO[head.kind])(made)
     state = {name: torch.from_numpy(np.array(array)) for name, array in weights.items()}
@@ -102,15 +118,15 @@ def their_loss(kind: str, model: Any, inputs: dict[str, Any], batch: Batch) -> A
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("kind", AUTO)
-def test_loss_and_gradients_equal_hugging_faces(kind: Any, layout: str) -> None:
-    head = Head(kind, {"classification": 3, "regression": 1}.get(kind, 2))
+@pytest.mark.parametrize(("kind", "outputs"), CASES)
+def test_loss_and_gradients_equal_hugging_faces(kind: Any, outputs: int, layout: str) -> None:
+    head = Head(kind, outputs)
     weights = initial(MODEL, head, 5)
     for name in weights:  # biases and scales that are not at their neutral start
         weights[name] = weights[name] + np.float32(0.05) * np.sin(
             np.arange(weights[name].size, dtype=np.float32)
         ).reshape(weights[name].shape)
-    batch = example_batch(kind)
+    batch = labelled(head)
     model = theirs(MODEL, head, weights)
     inputs = padded(batch)
     loss = their_loss(kind, model, inputs, batch)
@@ -126,6 +142,37 @@ def test_loss_and_gradients_equal_hugging_faces(kind: Any, layout: str) -> None:
             assert np.abs(gradient - parameter.grad.numpy()).max() < 2e-6, name
             compared += 1
     assert compared == len(weights)
+
+
+@pytest.mark.parametrize(("kind", "outputs"), [("multilabel", 4), ("regression", 3)])
+def test_several_labels_do_not_depend_on_the_split(kind: Any, outputs: int) -> None:
+    head = Head(kind, outputs)
+    batch, weights = labelled(head), initial(MODEL, head, 5)
+    found = []
+    for splits in (1, 3):
+        ours = engine_for(MODEL, head, weights)
+        places = np.array_split(np.arange(len(batch["cu_seqlens"]) - 1), splits)
+        micro = tuple(part(batch, some) for some in places)
+        loss = float(ours.train_step(Update(1, micro, label_counts(kind, [batch])), 1e-3)["loss"])
+        found.append((loss, first_moments(ours)))
+    assert found[0][0] == pytest.approx(found[1][0], abs=2e-6)
+    assert gap(found[0][1], found[1][1]) < 2e-6
+
+
+@pytest.mark.parametrize(("kind", "outputs"), [("multilabel", 4), ("regression", 3)])
+def test_transformers_takes_the_folder_for_what_it_is(kind: Any, outputs: int, tmp_path: Path) -> None:
+    """Class, problem type and labels from config.json; the same logits."""
+    head, names = Head(kind, outputs), tuple(f"name {number}" for number in range(outputs))
+    weights = initial(MODEL, head, 5)
+    (tmp_path / "config.json").write_text(json.dumps(to_mapping(MODEL, head, names)))
+    write_arrays(tmp_path / "model.safetensors", weights, {"format": "pt"})
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path).eval()
+    assert (model.config.problem_type, model.config.num_labels) == (PROBLEMS[kind], outputs)
+    assert [model.config.id2label[number] for number in range(outputs)] == list(names)
+    batch = labelled(head)
+    with torch.no_grad():
+        wanted = model(**padded(batch)).logits.numpy()
+    assert np.abs(engine_for(MODEL, head, weights).predict(batch)["logits"] - wanted).max() < 1e-5
 
 
 def test_padding_takes_part_in_hugging_faces_span_loss() -> None:

@@ -25,13 +25,18 @@ from bertkit.model.parameters import initial_value
 from bertkit.model.weights import Fit
 
 CLASSIFIER = ("classifier.weight", "classifier.bias")
-KINDS = ("classification", "regression")  # heads whose parameters these are
+KINDS = ("classification", "multilabel", "regression")  # heads whose parameters these are
 # Other classes of transformers whose head has parameters of the same names
 OTHER_CLASSES: Mapping[str, str] = {
     "BertForTokenClassification": "labels each token",
     "BertForMultipleChoice": "chooses between texts",
 }
-PROBLEMS = ("regression", "single_label_classification", "multi_label_classification")
+PROBLEM_OF: Mapping[str, str] = {  # transformers' word for a head of KINDS
+    "classification": "single_label_classification",
+    "multilabel": "multi_label_classification",
+    "regression": "regression",
+}
+PROBLEMS = tuple(PROBLEM_OF.values())
 MOST = 10_000  # outputs; a classifier of more is none of ours
 SHOWN = 6  # labels in a message
 _NUMBERED = re.compile(r"(?:label[-_ ]?)?([0-9]{1,9})", re.IGNORECASE)
@@ -94,7 +99,7 @@ def _of_another_kind(told: Told, head: Head) -> str:
     """What the model does in place of what the task asks for; "" where its config.json does not say so."""
     if told.architecture in OTHER_CLASSES:
         return f"is a {told.architecture}: it {OTHER_CLASSES[told.architecture]}"
-    wanted = "regression" if head.kind == "regression" else "single_label_classification"
+    wanted = PROBLEM_OF[head.kind]
     if told.problem and told.problem != wanted:
         return f"was trained for {told.problem.replace('_', ' ')}, not for {wanted.replace('_', ' ')}"
     return ""

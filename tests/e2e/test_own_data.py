@@ -1,0 +1,190 @@
+"""A table of one's own, through the command: looked at, trained on, scored, asked; its faults are one line each."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from conftest import Run, assert_one_line_error, command_env
+
+TINY = ("-m", "tiny", "--backend", "cpu", "-d", "fp32", "-s", "32", "-b", "16")
+
+
+def write_reviews(path: Path, sample_dir: Path, rows: int = 240) -> None:
+    """The sample task's rows as a spreadsheet would save them."""
+    lines = (sample_dir / "sample" / "train.tsv").read_text(encoding="utf-8").splitlines()[1 : rows + 1]
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["id", "review", "stars"])
+        for number, line in enumerate(lines):
+            text, label = line.split("\t")
+            text = f'{text}, "so to say"\nand so on' if number % 5 == 0 else text
+            writer.writerow([number, text, {"0": "bad", "1": "good"}[label]])
+
+
+def start(sample_dir: Path) -> tuple[str, ...]:
+    return ("--set", "model.start=random", "--set", f"model.vocab={sample_dir / 'sample' / 'vocab.txt'}")
+
+
+def asked(folder: Path, said: str, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "bertkit", "predict", *words],
+        cwd=folder, env=command_env(folder), input=said, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+
+
+def test_from_a_file_to_an_answer(bertkit: Run, tmp_path: Path, sample_dir: Path) -> None:
+    write_reviews(tmp_path / "reviews.csv", sample_dir)
+    done = bertkit("train", *TINY, *start(sample_dir), "--train", "reviews.csv", "-e", "2", "-o", "runs/stars")
+    assert done.returncode == 0, done.stderr
+    for words in ("comma-delimited, with a header", "text in column review, label in stars", "(bad, good)"):
+        assert words in done.stderr
+    assert "evaluation: 10% of the training file held out, stratified by label, split seed 1" in done.stderr
+    record = json.loads((tmp_path / "runs" / "stars" / "record.json").read_text())
+    assert record["data"]["train"]["sequences"] == 216
+    assert [part["examples"] for part in record["data"]["evaluation"]] == [24]
+    scored = json.loads(bertkit("evaluate", "runs/stars", "--json").stdout)
+    assert scored["metrics"] == pytest.approx(record["metrics"])
+    lines = asked(tmp_path, 'a fine film\n{"review": "a dull film"}\n', "runs/stars", "-", "-q", "--json").stdout
+    found = [json.loads(line) for line in lines.splitlines()]
+    assert [set(one) for one in found] == [{"text", "label", "probability"}] * 2
+    rows = list(csv.reader(bertkit("predict", "runs/stars", "reviews.csv", "-q", "--csv").stdout.splitlines()))
+    assert rows[0] == ["text", "label", "probability"]
+    top = asked(tmp_path, "a fine film\n", "runs/stars", "-", "-q", "--top-k", "2").stdout.rstrip("\n").split("\t")
+    assert (top[0], set(top[1].split("|"))) == ("a fine film", {"bad", "good"})
+    made = bertkit("predict", "runs/stars", "reviews.csv", "-q", "-o", "out")
+    assert "240 predictions accuracy" in made.stdout
+    assert len((tmp_path / "out" / "classification.csv").read_text().splitlines()) == 241
+
+
+@pytest.mark.slow
+def test_the_same_rows_in_any_format_give_the_same_losses(bertkit: Run, tmp_path: Path, sample_dir: Path) -> None:
+    """CSV with quotes and line ends, TSV, JSON lines, Parquet, a saved folder and a program's rows."""
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as pq
+
+    write_reviews(tmp_path / "reviews.csv", sample_dir)
+    with (tmp_path / "reviews.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    table = pa.Table.from_pylist(rows)
+    pq.write_table(table, tmp_path / "rows.parquet")
+    with (tmp_path / "rows.tsv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]), delimiter="\t")
+        writer.writeheader()
+        writer.writerows(rows)
+    saved = tmp_path / "saved"
+    saved.mkdir()
+    with pa.OSFile(str(saved / "data-0.arrow"), "wb") as out, pa.ipc.new_stream(out, table.schema) as stream:
+        stream.write_table(table)
+    (saved / "state.json").write_text(json.dumps({"_data_files": [{"filename": "data-0.arrow"}]}))
+    losses, features = [], set()
+    for name in ("reviews.csv", "rows.tsv", "rows.jsonl", "rows.parquet", "saved"):
+        words = ("--train", name, "--set", "log.every=1", "-e", "1", "-o", f"runs/{name}")
+        done = bertkit("train", *TINY, *start(sample_dir), *words)
+        assert done.returncode == 0, f"{name}\n{done.stderr}"
+        record = json.loads((tmp_path / "runs" / name / "record.json").read_text())
+        losses.append(record["losses"])
+        features.add(record["data"]["train"]["features_sha256"])
+    assert len(features) == 1
+    assert losses == [losses[0]] * 5
+
+
+@pytest.mark.slow
+def test_numbers_and_pairs(bertkit: Run, tmp_path: Path, sample_dir: Path) -> None:
+    rows = [{"sentence1": f"w {n}", "sentence2": f"w {n % 7}", "score": n / 7} for n in range(70)]
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    done = bertkit("train", *TINY, *start(sample_dir), "--train", "pairs.jsonl", "-e", "1", "-o", "run")
+    assert done.returncode == 0, done.stderr
+    assert "text in column sentence1 and sentence2, label in score: regression" in done.stderr
+    assert set(json.loads((tmp_path / "run" / "record.json").read_text())["metrics"]) == {
+        "pearson", "spearman", "mae", "rmse",
+    }  # fmt: skip
+    found = asked(tmp_path, "w 1\tw 1\n", "run", "-", "-q", "--json")
+    assert set(json.loads(found.stdout)) == {"text", "text_pair", "value"}, found.stderr
+    wrong = asked(tmp_path, "one text\n", "run", "-", "-q")
+    assert_one_line_error(wrong, "example 0 has one text, but regression is of pairs of texts")
+
+
+@pytest.mark.slow
+def test_several_labels(bertkit: Run, tmp_path: Path, sample_dir: Path) -> None:
+    """As lists, as cells that are cut, and as a column each: one task, the same losses."""
+    lines = (sample_dir / "sample" / "train.tsv").read_text(encoding="utf-8").splitlines()[1:201]
+    rows = []
+    for line in lines:
+        text, label = line.split("\t")
+        rows.append({"text": text, "labels": [["dull", "fine"][int(label)]] + (["long"] if len(text) > 50 else [])})
+    (tmp_path / "lists.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with (tmp_path / "cells.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["text", "labels"], *([row["text"], "|".join(row["labels"])] for row in rows)])
+    names = ["dull", "fine", "long"]
+    with (tmp_path / "columns.csv").open("w", newline="") as file:
+        flags = ([row["text"], *(int(name in row["labels"]) for name in names)] for row in rows)
+        csv.writer(file).writerows([["text", *names], *flags])
+    words = {"lists.jsonl": (), "cells.csv": ("-t", "multilabel"), "columns.csv": ("--label", ",".join(names))}
+    losses = []
+    for name, more in words.items():
+        done = bertkit("train", *TINY, *start(sample_dir), "--train", name, *more, "-e", "2", "-o", f"runs/{name}",
+                       "--set", "table.split_seed=3")  # fmt: skip
+        assert done.returncode == 0, f"{name}\n{done.stderr}"
+        record = json.loads((tmp_path / "runs" / name / "record.json").read_text())
+        losses.append(record["losses"])
+        assert set(record["metrics"]) == {"micro_f1", "macro_f1", "all_labels_right", "mean_average_precision"}
+    assert losses == [losses[0]] * 3
+    config = json.loads((tmp_path / "runs" / "lists.jsonl" / "config.json").read_text())
+    assert config["problem_type"] == "multi_label_classification"
+    found = asked(tmp_path, "a fine film\n", "runs/lists.jsonl", "-", "-q", "--json", "--threshold", "0.0")
+    assert sorted(json.loads(found.stdout)["labels"]) == names, found.stderr
+
+
+def test_a_look_proposes_a_command_that_runs(bertkit: Run, tmp_path: Path, sample_dir: Path) -> None:
+    write_reviews(tmp_path / "reviews.csv", sample_dir)
+    found = json.loads(
+        bertkit("data", "look", "reviews.csv", "--json", "--vocab", sample_dir / "sample" / "vocab.txt").stdout
+    )
+    assert (found["rows"], found["unit"], found["facts"]["kind"]) == (240, "tokens", "classification")
+    assert found["command"].startswith("bertkit train -m base --train reviews.csv -s ")
+    shown = bertkit("data", "look", "reviews.csv").stdout
+    assert "train on it: bertkit train -m base --train reviews.csv" in shown
+    words = found["command"].split()[4:]
+    done = bertkit("train", "-m", "tiny", *start(sample_dir), *words, "--dry-run")
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("content", "words", "said"),
+    [
+        ("review,stars\na,x\nb,y\nc\n", ("--train", "a.csv"), ("a.csv:4: has 1 cells, not 2", "quotes")),
+        (
+            "review,stars\na,x\nb,y\n",
+            ("--train", "a.csv", "--label", "star"),
+            ("no column 'star'", "did you mean stars?"),
+        ),
+        ("review,stars\na,x\nb,x\n", ("--train", "a.csv"), ("one label only, 'x'",)),
+        ("review,stars\na,x\n,y\n", ("--train", "a.csv", "--dev", "a.csv"), ("a.csv:3: column review holds no text",)),
+        ("review,stars\na,x\nb,nan\n", ("--train", "a.csv"), ("a.csv:3: column stars holds no label",)),
+        ("review,stars\na,x\nb,y\n", ("-t", "regression", "--train", "a.csv"), ("holds 'x', which is no number",)),
+        ("review,stars\na,x\nb,y\n", ("--train", "b.csv"), ("b.csv", "No such file")),
+        ("review,stars\na,x\nb,y\n", ("-t", "multilabel"), ("is of data of your own", "--train FILE")),
+        ("review,stars\na,x\nb,y\n", ("-t", "mrpc", "--train", "a.csv", "--label", "stars"), ("table.label is for",)),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_nothing(
+    bertkit: Run, tmp_path: Path, sample_dir: Path, content: str, words: tuple[str, ...], said: tuple[str, ...]
+) -> None:
+    (tmp_path / "a.csv").write_text(content)
+    done = bertkit("train", *TINY, *start(sample_dir), *words, "-o", "run", "-q")
+    assert_one_line_error(done, *said)
+    assert not (tmp_path / "run" / "record.json").exists()
+
+
+def test_a_label_that_training_lacks(bertkit: Run, tmp_path: Path, sample_dir: Path) -> None:
+    (tmp_path / "a.csv").write_text("review,stars\na,x\nb,y\n")
+    (tmp_path / "dev.csv").write_text("review,stars\na,x\nb,z\n")
+    done = bertkit("train", *TINY, *start(sample_dir), "--train", "a.csv", "--dev", "dev.csv", "-o", "run", "-q")
+    assert_one_line_error(done, "dev.csv:3: the label 'z' does not occur in the training file")
