@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         Engine,
         Exchange,
         Job,
+        LABELS,
         LayoutKind,
         Limits,
         LossScaling,
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
     from bertkit.data.tasks.task import Columns, Split, Task
 
     # The model
-    from bertkit.model.config import Head, HeadKind, ModelConfig
+    from bertkit.model.config import Head, HeadKind, ModelConfig, PER_TOKEN
     from bertkit.model.parameters import decays
     from bertkit.model.formats.file_kinds import Unread
 
@@ -137,6 +138,8 @@ _PLACES = {
     "Head": ("model.config", "Head"),
     "HeadKind": ("model.config", "HeadKind"),
     "Job": ("engine.interface", "Job"),
+    "LABELS": ("engine.interface", "LABELS"),
+    "PER_TOKEN": ("model.config", "PER_TOKEN"),
     "Joined": ("distributed.collectives", "Joined"),
     "LaunchPlan": ("launch.interface", "LaunchPlan"),
     "Layout": ("engine.layouts", "Layout"),
@@ -199,6 +202,8 @@ _PLACES = {
 }
 __all__ = [
     "GRACE",
+    "LABELS",
+    "PER_TOKEN",
     "PLACES",
     "Absent",
     "AddSums",

@@ -46,7 +46,8 @@ class NullEngine:
         tokens, sequences = len(batch["input_ids"]), len(batch["cu_seqlens"]) - 1
         if self.job.head.kind == "span":
             return {name: np.zeros(tokens, np.float32) for name in ("start_logits", "end_logits")}
-        arrays = {"logits": np.zeros((sequences, self.job.head.outputs), np.float32)}
+        rows = tokens if self.job.head.kind == "tokens" else sequences
+        arrays = {"logits": np.zeros((rows, self.job.head.outputs), np.float32)}
         if self.job.head.kind == "pretraining":
             masked = len(batch["masked_positions"])
             arrays["masked_logits"] = np.zeros((masked, self.job.model.vocab_size), np.float32)

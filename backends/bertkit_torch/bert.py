@@ -125,6 +125,14 @@ def sequence_head(w: ComputeWeights, config: ModelConfig, hidden: Tensor, seen: 
     return {"logits": w.dense_fp32(pooled, "classifier")}
 
 
+def token_head(w: ComputeWeights, config: ModelConfig, hidden: Tensor, seen: Seen, drop: Dropout) -> Outputs:
+    """Classes of the tokens: logits (T, C), or (N, C) where the layout is fixed."""
+    if seen.tokens is not None:
+        hidden = hidden.index_select(0, seen.tokens)
+    own = config.classifier_dropout
+    return {"logits": w.dense(drop(hidden, config.hidden_dropout_prob if own is None else own), "classifier").float()}
+
+
 def span_head(w: ComputeWeights, config: ModelConfig, hidden: Tensor, seen: Seen, drop: Dropout) -> Outputs:
     """Start and end logits, (T,) each."""
     logits = w.dense(hidden, "qa_outputs").float()
@@ -149,6 +157,7 @@ HEADS = {
     "classification": sequence_head,
     "multilabel": sequence_head,
     "regression": sequence_head,
+    "tokens": token_head,
     "span": span_head,
     "pretraining": pretraining_head,
 }

@@ -52,6 +52,8 @@ def loss(
         weights = _counted(batch, wanted) if "counted" in batch else None
         each = functional.binary_cross_entropy_with_logits(outputs["logits"], wanted, weights, reduction="sum")
         return each / (sequences * _outputs(wanted))
+    if kind == "tokens":
+        return _cross_entropy(outputs["logits"], batch["token_labels"]) / labels.counts["tokens"]
     if kind == "span":  # mean of the start's and the end's
         start = _cross_entropy(_by_sequence(outputs["start_logits"], labels), batch["start_positions"])
         end = _cross_entropy(_by_sequence(outputs["end_logits"], labels), batch["end_positions"])

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bertkit.plugin import Batch, Group, HeadKind, Layout
+from bertkit.plugin import PER_TOKEN, Batch, Group, HeadKind, Layout
 
 TAIL = 32  # slots that ask and masked positions are rounded up to a multiple, so that few shapes occur
 
@@ -88,7 +88,7 @@ def place(layout: Layout, batch: Batch, kind: HeadKind, heads: int, device: torc
     all_ask = [_Asked(group.slots, _standing(layout, group), group.segments) for group in layout.groups]
     full = _heads(layout, all_ask, layout.slots, heads, target, joined=True)
     first = layout.token_slots[batch["cu_seqlens"][:-1]]
-    if kind == "span":
+    if kind in PER_TOKEN:
         return Placed(
             words, types, positions, full, None, None, target.tensor(first), nothing, target.tensor(layout.token_slots)
         )

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bertkit.plugin import Arrays, Batch, Job, Layout, LayoutKind, Update, lay_out, sequence_lengths
+from bertkit.plugin import LABELS, Arrays, Batch, Job, Layout, LayoutKind, Update, lay_out, sequence_lengths
 from bertkit_torch.attention import InGroups
 from bertkit_torch.bert import Bert
 from bertkit_torch.device import Device
@@ -67,8 +67,7 @@ class RaggedPasses:
 
     def _labels(self, batch: Batch, update: Update) -> Labels:
         kind = self.job.head.kind
-        names = [name for name in ("labels", "masked_labels", "start_positions", "end_positions") if name in batch]
-        arrays = {name: batch[name] for name in names}
+        arrays = {name: batch[name] for name in LABELS[kind] if name in batch}
         lengths = sequence_lengths(batch)
         if kind == "span":
             arrays |= {"first": batch["cu_seqlens"][:-1].astype(np.int64), "lengths": lengths.astype(np.int64)}

@@ -18,7 +18,20 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from bertkit.plugin import Arrays, Batch, Job, Limits, ModelConfig, Shapes, Sizes, Static, Update, sequence_lengths
+from bertkit.plugin import (
+    LABELS,
+    PER_TOKEN,
+    Arrays,
+    Batch,
+    Job,
+    Limits,
+    ModelConfig,
+    Shapes,
+    Sizes,
+    Static,
+    Update,
+    sequence_lengths,
+)
 from bertkit.plugin import sizes_of as shapes_of
 from bertkit.plugin import static_batch as static
 from bertkit.plugin import static_sizes as shapes
@@ -133,8 +146,9 @@ class StaticPasses:
         """
         weights = self.device.compute_weights(self.masters, self.dtype, training=True)
         tensors = views(made, whole, real)
-        sequences, masked = tensors["counts"].unbind()
-        labels = Labels(tensors, {"sequences": sequences, "masked": masked}, made.sizes.longest)
+        sequences, positions = tensors["counts"].unbind()
+        counts = {"sequences": sequences, "masked": positions, "tokens": positions}
+        labels = Labels(tensors, counts, made.sizes.longest)
         with self.device.autocast(self.job.precision):
             found = self._outputs(weights, made.sizes, tensors, DeviceDropout())
             value = loss(self.job.head.kind, found, labels)
@@ -152,7 +166,7 @@ class StaticPasses:
         with self.device.autocast(self.job.precision):
             found = self._outputs(weights, made.sizes, views(made, whole, real), DeviceDropout(active=False))
         arrays = {name: tensor.float().cpu().numpy() for name, tensor in found.items()}
-        if self.job.head.kind == "span":
+        if self.job.head.kind in PER_TOKEN:
             return {name: array[made.token_slots] for name, array in arrays.items()}
         held = {"masked_logits": len(batch.get("masked_positions", ()))}
         return {name: array[: held.get(name, made.sequences)] for name, array in arrays.items()}
@@ -162,7 +176,7 @@ class StaticPasses:
         attention = self._attention(sizes, tensors)
         ids = tensors["input_ids"], tensors["token_type_ids"], tensors["position_ids"]
         first = masked = torch.arange(sizes.sequences, device=self.where)
-        asking = None if kind == "span" else tensors["first"]
+        asking = None if kind in PER_TOKEN else tensors["first"]
         if kind == "pretraining":
             asking = torch.cat([tensors["first"], tensors["masked"]])
             masked = torch.arange(sizes.sequences, sizes.sequences + sizes.masked, device=self.where)
@@ -221,10 +235,9 @@ class StaticPasses:
     def _empty(self, plan: Shapes, training: bool) -> Iterator[Static]:
         kind = self.job.head.kind
         nobody = np.empty(0, np.int64)
-        batch = dict.fromkeys(("input_ids", "token_type_ids", "masked_positions", "masked_labels"), nobody)
+        batch = dict.fromkeys(("input_ids", "token_type_ids", "masked_positions"), nobody)
         batch["cu_seqlens"] = np.zeros(1, np.int64)
-        names = ("start_positions", "end_positions") if kind == "span" else ("labels",)
-        batch |= dict.fromkeys(names, nobody)
+        batch |= dict.fromkeys(LABELS[kind], nobody)
         if shape := self.job.head.label_shape:
             batch["labels"] = np.empty((0, *shape), np.float32)
         counts = {"sequences": 1, "masked": 1} if training else None

@@ -11,7 +11,18 @@ from collections.abc import Mapping
 import numpy as np
 
 from bertkit.distributed.world import World
-from bertkit.engine.interface import Arrays, Backend, Batch, Engine, Job, LayoutKind, Precision, Update, label_counts
+from bertkit.engine.interface import (
+    NO_LABEL,
+    Arrays,
+    Backend,
+    Batch,
+    Engine,
+    Job,
+    LayoutKind,
+    Precision,
+    Update,
+    label_counts,
+)
 from bertkit.model.config import Head, HeadKind, ModelConfig
 from bertkit.model.parameters import initial
 
@@ -20,6 +31,7 @@ HEADS: Mapping[HeadKind, Head] = {
     "classification": Head("classification", 3),
     "multilabel": Head("multilabel", 4),
     "regression": Head("regression", 1),
+    "tokens": Head("tokens", 5),
     "span": Head("span", 2),
     "pretraining": Head("pretraining", 2),
 }
@@ -41,6 +53,9 @@ def example_batch(kind: HeadKind, sequences: int = 12, seed: int = 0) -> Batch:
     if kind == "span":
         ends = stream.integers(0, lengths)
         return batch | {"start_positions": ends // 2, "end_positions": ends}
+    if kind == "tokens":
+        labels = stream.integers(0, HEADS[kind].outputs, tokens)
+        return batch | {"token_labels": np.where(stream.random(tokens) < 0.3, NO_LABEL, labels)}
     if kind == "regression":
         return batch | {"labels": stream.random(sequences, dtype=np.float32)}
     if kind == "multilabel":
@@ -68,6 +83,8 @@ def part(batch: Batch, members: np.ndarray) -> Batch:
     for name in ("example_ids", "labels", "start_positions", "end_positions"):
         if name in batch:
             new[name] = batch[name][members]
+    if "token_labels" in batch:
+        new["token_labels"] = batch["token_labels"][tokens]
     if "masked_positions" in batch:
         new_place = {int(old): place for place, old in enumerate(tokens)}
         kept = [(new_place[int(p)], n) for n, p in enumerate(batch["masked_positions"]) if int(p) in new_place]

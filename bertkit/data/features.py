@@ -20,6 +20,7 @@ from bertkit.files.disk import read_sealed_arrays, sweep, write_sealed_arrays
 
 FORMAT = 3  # of the cache file; part of its key
 COMPACT = ("input_ids", "token_type_ids")
+OF_TOKENS = ("token_labels",)  # labels that each token has
 LABEL, NOTE = "label.", "note."  # prefixes of names in the cache file
 logger = logging.getLogger(__name__)
 
@@ -31,7 +32,7 @@ class Features:
     input_ids: np.ndarray  # (T,) int32
     token_type_ids: np.ndarray  # (T,) int32
     cu_seqlens: np.ndarray  # (N+1,) int64: example i is tokens cu_seqlens[i] to cu_seqlens[i+1]
-    labels: Mapping[str, np.ndarray]  # each (N,); empty where the data has no labels
+    labels: Mapping[str, np.ndarray]  # each (N, …), those of `OF_TOKENS` (T,); empty where the data has no labels
     notes: Mapping[str, np.ndarray] = field(default_factory=dict)  # what answering needs and no model sees
 
     def __len__(self) -> int:
@@ -52,7 +53,7 @@ class Features:
             "token_type_ids": self.token_type_ids[tokens],
             "cu_seqlens": cu_seqlens,
             "example_ids": examples.astype(np.int64),
-            **{name: values[examples] for name, values in self.labels.items()},
+            **{name: values[tokens if name in OF_TOKENS else examples] for name, values in self.labels.items()},
         }
 
     def digest(self) -> str:

@@ -24,6 +24,7 @@ from bertkit.model.config import Head, HeadKind, ModelConfig
 #   classification: labels (B,) int64
 #   multilabel: labels (B, C) float32, each 0 or 1
 #   regression: labels (B,) float32; (B, C) where there are several targets
+#   tokens: token_labels (T,) int64, NO_LABEL where a token has none
 #   span: start_positions, end_positions (B,) int64, counted within the sequence
 #   pretraining: masked_positions (M,) int64 into the T tokens, masked_labels (M,) int64, labels (B,) int64
 Batch = Mapping[str, np.ndarray]
@@ -31,6 +32,7 @@ Scalars = Mapping[str, SupportsFloat]  # values may still be on the device: floa
 
 Precision = Literal["fp32", "tf32", "bf16", "fp16", "int8"]  # int8: answers only, of quantised weights
 LayoutKind = Literal["padded", "unpadded", "packed"]
+NO_LABEL = -100  # that no loss counts
 PRECISIONS: tuple[Precision, ...] = ("fp32", "tf32", "bf16", "fp16", "int8")
 
 
@@ -144,8 +146,8 @@ class Engine(Protocol):
         `slots` (token places computed on this rank, padding included); with loss scaling also `loss_scale`."""
 
     def predict(self, batch: Batch) -> Arrays:
-        """The head's logits, float32. classification, multilabel, regression: logits (B, C) · span: start_logits and
-        end_logits (T,) · pretraining: masked_logits (M, V), logits (B, 2)."""
+        """The head's logits, float32. classification, multilabel, regression: logits (B, C) · tokens: logits (T, C) ·
+        span: start_logits and end_logits (T,) · pretraining: masked_logits (M, V), logits (B, 2)."""
 
     def slots(self, lengths: np.ndarray) -> int:
         """Token places, padding included, that `predict` computes for sequences of these lengths (B,)."""
@@ -272,11 +274,22 @@ class Backend(Protocol):
         """Raises UserError where the job asks for what this machine cannot do."""
 
 
+# The arrays of a batch that only the loss reads, by head.
+LABELS: Mapping[HeadKind, tuple[str, ...]] = {
+    "classification": ("labels",),
+    "multilabel": ("labels",),
+    "regression": ("labels",),
+    "tokens": ("token_labels",),
+    "span": ("start_positions", "end_positions"),
+    "pretraining": ("masked_labels", "labels"),
+}
+
 # What `Engine.predict` returns, by head.
 OUTPUTS: Mapping[HeadKind, tuple[str, ...]] = {
     "classification": ("logits",),
     "multilabel": ("logits",),
     "regression": ("logits",),
+    "tokens": ("logits",),
     "span": ("start_logits", "end_logits"),
     "pretraining": ("masked_logits", "logits"),
 }
@@ -292,4 +305,6 @@ def label_counts(kind: HeadKind, batches: Sequence[Batch]) -> dict[str, int]:
     counts = {"sequences": sum(len(batch["cu_seqlens"]) - 1 for batch in batches)}
     if kind == "pretraining":
         counts["masked"] = sum(len(batch["masked_labels"]) for batch in batches)
+    if kind == "tokens":
+        counts["tokens"] = sum(int((batch["token_labels"] != NO_LABEL).sum()) for batch in batches)
     return counts

@@ -14,12 +14,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bertkit.engine.interface import Batch, Limits, sequence_lengths
+from bertkit.engine.interface import NO_LABEL, Batch, Limits, sequence_lengths
 from bertkit.engine.layouts import in_rows, pack
 from bertkit.errors import UserError
 from bertkit.model.config import HeadKind
 
-IGNORED = -100  # the label that no loss counts
 IS_REAL: tuple[HeadKind, ...] = ("multilabel", "regression")  # heads whose labels are real numbers
 EIGHT = 8  # widths and slots are multiples of it: matrix units like that
 FLAT = 128  # slots of the one long row are multiples of it
@@ -124,8 +123,8 @@ def static(batch: Batch, kind: HeadKind, sizes: Sizes, counts: Mapping[str, int]
 
     Whole: input_ids, token_type_ids, position_ids, segments (N,) · first, lengths (B,) of each sequence ·
     bounds (K + 1,) of the stretches that attention is kept within · masked (M,) slots · the head's labels, with
-    IGNORED where there is none. Real: counts (2,) sequences and masked · for labels that are no classes (`IS_REAL`):
-    labels (B,) or (B, C), and counted (B,).
+    NO_LABEL where there is none; token_labels (N,). Real: counts (2,) sequences, and masked or labelled tokens ·
+    for labels that are no classes (`IS_REAL`): labels (B,) or (B, C), and counted (B,).
     """
     lengths = sequence_lengths(batch)
     rows = [list(range(len(lengths)))] if sizes.rows == 1 else pack(lengths, sizes.width)
@@ -145,14 +144,18 @@ def static(batch: Batch, kind: HeadKind, sizes: Sizes, counts: Mapping[str, int]
     if kind == "pretraining":
         whole["masked"] = _filled(layout.token_slots[batch["masked_positions"]], sizes.masked, 0)
     if counts is not None:
-        real["counts"] = np.array([counts["sequences"], max(1, counts.get("masked", 1))], np.float32)
+        positions = counts.get("masked", counts.get("tokens", 1))
+        real["counts"] = np.array([counts["sequences"], max(1, positions)], np.float32)
         wanted = {name: batch[name] for name in ("labels", "start_positions", "end_positions") if name in batch}
         if kind in IS_REAL:
             real["labels"] = _filled(wanted.pop("labels"), sizes.sequences, 0.0).astype(np.float32)
             real["counted"] = (np.arange(sizes.sequences) < len(lengths)).astype(np.float32)
-        whole |= {name: _filled(values, sizes.sequences, IGNORED) for name, values in wanted.items()}
+        whole |= {name: _filled(values, sizes.sequences, NO_LABEL) for name, values in wanted.items()}
+        if kind == "tokens":
+            whole["token_labels"] = np.full(sizes.slots, NO_LABEL, np.int64)
+            whole["token_labels"][layout.token_slots] = batch["token_labels"]
         if kind == "pretraining":
-            whole["masked_labels"] = _filled(batch["masked_labels"], sizes.masked, IGNORED)
+            whole["masked_labels"] = _filled(batch["masked_labels"], sizes.masked, NO_LABEL)
     return Static(sizes, len(lengths), layout.token_slots, whole, real)
 
 

@@ -19,14 +19,16 @@ from bertkit.files.inputs import kind, mapping_value, read_object, real_value, w
 from bertkit.model.vocabulary import check_class
 
 Arrays = dict[str, np.ndarray]  # weights, gradients or moments by a parameter's name
-HeadKind = Literal["classification", "multilabel", "regression", "span", "pretraining"]
+HeadKind = Literal["classification", "multilabel", "regression", "tokens", "span", "pretraining"]
+PER_TOKEN: tuple[HeadKind, ...] = ("tokens", "span")  # heads with outputs for each token, which read no pooler
 
 
 @dataclass(frozen=True)
 class Head:
     """What stands on the encoder.
 
-    `outputs`: classes (classification), labels (multilabel), targets (regression), 2 (span, next sentence).
+    `outputs`: classes (classification; of each token: tokens), labels (multilabel), targets (regression),
+    2 (span, next sentence).
     """
 
     kind: HeadKind
@@ -41,13 +43,14 @@ class Head:
     @property
     def pooled(self) -> bool:
         """Whether the head reads the pooler, a dense layer over the first token."""
-        return self.kind != "span"
+        return self.kind not in PER_TOKEN
 
 
 ARCHITECTURE_OF_HEAD: Mapping[HeadKind, str] = {
     "classification": "BertForSequenceClassification",
     "multilabel": "BertForSequenceClassification",
     "regression": "BertForSequenceClassification",
+    "tokens": "BertForTokenClassification",
     "span": "BertForQuestionAnswering",
     "pretraining": "BertForPreTraining",
 }
@@ -174,7 +177,7 @@ def to_mapping(config: ModelConfig, head: Head, labels: tuple[str, ...], pad: in
         values |= {"problem_type": "regression", "num_labels": head.outputs}
     if head.kind == "multilabel":
         values["problem_type"] = "multi_label_classification"
-    if head.kind in ("classification", "multilabel") or (head.kind == "regression" and head.outputs > 1):
+    if head.kind in ("classification", "multilabel", "tokens") or (head.kind == "regression" and head.outputs > 1):
         names = labels or tuple(f"LABEL_{i}" for i in range(head.outputs))
         values["id2label"] = {str(i): name for i, name in enumerate(names)}
         values["label2id"] = {name: i for i, name in enumerate(names)}

@@ -17,7 +17,7 @@ from bertkit.data.tasks.task import Answered, AnswerRules, Part
 from bertkit.distributed.world import World
 from bertkit.engine.interface import OUTPUTS, Arrays, Engine
 from bertkit.errors import UserError
-from bertkit.model.config import Head
+from bertkit.model.config import PER_TOKEN, Head
 
 
 def predict(
@@ -28,7 +28,8 @@ def predict(
     world: World,
     progress: Callable[[int], object] = lambda done: None,
 ) -> Arrays:
-    """The head's outputs for every sequence in the order of `features`, on every rank: (N, C), or (T,) for spans.
+    """The head's outputs for every sequence in the order of `features`, on every rank: (N, C), (T, C) for
+    tokens, or (T,) for spans.
 
     Each sequence is computed exactly once, beside others of its length.
     """
@@ -45,7 +46,7 @@ def predict(
     if len(everyone) != len(features) or len(np.unique(everyone)) != len(features):
         raise RuntimeError(f"{len(everyone)} predictions for {len(features)} sequences")  # a fault of bertkit's
     order = np.argsort(everyone)
-    rows = _token_rows(features.lengths[everyone], order) if head.kind == "span" else order
+    rows = _token_rows(features.lengths[everyone], order) if head.kind in PER_TOKEN else order
     return {name: engine.gather(np.concatenate(parts))[rows] for name, parts in found.items()}
 
 
@@ -53,10 +54,10 @@ def check_finite(outputs: Arrays, features: Features, where: str) -> None:
     """Raises UserError where a sequence has outputs that are not finite: the largest of them would be no answer."""
     rows = np.zeros(len(features), bool)
     for values in outputs.values():
-        bad = ~np.isfinite(values)
-        if bad.ndim > 1:
-            rows |= bad.any(axis=1)
-        else:  # a value for each token
+        bad = ~np.isfinite(values.reshape(len(values), -1)).all(axis=1)
+        if len(bad) == len(features):
+            rows |= bad
+        else:  # of each token
             rows[np.searchsorted(features.cu_seqlens, np.flatnonzero(bad), side="right") - 1] = True
     if rows.any():
         what = "windows" if any(values.ndim == 1 for values in outputs.values()) else "examples"

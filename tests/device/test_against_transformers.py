@@ -6,6 +6,7 @@ Legend: B sequences, S longest, T tokens.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -33,6 +34,7 @@ AUTO = {
     "classification": "BertForSequenceClassification",
     "multilabel": "BertForSequenceClassification",
     "regression": "BertForSequenceClassification",
+    "tokens": "BertForTokenClassification",
     "span": "BertForQuestionAnswering",
     "pretraining": "BertForPreTraining",
 }
@@ -94,10 +96,14 @@ def theirs(config: ModelConfig, head: Head, weights: Any) -> Any:
 def their_labels(kind: str, batch: Batch, shape: Any) -> dict[str, Any]:
     if kind == "span":
         return {n: torch.from_numpy(batch[n]) for n in ("start_positions", "end_positions")}
-    if kind != "pretraining":
+    if kind not in ("pretraining", "tokens"):
         return {"labels": torch.from_numpy(batch["labels"])}
     labels = torch.full(shape, -100)
     starts = batch["cu_seqlens"]
+    if kind == "tokens":
+        for row, (start, end) in enumerate(itertools.pairwise(starts)):
+            labels[row, : end - start] = torch.from_numpy(batch["token_labels"][start:end])
+        return {"labels": labels}
     for position, label in zip(batch["masked_positions"], batch["masked_labels"], strict=True):
         row = int(np.searchsorted(starts, position, side="right")) - 1
         labels[row, int(position) - int(starts[row])] = int(label)
@@ -144,7 +150,7 @@ def test_loss_and_gradients_equal_hugging_faces(kind: Any, outputs: int, layout:
     assert compared == len(weights)
 
 
-@pytest.mark.parametrize(("kind", "outputs"), [("multilabel", 4), ("regression", 3)])
+@pytest.mark.parametrize(("kind", "outputs"), [("multilabel", 4), ("regression", 3), ("tokens", 5)])
 def test_several_labels_do_not_depend_on_the_split(kind: Any, outputs: int) -> None:
     head = Head(kind, outputs)
     batch, weights = labelled(head), initial(MODEL, head, 5)

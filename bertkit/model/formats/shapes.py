@@ -67,6 +67,8 @@ def head_of(weights: Mapping[str, np.ndarray]) -> tuple[Head, str]:
     """The head that the weights have, and the class of transformers that has the same parameters."""
     if "classifier.weight" in weights:
         outputs = len(weights["classifier.weight"])
+        if "bert.pooler.dense.weight" not in weights:
+            return Head("tokens", outputs), "BertForTokenClassification"
         return Head("regression" if outputs == 1 else "classification", outputs), "BertForSequenceClassification"
     if "qa_outputs.weight" in weights:
         return Head("span", 2), "BertForQuestionAnswering"
