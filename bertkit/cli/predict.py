@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv as csv_format
+import dataclasses
 import json as json_format
 import sys
 from collections.abc import Sequence
@@ -155,6 +156,9 @@ def answer(recipe: Recipe, source: str, how: Answers, display: Display, force: b
 def fields_of(texts: Sequence[str], found: Prediction, how: Answers) -> dict[str, Any]:
     """One example's answer by the names of its fields."""
     fields: dict[str, Any] = dict(zip(("text", "text_pair"), texts, strict=False))
+    if found.label is None and found.value is None:  # of tokens
+        spans = [dataclasses.asdict(span) for span in found.spans]
+        return fields | {"entities": spans if how.json else [f"{span['text']}/{span['label']}" for span in spans]}
     if found.value is not None:
         return fields | (dict(found.values) or {"value": found.value})
     order = sorted(found.scores, key=lambda label: -found.scores[label])
@@ -171,6 +175,6 @@ def fields_of(texts: Sequence[str], found: Prediction, how: Answers) -> dict[str
 
 def _cell(value: Any) -> str:
     """A value as a cell: several are parted by bars, numbers have six digits."""
-    from bertkit.data.tasks.own.format import cell_text
+    from bertkit.data.tasks.own.rows import cell_text
 
     return "" if value is None else cell_text(value)

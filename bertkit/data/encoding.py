@@ -6,6 +6,7 @@ Legend: T tokens of all examples, N examples.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,59 @@ def encode(
             types.append(np.array(encoding.type_ids, np.int32))
         progress(len(ids))
     return Features(_join(ids), _join(types), np.concatenate([[0], np.cumsum(lengths)]), labels, notes or {})
+
+
+def encode_words(
+    vocabulary: Vocabulary,
+    sentences: Sequence[Sequence[str]],
+    seq_length: int,
+    progress: Callable[[int], object] = lambda done: None,
+) -> tuple[Features, np.ndarray]:
+    """(N sentences of words as Features of at most `seq_length` tokens, (W,) the token that each word begins with).
+
+    -1: of a word that is cut off, or that has no piece, as one of control characters has none.
+    """
+    made = tokenizer(vocabulary)
+    made.enable_truncation(seq_length)
+    ids: list[np.ndarray] = []
+    first: list[np.ndarray] = []
+    before = 0
+    for together in batches(sentences, 4096):
+        for words, encoding in zip(together, made.encode_batch(together, is_pretokenized=True), strict=True):
+            places = np.full(len(words), -1, np.int64)
+            for token in range(len(encoding.ids) - 1, -1, -1):  # backwards: a word's first piece is met last
+                if (word := encoding.word_ids[token]) is not None:
+                    places[word] = before + token
+            first.append(places)
+            ids.append(np.array(encoding.ids, np.int32))
+            before += len(encoding.ids)
+        progress(len(ids))
+    tokens = _join(ids)
+    starts = np.concatenate([[0], np.cumsum([len(each) for each in ids])]).astype(np.int64)
+    return Features(tokens, np.zeros_like(tokens), starts, {}, {}), np.concatenate([*first, np.empty(0, np.int64)])
+
+
+@dataclass(frozen=True)
+class WordPlace:
+    """A word of a text: its first token, and its characters."""
+
+    token: int  # within the sequence
+    start: int
+    end: int
+
+
+def word_places(vocabulary: Vocabulary, text: str, seq_length: int) -> list[WordPlace]:
+    """The words of a text, as the tokenizer parts it, that stand within `seq_length` tokens."""
+    made = tokenizer(vocabulary)
+    made.enable_truncation(seq_length)
+    encoding = made.encode(text)
+    found: dict[int, WordPlace] = {}
+    for token, word in enumerate(encoding.word_ids):
+        if word is not None:
+            start, end = encoding.offsets[token]
+            first = found.get(word)
+            found[word] = WordPlace(token, start, end) if first is None else WordPlace(first.token, first.start, end)
+    return [found[word] for word in sorted(found)]
 
 
 def _join(parts: list[np.ndarray]) -> np.ndarray:

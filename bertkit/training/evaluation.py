@@ -54,7 +54,7 @@ def check_finite(outputs: Arrays, features: Features, where: str) -> None:
     """Raises UserError where a sequence has outputs that are not finite: the largest of them would be no answer."""
     rows = np.zeros(len(features), bool)
     for values in outputs.values():
-        bad = ~np.isfinite(values.reshape(len(values), -1)).all(axis=1)
+        bad = ~np.isfinite(values).all(axis=tuple(range(1, values.ndim)), keepdims=False).astype(bool)
         if len(bad) == len(features):
             rows |= bad
         else:  # of each token

@@ -12,7 +12,7 @@ from typing import Any
 from bertkit.console import Display
 from bertkit.data.tasks import Task, find_task
 from bertkit.data.tasks.labels import to_answer
-from bertkit.data.tasks.own.format import OwnFormat
+from bertkit.data.tasks.own.base import OwnFormat
 from bertkit.data.tasks.pretrain import refuse
 from bertkit.data.tasks.reading import own_file, read_part, read_split
 from bertkit.data.tasks.task import Part, SplitName

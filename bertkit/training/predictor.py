@@ -15,9 +15,11 @@ from typing import Any, overload
 import numpy as np
 
 from bertkit.console import Display
-from bertkit.data.encoding import encode
+from bertkit.data.encoding import WordPlace, encode, word_places
 from bertkit.data.tables.in_memory import rows_of
-from bertkit.data.tasks.own.format import THRESHOLD, OwnFormat, probabilities
+from bertkit.data.tasks.own.base import OwnFormat
+from bertkit.data.tasks.own.rows import THRESHOLD, probabilities
+from bertkit.data.tasks.own.tags import entities
 from bertkit.data.tasks.task import Columns, Task
 from bertkit.distributed.world import World
 from bertkit.errors import UserError
@@ -27,11 +29,22 @@ from bertkit.training.evaluation import check_finite, predict
 from bertkit.training.inference import Loaded, recipe_of_run
 from bertkit.training.inference import load as load_model
 
-ANSWERED = ("classification", "multilabel", "regression")  # kinds whose answers are labels or numbers
+ANSWERED = ("classification", "multilabel", "regression", "tokens")  # kinds of which `predict` tells something
 AT_ONCE = 1024  # examples that are encoded, and sorted by length, together; bounds what is in memory
 TEXT, PAIR = ("text", "sentence", "first"), ("text_pair", "sentence2", "second")  # keys of dicts and columns of frames
 
 Example = str | Sequence[str] | Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class TaggedSpan:
+    """A stretch of the text with a label, as a name of a person."""
+
+    text: str
+    label: str
+    start: int  # characters
+    end: int
+    probability: float  # the mean of its words'
 
 
 @dataclass(frozen=True)
@@ -43,6 +56,7 @@ class Prediction:
     value: float | None = None  # the number; the first of several
     several: bool = False  # whether any number of labels may apply, each with a probability of its own
     values: Mapping[str, float] = field(default_factory=dict)  # several numbers by their names
+    spans: tuple[TaggedSpan, ...] = ()  # of a model that labels tokens
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -132,12 +146,26 @@ class Predictor:
         texts, seconds = [text for text, _ in pairs], [second for _, second in pairs if second is not None]
         if seconds and len(seconds) < len(pairs):
             raise UserError(f"examples from {first} on are partly single texts, partly pairs", "give all alike")
+        if self.task.head.kind == "tokens":
+            yield from self._tag(texts, first)
+            return
         features = encode(self.loaded.source.vocabulary, texts, seconds or None, {}, self.recipe.data.seq_length)
         size = self.recipe.evaluation.batch_size
         outputs = predict(self.loaded.engine, self.task.head, features, size, World())
         check_finite(outputs, features, f"examples from {first} on")
         for row in outputs["logits"]:
             yield _prediction(row, self.task)
+
+    def _tag(self, texts: Sequence[str], first: int) -> Iterator[Prediction]:
+        vocabulary, length = self.loaded.source.vocabulary, self.recipe.data.seq_length
+        features = encode(vocabulary, texts, None, {}, length)
+        outputs = predict(self.loaded.engine, self.task.head, features, self.recipe.evaluation.batch_size, World())
+        check_finite(outputs, features, f"examples from {first} on")
+        found = probabilities("classification", outputs["logits"])  # (T, C)
+        for number, text in enumerate(texts):
+            start, end = features.cu_seqlens[number : number + 2]
+            words = word_places(vocabulary, text, length)
+            yield Prediction(label=None, scores={}, spans=_spans(text, words, found[start:end], self.labels))
 
     def texts(self, example: Any, number: int) -> tuple[str, str | None]:
         """An example as a text, or as two."""
@@ -207,6 +235,19 @@ def load(
     """
     recipe, own = recipe_of_run(run, task, keywords, settings)
     return Predictor(load_model(recipe, World(), Display(quiet=quiet), force, own), recipe)
+
+
+def _spans(text: str, words: Sequence[WordPlace], found: np.ndarray, labels: Sequence[str]) -> tuple[TaggedSpan, ...]:
+    """`found`: (T, C) probabilities of one text's tokens."""
+    best = [int(found[word.token].argmax()) for word in words]
+    tags = [labels[number] for number in best]
+    made = []
+    for entity in entities(tags):
+        start, end = words[entity.first].start, words[entity.last].end
+        inside = range(entity.first, entity.last + 1)
+        mean = float(np.mean([found[words[place].token, best[place]] for place in inside]))
+        made.append(TaggedSpan(text=text[start:end], label=entity.type, start=start, end=end, probability=mean))
+    return tuple(made)
 
 
 def _prediction(logits: np.ndarray, task: Task) -> Prediction:

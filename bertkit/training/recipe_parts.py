@@ -12,9 +12,9 @@ from typing import Any
 
 from bertkit.data.sampler import micro_batch_count
 from bertkit.data.tables.table import TableOptions
-from bertkit.data.tasks.own.format import OwnFormat
+from bertkit.data.tasks.own.base import OwnFormat
 from bertkit.data.tasks.own.held_out import HeldOut
-from bertkit.data.tasks.own.labels import KINDS
+from bertkit.data.tasks.own.labels import KINDS, TAGGING
 from bertkit.data.tasks.own.making import OwnData
 from bertkit.data.tasks.task import AnswerRules, Part, Shape, Task
 from bertkit.engine.interface import Exchange, Limits, LossScaling, OptimizerSpec
@@ -67,7 +67,9 @@ def own_data(recipe: Recipe) -> OwnData:
         label=table.label,
         separator=table.separator,
         skip_empty=table.empty == "skip",
-        options=TableOptions(delimiter=table.delimiter, header=table.header, encoding=table.encoding),
+        options=TableOptions(
+            delimiter=table.delimiter, header=table.header, encoding=table.encoding, conll=recipe.task == TAGGING
+        ),
         held_out=held_out,
         metric=recipe.evaluation.metric,
     )

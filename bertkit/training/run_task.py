@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from bertkit.data.tasks import TASKS, Task, is_known, plugin_packages, task_key
-from bertkit.data.tasks.own.format import OwnFormat
+from bertkit.data.tasks.own.base import OwnFormat
 from bertkit.data.tasks.own.making import from_values, to_values
 from bertkit.data.tasks.task import Columns
 from bertkit.errors import UserError

@@ -10,7 +10,7 @@ from pathlib import Path
 from bertkit.console import Display
 from bertkit.data.tables.opening import open_table
 from bertkit.data.tasks.own.columns import text_columns
-from bertkit.data.tasks.own.format import OwnFormat
+from bertkit.data.tasks.own.rows import RowFormat
 from bertkit.distributed.world import World
 from bertkit.errors import UserError
 from bertkit.files.inputs import parse_json
@@ -29,7 +29,7 @@ def is_streamed(run: str, source: str, to_folder: bool) -> bool:
             raise UserError("answers to standard input go to standard output, not to a folder", "drop -o")
         return True
     told = read_task(Path(run).expanduser())
-    return told is not None and told.own is not None and not to_folder
+    return told is not None and told.own is not None and isinstance(told.own.format, RowFormat) and not to_folder
 
 
 def open_predictor(recipe: Recipe, display: Display, force: bool) -> Predictor:
@@ -67,7 +67,7 @@ def _of_lines(lines: Iterable[str]) -> Iterator[Example]:
 
 def _of_table(predictor: Predictor, path: Path) -> Iterator[Example]:
     own = predictor.task.format
-    if not isinstance(own, OwnFormat):
+    if not isinstance(own, RowFormat):
         raise UserError(f"{path}: {predictor.task.name} has files of a format of its own", "name a folder with -o")
     table = open_table(path, own.options)
     columns = text_columns(table, own.columns.text, own.columns.pair or "")

@@ -42,7 +42,8 @@ def _is_a_row(line: bytes, alone: bool) -> bool:
         return False
     if not isinstance(found, dict) or any(isinstance(found.get(key), list) for key in INSIDE):
         return False
-    return not (alone and found and all(isinstance(value, list) for value in found.values()))
+    lengths = {len(value) if isinstance(value, list) else -1 for value in found.values()}
+    return not (alone and len(lengths) == 1 and -1 not in lengths)  # else it is a list a column
 
 
 def _lines(path: Path) -> Iterator[Row]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from bertkit.data.tables.columnar import files_of, open_arrow, open_parquet, open_saved
+from bertkit.data.tables.conll import open_conll
 from bertkit.data.tables.delimited import open_delimited
 from bertkit.data.tables.json_rows import open_json
 from bertkit.data.tables.table import BY_THE_FILE, DataTable, TableOptions
@@ -29,7 +30,7 @@ def open_table(path: Path, options: TableOptions = BY_THE_FILE) -> DataTable:
         return open_arrow(path)
     if suffix in JSON or (suffix not in DELIMITED and head.lstrip()[:1] in (b"{", b"[")):
         return open_json(path)
-    return open_delimited(path, options)
+    return open_conll(path) if options.conll else open_delimited(path, options)
 
 
 def digest_of(path: Path) -> str:

@@ -21,6 +21,7 @@ class TableOptions:
     delimiter: str = ""  # one character, or "tab"; "": by the file
     header: bool | None = None
     encoding: str = ""  # as Python calls it; "": by the file
+    conll: bool = False  # whether plain text is CoNLL's columns
 
 
 BY_THE_FILE = TableOptions()

@@ -111,4 +111,3 @@ PRIMARIES: Mapping[str, tuple[str, ...]] = {
     "multilabel": ("micro_f1", "macro_f1", "all_labels_right", "mean_average_precision"),
     "regression": ("pearson", "spearman"),
 }
-OWN_PRIMARY: Mapping[str, str] = {kind: names[0] for kind, names in PRIMARIES.items()}

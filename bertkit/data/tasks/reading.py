@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bertkit.data.features import Features, cache_key, cached
 from bertkit.data.tables.opening import digest_of
-from bertkit.data.tasks.own.format import OwnFormat
+from bertkit.data.tasks.own.base import OwnFormat
 from bertkit.data.tasks.task import Part, Shape, Split, SplitName, Task, split_files, task_folder
 from bertkit.errors import UserError
 from bertkit.files import inputs
@@ -81,7 +81,7 @@ def read_part(
         examples=said.examples(features),
         faults=said.faults(features),
         rows=shape.rows,
-        held_out=own.held_out.described(own.kind != "regression") if own and own.held_out and split == "dev" else "",
+        held_out=own.held_out.described(own.stratified) if own and own.held_out and split == "dev" else "",
     )
 
 

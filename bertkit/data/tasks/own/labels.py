@@ -12,8 +12,10 @@ from bertkit.data.tables.table import DataTable, Row, is_missing, shown
 from bertkit.data.tasks.own.columns import TextColumns
 from bertkit.errors import UserError
 
-Kind = Literal["classification", "multilabel", "regression"]
-KINDS: tuple[Kind, ...] = ("classification", "multilabel", "regression")
+RowKind = Literal["classification", "multilabel", "regression"]
+ROW_KINDS: tuple[RowKind, ...] = ("classification", "multilabel", "regression")
+TAGGING = "ner"  # the kind whose labels are those of tokens
+KINDS = (*ROW_KINDS, TAGGING)
 MOST_CLASSES = 10_000
 FEW_NUMBERS = 20  # different whole numbers that are taken for classes
 SEPARATORS = ("|", ";", ",")
@@ -24,7 +26,7 @@ TRUE, FALSE = ("1", "true", "yes"), ("0", "false", "no")  # of a column for each
 class LabelFacts:
     """What the labels are, and how a cell is read."""
 
-    kind: Kind
+    kind: RowKind
     labels: tuple[str, ...]  # the classes in the order of the outputs; of regression the columns, where several
     separator: str = ""  # of a cell with several labels; "": a cell holds one, or is a list
     guesses: tuple[str, ...] = ()

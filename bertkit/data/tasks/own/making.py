@@ -10,20 +10,23 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from bertkit.data.tables.opening import open_table
-from bertkit.data.tables.table import BY_THE_FILE, TableOptions
-from bertkit.data.tasks.metrics import OWN_PRIMARY, PRIMARIES
+from bertkit.data.tables.table import BY_THE_FILE, DataTable, TableOptions
+from bertkit.data.tasks.metrics import PRIMARIES
+from bertkit.data.tasks.own.base import OwnFormat
 from bertkit.data.tasks.own.columns import choose_columns
-from bertkit.data.tasks.own.format import OwnFormat
 from bertkit.data.tasks.own.held_out import HeldOut
-from bertkit.data.tasks.own.labels import Kind, survey_labels
+from bertkit.data.tasks.own.labels import TAGGING, survey_labels
+from bertkit.data.tasks.own.rows import RowFormat
+from bertkit.data.tasks.own.tokens import TokenFormat, survey_tags, tag_metrics
 from bertkit.data.tasks.task import Split, Task
 from bertkit.errors import UserError, nearest
 from bertkit.model.config import Head
 
-TITLES: Mapping[Kind, str] = {
+TITLES: Mapping[str, str] = {
     "classification": "one class for each row of a table",
     "multilabel": "any number of labels for each row of a table",
     "regression": "a number for each row of a table",
+    TAGGING: "a tag for each token of a sentence",
 }
 
 
@@ -45,6 +48,8 @@ class OwnData:
 def make_own_task(train: Path, said: OwnData, say: Callable[[str], object]) -> Task:
     """The task that the training file is of; reads all of its labels. Raises UserError where none can be made."""
     table = open_table(train, said.options)
+    if said.kind == TAGGING:
+        return _make_tagging(table, said, say)
     chosen = choose_columns(table, said.text, said.pair, said.label)
     facts = survey_labels(table, chosen.columns, said.kind, said.separator, said.skip_empty)
     group = said.held_out.group if said.held_out else ""
@@ -53,7 +58,7 @@ def make_own_task(train: Path, said: OwnData, say: Callable[[str], object]) -> T
     say(f"data: {train}: {table.form}; {chosen.columns.described()}: {facts.kind}{_labels(facts.labels)}")
     for guess in (*table.guesses, *chosen.guesses, *facts.guesses):
         say(f"data: {guess}")
-    own = OwnFormat(
+    own = RowFormat(
         kind=facts.kind,
         columns=chosen.columns,
         separator=facts.separator,
@@ -64,6 +69,16 @@ def make_own_task(train: Path, said: OwnData, say: Callable[[str], object]) -> T
     return task_of_format(own, facts.labels, said.metric)
 
 
+def _make_tagging(table: DataTable, said: OwnData, say: Callable[[str], object]) -> Task:
+    if said.held_out and said.held_out.group:
+        raise UserError("table.group is for rows with one label each, not for tags", "drop it, or name a --dev file")
+    columns, labels, scheme = survey_tags(table, said.text, said.label)
+    named = f"tags by {scheme}" if scheme else "plain tags"
+    say(f"data: {table.path}: {table.form}; tokens in {columns.text}, {named} in {columns.labels[0]}{_labels(labels)}")
+    own = TokenFormat(columns=columns, scheme=scheme, options=said.options, held_out=said.held_out)
+    return task_of_format(own, labels, said.metric)
+
+
 def _labels(labels: tuple[str, ...]) -> str:
     if not labels:
         return ""
@@ -71,19 +86,20 @@ def _labels(labels: tuple[str, ...]) -> str:
     return f" with {len(labels):,} labels ({shown})"
 
 
-def task_of_format(own: OwnFormat, labels: tuple[str, ...], metric: str = "") -> Task:
+def task_of_format(own: RowFormat | TokenFormat, labels: tuple[str, ...], metric: str = "") -> Task:
     """Raises UserError for a metric that the kind does not have."""
-    known = PRIMARIES[own.kind]
+    kind = own.kind if isinstance(own, RowFormat) else TAGGING
+    known = PRIMARIES[own.kind] if isinstance(own, RowFormat) else tag_metrics(own.scheme)
     if metric and metric not in known:
-        raise UserError(f"there is no metric {metric!r} for {own.kind}", nearest(metric, known))
-    outputs = max(1, len(labels) if own.kind != "regression" else len(own.columns.labels))
+        raise UserError(f"there is no metric {metric!r} for {kind}", nearest(metric, known))
+    outputs = max(1, len(labels) if kind != "regression" else len(own.columns.labels))
     return Task(
-        name=own.kind,
-        title=TITLES[own.kind],
+        name=kind,
+        title=TITLES[kind],
         folder="",
         splits={"train": (Split("train"),), "dev": (Split("dev"),), "test": (Split("test"),)},
-        head=Head(own.kind, outputs),
-        primary=metric or OWN_PRIMARY[own.kind],
+        head=Head(own.kind if isinstance(own, RowFormat) else "tokens", outputs),
+        primary=metric or known[0],
         format=own,
         labels=labels,
     )
@@ -100,7 +116,7 @@ def to_values(own: OwnFormat) -> dict[str, Any]:
 def from_values(values: object, labels: object, metric: object, where: str, cure: str) -> Task:
     """The task of which `to_values` kept the format. Raises UserError where it is not as it was written."""
     try:
-        own = TypeAdapter(OwnFormat).validate_python(values)
+        own = TypeAdapter(RowFormat | TokenFormat).validate_python(values)
         return task_of_format(own, TypeAdapter(tuple[str, ...]).validate_python(labels), str(metric))
     except (ValidationError, UserError):
         raise UserError(f"{where}: does not tell how its own data is read", cure) from None

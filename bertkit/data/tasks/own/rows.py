@@ -1,4 +1,4 @@
-"""The format of tasks over users' tables: rows as features, and answers as a table.
+"""Tasks whose examples are rows of users' tables: rows as features, and answers as a table.
 
 Legend: N examples, C outputs of the head.
 """
@@ -6,10 +6,8 @@ Legend: N examples, C outputs of the head.
 from __future__ import annotations
 
 import csv
-import dataclasses
 import functools
 import io
-import json
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,11 +19,12 @@ import numpy as np
 from bertkit.data.encoding import encode
 from bertkit.data.features import Features
 from bertkit.data.tables.opening import open_table
-from bertkit.data.tables.table import BY_THE_FILE, DataTable, Row, TableOptions, is_missing, shown
+from bertkit.data.tables.table import DataTable, Row, is_missing, shown
 from bertkit.data.tasks.metrics import OWN_METRICS
+from bertkit.data.tasks.own.base import OwnFormat
 from bertkit.data.tasks.own.columns import TextColumns
-from bertkit.data.tasks.own.held_out import HeldOut, mask
-from bertkit.data.tasks.own.labels import Kind, label_text, missing_label, one_or_zero, parted
+from bertkit.data.tasks.own.held_out import mask
+from bertkit.data.tasks.own.labels import RowKind, label_text, missing_label, one_or_zero, parted
 from bertkit.data.tasks.task import Answered, AnswerRules, Part, Shape, Split, SplitName, Task, Tell
 from bertkit.errors import UserError, nearest
 from bertkit.files.disk import write_json, write_text
@@ -34,22 +33,16 @@ from bertkit.model.vocabulary import Vocabulary
 THRESHOLD = 0.5  # of a label's probability, where several may apply
 
 
-@dataclass(frozen=True)
-class OwnFormat:
-    """Tables of any format with the columns and labels that were found, or said, at the training's beginning."""
+@dataclass(frozen=True, kw_only=True)
+class RowFormat(OwnFormat):
+    """A row is an example: one text or two, and a class, several labels, or numbers."""
 
-    kind: Kind
-    columns: TextColumns
-    separator: str = ""
-    skip_empty: bool = False
-    options: TableOptions = BY_THE_FILE
-    held_out: HeldOut | None = None  # None: the dev set is a file of its own
+    kind: RowKind
+    separator: str = ""  # of the labels in a cell; "": a cell holds one, or is a list
 
-    def find(self, task: Task, folder: Path, split: SplitName, one: Split) -> Path:
-        raise UserError(f"task {task.name} has no files of its own", "name one with --train, --dev or --file")
-
-    def shaped_by(self, shape: Shape) -> Mapping[str, int | bool | str]:
-        return {"rows": shape.rows, "seq_length": shape.seq_length, "own": json.dumps(dataclasses.asdict(self))}
+    @property
+    def stratified(self) -> bool:  # type: ignore[override]
+        return self.kind != "regression"
 
     def features(
         self, task: Task, path: Path, split: SplitName, one: Split, vocabulary: Vocabulary, shape: Shape, tell: Tell
@@ -61,16 +54,6 @@ class OwnFormat:
         return encode(
             vocabulary, examples.first, examples.second, labels, shape.seq_length, lambda done: tell(done, total), notes
         )
-
-    def fitting(self, task: Task, path: Path, split: SplitName) -> Split:
-        return Split(path.name)
-
-    def faults(self, features: Features) -> tuple[str, ...]:
-        skipped = int(features.notes["skipped"][0])
-        return (f"{skipped:,} rows with an empty text or label are left out (table.empty=skip)",) if skipped else ()
-
-    def examples(self, features: Features) -> int:
-        return len(features)
 
     def answer(self, task: Task, part: Part, outputs: Mapping[str, np.ndarray], rules: AnswerRules) -> Answered:
         logits, labels = outputs["logits"], part.features.labels.get("labels")
@@ -91,7 +74,7 @@ class OwnExamples:
     skipped: int
 
 
-def read_examples(task: Task, own: OwnFormat, path: Path, split: SplitName, rows: int = 0) -> OwnExamples:
+def read_examples(task: Task, own: RowFormat, path: Path, split: SplitName, rows: int = 0) -> OwnExamples:
     """The examples of one file, or of the part of the training file that is this split's; `rows`: only so many."""
     table = open_table(path, own.options)
     columns = _checked_columns(table, own.columns, needs_label=split != "test")
@@ -163,7 +146,7 @@ def _empty(row: Row, columns: TextColumns, text: bool) -> UserError:
     )
 
 
-def _label(task: Task, own: OwnFormat, table: DataTable, row: Row, names: Sequence[str]) -> Any:
+def _label(task: Task, own: RowFormat, table: DataTable, row: Row, names: Sequence[str]) -> Any:
     """The row's label as the engine takes it; None where the cell is empty."""
     cells = [row.cells.get(name) for name in names]
     if any(is_missing(cell) for cell in cells):
@@ -181,7 +164,7 @@ def _label(task: Task, own: OwnFormat, table: DataTable, row: Row, names: Sequen
     return _several(task, own, table, row, cells[0], names[0])
 
 
-def _several(task: Task, own: OwnFormat, table: DataTable, row: Row, cell: Any, name: str) -> list[float]:
+def _several(task: Task, own: RowFormat, table: DataTable, row: Row, cell: Any, name: str) -> list[float]:
     values = cell if isinstance(cell, list) else [cell]
     texts = [label for value in values for label in parted(label_text(value, table, name, row), own.separator)]
     found = [0.0] * len(task.labels)
@@ -209,7 +192,7 @@ def _class_number(task: Task, text: str, row: Row) -> int:
         ) from None
 
 
-def _strata(kind: Kind, labels: Sequence[Any]) -> list[Hashable]:
+def _strata(kind: RowKind, labels: Sequence[Any]) -> list[Hashable]:
     if kind == "regression":
         return [0] * len(labels)
     return [tuple(label) if isinstance(label, list) else label for label in labels]
@@ -218,7 +201,7 @@ def _strata(kind: Kind, labels: Sequence[Any]) -> list[Hashable]:
 # ---- answers ----
 
 
-def probabilities(kind: Kind, logits: np.ndarray) -> np.ndarray:
+def probabilities(kind: RowKind, logits: np.ndarray) -> np.ndarray:
     """(N, C) logits -> (N, C) float64: of classes that exclude one another, or of each label by itself."""
     values = logits.astype(np.float64)
     if kind == "multilabel":
@@ -227,7 +210,7 @@ def probabilities(kind: Kind, logits: np.ndarray) -> np.ndarray:
     return np.asarray(values / values.sum(-1, keepdims=True))
 
 
-def said_of(task: Task, kind: Kind, logits: np.ndarray, threshold: float = THRESHOLD) -> list[dict[str, Any]]:
+def said_of(task: Task, kind: RowKind, logits: np.ndarray, threshold: float = THRESHOLD) -> list[dict[str, Any]]:
     """(N, C) logits -> of each example: label and probability, labels and probabilities, or values."""
     if kind == "regression":
         names = task.labels or ("value",)
@@ -244,7 +227,7 @@ def said_of(task: Task, kind: Kind, logits: np.ndarray, threshold: float = THRES
     return found
 
 
-def _write(task: Task, kind: Kind, logits: np.ndarray, part: Part, folder: Path, infix: str) -> Path:
+def _write(task: Task, kind: RowKind, logits: np.ndarray, part: Part, folder: Path, infix: str) -> Path:
     path = folder / f"{task.name}{infix}.csv"
     made = said_of(task, kind, logits)
     text = io.StringIO()
