@@ -232,9 +232,9 @@ def _change(draw: Random, value: Any) -> Any:
     elif how == 3 and isinstance(parent, dict):
         parent[draw.choice(TEXTS)] = parent.pop(key)
     elif how == 4 and isinstance(parent[key], int | float) and not isinstance(parent[key], bool):
-        parent[key] = draw.choice(
-            (parent[key] + 1, -parent[key], parent[key] * 1000, float(parent[key]), str(parent[key]))
-        )
+        number = parent[key]
+        near = float(number) if abs(number) < 1e300 else 0.5  # Python's whole numbers know no end
+        parent[key] = draw.choice((number + 1, -number, number * 1000, near, str(number)))
     elif how == 5:
         parent[key] = copy.deepcopy(draw.choice(places)[0])
     else:

@@ -673,7 +673,77 @@ def task_readers() -> Iterator[Reader]:
     task = find_task("squad")
     file = f"{task.folder}/{task.splits['dev'][0].file}"
     yield Reader("squad lines", _write(file, _squad_lines()), file, read_task(task, "dev"), JSON_LINES)
+    yield from own_readers()
     yield from score_readers()
+
+
+OWN_ROWS = [
+    {"review": 'fine, "so to say"\nand long', "stars": "good"}, {"review": "a dull film", "stars": "bad"},
+    {"review": "ünïcode", "stars": "good"}, {"review": "again", "stars": "bad"},
+]  # fmt: skip
+
+
+def _own_csv(delimiter: str) -> str:
+    import csv
+
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(OWN_ROWS[0]), delimiter=delimiter)
+    writer.writeheader()
+    writer.writerows(OWN_ROWS)
+    return text.getvalue()
+
+
+def _own_arrow(kind: str) -> bytes:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table, out = pa.Table.from_pylist(OWN_ROWS), pa.BufferOutputStream()
+    if kind == "parquet":
+        pq.write_table(table, out)
+    else:
+        with (pa.ipc.new_file if kind == "file" else pa.ipc.new_stream)(out, table.schema) as writer:
+            writer.write_table(table)
+    return bytes(out.getvalue())
+
+
+def read_own(name: str) -> Callable[[Path], Any]:
+    """A user's table, from the look at it to its examples."""
+
+    def read(folder: Path) -> Any:
+        from bertkit.data.tables.table import TableOptions
+        from bertkit.data.tasks.own.making import OwnData, make_own_task
+        from bertkit.data.tasks.own.rows import RowFormat, read_examples
+        from bertkit.data.tasks.own.tokens import TokenFormat
+
+        path, said = folder / name, OwnData(label="stars", text="review")
+        if name.endswith(".conll"):
+            said = OwnData(kind="ner", options=TableOptions(conll=True))
+        task = make_own_task(path, said, lambda text: None)
+        if isinstance(task.format, RowFormat):
+            found = read_examples(task, task.format, path, "train")
+            return task.labels, found.first, found.labels
+        assert isinstance(task.format, TokenFormat)
+        return task.labels, list(task.format.sentences(task, path, "train"))
+
+    return read
+
+
+def own_readers() -> Iterator[Reader]:
+    rows = "".join(json.dumps(row) + "\n" for row in OWN_ROWS)
+    arrow = (m.any_bytes, m.any_bytes)
+    for name, content, how in (
+        ("a.csv", _own_csv(","), TEXT),
+        ("a.tsv", _own_csv("\t"), TEXT),
+        ("a.jsonl", rows, JSON_LINES),
+        ("a.json", json.dumps(OWN_ROWS), JSON),
+        ("a.parquet", _own_arrow("parquet"), PARQUET),
+        ("a.arrow", _own_arrow("file"), arrow),
+        ("stream.arrow", _own_arrow("stream"), arrow),
+        ("a.conll", "a X O\nb X B-P\n\nc X I-P\nd X O\n", TEXT),
+    ):
+        yield Reader(f"own {name}", _write(name, content), name, read_own(name), how)
+    packed = gzip.compress(_own_csv(",").encode(), mtime=0)
+    yield Reader("own csv.gz", _write("a.csv.gz", packed), "a.csv.gz", read_own("a.csv.gz"), (m.gzipped(m.any_bytes),))
 
 
 def score_readers() -> Iterator[Reader]:

@@ -7,6 +7,7 @@ The damaged file of each fault is kept in a folder that the failure names.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import subprocess
@@ -67,6 +68,8 @@ class Child:
 
     def again(self) -> str:
         """How it ended, once it is started anew."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(1)  # its pipe closes a moment before it has ended
         code = self.process.poll()
         self.stop()
         self.process = self._start(self.home)
@@ -133,3 +136,13 @@ def _told(name: str, faults: dict[int, str]) -> str:
             (folder / f"{number}-{Path(reader.file).name}").write_bytes(case(reader, content, SEED, number))
         lines.append(f"  case {number} of seed {SEED}: {said}")
     return "\n".join(lines)
+
+
+@pytest.mark.parametrize(("name", "number"), [("shard parquet binned", 612), ("shard parquet binned", 1983)])
+def test_a_case_that_once_ended_the_process(
+    child: Child, name: str, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """pyarrow aborts where it is asked for a damaged footer's statistics."""
+    for variable, value in (("FIRST", number), ("CASES", 1), ("SEED", 1)):
+        monkeypatch.setattr(f"{__name__}.{variable}", value)
+    test_damaged_files(name, child)

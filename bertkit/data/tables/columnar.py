@@ -23,7 +23,8 @@ def open_parquet(path: Path) -> DataTable:
     pq = _parquet(path)
     with inputs.reading(path, what="is cut off or no Parquet file"), pq.ParquetFile(path) as opened:
         schema = opened.schema_arrow
-    return DataTable(path, "Parquet", tuple(schema.names), lambda: _parquet_rows(path), (), _names(schema))
+        columns = tuple(schema.names)
+    return DataTable(path, "Parquet", columns, lambda: _parquet_rows(path), (), _names(schema))
 
 
 def open_arrow(path: Path) -> DataTable:
@@ -55,10 +56,11 @@ def files_of(path: Path) -> tuple[Path, ...]:
 
 
 def _table(path: Path, files: tuple[Path, ...], form: str, names: Mapping[str, tuple[str, ...]]) -> DataTable:
-    with _opened(files[0]) as reader:
+    with _opened(files[0]) as reader, inputs.reading(files[0], what="is cut off or no Arrow file"):
         schema = reader.schema
+        columns = tuple(schema.names)  # decodes them
     rows = functools.partial(_arrow_rows, path, files)
-    return DataTable(path, form, tuple(schema.names), rows, (), dict(names) or _names(schema))
+    return DataTable(path, form, columns, rows, (), dict(names) or _names(schema))
 
 
 def _parquet_rows(path: Path) -> Iterator[Row]:
@@ -84,6 +86,8 @@ def _numbered(path: Path, batches: Iterator[Any]) -> Iterator[Row]:
     while True:
         with inputs.reading(path):
             batch = next(batches, None)
+            if batch is not None:
+                batch.validate(full=True)  # damaged offsets would end the process
             rows = batch.to_pylist() if batch is not None else []
         if batch is None:
             return

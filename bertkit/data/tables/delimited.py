@@ -7,15 +7,15 @@ line. Source of the quoting rules: RFC 4180.
 from __future__ import annotations
 
 import codecs
-import contextlib
 import csv
 import io
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from bertkit.data.tables.table import DataTable, Row, TableOptions
+from bertkit.data.tables.table import DataTable, Row, TableOptions, number_of
 from bertkit.errors import UserError
 from bertkit.files.inputs import reading
 from bertkit.files.packed import open_text, unpacked_suffix
@@ -155,19 +155,12 @@ def _sample(text: str, dialect: _Dialect, whole: bool) -> tuple[list[list[str]],
 def _has_header(rows: Sequence[Sequence[str]]) -> bool:
     """Whether the first row names columns: short, all different, no number, and none comes again below."""
     first = [cell.strip() for cell in rows[0]]
-    if len(set(first)) < len(first) or not all(first) or any(_is_number(cell) for cell in first):
+    if len(set(first)) < len(first) or not all(first) or any(not math.isnan(number_of(cell)) for cell in first):
         return False
     if any(len(cell) > LONGEST_NAME for cell in first):
         return False
     below = rows[1:]
     return not any(cell == row[place].strip() for row in below for place, cell in enumerate(first) if place < len(row))
-
-
-def _is_number(cell: str) -> bool:
-    with contextlib.suppress(ValueError):
-        float(cell)
-        return True
-    return False
 
 
 def _names(first: Sequence[str], path: Path) -> tuple[str, ...]:

@@ -68,6 +68,14 @@ def is_missing(cell: Any) -> bool:
     return isinstance(cell, float) and math.isnan(cell)
 
 
+def number_of(cell: Any) -> float:
+    """The number that a cell is or spells; not a number where it is none."""
+    try:
+        return math.nan if isinstance(cell, bool | list) else float(cell)
+    except (TypeError, ValueError, OverflowError):  # the last of whole numbers without end
+        return math.nan
+
+
 def shown(cell: Any) -> str:
     """A cell in a message, in quotes and cut."""
     text = repr(cell)

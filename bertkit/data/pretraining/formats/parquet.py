@@ -25,12 +25,12 @@ STATIC = ("masked_lm_positions", "masked_lm_labels")
 
 
 def look(file: ShardFile) -> Shard:
-    """What the file's footer says. Raises UserError where a column lacks."""
+    """What the file's footer says, and its column of lengths. Raises UserError where a column lacks."""
     pq, _ = _libraries()
     inputs.check_file(file.path, MAKE_AGAIN)
     with reading(file.path, what="is cut off or no Parquet file"), pq.ParquetFile(file.path) as opened:
         names = opened.schema_arrow.names
-        rows, longest = opened.metadata.num_rows, _most(opened.metadata, "num_tokens")
+        rows = opened.metadata.num_rows
     missing = [name for name in BASE if name not in names]
     static = any(name in names for name in STATIC)
     missing += [name for name in STATIC if static and name not in names]
@@ -39,23 +39,8 @@ def look(file: ShardFile) -> Shard:
             f"{file.path}: lacks {', '.join(missing)}; it has {', '.join(names)}",
             f"pre-training data has {', '.join(BASE)}",
         )
-    if longest is None:
-        longest = int(lengths(file).max(initial=0))
-    return Shard(file, rows, longest, static)
-
-
-def _most(footer: Any, name: str) -> int | None:
-    """The largest value of a column by the footer's statistics; None where they do not say."""
-    largest = 0
-    for number in range(footer.num_row_groups):
-        group = footer.row_group(number)
-        columns = [group.column(at) for at in range(group.num_columns)]
-        found = next((each.statistics for each in columns if each.path_in_schema == name), None)
-        most = found.max if found is not None and found.has_min_max else None
-        if type(most) is not int:
-            return None
-        largest = max(largest, most)
-    return largest
+    # Not by the footer's statistics: of a damaged one pyarrow 26 ends the whole process.
+    return Shard(file, rows, int(lengths(file).max(initial=0)), static)
 
 
 def read(file: ShardFile, vocabulary: Vocabulary) -> Rows:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bertkit.data.tables.table import DataTable, Row, is_missing
+from bertkit.data.tables.table import DataTable, Row, is_missing, number_of
 from bertkit.errors import UserError
 
 LOOKED_AT = 1000  # rows
@@ -126,14 +127,6 @@ def _mean_length(rows: Sequence[Row], column: str) -> float:
     cells = [cell for cell in found if isinstance(cell, str) and not is_missing(cell)]
     if not cells or any(not is_missing(cell) and not isinstance(cell, str) for cell in found):
         return 0.0
-    if all(_is_number(cell) for cell in cells):
+    if not any(math.isnan(number_of(cell)) for cell in cells):
         return 0.0
     return statistics.mean(len(cell) for cell in cells)
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from bertkit.data.tables.table import DataTable, Row, is_missing, shown
+from bertkit.data.tables.table import DataTable, Row, is_missing, number_of, shown
 from bertkit.data.tasks.own.columns import TextColumns
 from bertkit.errors import UserError
 
@@ -84,10 +84,7 @@ def _read(table: DataTable, name: str, skip_empty: bool) -> _Survey:
 
 
 def _note_number(survey: _Survey, cell: Any) -> None:
-    try:
-        value = math.nan if isinstance(cell, bool | list) else float(cell)
-    except (TypeError, ValueError):
-        value = math.nan
+    value = number_of(cell)
     survey.texts |= not math.isfinite(value)
     survey.fractions |= math.isfinite(value) and value != int(value)
 
@@ -136,7 +133,7 @@ def ordered(labels: Iterable[str], names: Sequence[str] | None = None) -> tuple[
         return tuple(names)
     try:
         return tuple(sorted(found, key=float))
-    except ValueError:
+    except (ValueError, OverflowError):
         return tuple(found)
 
 
@@ -154,19 +151,12 @@ def _check_many(table: DataTable, name: str, survey: _Survey) -> None:
 def _of_numbers(table: DataTable, name: str, survey: _Survey, kind: str) -> LabelFacts | None:
     """A target; None where a few whole numbers are classes."""
     if survey.texts:
-        text = next(text for text in survey.values if not _finite(text))
+        text = next(text for text in survey.values if not math.isfinite(number_of(text)))
         raise UserError(f"{table.path}: column {name} holds {text!r}, which is no number", "say -t classification")
     if not kind and not survey.fractions and len(survey.values) <= FEW_NUMBERS:
         return None
     said = f"{name}'s numbers are taken for a target; -t classification makes classes of them"
     return LabelFacts("regression", (), "", () if kind else (said,))
-
-
-def _finite(text: str) -> bool:
-    try:
-        return math.isfinite(float(text))
-    except ValueError:
-        return False
 
 
 def _several(table: DataTable, name: str, survey: _Survey, separator: str) -> LabelFacts:
@@ -196,7 +186,7 @@ def _of_columns(table: DataTable, names: Sequence[str], kind: str) -> LabelFacts
             if is_missing(cell):
                 raise missing_label(row, name)
             yes_or_no &= one_or_zero(cell) is not None
-            if not _finite(str(cell)) and one_or_zero(cell) is None:
+            if not math.isfinite(number_of(cell)) and one_or_zero(cell) is None:
                 raise UserError(
                     f"{row.place}: column {name} holds {shown(cell)}, neither 0 or 1 nor a number",
                     "several label columns hold 0 or 1 each, or a number each",

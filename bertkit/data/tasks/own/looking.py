@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from bertkit.data.tables.opening import open_table
-from bertkit.data.tables.table import DataTable, Row, is_missing
+from bertkit.data.tables.table import DataTable, Row, is_missing, number_of
 from bertkit.data.tasks.own.columns import TextColumns, choose_columns, text_columns
 from bertkit.data.tasks.own.labels import LabelFacts, label_text, parted, survey_labels
 from bertkit.data.tasks.own.making import OwnData
@@ -183,9 +183,8 @@ def _kind(cells: Sequence[Any]) -> str:
         return "empty"
     if any(isinstance(cell, list | dict) for cell in there):
         return "lists or objects"
-    try:
-        numbers = [float(cell) for cell in there]
-    except (TypeError, ValueError):
+    numbers = [number_of(cell) for cell in there]
+    if any(np.isnan(value) for value in numbers):
         length = sum(len(str(cell)) for cell in there) / len(there)
         return f"texts of {length:.0f} characters on average, {different:,} different"
     whole = "whole numbers" if all(value == int(value) for value in numbers if np.isfinite(value)) else "numbers"

@@ -8,7 +8,6 @@ from __future__ import annotations
 import csv
 import functools
 import io
-import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ import numpy as np
 from bertkit.data.encoding import encode
 from bertkit.data.features import Features
 from bertkit.data.tables.opening import open_table
-from bertkit.data.tables.table import DataTable, Row, is_missing, shown
+from bertkit.data.tables.table import DataTable, Row, is_missing, number_of, shown
 from bertkit.data.tasks.metrics import OWN_METRICS
 from bertkit.data.tasks.own.base import OwnFormat
 from bertkit.data.tasks.own.columns import TextColumns
@@ -174,10 +173,7 @@ def _several(task: Task, own: RowFormat, table: DataTable, row: Row, cell: Any, 
 
 
 def _number(cell: Any, row: Row, name: str) -> float:
-    try:
-        value = float(cell)
-    except (TypeError, ValueError):
-        value = math.nan
+    value = number_of(cell)
     if not abs(value) <= float(np.finfo(np.float32).max):
         raise UserError(f"{row.place}: column {name} holds {shown(cell)}, which is no number", "correct the cell")
     return value
