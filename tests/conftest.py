@@ -87,11 +87,14 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 def bertkit(tmp_path: Path) -> Run:
     """Run the command itself in a subprocess, in an empty folder with a cache of its own: `bertkit("train", …)`."""
 
-    def run(*arguments: str | Path, timeout: float = 240, **env: str) -> subprocess.CompletedProcess[str]:
+    def run(
+        *arguments: str | Path, timeout: float = 240, said: str = "", **env: str
+    ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "bertkit", *map(str, arguments)],
             cwd=tmp_path,
             env=command_env(tmp_path) | env,
+            input=said,
             capture_output=True,
             text=True,
             timeout=timeout,

@@ -11,32 +11,39 @@ from pathlib import Path
 import pytest
 
 from conftest import ROOT, Run, command_env
+from own_files import write_reviews
 
 PAGES = ("README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md"))))
 BLOCK = re.compile(r"<!-- run -->\n```console\n(.*?)```", re.DOTALL)
 PYTHON = re.compile(r"<!-- run -->\n```python\n(.*?)```", re.DOTALL)
 
 
-def commands(page: str) -> list[list[str]]:
-    """The `$ bertkit …` lines of a page's blocks that are marked to be run."""
+def commands(page: str) -> list[tuple[str, list[str]]]:
+    """(standard input, words) of the `$ bertkit …` lines of a page's blocks that are marked to be run."""
     text = (ROOT / page).read_text(encoding="utf-8")
-    return [
-        shlex.split(line[2:]) for block in BLOCK.findall(text) for line in block.splitlines() if line.startswith("$ ")
-    ]
+    lines = [line[2:] for block in BLOCK.findall(text) for line in block.splitlines() if line.startswith("$ ")]
+    return [_piped(line) for line in lines]
+
+
+def _piped(line: str) -> tuple[str, list[str]]:
+    said, pipe, command = line.rpartition(" | ")
+    return (shlex.split(said)[1] + "\n" if pipe else "", shlex.split(command))
 
 
 @pytest.mark.slow_but("README.md", "docs/training.md", "docs/data.md", "docs/backends.md")
 @pytest.mark.parametrize("page", [page for page in PAGES if commands(page)])
 def test_commands_run_as_typed(page: str, bertkit: Run, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     found = commands(page)
-    if any("models/" in word or "glue" in word.split("/")[-1:] for words in found for word in words):
+    if any("models/" in word or "glue" in word.split("/")[-1:] for _, words in found for word in words):
         real = request.getfixturevalue("real_data")
         (tmp_path / "data").mkdir()
         (tmp_path / "data" / "glue").symlink_to(real / "glue")
         (tmp_path / "models").symlink_to(real)
-    for words in found:
+    if any("reviews.csv" in words for _, words in found):
+        write_reviews(tmp_path / "reviews.csv", request.getfixturevalue("sample_dir"))
+    for said, words in found:
         assert words[0] == "bertkit"
-        done = bertkit(*words[1:])
+        done = bertkit(*words[1:], said=said)
         assert done.returncode == 0, f"{shlex.join(words)}\n{done.stderr}"
         assert done.stdout or done.stderr
 

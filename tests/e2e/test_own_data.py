@@ -11,20 +11,9 @@ from pathlib import Path
 import pytest
 
 from conftest import Run, assert_one_line_error, command_env
+from own_files import write_reviews
 
 TINY = ("-m", "tiny", "--backend", "cpu", "-d", "fp32", "-s", "32", "-b", "16")
-
-
-def write_reviews(path: Path, sample_dir: Path, rows: int = 240) -> None:
-    """The sample task's rows as a spreadsheet would save them."""
-    lines = (sample_dir / "sample" / "train.tsv").read_text(encoding="utf-8").splitlines()[1 : rows + 1]
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["id", "review", "stars"])
-        for number, line in enumerate(lines):
-            text, label = line.split("\t")
-            text = f'{text}, "so to say"\nand so on' if number % 5 == 0 else text
-            writer.writerow([number, text, {"0": "bad", "1": "good"}[label]])
 
 
 def start(sample_dir: Path) -> tuple[str, ...]:
