@@ -12,10 +12,9 @@ from typing import Any
 
 from bertkit.data.sampler import micro_batch_count
 from bertkit.data.tables.table import TableOptions
-from bertkit.data.tasks.own.base import OwnFormat
+from bertkit.data.tasks.own.base import OwnData, OwnFormat
 from bertkit.data.tasks.own.held_out import HeldOut
 from bertkit.data.tasks.own.labels import KINDS, TAGGING
-from bertkit.data.tasks.own.making import OwnData
 from bertkit.data.tasks.task import AnswerRules, Part, Shape, Task
 from bertkit.engine.interface import Exchange, Limits, LossScaling, OptimizerSpec
 from bertkit.errors import UserError

@@ -73,6 +73,7 @@ def part_of(arrays: Mapping[str, np.ndarray], *beginnings: str) -> dict[str, np.
     return {name: array for name, array in arrays.items() if name.startswith(beginnings)}
 
 
+@pytest.mark.slow
 def test_two_ranks_times_two_learn_what_one_times_four_does(two: Found, alone: dict[str, np.ndarray]) -> None:
     for rank in two:
         for found in rank.values():

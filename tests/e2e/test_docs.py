@@ -30,7 +30,7 @@ def _piped(line: str) -> tuple[str, list[str]]:
     return (shlex.split(said)[1] + "\n" if pipe else "", shlex.split(command))
 
 
-@pytest.mark.slow_but("README.md", "docs/training.md", "docs/data.md", "docs/backends.md")
+@pytest.mark.slow_but("README.md", "docs/data.md")
 @pytest.mark.parametrize("page", [page for page in PAGES if commands(page)])
 def test_commands_run_as_typed(page: str, bertkit: Run, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     found = commands(page)
@@ -58,6 +58,7 @@ def python_of(page: str) -> str:
     return "\n".join(lines) + "\n"
 
 
+@pytest.mark.slow_but("docs/python.md")
 @pytest.mark.parametrize("page", [page for page in PAGES if python_of(page).strip()])
 def test_python_blocks_run_as_they_stand(page: str, tmp_path: Path) -> None:
     """One after the other in one fresh interpreter and an empty folder."""

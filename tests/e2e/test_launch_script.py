@@ -68,6 +68,7 @@ def test_a_script_trains_twice_as_the_command_does(tmp_path: Path, sample_dir: P
     assert printed == [[name, "2", str(wanted["metrics"]["accuracy"])] for name in ("one", "two")]
 
 
+@pytest.mark.slow
 def test_a_loop_of_ones_own_has_the_same_weights_on_both_ranks(tmp_path: Path, sample_dir: Path) -> None:
     write_script(tmp_path, OWN_LOOP)
     done = Started(tmp_path, "torchrun", 2, "./my.py", sample_dir).finish()

@@ -42,6 +42,13 @@ def test_from_a_file_to_an_answer(bertkit: Run, tmp_path: Path, sample_dir: Path
     lines = asked(tmp_path, 'a fine film\n{"review": "a dull film"}\n', "runs/stars", "-", "-q", "--json").stdout
     found = [json.loads(line) for line in lines.splitlines()]
     assert [set(one) for one in found] == [{"text", "label", "probability"}] * 2
+
+
+@pytest.mark.slow
+def test_answers_to_a_table(bertkit: Run, tmp_path: Path, sample_dir: Path) -> None:
+    write_reviews(tmp_path / "reviews.csv", sample_dir)
+    done = bertkit("train", *TINY, *start(sample_dir), "--train", "reviews.csv", "-e", "1", "-o", "runs/stars")
+    assert done.returncode == 0, done.stderr
     rows = list(csv.reader(bertkit("predict", "runs/stars", "reviews.csv", "-q", "--csv").stdout.splitlines()))
     assert rows[0] == ["text", "label", "probability"]
     top = asked(tmp_path, "a fine film\n", "runs/stars", "-", "-q", "--top-k", "2").stdout.rstrip("\n").split("\t")
@@ -131,6 +138,7 @@ def test_several_labels(bertkit: Run, tmp_path: Path, sample_dir: Path) -> None:
     assert sorted(json.loads(found.stdout)["labels"]) == names, found.stderr
 
 
+@pytest.mark.slow
 def test_a_look_proposes_a_command_that_runs(bertkit: Run, tmp_path: Path, sample_dir: Path) -> None:
     write_reviews(tmp_path / "reviews.csv", sample_dir)
     found = json.loads(
@@ -145,6 +153,7 @@ def test_a_look_proposes_a_command_that_runs(bertkit: Run, tmp_path: Path, sampl
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow_but("words0", "words1", "words7")
 @pytest.mark.parametrize(
     ("content", "words", "said"),
     [
@@ -172,6 +181,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     assert not (tmp_path / "run" / "record.json").exists()
 
 
+@pytest.mark.slow
 def test_a_label_that_training_lacks(bertkit: Run, tmp_path: Path, sample_dir: Path) -> None:
     (tmp_path / "a.csv").write_text("review,stars\na,x\nb,y\n")
     (tmp_path / "dev.csv").write_text("review,stars\na,x\nb,z\n")

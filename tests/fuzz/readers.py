@@ -711,7 +711,8 @@ def read_own(name: str) -> Callable[[Path], Any]:
 
     def read(folder: Path) -> Any:
         from bertkit.data.tables.table import TableOptions
-        from bertkit.data.tasks.own.making import OwnData, make_own_task
+        from bertkit.data.tasks.own.base import OwnData
+        from bertkit.data.tasks.own.making import make_own_task
         from bertkit.data.tasks.own.rows import RowFormat, read_examples
         from bertkit.data.tasks.own.tokens import TokenFormat
 

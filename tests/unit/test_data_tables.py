@@ -200,7 +200,7 @@ def test_a_column_that_is_not_there_names_the_nearest(tmp_path: Path) -> None:
 TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="\0\x1f\ufeff"), max_size=20)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(rows=st.lists(st.tuples(TEXTS.filter(str.strip), st.sampled_from(["aa", "bb"])), min_size=3, max_size=12))
 @pytest.mark.parametrize("delimiter", [",", ";"])
 def test_whatever_the_csv_module_writes_is_read_back(

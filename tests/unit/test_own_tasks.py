@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 
 from bertkit.data.tables.opening import open_table
 from bertkit.data.tasks.metrics import OWN_METRICS
+from bertkit.data.tasks.own.base import OwnData
 from bertkit.data.tasks.own.columns import choose_columns
 from bertkit.data.tasks.own.held_out import HeldOut, mask
 from bertkit.data.tasks.own.looking import look
-from bertkit.data.tasks.own.making import OwnData, from_values, make_own_task, to_values
+from bertkit.data.tasks.own.making import from_values, make_own_task, to_values
 from bertkit.data.tasks.own.rows import RowFormat, probabilities, read_examples, said_of
 from bertkit.data.tasks.task import Task
 from bertkit.errors import UserError

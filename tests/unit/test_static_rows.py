@@ -10,9 +10,9 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from bertkit.engine.interface import Batch, Limits, label_counts
+from bertkit.engine.interface import NO_LABEL, Batch, Limits, label_counts
 from bertkit.engine.layouts import pack
-from bertkit.engine.static_shapes import IGNORED, Shapes, Sizes, Static, shapes, shapes_of, static
+from bertkit.engine.static_shapes import Shapes, Sizes, Static, shapes, shapes_of, static
 from bertkit.errors import UserError
 from bertkit.model.config import HeadKind
 from ragged import features_of
@@ -137,11 +137,11 @@ def test_labels_beyond_the_batch_are_counted_by_no_loss(kind: HeadKind, flat: bo
         assert found.real["labels"].dtype == np.float32
     else:
         for name in names:
-            assert found.whole[name].tolist() == [*batch[name].tolist(), IGNORED, IGNORED, IGNORED], name
+            assert found.whole[name].tolist() == [*batch[name].tolist(), NO_LABEL, NO_LABEL, NO_LABEL], name
     assert found.real["counts"].tolist() == [3, 4 if kind == "pretraining" else 1]
     if masked is not None:
         assert found.whole["masked"].tolist() == [*found.token_slots[masked].tolist(), 0, 0, 0, 0]
-        assert found.whole["masked_labels"].tolist() == [*(7 + np.array(masked)).tolist(), *[IGNORED] * 4]
+        assert found.whole["masked_labels"].tolist() == [*(7 + np.array(masked)).tolist(), *[NO_LABEL] * 4]
     without = static(batch, kind, sizes)
     assert without.real == {}
     assert not {"labels", "start_positions", "masked_labels"} & set(without.whole)

@@ -16,7 +16,8 @@ from bertkit.data.encoding import encode_words, word_places
 from bertkit.data.features import Features
 from bertkit.data.tables.opening import open_table
 from bertkit.data.tables.table import TableOptions
-from bertkit.data.tasks.own.making import OwnData, from_values, make_own_task, to_values
+from bertkit.data.tasks.own.base import OwnData
+from bertkit.data.tasks.own.making import from_values, make_own_task, to_values
 from bertkit.data.tasks.own.tags import Entity, count_entities, entities, scheme_of, whole_set
 from bertkit.data.tasks.own.tokens import TokenFormat
 from bertkit.data.tasks.sample import vocabulary

@@ -18,6 +18,21 @@ from bertkit.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
+class OwnData:
+    """What the user says of the data; what is empty is told by the training file."""
+
+    kind: str = ""
+    text: str = ""
+    pair: str = ""
+    label: str = ""
+    separator: str = ""
+    skip_empty: bool = False
+    options: TableOptions = BY_THE_FILE
+    held_out: HeldOut | None = None
+    metric: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class OwnFormat:
     """Tables with the columns and labels that were found, or said, at the training's beginning."""
 

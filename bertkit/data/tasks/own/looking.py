@@ -16,9 +16,9 @@ import numpy as np
 
 from bertkit.data.tables.opening import open_table
 from bertkit.data.tables.table import DataTable, Row, is_missing, number_of
+from bertkit.data.tasks.own.base import OwnData
 from bertkit.data.tasks.own.columns import TextColumns, choose_columns, text_columns
 from bertkit.data.tasks.own.labels import LabelFacts, label_text, parted, survey_labels
-from bertkit.data.tasks.own.making import OwnData
 from bertkit.model.long_texts import shortened
 from bertkit.model.tokenizer import tokenizer
 from bertkit.model.vocabulary import Vocabulary

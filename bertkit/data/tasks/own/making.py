@@ -10,11 +10,10 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from bertkit.data.tables.opening import open_table
-from bertkit.data.tables.table import BY_THE_FILE, DataTable, TableOptions
+from bertkit.data.tables.table import DataTable
 from bertkit.data.tasks.metrics import PRIMARIES
-from bertkit.data.tasks.own.base import OwnFormat
+from bertkit.data.tasks.own.base import OwnData, OwnFormat
 from bertkit.data.tasks.own.columns import choose_columns
-from bertkit.data.tasks.own.held_out import HeldOut
 from bertkit.data.tasks.own.labels import TAGGING, survey_labels
 from bertkit.data.tasks.own.rows import RowFormat
 from bertkit.data.tasks.own.tokens import TokenFormat, survey_tags, tag_metrics
@@ -28,21 +27,6 @@ TITLES: Mapping[str, str] = {
     "regression": "a number for each row of a table",
     TAGGING: "a tag for each token of a sentence",
 }
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class OwnData:
-    """What the user says of the data; what is empty is told by the training file."""
-
-    kind: str = ""
-    text: str = ""
-    pair: str = ""
-    label: str = ""
-    separator: str = ""
-    skip_empty: bool = False
-    options: TableOptions = BY_THE_FILE
-    held_out: HeldOut | None = None
-    metric: str = ""
 
 
 def make_own_task(train: Path, said: OwnData, say: Callable[[str], object]) -> Task:
