@@ -32,6 +32,7 @@ def write_reviews(folder: Path, sample_dir: Path) -> None:
     shutil.copy(sample_dir / "sample" / "vocab.txt", folder / "reviews")
 
 
+@pytest.mark.slow
 def test_it_is_listed_trained_and_scored_by_name(site: Path, bertkit: Run, tmp_path: Path, sample_dir: Path) -> None:
     here = {"PYTHONPATH": str(site)}
     listed = bertkit("data", "list", **here)

@@ -35,7 +35,7 @@ def test_every_script_is_here() -> None:
     assert {path.stem for path in EXAMPLES.glob("*.py")} == set(SCRIPTS)
 
 
-@pytest.mark.slow_but("train")
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_a_script_runs(name: str, tmp_path: Path) -> None:
     done = subprocess.run(

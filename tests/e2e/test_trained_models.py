@@ -88,6 +88,7 @@ def test_labels_that_do_not_fit(trained: Path, sample_dir: Path, tmp_path: Path)
     assert not (tmp_path / "on").exists()
 
 
+@pytest.mark.slow
 def test_a_run_knows_its_task(trained: Path, sample_dir: Path, tmp_path: Path) -> None:
     told = json.loads((trained / "task.json").read_text())
     assert (told["task"], told["seq_length"], told["casing"]) == ("sample", 48, "uncased")
