@@ -11,6 +11,7 @@ from bertkit.bench.suite import Kind
 from bertkit.cli import options as o
 from bertkit.cli.hf_flags import translate
 from bertkit.data.tasks import find_task
+from bertkit.data.tasks.own.labels import KINDS
 from bertkit.recipes.resolve import resolve
 from bertkit.training.run_task import run_settings
 
@@ -44,6 +45,7 @@ def check(root: Any, words: Sequence[str]) -> None:
 def _train(given: Mapping[str, Any]) -> None:
     chosen = o.recipe_options(*(given[name] for name in _NAMES))
     chosen |= {key: given[name] for key, name in OF_TRAINING.items()}
+    chosen |= o.own_data(*(given[name] for name in ("train_file", "dev_file", "text", "text_pair", "label")))
     _resolved(chosen, given, given["config"], given["recipe"])
 
 
@@ -83,5 +85,5 @@ def _resolved(
     run: Mapping[str, Any] | None = None,
 ) -> None:
     made = resolve(chosen, given["sets"] or (), config, recipe, run=run).recipe
-    if made.task:
+    if made.task and made.task not in KINDS:  # else it is of a table of the user
         find_task(made.task)

@@ -253,8 +253,4 @@ def told_of_keys(raw: Mapping[str, Any], read: frozenset[str], where: str) -> tu
     if strange:
         more = f" and {len(strange) - 5} more" if len(strange) > 5 else ""
         said.append(f"{where}: not known, so not read: {', '.join(strange[:5])}{more}")
-    if raw.get("problem_type") == "multi_label_classification":
-        said.append(
-            f"{where}: problem_type is 'multi_label_classification', but the task decides the labels and the outputs"
-        )
     return tuple(said)

@@ -265,3 +265,43 @@ def test_whatever_stands_there_is_read_or_refused(value: Any, key: str) -> None:
     with contextlib.suppress(UserError):
         found = told({key: value}, "config.json")
         assert found.names is None or all(isinstance(name, str) for name in found.names)
+
+
+# ---- several labels, and tags of tokens ----
+
+SEVERAL = Task("multilabel", "", "", {}, Head("multilabel", 2), "micro_f1", TASKS["sst2"].format, ("loud", "rude"))
+TAGGED = Task("ner", "", "", {}, Head("tokens", 3), "entity_f1", TASKS["sst2"].format, ("O", "B-P", "I-P"))
+
+
+def head_fit(outputs: int) -> Fit:
+    rows = np.arange(outputs, dtype=np.float32)
+    return Fit({"classifier.weight": np.repeat(rows[:, None], 4, 1), "classifier.bias": rows}, (), (), ())
+
+
+@pytest.mark.parametrize(
+    ("task", "names", "more", "order"),
+    [
+        (SEVERAL, ("rude", "loud"), {"problem_type": "multi_label_classification"}, [1, 0]),
+        (TAGGED, ("O", "I-P", "B-P"), {"architectures": ["BertForTokenClassification"]}, [0, 2, 1]),
+    ],
+    ids=["several labels", "tags"],
+)
+def test_rows_of_other_heads_are_put_into_the_tasks_order(
+    tmp_path: Path, task: Task, names: tuple[str, ...], more: dict[str, Any], order: list[int]
+) -> None:
+    config = {"id2label": {str(at): name for at, name in enumerate(names)}} | more
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    fit = head_fit(len(names))
+    for found in (to_answer(fit, tmp_path, "m", task), to_learn(fit, tmp_path, task, CONFIG, 1)):
+        assert found[0].weights["classifier.bias"].tolist() == order
+
+
+def test_a_tagger_with_other_tags_starts_anew_and_says_so(tmp_path: Path) -> None:
+    config = {"id2label": {"0": "O", "1": "B-L", "2": "I-L"}, "architectures": ["BertForTokenClassification"]}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    fit, _, warnings = to_learn(head_fit(3), tmp_path, TAGGED, CONFIG, 1)
+    assert "its tags (O, B-L, I-L) are others than the task's" in warnings[0]
+    assert not fit.weights["classifier.bias"].any()
+    (tmp_path / "config.json").write_text(json.dumps({"architectures": ["BertForSequenceClassification"]}))
+    with pytest.raises(UserError, match="does not label tokens"):
+        to_answer(head_fit(3), tmp_path, "m", TAGGED)

@@ -25,10 +25,11 @@ from bertkit.model.parameters import initial_value
 from bertkit.model.weights import Fit
 
 CLASSIFIER = ("classifier.weight", "classifier.bias")
-KINDS = ("classification", "multilabel", "regression")  # heads whose parameters these are
+KINDS = ("classification", "multilabel", "regression", "tokens")  # heads whose parameters these are
 # Other classes of transformers whose head has parameters of the same names
+TAGGER = "BertForTokenClassification"
 OTHER_CLASSES: Mapping[str, str] = {
-    "BertForTokenClassification": "labels each token",
+    TAGGER: "labels each token",
     "BertForMultipleChoice": "chooses between texts",
 }
 PROBLEM_OF: Mapping[str, str] = {  # transformers' word for a head of KINDS
@@ -84,6 +85,9 @@ def to_learn(
     if differs := _of_another_kind(told, task.head):
         warning = f"{told.where}: its model {differs}, so the head starts anew"
         return _anew(fit, config, seed), (), (warning,)
+    if task.head.kind == "tokens" and told.names is not None and set(told.names) != set(task.labels):  # all have O
+        warning = f"{told.where}: its tags ({_some(told.names)}) are others than the task's, so the head starts anew"
+        return _anew(fit, config, seed), (), (warning,)
     return _ordered(fit, told, task)
 
 
@@ -97,6 +101,9 @@ def _reshaped(fit: Fit) -> bool:
 
 def _of_another_kind(told: Told, head: Head) -> str:
     """What the model does in place of what the task asks for; "" where its config.json does not say so."""
+    if head.kind == "tokens":
+        own = told.architecture in ("", TAGGER)
+        return "" if own else f"is a {told.architecture}: it does not label tokens"
     if told.architecture in OTHER_CLASSES:
         return f"is a {told.architecture}: it {OTHER_CLASSES[told.architecture]}"
     wanted = PROBLEM_OF[head.kind]
