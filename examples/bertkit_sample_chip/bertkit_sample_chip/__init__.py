@@ -1,4 +1,4 @@
-"""The sample chip: the card. Nothing here imports torch."""
+"""The sample chip: the backend. Nothing here imports torch."""
 
 from __future__ import annotations
 
