@@ -51,6 +51,10 @@ def is_own_data(recipe: Recipe) -> bool:
                 f"table.{named[0]} is for data of your own, but task {recipe.task} has files and columns of its own",
                 "drop it, or drop -t to train on your file alone",
             )
+        if recipe.evaluation.metric:
+            raise UserError(
+                f"evaluation.metric is for data of your own; task {recipe.task} has a metric of its own", "drop it"
+            )
         return False
     return bool(recipe.data.train_file)
 
