@@ -217,6 +217,9 @@ class EvaluationSection:
     )
     start_samples: Whole = Field(default=0, description="with every_samples: no evaluation before so many sequences")
     batch_size: Positive = Field(default=64, description="batch size per process")
+    patience: Whole = Field(
+        default=0, description="end the run after so many evaluations in a row without a better score; 0: never"
+    )
     metric: Text = Field(
         default="", description="own data: metric that picks the best checkpoint; empty: the first of its kind"
     )

@@ -32,7 +32,7 @@ from bertkit.training.callbacks.evaluation import Evaluation
 from bertkit.training.callbacks.event_log import EventLog
 from bertkit.training.callbacks.profiling import Profiling, wanted
 from bertkit.training.callbacks.progress import ConsoleProgress
-from bertkit.training.callbacks.stopping import FiniteLoss, Interruptions, Target
+from bertkit.training.callbacks.stopping import EarlyStopping, FiniteLoss, Interruptions, Target
 from bertkit.training.ensemble import SAME, Compare, announce_workers, train_workers
 from bertkit.training.finetuning import fine_tuning
 from bertkit.training.log_facts import loggers
@@ -219,6 +219,8 @@ class Trainer:
         evaluation = Evaluation(objective, engine, display, callbacks)
         interruptions = Interruptions(engine, most)
         callbacks += [progress, EventLog(log, objective), FiniteLoss(), Target(objective), *self.callbacks]
+        if self.recipe.evaluation.patience:
+            callbacks.append(EarlyStopping(self.recipe.evaluation.patience))
         if self.recipe.log.profile:
             callbacks.append(Profiling(engine, self.recipe.log.profile, self.folder / TRACE, display))
         callbacks += [evaluation, Checkpointing(checkpoints, engine, callbacks), interruptions]

@@ -108,6 +108,19 @@ def test_numbers_and_pairs(bertkit: Run, tmp_path: Path, sample_dir: Path) -> No
 
 
 @pytest.mark.slow
+def test_a_run_ends_early_where_nothing_gets_better(bertkit: Run, tmp_path: Path, sample_dir: Path) -> None:
+    """With a learning rate of 0 no evaluation is better than the first; Hugging Face's names for the columns."""
+    write_reviews(tmp_path / "reviews.csv", sample_dir, 100)
+    words = ("--train_file", "reviews.csv", "--text_column_name", "review", "--label_column_name", "stars")
+    more = ("--lr", "0", "-e", "9", "--set", "evaluation.patience=2", "-o", "run")
+    done = bertkit("train", *TINY, *start(sample_dir), *words, *more)
+    assert done.returncode == 0, done.stderr
+    record = json.loads((tmp_path / "run" / "record.json").read_text())
+    assert len(record["evaluations"]) == 3
+    assert "accuracy is no better after 2 evaluations" in record["method"]["rules"]["ended early"]
+
+
+@pytest.mark.slow
 def test_several_labels(bertkit: Run, tmp_path: Path, sample_dir: Path) -> None:
     """As lists, as cells that are cut, and as a column each: one task, the same losses."""
     lines = (sample_dir / "sample" / "train.tsv").read_text(encoding="utf-8").splitlines()[1:201]

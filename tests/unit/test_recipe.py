@@ -116,6 +116,7 @@ WRONG: list[tuple[str, Value]] = [
     ("model.start", "fresh"),
     ("offline", "perhaps"),
     ("table.header", "perhaps"),
+    ("evaluation.patience", -1),
     ("table.empty", "perhaps"),
     ("table.dev_share", 1.5),
     ("table.split_seed", -1),
