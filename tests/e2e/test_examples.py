@@ -23,6 +23,7 @@ SCRIPTS = {
     "own_loop": "on 40 examples",
     "predict": "Prediction(label=",
     "compare": "peak learning rate, scaling applied: 0.0001 (rate 0.0001); 0.0005 (rate 0.0005)",
+    "own_data": "labels: billing, delivery, returns",
     "resume": "ended by train.steps_this_run after 5 of 12 updates; the record: None",
 }
 TINY = {  # what the examples leave open
