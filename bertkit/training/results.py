@@ -162,6 +162,8 @@ def unit(metric: str, percent: bool) -> str:
         return "correlation"
     if words[-1] == "loss":
         return "nats"
+    if words[0] in ("mae", "rmse"):
+        return "unit of the target"
     if words[-1] in ("total", "thresh"):
         return "count" if words[-1] == "total" else "difference of logits"
     return "percent" if percent else "fraction"
