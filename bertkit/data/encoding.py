@@ -34,12 +34,14 @@ def encode(
     ids: list[np.ndarray] = []
     types: list[np.ndarray] = []
     lengths = np.zeros(len(inputs), np.int64)
-    for together in batches(inputs, 4096):  # in parts, so that progress can be shown
-        for encoding in made.encode_batch(together):
-            lengths[len(ids)] = len(encoding.ids)
-            ids.append(np.array(encoding.ids, np.int32))
-            types.append(np.array(encoding.type_ids, np.int32))
-        progress(len(ids))
+    done = 0
+    for together in batches(inputs, 4096):  # in parts, so that progress can be shown; an array for each part, not row
+        found = made.encode_batch(together)
+        lengths[done : done + len(found)] = [len(encoding.ids) for encoding in found]
+        ids.append(np.concatenate([np.array(encoding.ids, np.int32) for encoding in found]))
+        types.append(np.concatenate([np.array(encoding.type_ids, np.int32) for encoding in found]))
+        done += len(found)
+        progress(done)
     return Features(_join(ids), _join(types), np.concatenate([[0], np.cumsum(lengths)]), labels, notes or {})
 
 
