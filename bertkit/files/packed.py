@@ -26,16 +26,29 @@ OPENERS: dict[str, Callable[[Path, str], Any]] = {
     ".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open, ".zst": _open_zst,
 }  # fmt: skip
 PACKED = tuple(OPENERS)
+FAILED = "cannot be read or unpacked"
 
 
 @contextlib.contextmanager
 def open_text(path: Path) -> Iterator[IO[bytes]]:
-    """The file's bytes, unpacked. Raises UserError where it cannot be opened; reading it belongs into `reading`."""
+    """The file's bytes, unpacked. Raises UserError where it cannot be opened; `read_some` and `read_line` read it."""
     inputs.check_file(path)
-    with inputs.reading(path, what="cannot be read or unpacked"):
+    with inputs.reading(path, what=FAILED):
         file: Any = OPENERS.get(path.suffix, open)(path, "rb")
     with file as opened:
         yield cast("IO[bytes]", opened)
+
+
+def read_some(file: IO[bytes], path: Path, size: int) -> bytes:
+    """So many of the file's bytes, unpacked. Raises UserError where that cannot be done."""
+    with inputs.reading(path, what=FAILED):
+        return bytes(file.read(size))
+
+
+def read_line(file: IO[bytes], path: Path, most: int) -> bytes:
+    """The next line with its end, cut at `most` bytes; empty at the end of the file. Raises as `read_some`."""
+    with inputs.reading(path, what=FAILED):
+        return bytes(file.readline(most))
 
 
 def unpacked_suffix(path: Path) -> str:

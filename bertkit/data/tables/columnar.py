@@ -39,6 +39,18 @@ def open_saved(path: Path) -> DataTable:
         raise UserError(f"{path}: holds the splits {', '.join(map(str, found))}", f"name one of them: {path}/train")
     if not inputs.is_file(path / STATE):
         raise UserError(f"{path}: is a folder, and none that `datasets` saved", "name a file")
+    files = files_of(path)
+    info = inputs.read_object(path / INFO) if inputs.is_file(path / INFO) else {}
+    return _table(path, files, "a folder that `datasets` saved", _class_names(info))
+
+
+def files_of(path: Path) -> tuple[Path, ...]:
+    """The files that hold the rows of `path`: itself, or those that the state.json of a saved folder names.
+
+    Raises UserError where that names none.
+    """
+    if not inputs.is_folder(path):
+        return (path,)
     entries = inputs.read_object(path / STATE).get("_data_files")
     listed = (
         [entry.get("filename") for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
@@ -46,13 +58,7 @@ def open_saved(path: Path) -> DataTable:
     names = [name for name in listed if isinstance(name, str) and Path(name).name == name]
     if not names or len(names) < len(listed):
         raise UserError(f"{path / STATE}: names no data files", "save the data set again")
-    info = inputs.read_object(path / INFO) if inputs.is_file(path / INFO) else {}
-    return _table(path, tuple(path / name for name in names), "a folder that `datasets` saved", _class_names(info))
-
-
-def files_of(path: Path) -> tuple[Path, ...]:
-    """The files that hold the rows of `path`, which may be a folder that `datasets` saved."""
-    return tuple(sorted(path.glob("*.arrow"))) if inputs.is_folder(path) else (path,)
+    return tuple(path / name for name in names)
 
 
 def _table(path: Path, files: tuple[Path, ...], form: str, names: Mapping[str, tuple[str, ...]]) -> DataTable:

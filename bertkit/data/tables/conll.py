@@ -10,8 +10,7 @@ from pathlib import Path
 
 from bertkit.data.tables.table import DataTable, Row
 from bertkit.errors import UserError
-from bertkit.files.inputs import reading
-from bertkit.files.packed import open_text
+from bertkit.files.packed import open_text, read_line
 
 TOKENS, TAGS = "tokens", "tags"  # the columns of the table that it becomes
 DOCUMENT = "-DOCSTART-"
@@ -72,8 +71,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
     with open_text(path) as file:
         number = 0
         while True:
-            with reading(path, what="cannot be read or unpacked"):
-                raw = file.readline(LONGEST)
+            raw = read_line(file, path, LONGEST)
             if not raw:
                 return
             number += 1

@@ -18,7 +18,7 @@ from typing import IO, Any
 from bertkit.data.tables.table import DataTable, Row, TableOptions, number_of
 from bertkit.errors import UserError
 from bertkit.files.inputs import reading
-from bertkit.files.packed import open_text, unpacked_suffix
+from bertkit.files.packed import FAILED, open_text, read_some, unpacked_suffix
 
 LOOK = 1 << 18  # bytes of a file that it is told by
 DELIMITERS = {",": "comma", "\t": "tab", ";": "semicolon", "|": "bar"}
@@ -80,8 +80,8 @@ def open_delimited(path: Path, options: TableOptions) -> DataTable:
 
 def _head(path: Path) -> tuple[bytes, bool]:
     """(the file's beginning, whether that is all of it)."""
-    with open_text(path) as file, reading(path, what="cannot be read or unpacked"):
-        head = file.read(LOOK + 1)
+    with open_text(path) as file:
+        head = read_some(file, path, LOOK + 1)
     return head[:LOOK], len(head) <= LOOK
 
 
@@ -198,7 +198,7 @@ def _lines(file: IO[bytes], encoding: str, path: Path) -> Iterator[str]:
     number = 0
     while True:
         try:
-            with reading(path, what="cannot be read or unpacked"):
+            with reading(path, what=FAILED):
                 try:
                     line = text.readline()
                 except UnicodeError as error:

@@ -10,8 +10,9 @@ from typing import Any
 from bertkit.data.tables.table import DataTable, Row
 from bertkit.errors import UserError
 from bertkit.files import inputs
-from bertkit.files.packed import open_text
+from bertkit.files.packed import open_text, read_line, read_some
 
+BOM = b"\xef\xbb\xbf"
 LONGEST = 64 << 20  # bytes of a line
 LARGEST = 1 << 30  # bytes of JSON that is read whole
 FIRST = 100  # rows whose keys are the columns
@@ -21,17 +22,23 @@ INSIDE = ("data", "rows", "examples", "instances")  # keys under which others ke
 
 def open_json(path: Path) -> DataTable:
     """Look at the file. Raises UserError where it holds no rows."""
-    with open_text(path) as file, inputs.reading(path, what="cannot be read or unpacked"):
-        head = file.read(1 << 16)
-    first = head.removeprefix(b"\xef\xbb\xbf").lstrip()
-    if not first:
+    line, rest = _first_line(path)
+    if not line:
         raise UserError(f"{path}: is empty", "name a file with rows")
-    line, _, rest = first.partition(b"\n")
-    if first.startswith(b"{") and _is_a_row(line, alone=not rest.strip()):
+    if line.startswith(b"{") and _is_a_row(line, alone=not rest.strip()):
         columns = _columns(row.cells for _, row in zip(range(FIRST), _lines(path), strict=False))
         return DataTable(path, "JSON lines", columns, lambda: _lines(path))
     rows, form = _read_whole(path)
     return DataTable(path, form, _columns(rows[:FIRST]), lambda: _numbered(rows, path))
+
+
+def _first_line(path: Path) -> tuple[bytes, bytes]:
+    """(the first line that is not empty, some of what follows)."""
+    with open_text(path) as file:
+        while line := read_line(file, path, LONGEST):
+            if found := line.removeprefix(BOM).strip():
+                return found, read_some(file, path, 1 << 10)
+    return b"", b""
 
 
 def _is_a_row(line: bytes, alone: bool) -> bool:
@@ -51,14 +58,13 @@ def _lines(path: Path) -> Iterator[Row]:
         number = 0
         while True:
             number += 1
-            with inputs.reading(path, what="cannot be read or unpacked"):
-                line = file.readline(LONGEST)
+            line = read_line(file, path, LONGEST)
             if not line:
                 return
             if not line.strip():
                 continue
             where = f"{path}:{number}"
-            yield Row(where, _object(inputs.parse_json(line.removeprefix(b"\xef\xbb\xbf"), where, ONE_A_LINE), where))
+            yield Row(where, _object(inputs.parse_json(line.removeprefix(BOM), where, ONE_A_LINE), where))
 
 
 def _object(value: Any, where: str) -> Mapping[str, Any]:
@@ -69,11 +75,11 @@ def _object(value: Any, where: str) -> Mapping[str, Any]:
 
 def _read_whole(path: Path) -> tuple[Sequence[Mapping[str, Any]], str]:
     """(rows, form in words) of a file that is one JSON value."""
-    with open_text(path) as file, inputs.reading(path, what="cannot be read or unpacked"):
-        raw = file.read(LARGEST + 1)
+    with open_text(path) as file:
+        raw = read_some(file, path, LARGEST + 1)
     if len(raw) > LARGEST:
         raise UserError(f"{path}: has over {LARGEST >> 30} GB in one JSON value", ONE_A_LINE)
-    found = inputs.parse_json(raw.removeprefix(b"\xef\xbb\xbf"), path, ONE_A_LINE)
+    found = inputs.parse_json(raw.removeprefix(BOM), path, ONE_A_LINE)
     form = "JSON"
     if isinstance(found, dict):
         inside = next((key for key in INSIDE if isinstance(found.get(key), list)), None)

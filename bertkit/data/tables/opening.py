@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
 from pathlib import Path
 
 from bertkit.data.tables.columnar import files_of, open_arrow, open_parquet, open_saved
@@ -11,7 +12,7 @@ from bertkit.data.tables.json_rows import open_json
 from bertkit.data.tables.table import BY_THE_FILE, DataTable, TableOptions
 from bertkit.files import inputs
 from bertkit.files.disk import sha256_file
-from bertkit.files.packed import open_text, unpacked_suffix
+from bertkit.files.packed import open_text, read_some, unpacked_suffix
 
 JSON = (".json", ".jsonl", ".ndjson")
 DELIMITED = (".csv", ".tsv", ".tab", ".txt")
@@ -38,11 +39,9 @@ def digest_of(path: Path) -> str:
     files = files_of(path)
     if len(files) == 1:
         return sha256_file(files[0])
-    from hashlib import sha256
-
     return sha256("\n".join(sha256_file(file) for file in files).encode()).hexdigest()
 
 
 def _head(path: Path) -> bytes:
-    with open_text(path) as file, inputs.reading(path, what="cannot be read or unpacked"):
-        return file.read(64)
+    with open_text(path) as file:
+        return read_some(file, path, 64)

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import IO
 
 from bertkit.data.pretraining.prepare.corpus_files import form_of
-from bertkit.data.pretraining.prepare.texts import BLOCK, InputFormat, read_text
+from bertkit.data.pretraining.prepare.texts import BLOCK, InputFormat
 from bertkit.errors import UserError
 from bertkit.files import inputs
-from bertkit.files.packed import PACKED, open_text
+from bertkit.files.packed import PACKED, open_text, read_some
 
 PIECE = 8 << 20  # bytes of text; small files go together, large ones are cut where a document begins
 UNPACKED = 4  # text is about so many times as large as packed
@@ -80,7 +80,7 @@ def find_sources(places: Sequence[Path], format: InputFormat | None) -> tuple[Co
 def detect(path: Path) -> InputFormat:
     """What a file's start looks like. Raises UserError where that is no text."""
     with open_text(path) as file:
-        head = read_text(file, path, LOOK)
+        head = read_some(file, path, LOOK)
     return form_of(head, path, cut=len(head) == LOOK)
 
 

@@ -12,12 +12,11 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Literal
+from typing import Literal
 
-from bertkit.data.pretraining.formats.checked import reading
 from bertkit.data.pretraining.prepare.sentences import split_sentences
 from bertkit.errors import UserError
-from bertkit.files.packed import open_text
+from bertkit.files.packed import open_text, read_some
 
 InputFormat = Literal["raw", "wiki", "jsonl", "sentences"]
 BLOCK = 1 << 20  # bytes read at a time; a longer line of text goes on as another one
@@ -146,7 +145,7 @@ def _lines(path: Path, start: int, stop: int, whole: bool, notes: Notes) -> Iter
         if start:
             file.seek(start)
         while True:
-            block = read_text(file, path, BLOCK if stop < 0 else min(BLOCK, stop - place - len(rest)))
+            block = read_some(file, path, BLOCK if stop < 0 else min(BLOCK, stop - place - len(rest)))
             buffer = rest + block
             cut = buffer.rfind(b"\n") + 1 if block else len(buffer)
             if not cut and len(buffer) > (LONGEST_JSON if whole else BLOCK):
@@ -182,9 +181,3 @@ def _decoded(data: bytes, path: Path, place: int) -> str:
         return data.decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: is not UTF-8 at byte {place + error.start:,}", SHOWN) from None
-
-
-def read_text(file: IO[bytes], path: Path, size: int) -> bytes:
-    """So many of a text file's bytes, unpacked. Raises UserError where that cannot be done."""
-    with reading(path, "copy or make the file again", "cannot be read or unpacked"):
-        return bytes(file.read(size))  # the unpacked sizes are what offsets count
