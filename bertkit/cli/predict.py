@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from bertkit.recipes.recipe import Recipe
     from bertkit.training.predictor import Prediction
 
-STDIN = "-"
-
 
 def predict(
     run: Annotated[str, typer.Argument(help="Run folder, or any fine-tuned BERT model.", show_default=False)],
@@ -91,7 +89,7 @@ def predict(
     from bertkit.training.inference import answers_folder, plan
     from bertkit.training.inference import predict as predict_run
     from bertkit.training.run_task import run_settings
-    from bertkit.training.streaming import is_streamed
+    from bertkit.training.streaming import STDIN, is_streamed
 
     if source is not None and file is not None:
         raise UserError(f"two files are named, {source} and --file {file}", "name one")
@@ -103,6 +101,8 @@ def predict(
     world = from_env()
     display = Display(quiet=quiet or not world.is_first)
     if streamed and not dry_run:
+        if not world.is_first:  # answers are printed once
+            return
         answer(
             resolved.recipe, str(source), Answers(top_k=top_k, threshold=threshold, csv=csv, json=json), display, force
         )

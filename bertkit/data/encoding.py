@@ -37,8 +37,9 @@ def encode(
     done = 0
     for together in batches(inputs, 4096):  # in parts, so that progress can be shown; an array for each part, not row
         found = made.encode_batch(together)
-        lengths[done : done + len(found)] = [len(encoding.ids) for encoding in found]
-        ids.append(np.concatenate([np.array(encoding.ids, np.int32) for encoding in found]))
+        each = [np.array(encoding.ids, np.int32) for encoding in found]
+        lengths[done : done + len(found)] = [len(row) for row in each]
+        ids.append(np.concatenate(each))
         types.append(np.concatenate([np.array(encoding.type_ids, np.int32) for encoding in found]))
         done += len(found)
         progress(done)
@@ -63,12 +64,12 @@ def encode_words(
     for together in batches(sentences, 4096):
         for words, encoding in zip(together, made.encode_batch(together, is_pretokenized=True), strict=True):
             places = np.full(len(words), -1, np.int64)
-            for token in range(len(encoding.ids) - 1, -1, -1):  # backwards: a word's first piece is met last
-                if (word := encoding.word_ids[token]) is not None:
+            for token, word in reversed([*enumerate(encoding.word_ids)]):  # a word's first piece is met last
+                if word is not None:
                     places[word] = before + token
             first.append(places)
             ids.append(np.array(encoding.ids, np.int32))
-            before += len(encoding.ids)
+            before += len(ids[-1])
         progress(len(ids))
     tokens = _join(ids)
     starts = np.concatenate([[0], np.cumsum([len(each) for each in ids])]).astype(np.int64)
@@ -84,15 +85,24 @@ class WordPlace:
     end: int
 
 
-def word_places(vocabulary: Vocabulary, text: str, seq_length: int) -> list[WordPlace]:
-    """The words of a text, as the tokenizer parts it, that stand within `seq_length` tokens."""
+def encode_with_places(
+    vocabulary: Vocabulary, texts: Sequence[str], seq_length: int
+) -> tuple[Features, list[list[WordPlace]]]:
+    """(N texts as Features, the words of each, as the tokenizer parts it, that stand within `seq_length` tokens)."""
     made = tokenizer(vocabulary)
+    cut, _ = shortened(made, texts, None, seq_length)
     made.enable_truncation(seq_length)
-    encoding = made.encode(text)
+    found = made.encode_batch(list(cut))
+    ids = [np.array(encoding.ids, np.int32) for encoding in found]
+    starts = np.concatenate([[0], np.cumsum([len(each) for each in ids])]).astype(np.int64)
+    tokens = _join(ids)
+    return Features(tokens, np.zeros_like(tokens), starts, {}), [_places(encoding) for encoding in found]
+
+
+def _places(encoding: Any) -> list[WordPlace]:
     found: dict[int, WordPlace] = {}
-    for token, word in enumerate(encoding.word_ids):
+    for token, (word, (start, end)) in enumerate(zip(encoding.word_ids, encoding.offsets, strict=True)):
         if word is not None:
-            start, end = encoding.offsets[token]
             first = found.get(word)
             found[word] = WordPlace(token, start, end) if first is None else WordPlace(first.token, first.start, end)
     return [found[word] for word in sorted(found)]

@@ -15,7 +15,8 @@ from typing import Any, overload
 import numpy as np
 
 from bertkit.console import Display
-from bertkit.data.encoding import WordPlace, encode, word_places
+from bertkit.data.encoding import WordPlace, encode, encode_with_places
+from bertkit.data.features import Features
 from bertkit.data.tables.in_memory import rows_of
 from bertkit.data.tasks.own.base import OwnFormat
 from bertkit.data.tasks.own.rows import THRESHOLD, probabilities
@@ -139,10 +140,11 @@ class Predictor:
         first = 0
         while part := list(itertools.islice(rows, AT_ONCE)):
             pairs = [self.texts(example, first + number) for number, example in enumerate(part)]
-            yield from self._predict_part(pairs, first)
+            yield from self.predict_texts(pairs, first)
             first += len(part)
 
-    def _predict_part(self, pairs: Sequence[tuple[str, str | None]], first: int) -> Iterator[Prediction]:
+    def predict_texts(self, pairs: Sequence[tuple[str, str | None]], first: int = 0) -> Iterator[Prediction]:
+        """Of what `texts` gave; `first`: the number of the first, for messages."""
         texts, seconds = [text for text, _ in pairs], [second for _, second in pairs if second is not None]
         if seconds and len(seconds) < len(pairs):
             raise UserError(f"examples from {first} on are partly single texts, partly pairs", "give all alike")
@@ -150,22 +152,20 @@ class Predictor:
             yield from self._tag(texts, first)
             return
         features = encode(self.loaded.source.vocabulary, texts, seconds or None, {}, self.recipe.data.seq_length)
-        size = self.recipe.evaluation.batch_size
-        outputs = predict(self.loaded.engine, self.task.head, features, size, World())
-        check_finite(outputs, features, f"examples from {first} on")
-        for row in outputs["logits"]:
+        for row in self._logits(features, first):
             yield _prediction(row, self.task)
 
     def _tag(self, texts: Sequence[str], first: int) -> Iterator[Prediction]:
-        vocabulary, length = self.loaded.source.vocabulary, self.recipe.data.seq_length
-        features = encode(vocabulary, texts, None, {}, length)
-        outputs = predict(self.loaded.engine, self.task.head, features, self.recipe.evaluation.batch_size, World())
-        check_finite(outputs, features, f"examples from {first} on")
-        found = probabilities("classification", outputs["logits"])  # (T, C)
-        for number, text in enumerate(texts):
-            start, end = features.cu_seqlens[number : number + 2]
-            words = word_places(vocabulary, text, length)
+        features, places = encode_with_places(self.loaded.source.vocabulary, texts, self.recipe.data.seq_length)
+        found = probabilities("classification", self._logits(features, first))  # (T, C)
+        for text, words, (start, end) in zip(texts, places, itertools.pairwise(features.cu_seqlens), strict=True):
             yield Prediction(label=None, scores={}, spans=_spans(text, words, found[start:end], self.labels))
+
+    def _logits(self, features: Features, first: int) -> np.ndarray:
+        size = self.recipe.evaluation.batch_size
+        outputs = predict(self.loaded.engine, self.task.head, features, size, World())
+        check_finite(outputs, features, f"examples from {first} on")
+        return outputs["logits"]
 
     def texts(self, example: Any, number: int) -> tuple[str, str | None]:
         """An example as a text, or as two."""

@@ -37,8 +37,8 @@ OURS = (
 
 def output_folder(recipe: Recipe) -> Path:
     name = Path(recipe.model.name).name
-    learnt = recipe.task or Path(recipe.data.train_file).name.partition(".")[0]  # of data of one's own
-    return Path(recipe.output).expanduser() if recipe.output else Path("runs", f"{learnt}-{name}-seed{recipe.seed}")
+    data = recipe.task or Path(recipe.data.train_file).name.partition(".")[0]  # of data of one's own
+    return Path(recipe.output).expanduser() if recipe.output else Path("runs", f"{data}-{name}-seed{recipe.seed}")
 
 
 def refuse_taken(folder: Path, resume: bool, overwrite: bool) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bertkit.console import Display
 from bertkit.data.tables.opening import open_table
-from bertkit.data.tasks.own.columns import text_columns
+from bertkit.data.tasks.own.columns import columns_in, no_text, texts_of
 from bertkit.data.tasks.own.rows import RowFormat
 from bertkit.distributed.world import World
 from bertkit.errors import UserError
@@ -44,9 +44,9 @@ def stream(predictor: Predictor, source: str) -> Iterator[tuple[tuple[str, ...],
     examples = iter(_of_lines(sys.stdin) if source == STDIN else _of_table(predictor, Path(source).expanduser()))
     first = 0
     while part := list(itertools.islice(examples, AT_ONCE)):
-        texts = [predictor.texts(example, first + number) for number, example in enumerate(part)]
-        pairs = [(one,) if other is None else (one, other) for one, other in texts]
-        yield from zip(pairs, predictor.predict(pairs), strict=True)
+        pairs = [predictor.texts(example, first + number) for number, example in enumerate(part)]
+        shown = [tuple(text for text in pair if text is not None) for pair in pairs]
+        yield from zip(shown, predictor.predict_texts(pairs, first), strict=True)
         first += len(part)
 
 
@@ -70,9 +70,9 @@ def _of_table(predictor: Predictor, path: Path) -> Iterator[Example]:
     if not isinstance(own, RowFormat):
         raise UserError(f"{path}: {predictor.task.name} has files of a format of its own", "name a folder with -o")
     table = open_table(path, own.options)
-    columns = text_columns(table, own.columns.text, own.columns.pair or "")
+    columns = columns_in(table, own.columns, labelled=False)
     for row in table.rows():
-        cells = [row.cells.get(name) for name in (columns.text, columns.pair) if name]
-        if not all(isinstance(cell, str | int | float) for cell in cells):
-            raise UserError(f"{row.place}: holds no text in {columns.described()}", "fill it in or remove the row")
-        yield [str(cell) for cell in cells]
+        texts = texts_of(row, columns)
+        if texts is None:
+            raise no_text(row, columns, "fill it in or remove the row")
+        yield texts

@@ -153,12 +153,12 @@ class Trainer:
             if self.world.is_first:
                 refuse_taken(self.folder, self.resume, self.overwrite)
             if self._trains_workers:
-                metric = self._learnt.primary
+                metric = self._trained_on.primary
                 return train_workers(self.resolved, self.world, self.display, self.overwrite, metric, self._fit_worker)
             return self._fit_one(None)
 
     @functools.cached_property
-    def _learnt(self) -> Task:
+    def _trained_on(self) -> Task:
         """The task; one of the user's own data is made once, since its labels are read then."""
         return task_of(self.recipe, self.task, self.display.say)
 
@@ -195,10 +195,10 @@ class Trainer:
         if self.recipe.log.profile:
             wanted(self.recipe.log.profile)
         objective: Objective
-        if self._learnt.head.kind == "pretraining":
+        if self._trained_on.head.kind == "pretraining":
             objective = pretraining(self.recipe, self.world, self.display, dry_run)
         else:
-            objective = fine_tuning(self.recipe, self.world, self.display, dry_run, self._learnt)
+            objective = fine_tuning(self.recipe, self.world, self.display, dry_run, self._trained_on)
         target = objective.setup.target
         self.display.say(f"backend: {target.backend.name} ({target.choice.reason})")
         self.display.say(f"precision: {target.precision} ({target.reason})")

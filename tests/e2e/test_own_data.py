@@ -182,6 +182,11 @@ def test_a_look_proposes_a_command_that_runs(bertkit: Run, tmp_path: Path, sampl
         ("review,stars\na,x\nb,y\n", ("-t", "regression", "--train", "a.csv"), ("holds 'x', which is no number",)),
         ("review,stars\na,x\nb,y\n", ("--train", "b.csv"), ("b.csv", "No such file")),
         ("review,stars\na,x\nb,y\n", ("-t", "mrpc", "--set", "evaluation.metric=mcc"), ("evaluation.metric is for",)),
+        (
+            "review,stars\na,x\nb,y\n",
+            ("--train", "a.csv", "--dev", "a.csv", "--set", "table.group=stars"),
+            ("table.group is for rows that are held out",),
+        ),
         ("review,stars\na,x\nb,y\n", ("-t", "multilabel"), ("is of data of your own", "--train FILE")),
         ("review,stars\na,x\nb,y\n", ("-t", "mrpc", "--train", "a.csv", "--label", "stars"), ("table.label is for",)),
     ],

@@ -724,7 +724,7 @@ def read_own(name: str) -> Callable[[Path], Any]:
             found = read_examples(task, task.format, path, "train")
             return task.labels, found.first, found.labels
         assert isinstance(task.format, TokenFormat)
-        return task.labels, list(task.format.sentences(task, path, "train"))
+        return task.labels, task.format.sentences(task, path, "train")
 
     return read
 

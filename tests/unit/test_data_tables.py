@@ -231,3 +231,10 @@ def test_missing_numbers_of_a_frame_are_null(tmp_path: Path) -> None:
     assert cells(kept(frame, tmp_path)) == [
         {"text": "a", "score": 1.5, "n": 1}, {"text": None, "score": None, "n": None},
     ]  # fmt: skip
+
+
+def test_a_first_row_of_any_length_is_a_row(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    rows = [{"text": "word " * 30_000}, {"text": "short"}]
+    path.write_text("\n" + "".join(json.dumps(row) + "\n" for row in rows))
+    assert cells(path) == rows

@@ -12,6 +12,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from bertkit.data.tables.opening import open_table
+from bertkit.data.tables.table import TableOptions
 from bertkit.data.tasks.metrics import OWN_METRICS
 from bertkit.data.tasks.own.base import OwnData
 from bertkit.data.tasks.own.columns import choose_columns
@@ -238,3 +239,34 @@ def test_a_look_finds_what_would_spoil_a_training(tmp_path: Path) -> None:
     assert found.labels == {"a": 21, "b": 20}
     assert found.unit == "words"
     assert found.seq_length == 16
+
+
+def test_a_look_at_numbers(tmp_path: Path) -> None:
+    rows = [{"text": f"text {number}", "warm": number / 2, "loud": number} for number in range(9)]
+    path = table(tmp_path, rows)
+    assert look(path, OwnData(label="warm")).target == (0.0, 2.0, 4.0)
+    several = look(path, OwnData(label="warm,loud", kind="regression"))
+    assert (several.facts.labels, several.target, several.labels) == (("warm", "loud"), None, {})
+
+
+def test_a_look_at_a_column_for_each_label(tmp_path: Path) -> None:
+    rows = [{"text": f"text {number}", "rude": ["no", "yes"][number % 2], "loud": 1.0} for number in range(4)]
+    assert look(table(tmp_path, rows), OwnData(label="rude,loud")).labels == {"rude": 2, "loud": 4}
+    with pytest.raises(UserError, match="not for tags of tokens"):
+        look(table(tmp_path, rows), OwnData(kind="ner"))
+
+
+def test_rows_without_one_of_several_labels_are_left_out_where_that_is_asked(tmp_path: Path) -> None:
+    rows = [{"text": f"text {number}", "rude": number % 2, "loud": None if number == 3 else 1} for number in range(6)]
+    path = table(tmp_path, rows)
+    with pytest.raises(UserError, match="column loud holds no label"):
+        made(path, label="rude,loud")
+    task, _ = made(path, label="rude,loud", skip_empty=True)
+    assert read_examples(task, own(task), path, "train").skipped == 1
+
+
+def test_settings_that_a_file_has_no_use_for_are_told(tmp_path: Path) -> None:
+    rows = [{"text": f"text {number}", "label": "ab"[number % 2]} for number in range(4)]
+    _, told = made(table(tmp_path, rows), separator="|", options=TableOptions(delimiter=";", header=False))
+    assert "table.delimiter and table.header are for CSV, so not used: " in told
+    assert "table.separator is not used" in told

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bertkit.data.encoding import encode_words, word_places
+from bertkit.data.encoding import encode, encode_with_places, encode_words
 from bertkit.data.features import Features
 from bertkit.data.tables.opening import open_table
 from bertkit.data.tables.table import TableOptions
@@ -173,7 +173,7 @@ def test_a_tag_that_training_lacks(tmp_path: Path) -> None:
     task, own = made(written(tmp_path, CONLL))
     other = written(tmp_path, "a X O\nb X B-THNG\n", "dev.conll")
     with pytest.raises(UserError, match=r"dev\.conll:1: the tag 'B-THNG' does not occur in the training file; did you"):
-        list(own.sentences(task, other, "dev"))
+        own.sentences(task, other, "dev")
 
 
 def test_it_is_kept_and_taken_up_again(tmp_path: Path) -> None:
@@ -183,7 +183,8 @@ def test_it_is_kept_and_taken_up_again(tmp_path: Path) -> None:
 
 def test_words_of_a_text_know_their_characters() -> None:
     text = "The  plot, unaffectedly good!"
-    found = word_places(WORDS, text, 64)
+    features, (found,) = encode_with_places(WORDS, [text], 64)
+    assert features.digest() == encode(WORDS, [text], None, {}, 64).digest()
     assert [text[word.start : word.end] for word in found] == ["The", "plot", ",", "unaffectedly", "good", "!"]
     assert len({word.token for word in found}) == 6
 
@@ -206,3 +207,13 @@ def test_words_without_pieces_and_words_that_are_cut_have_no_token() -> None:
     _, first = encode_words(WORDS, [["the", "\x02", "plot"], ["a"] * 9], 6)
     assert first[0] >= 0
     assert (first[3:] >= 0).sum() == 4
+
+
+def test_rows_without_tokens_are_counted_and_settings_for_rows_refused(tmp_path: Path) -> None:
+    rows = [{"tokens": ["the", "plot"], "tags": ["O", "B-P"]}, {"tokens": [], "tags": []}]
+    path = written(tmp_path, "".join(json.dumps(row) + "\n" for row in rows), "a.jsonl")
+    task, own = made(path)
+    found = own.features(task, path, "train", Split("train"), WORDS, Shape(seq_length=16), lambda done, of: None)
+    assert own.faults(found) == ("1 rows without tokens are left out",)
+    with pytest.raises(UserError, match=r"table\.separator is for rows with texts and labels"):
+        make_own_task(path, OwnData(kind="ner", separator="|"), lambda text: None)

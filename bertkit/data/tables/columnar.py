@@ -24,7 +24,7 @@ def open_parquet(path: Path) -> DataTable:
     with inputs.reading(path, what="is cut off or no Parquet file"), pq.ParquetFile(path) as opened:
         schema = opened.schema_arrow
         columns = tuple(schema.names)
-    return DataTable(path, "Parquet", columns, lambda: _parquet_rows(path), (), _names(schema))
+    return DataTable(path, "Parquet", columns, lambda: _parquet_rows(path), names=_names(schema))
 
 
 def open_arrow(path: Path) -> DataTable:
@@ -66,7 +66,7 @@ def _table(path: Path, files: tuple[Path, ...], form: str, names: Mapping[str, t
         schema = reader.schema
         columns = tuple(schema.names)  # decodes them
     rows = functools.partial(_arrow_rows, path, files)
-    return DataTable(path, form, columns, rows, (), dict(names) or _names(schema))
+    return DataTable(path, form, columns, rows, names=dict(names) or _names(schema))
 
 
 def _parquet_rows(path: Path) -> Iterator[Row]:

@@ -75,7 +75,7 @@ def open_delimited(path: Path, options: TableOptions) -> DataTable:
         guesses.append(
             f"{path} seems to have no header, so its columns are 0, 1, …; if it has one, say --set table.header=true"
         )
-    return DataTable(path, form, columns, lambda: _rows(path, dialect, columns, header), tuple(guesses))
+    return DataTable(path, form, columns, lambda: _rows(path, dialect, columns, header), tuple(guesses), True)
 
 
 def _head(path: Path) -> tuple[bytes, bool]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from hashlib import sha256
 from pathlib import Path
 
@@ -20,9 +21,20 @@ DELIMITED = (".csv", ".tsv", ".tab", ".txt")
 
 def open_table(path: Path, options: TableOptions = BY_THE_FILE) -> DataTable:
     """Look at the table. Raises UserError where it is missing, empty or none."""
+    if not inputs.is_folder(path):
+        inputs.check_file(path)
+    found = _open(path, options)
+    of_csv = {"delimiter": options.delimiter, "header": options.header, "encoding": options.encoding}
+    unused = [f"table.{name}" for name, value in of_csv.items() if value not in ("", None)]
+    if not unused or found.delimited:
+        return found
+    note = f"{' and '.join(unused)} are for CSV, so not used: {path} is {found.form}"
+    return dataclasses.replace(found, guesses=(*found.guesses, note))
+
+
+def _open(path: Path, options: TableOptions) -> DataTable:
     if inputs.is_folder(path):
         return open_saved(path)
-    inputs.check_file(path)
     suffix = unpacked_suffix(path)
     head = _head(path)
     if suffix == ".parquet" or head.startswith(b"PAR1"):

@@ -44,6 +44,7 @@ class DataTable:
     columns: tuple[str, ...]
     rows: Callable[[], Iterator[Row]]
     guesses: tuple[str, ...] = ()  # what was told by the content and may be wrong, with how to say it oneself
+    delimited: bool = False  # whether `TableOptions` has a say
     names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # column -> names of the classes it numbers
 
     def column(self, name: str, what: str) -> str:

@@ -7,7 +7,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
 
 from bertkit.data.features import Features
 from bertkit.data.tables.table import BY_THE_FILE, TableOptions
@@ -41,7 +40,10 @@ class OwnFormat:
     options: TableOptions = BY_THE_FILE
     held_out: HeldOut | None = None  # None: the dev set is a file of its own
 
-    stratified: ClassVar[bool] = False  # whether of each label the same share is held out
+    @property
+    def stratified(self) -> bool:
+        """Whether of each label the same share is held out."""
+        return False
 
     def find(self, task: Task, folder: Path, split: SplitName, one: Split) -> Path:
         raise UserError(f"task {task.name} has no files of its own", "name one with --train, --dev or --file")

@@ -21,6 +21,7 @@ LABELS = (
     "label", "labels", "class", "category", "target", "sentiment", "stars", "rating", "score", "intent", "topic", "y",
 )  # fmt: skip
 FEW = 20  # different values that a column of labels may have where nothing else tells it
+FILL_IN = "fill it in or remove the row; --set table.empty=skip leaves such rows out"
 LONG = 3  # so many times as long as the others is a column of texts
 
 
@@ -65,22 +66,46 @@ def choose_columns(table: DataTable, text: str, pair: str, label: str) -> Chosen
         guesses.append(f"the text is taken from column {said}; name another with --text")
     if first in labels or second in labels or first == second:
         raise UserError(f"{table.path}: one column is named for two things: {first}", "name the text and the label")
-    for name in (first, second):
-        if name:
-            check_texts(table, rows, name)
-    return Chosen(TextColumns(text=first, pair=second or None, labels=labels), tuple(guesses))
+    columns = TextColumns(text=first, pair=second or None, labels=labels)
+    for row in rows:
+        texts_of(row, columns)  # refuses lists before anything else is read
+    return Chosen(columns, tuple(guesses))
 
 
-def text_columns(table: DataTable, text: str, pair: str) -> TextColumns:
-    """The columns of a table without labels, as of one to predict on."""
-    return TextColumns(text=table.column(text, "text"), pair=table.column(pair, "text") if pair else None, labels=())
+def columns_in(table: DataTable, wanted: TextColumns, labelled: bool | None = None) -> TextColumns:
+    """The same columns in another table. `labelled`: None: with labels where the table has them all.
+
+    Raises UserError for one that is not there.
+    """
+    there = all(name in table.columns for name in wanted.labels) if labelled is None else labelled
+    return TextColumns(
+        text=table.column(wanted.text, "text"),
+        pair=table.column(wanted.pair, "second text") if wanted.pair else None,
+        labels=tuple(table.column(name, "label") for name in wanted.labels) if there else (),
+    )
 
 
-def check_texts(table: DataTable, rows: Sequence[Row], name: str) -> None:
-    """Raises UserError where the column holds lists or objects."""
-    row = next((row for row in rows if isinstance(row.cells.get(name), list | dict)), None)
-    if row:
-        raise UserError(f"{row.place}: column {name} holds a list or an object, not a text", "name another with --text")
+def texts_of(row: Row, columns: TextColumns) -> tuple[str, ...] | None:
+    """The row's text, or two; None where one is empty. Raises UserError where one is a list or an object."""
+    found = []
+    for name in (columns.text, columns.pair):
+        if name is None:
+            continue
+        cell = row.cells.get(name)
+        if isinstance(cell, list | dict):
+            raise UserError(
+                f"{row.place}: column {name} holds a list or an object, not a text", "name another with --text"
+            )
+        if is_missing(cell):
+            return None
+        found.append(str(cell))
+    return tuple(found)
+
+
+def no_text(row: Row, columns: TextColumns, cure: str = FILL_IN) -> UserError:
+    """Of a row of which `texts_of` gives None."""
+    name = columns.text if is_missing(row.cells.get(columns.text)) else columns.pair
+    return UserError(f"{row.place}: column {name} holds no text", cure)
 
 
 def _label_column(table: DataTable, rows: Sequence[Row], taken: set[str]) -> str:

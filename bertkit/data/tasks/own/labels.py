@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from bertkit.data.tables.table import DataTable, Row, is_missing, number_of, shown
-from bertkit.data.tasks.own.columns import TextColumns
+from bertkit.data.tasks.own.columns import FILL_IN, TextColumns
 from bertkit.errors import UserError
 
 RowKind = Literal["classification", "multilabel", "regression"]
@@ -46,7 +46,7 @@ class _Survey:
 def survey_labels(table: DataTable, columns: TextColumns, kind: str, separator: str, skip_empty: bool) -> LabelFacts:
     """Read every label. `kind`: as the user says, or "". Raises UserError where no task can be made of them."""
     if len(columns.labels) > 1:
-        return _of_columns(table, columns.labels, kind)
+        return _of_columns(table, columns.labels, kind, skip_empty)
     name = columns.labels[0]
     survey = _read(table, name, skip_empty)
     if kind == "multilabel" or (not kind and survey.lists):
@@ -74,7 +74,8 @@ def _read(table: DataTable, name: str, skip_empty: bool) -> _Survey:
             survey.values.update(label_text(each, table, name, row) for each in cell)
         else:
             text = label_text(cell, table, name, row)
-            survey.values[text] += 1
+            if len(survey.values) <= MOST_CLASSES:  # numbers may be as many as rows
+                survey.values[text] += 1
         if len(survey.values) > MOST_CLASSES and (survey.lists or survey.texts):
             break
         _note_number(survey, cell)
@@ -90,10 +91,7 @@ def _note_number(survey: _Survey, cell: Any) -> None:
 
 
 def missing_label(row: Row, name: str) -> UserError:
-    return UserError(
-        f"{row.place}: column {name} holds no label",
-        "fill it in or remove the row; --set table.empty=skip leaves such rows out",
-    )
+    return UserError(f"{row.place}: column {name} holds no label", FILL_IN)
 
 
 def label_text(cell: Any, table: DataTable, name: str, row: Row) -> str:
@@ -139,13 +137,17 @@ def ordered(labels: Iterable[str], names: Sequence[str] | None = None) -> tuple[
 
 def _check_many(table: DataTable, name: str, survey: _Survey) -> None:
     count = len(survey.values)
-    if count > MOST_CLASSES:
-        raise UserError(f"{table.path}: column {name} holds over {MOST_CLASSES:,} labels", "name another with --label")
+    _check_count(table, name, count)
     if survey.texts and survey.rows > 2 * FEW_NUMBERS and count > survey.rows / 2:
         raise UserError(
             f"{table.path}: column {name} holds {count:,} labels in {survey.rows:,} rows, nearly one for each",
             "name the column of the label with --label",
         )
+
+
+def _check_count(table: DataTable, name: str, count: int) -> None:
+    if count > MOST_CLASSES:
+        raise UserError(f"{table.path}: column {name} holds over {MOST_CLASSES:,} labels", "name another with --label")
 
 
 def _of_numbers(table: DataTable, name: str, survey: _Survey, kind: str) -> LabelFacts | None:
@@ -168,7 +170,7 @@ def _several(table: DataTable, name: str, survey: _Survey, separator: str) -> La
     found = {label for value in survey.values for label in parted(value, separator)}
     if len(found) < 2:
         raise UserError(f"{table.path}: column {name} holds {len(found)} label only", "there is nothing to tell apart")
-    _check_many(table, name, _Survey(survey.rows * len(found), Counter(found)))
+    _check_count(table, name, len(found))
     return LabelFacts("multilabel", ordered(found, table.names.get(name)), separator, guesses)
 
 
@@ -177,14 +179,15 @@ def parted(value: str, separator: str) -> list[str]:
     return [label for part in (value.split(separator) if separator else [value]) if (label := part.strip())]
 
 
-def _of_columns(table: DataTable, names: Sequence[str], kind: str) -> LabelFacts:
+def _of_columns(table: DataTable, names: Sequence[str], kind: str, skip_empty: bool) -> LabelFacts:
     """A column for each label with 0 or 1, or for each target with a number."""
     yes_or_no = True
     for row in table.rows():
-        for name in names:
+        empty = [name for name in names if is_missing(row.cells.get(name))]
+        if empty and not skip_empty:
+            raise missing_label(row, empty[0])
+        for name in names if not empty else ():
             cell = row.cells.get(name)
-            if is_missing(cell):
-                raise missing_label(row, name)
             yes_or_no &= one_or_zero(cell) is not None
             if not math.isfinite(number_of(cell)) and one_or_zero(cell) is None:
                 raise UserError(

@@ -6,6 +6,7 @@ Legend: N rows.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,8 +18,9 @@ import numpy as np
 from bertkit.data.tables.opening import open_table
 from bertkit.data.tables.table import DataTable, Row, is_missing, number_of
 from bertkit.data.tasks.own.base import OwnData
-from bertkit.data.tasks.own.columns import TextColumns, choose_columns, text_columns
-from bertkit.data.tasks.own.labels import LabelFacts, label_text, parted, survey_labels
+from bertkit.data.tasks.own.columns import TextColumns, choose_columns, columns_in, texts_of
+from bertkit.data.tasks.own.labels import TAGGING, LabelFacts, label_text, one_or_zero, parted, survey_labels
+from bertkit.errors import UserError
 from bertkit.model.long_texts import shortened
 from bertkit.model.tokenizer import tokenizer
 from bertkit.model.vocabulary import Vocabulary
@@ -61,10 +63,45 @@ def look(
     tell: Callable[[int], object] = lambda rows: None,
 ) -> Look:
     """Read the whole table. Raises UserError as a training on it would."""
+    if said.kind == TAGGING:
+        raise UserError("a look is for rows with texts and labels, not for tags of tokens", "train on it: -t ner")
     table = open_table(path, said.options)
     chosen = choose_columns(table, said.text, said.pair, said.label)
     facts = survey_labels(table, chosen.columns, said.kind, said.separator, skip_empty=True)
-    columns, seen = chosen.columns, _Seen()
+    seen, lengths = _read(table, chosen.columns, facts, vocabulary, tell)
+    proposed = propose(lengths, vocabulary is not None)
+    return Look(
+        path=path,
+        form=table.form,
+        rows=seen.rows,
+        columns=_kinds(table),
+        chosen=chosen.columns,
+        facts=facts,
+        guesses=(*table.guesses, *chosen.guesses, *facts.guesses),
+        labels={label: seen.labels[label] for label in facts.labels} if facts.kind != "regression" else {},
+        target=seen.target.as_tuple() if seen.target.count else None,
+        lengths={f"p{share}": int(np.percentile(lengths, share, method="higher")) for share in PERCENTILES}
+        if len(lengths)
+        else {},
+        unit="tokens" if vocabulary else "words",
+        seq_length=proposed,
+        cut=float((lengths * (1 if vocabulary else PIECES) > proposed).mean()) if len(lengths) else 0.0,
+        empty=seen.empty,
+        duplicates=seen.duplicates,
+        contradicting=seen.contradicting,
+        overlap=_overlap(dev, said, chosen.columns, seen.texts) if dev else None,
+    )
+
+
+def _read(
+    table: DataTable,
+    columns: TextColumns,
+    facts: LabelFacts,
+    vocabulary: Vocabulary | None,
+    tell: Callable[[int], object],
+) -> tuple[_Seen, np.ndarray]:
+    """(what the rows have in common, (N,) lengths of those that have texts and labels)."""
+    seen = _Seen()
     lengths: list[np.ndarray] = []
     waiting: list[tuple[str, ...]] = []
     for row in table.rows():
@@ -74,45 +111,38 @@ def look(
         if texts is None or any(is_missing(cell) for cell in cells):
             seen.empty += 1
             continue
+        if facts.kind == "regression" and len(cells) == 1:
+            seen.target.add(number_of(cells[0]))
         seen.add(texts, _labels(table, row, facts, columns.labels))
         waiting.append(texts)
         if len(waiting) == AT_ONCE:
             lengths.append(measure(waiting, vocabulary))
             waiting.clear()
             tell(seen.rows)
-    lengths.append(measure(waiting, vocabulary))
-    every = np.concatenate(lengths)
-    proposed = propose(every, vocabulary is not None)
-    numbers = [float(each) for each in seen.labels.elements()] if facts.kind == "regression" else []
-    return Look(
-        path=path,
-        form=table.form,
-        rows=seen.rows,
-        columns=_kinds(table),
-        chosen=columns,
-        facts=facts,
-        guesses=(*table.guesses, *chosen.guesses, *facts.guesses),
-        labels={label: seen.labels[label] for label in facts.labels} if facts.kind != "regression" else {},
-        target=(min(numbers), sum(numbers) / len(numbers), max(numbers)) if numbers else None,
-        lengths={f"p{share}": int(np.percentile(every, share, method="higher")) for share in PERCENTILES}
-        if len(every)
-        else {},
-        unit="tokens" if vocabulary else "words",
-        seq_length=proposed,
-        cut=float((every * (1 if vocabulary else PIECES) > proposed).mean()) if len(every) else 0.0,
-        empty=seen.empty,
-        duplicates=seen.duplicates,
-        contradicting=seen.contradicting,
-        overlap=_overlap(dev, said, columns, seen.texts) if dev else None,
-    )
+    return seen, np.concatenate([*lengths, measure(waiting, vocabulary)])
+
+
+class _Target:
+    """Least, mean and largest of the numbers so far."""
+
+    def __init__(self) -> None:
+        self.count, self.sum, self.least, self.most = 0, 0.0, math.inf, -math.inf
+
+    def add(self, value: float) -> None:
+        self.count, self.sum = self.count + 1, self.sum + value
+        self.least, self.most = min(self.least, value), max(self.most, value)
+
+    def as_tuple(self) -> tuple[float, float, float]:
+        return self.least, self.sum / self.count, self.most
 
 
 class _Seen:
-    """What the rows had in common; texts are kept as hashes, 16 bytes each."""
+    """What the rows have in common; texts are kept as hashes, 16 bytes each."""
 
     def __init__(self) -> None:
         self.rows = self.empty = self.duplicates = self.contradicting = 0
-        self.labels: Counter[str] = Counter()
+        self.labels: Counter[str] = Counter()  # of classes
+        self.target = _Target()
         self.texts: dict[bytes, int] = {}
 
     def add(self, texts: Sequence[str], labels: Sequence[str]) -> None:
@@ -129,12 +159,6 @@ def key_of(texts: Sequence[str]) -> bytes:
     """The same for texts that differ in case and space alone."""
     plain = "\0".join(" ".join(text.lower().split()) for text in texts)
     return hashlib.blake2b(plain.encode("utf-8", "surrogatepass"), digest_size=16).digest()
-
-
-def texts_of(row: Row, columns: TextColumns) -> tuple[str, ...] | None:
-    """The row's texts; None where one is empty."""
-    cells = [row.cells.get(name) for name in (columns.text, columns.pair) if name]
-    return None if any(is_missing(cell) for cell in cells) else tuple(str(cell) for cell in cells)
 
 
 def measure(texts: Sequence[tuple[str, ...]], vocabulary: Vocabulary | None) -> np.ndarray:
@@ -162,12 +186,14 @@ def propose(lengths: np.ndarray, tokens: bool) -> int:
 
 
 def _labels(table: DataTable, row: Row, facts: LabelFacts, names: Sequence[str]) -> list[str]:
+    """The row's classes; none where it has numbers."""
     cells = [row.cells.get(name) for name in names]
+    if facts.kind == "regression":
+        return []
     if len(names) > 1:
-        return [name for name, cell in zip(names, cells, strict=True) if str(cell).strip().lower() not in ("0", "0.0")]
+        return [name for name, cell in zip(names, cells, strict=True) if one_or_zero(cell)]
     values: Iterable[Any] = cells[0] if isinstance(cells[0], list) else cells
-    texts = [label_text(value, table, names[0], row) for value in values]
-    return [label for text in texts for label in parted(text, facts.separator)] if facts.separator else texts
+    return [label for value in values for label in parted(label_text(value, table, names[0], row), facts.separator)]
 
 
 def _kinds(table: DataTable) -> dict[str, str]:
@@ -193,6 +219,6 @@ def _kind(cells: Sequence[Any]) -> str:
 
 def _overlap(dev: Path, said: OwnData, columns: TextColumns, seen: Mapping[bytes, int]) -> int:
     table = open_table(dev, said.options)
-    wanted = text_columns(table, columns.text, columns.pair or "")
+    wanted = columns_in(table, columns, labelled=False)
     found = (texts_of(row, wanted) for row in table.rows())
     return sum(texts is not None and key_of(texts) in seen for texts in found)

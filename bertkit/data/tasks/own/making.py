@@ -42,6 +42,8 @@ def make_own_task(train: Path, said: OwnData, say: Callable[[str], object]) -> T
     say(f"data: {train}: {table.form}; {chosen.columns.described()}: {facts.kind}{_labels(facts.labels)}")
     for guess in (*table.guesses, *chosen.guesses, *facts.guesses):
         say(f"data: {guess}")
+    if said.separator and facts.separator != said.separator:
+        say(f"data: table.separator is not used: {facts.kind} has no cells with several labels")
     own = RowFormat(
         kind=facts.kind,
         columns=chosen.columns,
@@ -54,11 +56,14 @@ def make_own_task(train: Path, said: OwnData, say: Callable[[str], object]) -> T
 
 
 def _make_tagging(table: DataTable, said: OwnData, say: Callable[[str], object]) -> Task:
-    if said.held_out and said.held_out.group:
-        raise UserError("table.group is for rows with one label each, not for tags", "drop it, or name a --dev file")
+    given = {"group": said.held_out and said.held_out.group, "text_pair": said.pair, "separator": said.separator}
+    for name in (name for name, value in given.items() if value):
+        raise UserError(f"table.{name} is for rows with texts and labels, not for tags of tokens", "drop it")
     columns, labels, scheme = survey_tags(table, said.text, said.label)
     named = f"tags by {scheme}" if scheme else "plain tags"
     say(f"data: {table.path}: {table.form}; tokens in {columns.text}, {named} in {columns.labels[0]}{_labels(labels)}")
+    for guess in table.guesses:
+        say(f"data: {guess}")
     own = TokenFormat(columns=columns, scheme=scheme, options=said.options, held_out=said.held_out)
     return task_of_format(own, labels, said.metric)
 

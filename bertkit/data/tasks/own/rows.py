@@ -21,7 +21,7 @@ from bertkit.data.tables.opening import open_table
 from bertkit.data.tables.table import DataTable, Row, is_missing, number_of, shown
 from bertkit.data.tasks.metrics import OWN_METRICS
 from bertkit.data.tasks.own.base import OwnFormat
-from bertkit.data.tasks.own.columns import TextColumns
+from bertkit.data.tasks.own.columns import columns_in, no_text, texts_of
 from bertkit.data.tasks.own.held_out import mask
 from bertkit.data.tasks.own.labels import RowKind, label_text, missing_label, one_or_zero, parted
 from bertkit.data.tasks.task import Answered, AnswerRules, Part, Shape, Split, SplitName, Task, Tell
@@ -40,7 +40,7 @@ class RowFormat(OwnFormat):
     separator: str = ""  # of the labels in a cell; "": a cell holds one, or is a list
 
     @property
-    def stratified(self) -> bool:  # type: ignore[override]
+    def stratified(self) -> bool:
         return self.kind != "regression"
 
     def features(
@@ -76,18 +76,18 @@ class OwnExamples:
 def read_examples(task: Task, own: RowFormat, path: Path, split: SplitName, rows: int = 0) -> OwnExamples:
     """The examples of one file, or of the part of the training file that is this split's; `rows`: only so many."""
     table = open_table(path, own.options)
-    columns = _checked_columns(table, own.columns, needs_label=split != "test")
+    columns = columns_in(table, own.columns, labelled=True if split != "test" else None)
     firsts: list[str] = []
     seconds: list[str] = []
     labels: list[Any] = []
     groups: list[Hashable] = []
     apart, skipped = own.held_out if split != "test" else None, 0
     for row in table.rows():
-        texts = _texts(row, columns)
+        texts = texts_of(row, columns)
         label = _label(task, own, table, row, columns.labels) if columns.labels and texts else None
         if texts is None or (columns.labels and label is None):
             if not own.skip_empty:
-                raise _empty(row, columns, texts is None)
+                raise no_text(row, columns) if texts is None else missing_label(row, ", ".join(columns.labels))
             skipped += 1
             continue
         firsts.append(texts[0])
@@ -110,38 +110,6 @@ def read_examples(task: Task, own: RowFormat, path: Path, split: SplitName, rows
         second=tuple(seconds[number] for number in chosen) if columns.pair else None,
         labels=np.array([labels[number] for number in chosen], dtype) if columns.labels else None,
         skipped=skipped,
-    )
-
-
-def _checked_columns(table: DataTable, wanted: TextColumns, needs_label: bool) -> TextColumns:
-    there = all(name in table.columns for name in wanted.labels)
-    return TextColumns(
-        text=table.column(wanted.text, "text"),
-        pair=table.column(wanted.pair, "second text") if wanted.pair else None,
-        labels=tuple(table.column(name, "label") for name in wanted.labels) if needs_label or there else (),
-    )
-
-
-def _texts(row: Row, columns: TextColumns) -> tuple[str, str] | None:
-    """The row's texts; None where one is empty. Raises UserError where one is a list or an object."""
-    found = []
-    for name in (columns.text, columns.pair):
-        cell = row.cells.get(name) if name else " "
-        if isinstance(cell, list | dict):
-            raise UserError(f"{row.place}: column {name} holds {shown(cell)}, not a text", "name another with --text")
-        if is_missing(cell) and name:
-            return None
-        found.append(str(cell))
-    return found[0], found[1]
-
-
-def _empty(row: Row, columns: TextColumns, text: bool) -> UserError:
-    if not text:
-        return missing_label(row, ", ".join(columns.labels))
-    name = columns.text if is_missing(row.cells.get(columns.text)) else columns.pair
-    return UserError(
-        f"{row.place}: column {name} holds no text",
-        "fill it in or remove the row; --set table.empty=skip leaves such rows out",
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from bertkit.files.disk import write_text
 from bertkit.model.vocabulary import Vocabulary
 
 TOKENS, TAGS = ("tokens", "words"), ("tags", "ner_tags", "labels", "ner", "pos_tags", "label")  # usual columns
+Sentence = tuple[list[str], list[int] | None]  # words, and the numbers of their tags where the file has them
 CUT = "O"  # of a word behind the maximum length: what it is scored as
 
 
@@ -98,14 +99,14 @@ class TokenFormat(OwnFormat):
     def features(
         self, task: Task, path: Path, split: SplitName, one: Split, vocabulary: Vocabulary, shape: Shape, tell: Tell
     ) -> Features:
-        sentences = list(self.sentences(task, path, split, shape.rows))
+        sentences, empty = self.sentences(task, path, split, shape.rows)
         if not sentences:
             raise UserError(f"{path}: holds no sentences", "name a file with tokens")
         words, tags = [each[0] for each in sentences], [each[1] for each in sentences]
         total = len(words)
         features, first = encode_words(vocabulary, words, shape.seq_length, lambda done: tell(done, total))
         notes = {
-            "skipped": np.array([0]),
+            "skipped": np.array([empty]),
             "words": np.concatenate([[0], np.cumsum([len(each) for each in words])]),  # (N+1,)
             "first": first,  # (W,) the token of each word's first piece; -1: it was cut off
         }
@@ -117,26 +118,27 @@ class TokenFormat(OwnFormat):
             labels["token_labels"], notes["gold"] = token_labels, gold
         return Features(features.input_ids, features.token_type_ids, features.cu_seqlens, labels, notes)
 
-    def sentences(
-        self, task: Task, path: Path, split: SplitName, rows: int = 0
-    ) -> Iterator[tuple[list[str], list[int] | None]]:
-        """(words, numbers of their tags, or None where the file has none) of each sentence of the split."""
+    def sentences(self, task: Task, path: Path, split: SplitName, rows: int = 0) -> tuple[list[Sentence], int]:
+        """(the sentences of the split, how many rows of the file have no tokens and are left out)."""
         table = open_table(path, self.options)
         labelled = split != "test" or self.columns.labels[0] in table.columns
-        found = []
+        found: list[Sentence] = []
+        empty = 0
         for row in table.rows():
             words = words_of(row, self.columns)
-            if words:
-                tags = [_number(task, tag, row) for tag in tags_of(table, row, self.columns)] if labelled else None
-                found.append((words, tags))
+            tags = [_number(task, tag, row) for tag in tags_of(table, row, self.columns)] if labelled else None
+            empty += not words
+            found += [(words, tags)] if words else []
         if self.held_out and split != "test":
             aside = mask(self.held_out, [0] * len(found), None, path)
             found = [each for each, held in zip(found, aside, strict=True) if held == (split == "dev")]
-        yield from found[: rows or None]
+        return found[: rows or None], empty
 
     def faults(self, features: Features) -> tuple[str, ...]:
-        cut = int((features.notes["first"] < 0).sum())
-        return (f"{cut:,} words stand behind the maximum length: they are not seen, and count as {CUT}",) if cut else ()
+        cut, empty = int((features.notes["first"] < 0).sum()), int(features.notes["skipped"][0])
+        said = [f"{empty:,} rows without tokens are left out"] if empty else []
+        said += [f"{cut:,} words stand behind the maximum length: they are not seen, and count as {CUT}"] if cut else []
+        return tuple(said)
 
     def answer(self, task: Task, part: Part, outputs: Mapping[str, np.ndarray], rules: AnswerRules) -> Answered:
         notes, found = part.features.notes, outputs["logits"].argmax(-1)  # (T,)
@@ -168,7 +170,7 @@ class TokenFormat(OwnFormat):
         path = folder / f"{task.name}{infix}.conll"
         split: SplitName = "dev" if part.held_out else "test"
         tags = _by_sentence(task, said, part.features.notes["words"])
-        sentences = (words for words, _ in self.sentences(task, part.file, split, part.rows))
+        sentences = (words for words, _ in self.sentences(task, part.file, split, part.rows)[0])
         blocks = (
             "\n".join(f"{word}\t{tag}" for word, tag in zip(words, each, strict=True))
             for words, each in zip(sentences, tags, strict=True)
