@@ -12,6 +12,7 @@ from typing import Any
 
 from bertkit.data.tasks.glue import GLUE
 from bertkit.data.tasks.makers import check_name, table_task
+from bertkit.data.tasks.own.labels import KINDS
 from bertkit.data.tasks.pretrain import PRETRAIN
 from bertkit.data.tasks.sample import SAMPLE
 from bertkit.data.tasks.squad.task import SQUAD
@@ -42,7 +43,7 @@ def find_task(name: str) -> Task:
     if key in plugins:
         return _load(plugins[key])
     if key not in TASKS:
-        raise UserError(f"there is no task {name!r}", nearest(key, (*TASKS, *plugins)))
+        raise UserError(f"there is no task {name!r}", nearest(key, (*TASKS, *plugins, *KINDS)))
     return TASKS[key]
 
 
