@@ -21,7 +21,6 @@ from bertkit.recipes.recipe import DEVICE, KEYS, Recipe, Value, build, check_key
 
 PREFIX = "BERTKIT_"
 NOT_SETTINGS = (
-    "BERTKIT_TEST_DATA",
     "BERTKIT_CACHE",
     "BERTKIT_MPIRUN",
     "BERTKIT_PLACES",
@@ -30,6 +29,7 @@ NOT_SETTINGS = (
     "BERTKIT_MIRROR",
     "BERTKIT_SOURCES",
 )  # variables of ours that are no recipe keys
+TESTS = "BERTKIT_TEST_"  # begins the variables of the project's tests
 MOST_VALUE = 4096  # characters of a value; the longest path of Linux
 logger = logging.getLogger(__name__)
 
@@ -106,7 +106,7 @@ def read_environment(env: Mapping[str, str]) -> list[tuple[str, str, Value]]:
     known = {variable(key): key for key in KEYS}
     found: list[tuple[str, str, Value]] = []
     for name in sorted(env):
-        if not name.startswith(PREFIX) or name in NOT_SETTINGS:
+        if not name.startswith(PREFIX) or name.startswith(TESTS) or name in NOT_SETTINGS:
             continue
         if name in known:
             found.append((name, known[name], parse_value(env[name], f"environment {name}")))

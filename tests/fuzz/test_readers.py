@@ -1,7 +1,8 @@
 """Damaged files at every reader: each ends in one line, or loads as it was, or as a value of the right type.
 
-By hand: `BERTKIT_FUZZ_SECONDS=3600 pytest tests/fuzz` (over all readers), `BERTKIT_FUZZ_CASES=2000` (each reader),
-`BERTKIT_FUZZ_SEED=7`, and one case again: `BERTKIT_FUZZ_FIRST=123 BERTKIT_FUZZ_CASES=1 pytest -k "name of the reader"`.
+By hand, with variables of the environment that all begin with BERTKIT_TEST_FUZZ_: `…SECONDS=3600 pytest tests/fuzz`
+(over all readers), `…CASES=2000` (each reader), `…SEED=7`, and one case again: `…FIRST=123 …CASES=1 pytest -k "name of
+the reader"`.
 The damaged file of each fault is kept in a folder that the failure names.
 """
 
@@ -24,10 +25,10 @@ from fuzz.harness import case
 from fuzz.readers import READERS
 
 ROOT = Path(__file__).resolve().parents[2]
-SEED = int(os.environ.get("BERTKIT_FUZZ_SEED", "1"))
-FIRST = int(os.environ.get("BERTKIT_FUZZ_FIRST", "0"))
-CASES = int(os.environ.get("BERTKIT_FUZZ_CASES", "0"))  # of each reader; 0: as many as the time allows
-SECONDS = float(os.environ.get("BERTKIT_FUZZ_SECONDS", "25"))  # over all readers
+SEED = int(os.environ.get("BERTKIT_TEST_FUZZ_SEED", "1"))
+FIRST = int(os.environ.get("BERTKIT_TEST_FUZZ_FIRST", "0"))
+CASES = int(os.environ.get("BERTKIT_TEST_FUZZ_CASES", "0"))  # of each reader; 0: as many as the time allows
+SECONDS = float(os.environ.get("BERTKIT_TEST_FUZZ_SECONDS", "25"))  # over all readers
 PATIENCE = 20.0  # seconds of one case, after which it hangs
 MOST_FAULTS = 10  # of a reader that are told
 
@@ -92,7 +93,7 @@ def child(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Child]:
 
 @pytest.mark.parametrize("name", READERS)
 def test_damaged_files(name: str, child: Child) -> None:
-    seconds = 1e9 if CASES and "BERTKIT_FUZZ_SECONDS" not in os.environ else SECONDS / len(READERS)
+    seconds = 1e9 if CASES and "BERTKIT_TEST_FUZZ_SECONDS" not in os.environ else SECONDS / len(READERS)
     counts: Counter[str] = Counter()
     faults: dict[int, str] = {}
     number, last, end = FIRST, FIRST + (CASES or 10**9), time.monotonic() + seconds

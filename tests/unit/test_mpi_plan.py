@@ -1,4 +1,4 @@
-"""The mpi launcher's plans. `BERTKIT_WRITE_GOLDEN=1` writes the files under tests/golden/mpi anew: read the diff."""
+"""The mpi launcher's plans. `BERTKIT_TEST_WRITE_GOLDEN=1` writes the files under tests/golden/mpi anew: read the diff."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def as_json(plan: LaunchPlan) -> dict[str, Any]:
 def test_golden(case: str) -> None:
     path = GOLDEN / "mpi" / f"{case}.json"
     found = {flavour: as_json(plan_of(case, flavour)) for flavour in FLAVOURS}
-    if os.environ.get("BERTKIT_WRITE_GOLDEN"):
+    if os.environ.get("BERTKIT_TEST_WRITE_GOLDEN"):
         path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     assert found == json.loads(path.read_text(encoding="utf-8"))
 

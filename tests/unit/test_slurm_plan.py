@@ -71,9 +71,9 @@ def directives(script: str) -> list[str]:
 
 @pytest.mark.parametrize("name", CASES)
 def test_the_scripts_are_the_golden_ones(name: str) -> None:
-    """After a wanted change: BERTKIT_WRITE_GOLDEN=1 pytest tests/unit/test_slurm_plan.py, and read the difference."""
+    """After a wanted change: BERTKIT_TEST_WRITE_GOLDEN=1 pytest tests/unit/test_slurm_plan.py, and read the difference."""
     path, script = GOLDEN / f"{name}.sh", plan(CASES[name]).script
-    if os.environ.get("BERTKIT_WRITE_GOLDEN"):
+    if os.environ.get("BERTKIT_TEST_WRITE_GOLDEN"):
         path.write_text(script, encoding="utf-8")
     assert script == path.read_text(encoding="utf-8")
     checked = subprocess.run(["bash", "-n", str(path)], capture_output=True, text=True)
