@@ -1,4 +1,4 @@
-"""The mpi launcher's plans. `BERTKIT_TEST_WRITE_GOLDEN=1` writes the files under tests/golden/mpi anew: read the diff."""
+"""The mpi launcher's plans. `BERTKIT_TEST_WRITE_GOLDEN=1` writes tests/golden/mpi anew: read the diff."""
 
 from __future__ import annotations
 

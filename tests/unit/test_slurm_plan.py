@@ -71,7 +71,7 @@ def directives(script: str) -> list[str]:
 
 @pytest.mark.parametrize("name", CASES)
 def test_the_scripts_are_the_golden_ones(name: str) -> None:
-    """After a wanted change: BERTKIT_TEST_WRITE_GOLDEN=1 pytest tests/unit/test_slurm_plan.py, and read the difference."""
+    """After a wanted change: BERTKIT_TEST_WRITE_GOLDEN=1 pytest tests/unit/test_slurm_plan.py, and read the diff."""
     path, script = GOLDEN / f"{name}.sh", plan(CASES[name]).script
     if os.environ.get("BERTKIT_TEST_WRITE_GOLDEN"):
         path.write_text(script, encoding="utf-8")
