@@ -47,7 +47,7 @@ class NullEngine:
         if self.job.head.kind == "span":
             return {name: np.zeros(tokens, np.float32) for name in ("start_logits", "end_logits")}
         rows = tokens if self.job.head.kind == "tokens" else sequences
-        arrays = {"logits": np.zeros((rows, self.job.head.outputs), np.float32)}
+        arrays = {"logits": np.zeros((rows, self.job.head.logits_each), np.float32)}
         if self.job.head.kind == "pretraining":
             masked = len(batch["masked_positions"])
             arrays["masked_logits"] = np.zeros((masked, self.job.model.vocab_size), np.float32)

@@ -119,7 +119,7 @@ def pool(w: ComputeWeights, hidden: Tensor, seen: Seen) -> Tensor:
 
 
 def sequence_head(w: ComputeWeights, config: ModelConfig, hidden: Tensor, seen: Seen, drop: Dropout) -> Outputs:
-    """Classification, of one label or several, and regression: logits (B, C)."""
+    """Classification, of one label or several, regression and choices: logits (B, C)."""
     own = config.classifier_dropout
     pooled = drop(pool(w, hidden, seen), config.hidden_dropout_prob if own is None else own)
     return {"logits": w.dense_fp32(pooled, "classifier")}
@@ -157,6 +157,7 @@ HEADS = {
     "classification": sequence_head,
     "multilabel": sequence_head,
     "regression": sequence_head,
+    "choice": sequence_head,
     "tokens": token_head,
     "span": span_head,
     "pretraining": pretraining_head,

@@ -26,6 +26,7 @@ class Labels:
     tensors: Mapping[str, Tensor]  # the head's labels; for spans also first, lengths (B,): where each sequence stands
     counts: Mapping[str, int] | Mapping[str, Tensor]  # labels in the whole global batch
     longest: int  # tokens of a sequence, at the most
+    each: int = 1  # sequences of an example
 
 
 def masked_words(logits: Tensor, labels: Tensor, count: int | Tensor) -> Tensor:
@@ -52,6 +53,10 @@ def loss(
         weights = _counted(batch, wanted) if "counted" in batch else None
         each = functional.binary_cross_entropy_with_logits(outputs["logits"], wanted, weights, reduction="sum")
         return each / (sequences * _outputs(wanted))
+    if kind == "choice":  # among the sequences of an example; what is over is spare
+        examples = len(outputs["logits"]) // labels.each
+        logits = outputs["logits"][: examples * labels.each].view(examples, labels.each)
+        return _cross_entropy(logits, batch["labels"][:examples]) / sequences
     if kind == "tokens":
         return _cross_entropy(outputs["logits"], batch["token_labels"]) / labels.counts["tokens"]
     if kind == "span":  # mean of the start's and the end's

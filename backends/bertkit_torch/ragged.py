@@ -73,7 +73,7 @@ class RaggedPasses:
             arrays |= {"first": batch["cu_seqlens"][:-1].astype(np.int64), "lengths": lengths.astype(np.int64)}
         tensors = {name: torch.from_numpy(array).to(self.where) for name, array in arrays.items()}
         counts = {name: max(1, count) for name, count in update.label_counts.items()}
-        return Labels(tensors, counts, int(lengths.max(initial=1)))
+        return Labels(tensors, counts, int(lengths.max(initial=1)), self.job.head.sequences_each)
 
     def describe(self) -> dict[str, str]:
         return {"layout": self.layout, "attention": "grouped batched matmul"}

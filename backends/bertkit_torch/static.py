@@ -148,7 +148,7 @@ class StaticPasses:
         tensors = views(made, whole, real)
         sequences, positions = tensors["counts"].unbind()
         counts = {"sequences": sequences, "masked": positions, "tokens": positions}
-        labels = Labels(tensors, counts, made.sizes.longest)
+        labels = Labels(tensors, counts, made.sizes.longest, self.job.head.sequences_each)
         with self.device.autocast(self.job.precision):
             found = self._outputs(weights, made.sizes, tensors, DeviceDropout())
             value = loss(self.job.head.kind, found, labels)

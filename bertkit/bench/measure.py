@@ -139,7 +139,7 @@ def calls(features: Features, batch_size: int, seed: int, world: World) -> Itera
 
     The order is random because by length the warm-up would be the longest sequences, and the rest not the data's.
     """
-    groups = list(by_length(features.lengths, batch_size))
+    groups = list(by_length(features.sizes, batch_size))
 
     def everyones() -> Iterator[np.ndarray]:
         for turn in itertools.count():

@@ -49,7 +49,8 @@ class Workload:
         found = self.features.lengths
         sequences = limit_sequences(batch_size, micro)
         masked = np.sort(masked_counts(found, self.most_masked))[-sequences:].sum() if self.most_masked else 0
-        return Limits(sequences, int(found.max()), batch_size, int(masked))
+        each = self.features.each
+        return Limits(sequences * each, int(found.max()), batch_size * each, int(masked))
 
     def describe(self) -> dict[str, Any]:
         """As a part of a record's data."""

@@ -62,7 +62,7 @@ def look(
     from bertkit.recipes.resolve import resolve
     from bertkit.training.recipe_parts import own_data
 
-    given = o.own_data(str(file), str(dev) if dev else None, text, text_pair, label) | {"task": task}
+    given = o.own_data(str(file), str(dev) if dev else None, text, text_pair, label, None) | {"task": task}
     recipe = resolve(given, sets or ()).recipe
     vocabulary = read_vocabulary(vocab / "vocab.txt" if vocab.is_dir() else vocab) if vocab else None
     follow = Display().follow()

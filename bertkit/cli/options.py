@@ -65,6 +65,15 @@ PairColumn = Annotated[
     str | None,
     typer.Option("--text-pair", metavar="COLUMN", help="Column with the second text of a pair.", show_default=False),
 ]
+ChoiceColumns = Annotated[
+    str | None,
+    typer.Option(
+        "--choices",
+        metavar="COLUMNS",
+        help="Multiple choice: columns with the choices, comma-separated, or one with lists.",
+        show_default=False,
+    ),
+]
 LabelColumn = Annotated[
     str | None,
     typer.Option(
@@ -103,7 +112,7 @@ Sets = Annotated[
 
 
 def own_data(
-    train: str | None, dev: str | None, text: str | None, pair: str | None, label: str | None
+    train: str | None, dev: str | None, text: str | None, pair: str | None, label: str | None, choices: str | None
 ) -> dict[str, str | int | float | bool | None]:
     """The options for data of one's own by the recipe's keys."""
     return {
@@ -112,6 +121,7 @@ def own_data(
         "table.text": text,
         "table.text_pair": pair,
         "table.label": label,
+        "table.choices": choices,
     }
 
 

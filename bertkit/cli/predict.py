@@ -156,6 +156,10 @@ def answer(recipe: Recipe, source: str, how: Answers, display: Display, force: b
 def fields_of(texts: Sequence[str], found: Prediction, how: Answers) -> dict[str, Any]:
     """One example's answer by the names of its fields."""
     fields: dict[str, Any] = dict(zip(("text", "text_pair"), texts, strict=False))
+    if found.choice is not None:
+        return {"text": texts[0], "choice": found.choice, "label": found.label} | {
+            "probability": found.scores[str(found.label)]
+        }
     if found.label is None and found.value is None:  # of tokens
         spans = [dataclasses.asdict(span) for span in found.spans]
         return fields | {"entities": spans if how.json else [f"{span['text']}/{span['label']}" for span in spans]}

@@ -28,6 +28,7 @@ def train(
     text: o.TextColumn = None,
     text_pair: o.PairColumn = None,
     label: o.LabelColumn = None,
+    choices: o.ChoiceColumns = None,
     dtype: o.Dtype = None,
     batch_size: o.BatchSize = None,
     seq_length: o.SeqLength = None,
@@ -125,7 +126,7 @@ def train(
     chosen = o.recipe_options(
         backend, dtype, model, task, data_dir, batch_size, seq_length, epochs, learning_rate, seed, output
     )
-    chosen |= o.own_data(train_file, dev_file, text, text_pair, label)
+    chosen |= o.own_data(train_file, dev_file, text, text_pair, label, choices)
     chosen |= {
         "data.strict": True if strict else None,
         "offline": True if offline else None,

@@ -31,6 +31,7 @@ HEADS: Mapping[HeadKind, Head] = {
     "classification": Head("classification", 3),
     "multilabel": Head("multilabel", 4),
     "regression": Head("regression", 1),
+    "choice": Head("choice", 3),
     "tokens": Head("tokens", 5),
     "span": Head("span", 2),
     "pretraining": Head("pretraining", 2),
@@ -48,8 +49,10 @@ def example_batch(kind: HeadKind, sequences: int = 12, seed: int = 0) -> Batch:
         "input_ids": stream.integers(0, MODEL.vocab_size, tokens).astype(np.int32),
         "token_type_ids": stream.integers(0, 2, tokens).astype(np.int32),
         "cu_seqlens": cu_seqlens,
-        "example_ids": np.arange(sequences),
+        "example_ids": np.arange(sequences // HEADS[kind].sequences_each),
     }
+    if kind == "choice":
+        return batch | {"labels": stream.integers(0, HEADS[kind].outputs, len(batch["example_ids"]))}
     if kind == "span":
         ends = stream.integers(0, lengths)
         return batch | {"start_positions": ends // 2, "end_positions": ends}
@@ -71,10 +74,12 @@ def example_batch(kind: HeadKind, sequences: int = 12, seed: int = 0) -> Batch:
 
 
 def part(batch: Batch, members: np.ndarray) -> Batch:
-    """The sub-batch of these sequences, in this order."""
+    """The sub-batch of these examples, in this order."""
     starts, ends = batch["cu_seqlens"][:-1], batch["cu_seqlens"][1:]
-    tokens = np.concatenate([np.arange(starts[m], ends[m]) for m in members]) if len(members) else np.empty(0, int)
-    lengths = (ends - starts)[members]
+    each = len(starts) // len(batch["example_ids"])
+    sequences = (members[:, None] * each + np.arange(each)).reshape(-1)
+    tokens = np.concatenate([np.arange(starts[s], ends[s]) for s in sequences]) if len(members) else np.empty(0, int)
+    lengths = (ends - starts)[sequences]
     new: dict[str, np.ndarray] = {
         "input_ids": batch["input_ids"][tokens],
         "token_type_ids": batch["token_type_ids"][tokens],
@@ -109,7 +114,7 @@ def with_settings(backend: Backend, wanted: Job, **changed: str | int | float | 
 
 def train(engine: Engine, batch: Batch, kind: HeadKind, steps: int, splits: int = 1, first: int = 1) -> list[float]:
     """`steps` updates on the same batch, cut into `splits` micro-batches. Returns the losses."""
-    members = np.arange(len(batch["cu_seqlens"]) - 1)
+    members = np.arange(len(batch["example_ids"]))
     micro = tuple(part(batch, some) for some in np.array_split(members, splits))
     counts = label_counts(kind, [batch])
     return [float(engine.train_step(Update(step, micro, counts), RATE)["loss"]) for step in range(first, first + steps)]

@@ -1,6 +1,6 @@
 """Features: encoded examples in flat arrays, and how they are kept on disk under a key of all that shaped them.
 
-Legend: T tokens of all examples, N examples.
+Legend: T tokens of all examples, N examples, K sequences of an example.
 """
 
 from __future__ import annotations
@@ -27,27 +27,34 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Features:
-    """N encoded examples without padding."""
+    """N encoded examples without padding: a sequence each, or K that stand together."""
 
     input_ids: np.ndarray  # (T,) int32
     token_type_ids: np.ndarray  # (T,) int32
-    cu_seqlens: np.ndarray  # (N+1,) int64: example i is tokens cu_seqlens[i] to cu_seqlens[i+1]
+    cu_seqlens: np.ndarray  # (N * K + 1,) int64: sequence i is tokens cu_seqlens[i] to cu_seqlens[i+1]
     labels: Mapping[str, np.ndarray]  # each (N, …), those of `OF_TOKENS` (T,); empty where the data has no labels
     notes: Mapping[str, np.ndarray] = field(default_factory=dict)  # what answering needs and no model sees
+    each: int = 1  # K: sequences of an example, as many as there are choices
 
     def __len__(self) -> int:
-        return len(self.cu_seqlens) - 1
+        return (len(self.cu_seqlens) - 1) // self.each
 
     @property
     def lengths(self) -> np.ndarray:
-        """(N,) tokens of each example."""
+        """(N * K,) tokens of each sequence."""
         return np.diff(self.cu_seqlens)
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """(N,) tokens of each example."""
+        return np.diff(self.cu_seqlens[:: self.each])
 
     def batch(self, examples: np.ndarray) -> Mapping[str, np.ndarray]:
         """The ragged batch of these examples, as engines take it, in this order; `example_ids` says which they are."""
-        lengths = self.lengths[examples]
+        sequences = (examples[:, None] * self.each + np.arange(self.each)).reshape(-1)
+        lengths = self.lengths[sequences]
         cu_seqlens = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-        tokens = np.repeat(self.cu_seqlens[:-1][examples] - cu_seqlens[:-1], lengths) + np.arange(cu_seqlens[-1])
+        tokens = np.repeat(self.cu_seqlens[:-1][sequences] - cu_seqlens[:-1], lengths) + np.arange(cu_seqlens[-1])
         return {
             "input_ids": self.input_ids[tokens],
             "token_type_ids": self.token_type_ids[tokens],
@@ -103,6 +110,7 @@ def _flat(features: Features) -> dict[str, np.ndarray]:
         "input_ids": features.input_ids,
         "token_type_ids": features.token_type_ids,
         "cu_seqlens": features.cu_seqlens,
+        **({"each": np.array(features.each)} if features.each > 1 else {}),
         **{f"{LABEL}{name}": values for name, values in features.labels.items()},
         **{f"{NOTE}{name}": values for name, values in features.notes.items()},
     }
@@ -113,7 +121,8 @@ def _unflat(arrays: Mapping[str, np.ndarray]) -> Features:
         return {name.removeprefix(prefix): value for name, value in arrays.items() if name.startswith(prefix)}
 
     ids, types = (arrays[name].astype(np.int32) for name in COMPACT)
-    return Features(ids, types, arrays["cu_seqlens"], named(LABEL), named(NOTE))
+    each = int(arrays["each"]) if "each" in arrays else 1
+    return Features(ids, types, arrays["cu_seqlens"], named(LABEL), named(NOTE), each)
 
 
 def _compact(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -103,7 +103,7 @@ def updates(
     share = math.ceil(sampler.batch_size / ranks)
     micro_batches = micro_batch_count(share, micro_batch_size)
     for step, examples in sampler.batches(first_step, last_step):
-        hands = deal(features.lengths[examples], ranks, micro_batches)
+        hands = deal(features.sizes[examples], ranks, micro_batches)
         of_positions = kind in ("pretraining", "tokens")  # whose number only the batch tells
         counts = label_counts(kind, [features.batch(examples)]) if of_positions else {"sequences": len(examples)}
         mine = tuple(features.batch(examples[places]) for places in hands[rank])

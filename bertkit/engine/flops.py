@@ -29,8 +29,8 @@ def forward_flops(config: ModelConfig, head: Head, lengths: np.ndarray, masked: 
     layers = (8 * hidden**2 + 4 * hidden * inner) * tokens + 4 * hidden * squares
     total = config.num_hidden_layers * layers
     if not head.pooled:
-        return total + 2 * hidden * head.outputs * tokens
-    total += 2 * hidden * (hidden + head.outputs) * len(lengths)
+        return total + 2 * hidden * head.logits_each * tokens
+    total += 2 * hidden * (hidden + head.logits_each) * len(lengths)
     return total + 2 * masked * (hidden**2 + hidden * config.vocab_size)
 
 

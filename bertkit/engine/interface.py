@@ -24,6 +24,7 @@ from bertkit.model.config import Head, HeadKind, ModelConfig
 #   classification: labels (B,) int64
 #   multilabel: labels (B, C) float32, each 0 or 1
 #   regression: labels (B,) float32; (B, C) where there are several targets
+#   choice: labels (B / K,) int64: the sequences stand in runs of K, one for each choice of an example
 #   tokens: token_labels (T,) int64, NO_LABEL where a token has none
 #   span: start_positions, end_positions (B,) int64, counted within the sequence
 #   pretraining: masked_positions (M,) int64 into the T tokens, masked_labels (M,) int64, labels (B,) int64
@@ -146,8 +147,9 @@ class Engine(Protocol):
         `slots` (token places computed on this rank, padding included); with loss scaling also `loss_scale`."""
 
     def predict(self, batch: Batch) -> Arrays:
-        """The head's logits, float32. classification, multilabel, regression: logits (B, C) · tokens: logits (T, C) ·
-        span: start_logits and end_logits (T,) · pretraining: masked_logits (M, V), logits (B, 2)."""
+        """The head's logits, float32. classification, multilabel, regression: logits (B, C) · choice: logits (B, 1) ·
+        tokens: logits (T, C) · span: start_logits and end_logits (T,) ·
+        pretraining: masked_logits (M, V), logits (B, 2)."""
 
     def slots(self, lengths: np.ndarray) -> int:
         """Token places, padding included, that `predict` computes for sequences of these lengths (B,)."""
@@ -279,6 +281,7 @@ LABELS: Mapping[HeadKind, tuple[str, ...]] = {
     "classification": ("labels",),
     "multilabel": ("labels",),
     "regression": ("labels",),
+    "choice": ("labels",),
     "tokens": ("token_labels",),
     "span": ("start_positions", "end_positions"),
     "pretraining": ("masked_labels", "labels"),
@@ -289,6 +292,7 @@ OUTPUTS: Mapping[HeadKind, tuple[str, ...]] = {
     "classification": ("logits",),
     "multilabel": ("logits",),
     "regression": ("logits",),
+    "choice": ("logits",),
     "tokens": ("logits",),
     "span": ("start_logits", "end_logits"),
     "pretraining": ("masked_logits", "logits"),
@@ -301,8 +305,11 @@ def sequence_lengths(batch: Batch) -> np.ndarray:
 
 
 def label_counts(kind: HeadKind, batches: Sequence[Batch]) -> dict[str, int]:
-    """What each part of the head's loss is divided by: its number of labels in `batches`."""
-    counts = {"sequences": sum(len(batch["cu_seqlens"]) - 1 for batch in batches)}
+    """What each part of the head's loss is divided by: its number of labels in `batches`. `sequences`: of multiple
+    choice, the examples."""
+    counts = {
+        "sequences": sum(len(batch["labels"] if kind == "choice" else sequence_lengths(batch)) for batch in batches)
+    }
     if kind == "pretraining":
         counts["masked"] = sum(len(batch["masked_labels"]) for batch in batches)
     if kind == "tokens":

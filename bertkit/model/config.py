@@ -19,7 +19,7 @@ from bertkit.files.inputs import kind, mapping_value, read_object, real_value, w
 from bertkit.model.vocabulary import check_class
 
 Arrays = dict[str, np.ndarray]  # weights, gradients or moments by a parameter's name
-HeadKind = Literal["classification", "multilabel", "regression", "tokens", "span", "pretraining"]
+HeadKind = Literal["classification", "multilabel", "regression", "choice", "tokens", "span", "pretraining"]
 PER_TOKEN: tuple[HeadKind, ...] = ("tokens", "span")  # heads with outputs for each token, which read no pooler
 
 
@@ -27,8 +27,8 @@ PER_TOKEN: tuple[HeadKind, ...] = ("tokens", "span")  # heads with outputs for e
 class Head:
     """What stands on the encoder.
 
-    `outputs`: classes (classification; of each token: tokens), labels (multilabel), targets (regression),
-    2 (span, next sentence).
+    `outputs`: classes (classification; of each token: tokens), labels (multilabel), targets (regression), choices of
+    an example (choice), 2 (span, next sentence).
     """
 
     kind: HeadKind
@@ -41,6 +41,16 @@ class Head:
         return (self.outputs,) if several else ()
 
     @property
+    def sequences_each(self) -> int:
+        """Sequences that make one example: of multiple choice, one for each choice."""
+        return self.outputs if self.kind == "choice" else 1
+
+    @property
+    def logits_each(self) -> int:
+        """Logits of one sequence, or of one token."""
+        return 1 if self.kind == "choice" else self.outputs
+
+    @property
     def pooled(self) -> bool:
         """Whether the head reads the pooler, a dense layer over the first token."""
         return self.kind not in PER_TOKEN
@@ -50,6 +60,7 @@ ARCHITECTURE_OF_HEAD: Mapping[HeadKind, str] = {
     "classification": "BertForSequenceClassification",
     "multilabel": "BertForSequenceClassification",
     "regression": "BertForSequenceClassification",
+    "choice": "BertForMultipleChoice",
     "tokens": "BertForTokenClassification",
     "span": "BertForQuestionAnswering",
     "pretraining": "BertForPreTraining",

@@ -93,4 +93,4 @@ def _head(config: ModelConfig, head: Head) -> Shapes:
             "cls.predictions.bias": (config.vocab_size,),
             **_linear("cls.seq_relationship", head.outputs, hidden),
         }
-    return _linear("classifier", head.outputs, hidden)
+    return _linear("classifier", head.logits_each, hidden)

@@ -102,7 +102,14 @@ class TableSection:
     """How tables of one's own are read: data.train_file and data.dev_file of no named task."""
 
     text: Text = Field(default="", description="column with the text; empty: told by the file, and said")
-    text_pair: Text = Field(default="", description="column with a second text; empty: none, or told by the file")
+    text_pair: Text = Field(
+        default="",
+        description="column with a second text, which begins each choice of multiple choice; empty: none, or told by "
+        "the file",
+    )
+    choices: Text = Field(
+        default="", description="multiple choice: columns with the choices, a,b,c, or one with lists of them"
+    )
     label: Text = Field(
         default="", description="column with the label; empty: told by the file; a,b,c: a target or 0/1 in each"
     )

@@ -28,23 +28,23 @@ def predict(
     world: World,
     progress: Callable[[int], object] = lambda done: None,
 ) -> Arrays:
-    """The head's outputs for every sequence in the order of `features`, on every rank: (N, C), (T, C) for
+    """The head's outputs for every example in the order of `features`, on every rank: (N, C), (T, C) for
     tokens, or (T,) for spans.
 
-    Each sequence is computed exactly once, beside others of its length.
+    Each is computed exactly once, beside others of its length.
     """
     numbers: list[np.ndarray] = [np.empty(0, np.int64)]
     empty = np.empty(0 if head.kind == "span" else (0, head.outputs), np.float32)
     found: dict[str, list[np.ndarray]] = {name: [empty] for name in OUTPUTS[head.kind]}
-    for examples in by_length(features.lengths, batch_size, world.rank, world.size):
+    for examples in by_length(features.sizes, batch_size, world.rank, world.size):
         outputs = engine.predict(features.batch(examples))
         for name, parts in found.items():
-            parts.append(outputs[name])
+            parts.append(outputs[name].reshape(len(examples), -1) if head.sequences_each > 1 else outputs[name])
         numbers.append(examples)
         progress(len(examples))
     everyone = engine.gather(np.concatenate(numbers))
     if len(everyone) != len(features) or len(np.unique(everyone)) != len(features):
-        raise RuntimeError(f"{len(everyone)} predictions for {len(features)} sequences")  # a fault of bertkit's
+        raise RuntimeError(f"{len(everyone)} predictions for {len(features)} examples")  # a fault of bertkit's
     order = np.argsort(everyone)
     rows = _token_rows(features.lengths[everyone], order) if head.kind in PER_TOKEN else order
     return {name: engine.gather(np.concatenate(parts))[rows] for name, parts in found.items()}

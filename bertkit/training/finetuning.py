@@ -143,10 +143,10 @@ def words_of(update_settings: UpdateSettings) -> str:
 
 
 def _majority(setup: FineTuningSetup) -> dict[str, float] | None:
-    """What always answering the first dev set's most frequent class, or its labels on over half of the rows, scores on
-    it; None for numbers and spans."""
+    """What always answering the first dev set's most frequent class or choice, or its labels on over half of the rows,
+    scores on it; None for numbers and spans."""
     kind, labels = setup.task.head.kind, setup.dev[0].features.labels.get("labels")
-    if kind not in ("classification", "multilabel") or labels is None:
+    if kind not in ("classification", "choice", "multilabel") or labels is None:
         return None
     several = kind == "multilabel"
     answer = labels.mean(0) - 0.5 if several else np.bincount(labels, minlength=setup.task.head.outputs)

@@ -135,6 +135,7 @@ def load(recipe: Recipe, world: World, display: Display, force: bool = False, ow
     ready = open_model(recipe, force=force, own=own)
     for note in ready.notes:
         display.say(note)
+    at_once = recipe.evaluation.batch_size * ready.task.head.sequences_each
     job = Job(
         ready.source.config,
         ready.task.head,
@@ -143,7 +144,7 @@ def load(recipe: Recipe, world: World, display: Display, force: bool = False, ow
         layout=recipe.model.layout,
         settings=ready.target.settings,
         exchange=exchange(recipe),
-        limits=Limits(recipe.evaluation.batch_size, recipe.data.seq_length, recipe.evaluation.batch_size),
+        limits=Limits(at_once, recipe.data.seq_length, at_once),
     )
     return Loaded(ready.task, ready.source, ready.target.backend.engine(job, world), ready.target.precision)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, overload
@@ -18,7 +18,9 @@ from bertkit.console import Display
 from bertkit.data.encoding import WordPlace, encode, encode_with_places
 from bertkit.data.features import Features
 from bertkit.data.tables.in_memory import rows_of
+from bertkit.data.tables.table import Row
 from bertkit.data.tasks.own.base import OwnFormat
+from bertkit.data.tasks.own.choices import ChoiceFormat
 from bertkit.data.tasks.own.rows import THRESHOLD, probabilities
 from bertkit.data.tasks.own.tags import entities
 from bertkit.data.tasks.task import Columns, Task
@@ -30,7 +32,13 @@ from bertkit.training.evaluation import check_finite, predict
 from bertkit.training.inference import Loaded, recipe_of_run
 from bertkit.training.inference import load as load_model
 
-ANSWERED = ("classification", "multilabel", "regression", "tokens")  # kinds of which `predict` tells something
+ANSWERED = (
+    "classification",
+    "multilabel",
+    "regression",
+    "choice",
+    "tokens",
+)  # kinds of which `predict` tells something
 AT_ONCE = 1024  # examples that are encoded, and sorted by length, together; bounds what is in memory
 TEXT, PAIR = ("text", "sentence", "first"), ("text_pair", "sentence2", "second")  # keys of dicts and columns of frames
 
@@ -52,12 +60,13 @@ class TaggedSpan:
 class Prediction:
     """What the model says of one example."""
 
-    label: str | None  # the class, the most probable one where several may apply; None for numbers
-    scores: Mapping[str, float]  # each class's probability; empty for a number
+    label: str | None  # the class or choice, the most probable one where several may apply; None for numbers
+    scores: Mapping[str, float]  # each class's or choice's probability; empty for a number
     value: float | None = None  # the number; the first of several
     several: bool = False  # whether any number of labels may apply, each with a probability of its own
     values: Mapping[str, float] = field(default_factory=dict)  # several numbers by their names
     spans: tuple[TaggedSpan, ...] = ()  # of a model that labels tokens
+    choice: int | None = None  # the number of the choice, from 0
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -103,7 +112,8 @@ class Predictor:
 
         A text gives one Prediction. A list of texts, of pairs (tuples or lists of two texts) or of dicts, and a data
         frame (pandas, polars) give a list. An iterator gives an iterator, which takes from it piece by piece. Dicts and
-        frames have the task's own columns, or `text` and `text_pair`.
+        frames have the task's own columns, or `text` and `text_pair`; of multiple choice, `text` and `choices`, and an
+        example is a text with the list of its choices.
 
         Raises UserError where an example is none of these, and where the task's answers are spans.
         """
@@ -143,17 +153,31 @@ class Predictor:
             yield from self.predict_texts(pairs, first)
             first += len(part)
 
-    def predict_texts(self, pairs: Sequence[tuple[str, str | None]], first: int = 0) -> Iterator[Prediction]:
+    def predict_texts(self, examples: Sequence[tuple[str, ...]], first: int = 0) -> Iterator[Prediction]:
         """Of what `texts` gave; `first`: the number of the first, for messages."""
-        texts, seconds = [text for text, _ in pairs], [second for _, second in pairs if second is not None]
-        if seconds and len(seconds) < len(pairs):
-            raise UserError(f"examples from {first} on are partly single texts, partly pairs", "give all alike")
+        texts = [example[0] for example in examples]
+        seconds = [second for example in examples for second in example[1:]]
+        if self.task.head.kind == "choice":
+            yield from self._choose(examples, texts, seconds, first)
+            return
         if self.task.head.kind == "tokens":
             yield from self._tag(texts, first)
             return
         features = encode(self.loaded.source.vocabulary, texts, seconds or None, {}, self.recipe.data.seq_length)
         for row in self._logits(features, first):
             yield _prediction(row, self.task)
+
+    def _choose(
+        self, examples: Sequence[tuple[str, ...]], texts: Sequence[str], choices: Sequence[str], first: int
+    ) -> Iterator[Prediction]:
+        each = self.task.head.sequences_each
+        beside = [text for text in texts for _ in range(each)]
+        features = encode(self.loaded.source.vocabulary, beside, choices, {}, self.recipe.data.seq_length)
+        features = replace(features, each=each)
+        found = probabilities("classification", self._logits(features, first))  # (N, K)
+        for (_, *own), row in zip(examples, found, strict=True):
+            best = int(row.argmax())
+            yield Prediction(label=own[best], scores=dict(zip(own, row.tolist(), strict=True)), choice=best)
 
     def _tag(self, texts: Sequence[str], first: int) -> Iterator[Prediction]:
         features, places = encode_with_places(self.loaded.source.vocabulary, texts, self.recipe.data.seq_length)
@@ -167,8 +191,10 @@ class Predictor:
         check_finite(outputs, features, f"examples from {first} on")
         return outputs["logits"]
 
-    def texts(self, example: Any, number: int) -> tuple[str, str | None]:
-        """An example as a text, or as two."""
+    def texts(self, example: Any, number: int) -> tuple[str, ...]:
+        """An example as its texts: one, two, or one and its choices."""
+        if isinstance(self.task.format, ChoiceFormat):
+            return _with_choices(self.task.format, example, number)
         texts = self._of_columns(example, number) if isinstance(example, Mapping) else example
         texts = [texts] if isinstance(texts, str) else texts
         if not isinstance(texts, Sequence) or not all(isinstance(text, str) for text in texts) or len(texts) > 2:
@@ -182,7 +208,7 @@ class Predictor:
             what = "pairs of texts" if wants == 2 else "single texts"
             has = "one text" if len(texts) == 1 else f"{len(texts)} texts"
             raise UserError(f"example {number} has {has}, but {self.task.name} is of {what}", "give those")
-        return texts[0], texts[1] if wants == 2 else None
+        return tuple(texts)
 
     @property
     def _columns(self) -> Columns:
@@ -216,6 +242,26 @@ class Predictor:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _with_choices(own: ChoiceFormat, example: Any, number: int) -> tuple[str, ...]:
+    """The text, and its choices."""
+    place = f"example {number}"
+    if isinstance(example, Mapping) and all(name in example for name in (own.columns.text, *own.choices)):
+        found = own.texts(Row(place, example))
+        if found is None:
+            raise own.empty(Row(place, example))
+        return found
+    if isinstance(example, Mapping):
+        example = [example.get("text"), example.get("choices")]
+    texts = list(example) if isinstance(example, Sequence) and not isinstance(example, str) else []
+    if len(texts) == 2 and isinstance(texts[1], Sequence) and not isinstance(texts[1], str):
+        texts = [texts[0], *texts[1]]
+    if not texts or not all(isinstance(each, str) for each in texts):
+        raise UserError(f"{place} is no text with a list of choices", "give (text, [choice, …]), or a dict of columns")
+    if len(texts) != own.count + 1:
+        raise UserError(f"{place} has {len(texts) - 1} choices, but the model chooses of {own.count}", "give as many")
+    return tuple(texts)
 
 
 def load(

@@ -69,6 +69,7 @@ def own_data(recipe: Recipe) -> OwnData:
         kind=recipe.task,
         text=table.text,
         pair=table.text_pair,
+        choices=table.choices,
         label=table.label,
         separator=table.separator,
         skip_empty=table.empty == "skip",
@@ -144,8 +145,9 @@ def loss_scaling(recipe: Recipe) -> LossScaling:
 def limits(recipe: Recipe, parts: Sequence[Part]) -> Limits:
     """What the batches of a run over these parts have at the most."""
     longest = max((int(part.features.lengths.max(initial=1)) for part in parts), default=1)
+    each = max((part.features.each for part in parts), default=1)
     sequences = limit_sequences(recipe.train.batch_size, recipe.train.micro_batch_size)
-    return Limits(sequences, longest, recipe.evaluation.batch_size)
+    return Limits(sequences * each, longest, recipe.evaluation.batch_size * each)
 
 
 def limit_sequences(share: int, micro: int) -> int:

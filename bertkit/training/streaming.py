@@ -9,8 +9,7 @@ from pathlib import Path
 
 from bertkit.console import Display
 from bertkit.data.tables.opening import open_table
-from bertkit.data.tasks.own.columns import columns_in, no_text, texts_of
-from bertkit.data.tasks.own.rows import RowFormat
+from bertkit.data.tasks.own.base import OwnFormat
 from bertkit.distributed.world import World
 from bertkit.errors import UserError
 from bertkit.files.inputs import parse_json
@@ -29,7 +28,8 @@ def is_streamed(run: str, source: str, to_folder: bool) -> bool:
             raise UserError("answers to standard input go to standard output, not to a folder", "drop -o")
         return True
     told = read_task(Path(run).expanduser())
-    return told is not None and told.own is not None and isinstance(told.own.format, RowFormat) and not to_folder
+    own = told.own.format if told and told.own else None
+    return isinstance(own, OwnFormat) and own.answers_rows and not to_folder
 
 
 def open_predictor(recipe: Recipe, display: Display, force: bool) -> Predictor:
@@ -44,9 +44,8 @@ def stream(predictor: Predictor, source: str) -> Iterator[tuple[tuple[str, ...],
     examples = iter(_of_lines(sys.stdin) if source == STDIN else _of_table(predictor, Path(source).expanduser()))
     first = 0
     while part := list(itertools.islice(examples, AT_ONCE)):
-        pairs = [predictor.texts(example, first + number) for number, example in enumerate(part)]
-        shown = [tuple(text for text in pair if text is not None) for pair in pairs]
-        yield from zip(shown, predictor.predict_texts(pairs, first), strict=True)
+        texts = [predictor.texts(example, first + number) for number, example in enumerate(part)]
+        yield from zip(texts, predictor.predict_texts(texts, first), strict=True)
         first += len(part)
 
 
@@ -67,12 +66,6 @@ def _of_lines(lines: Iterable[str]) -> Iterator[Example]:
 
 def _of_table(predictor: Predictor, path: Path) -> Iterator[Example]:
     own = predictor.task.format
-    if not isinstance(own, RowFormat):
+    if not isinstance(own, OwnFormat) or not own.answers_rows:
         raise UserError(f"{path}: {predictor.task.name} has files of a format of its own", "name a folder with -o")
-    table = open_table(path, own.options)
-    columns = columns_in(table, own.columns, labelled=False)
-    for row in table.rows():
-        texts = texts_of(row, columns)
-        if texts is None:
-            raise no_text(row, columns, "fill it in or remove the row")
-        yield texts
+    yield from own.texts_in(open_table(path, own.options))

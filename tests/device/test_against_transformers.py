@@ -34,6 +34,7 @@ AUTO = {
     "classification": "BertForSequenceClassification",
     "multilabel": "BertForSequenceClassification",
     "regression": "BertForSequenceClassification",
+    "choice": "BertForMultipleChoice",
     "tokens": "BertForTokenClassification",
     "span": "BertForQuestionAnswering",
     "pretraining": "BertForPreTraining",
@@ -112,6 +113,8 @@ def their_labels(kind: str, batch: Batch, shape: Any) -> dict[str, Any]:
 
 def their_loss(kind: str, model: Any, inputs: dict[str, Any], batch: Batch) -> Any:
     """Hugging Face's own loss; for spans from its logits, since its loss lets padding take part in the softmax."""
+    if kind == "choice":
+        inputs = {name: rows.view(len(batch["labels"]), -1, rows.shape[1]) for name, rows in inputs.items()}
     if kind != "span":
         return model(**inputs, **their_labels(kind, batch, inputs["input_ids"].shape)).loss
     output, padding = model(**inputs), inputs["attention_mask"] == 0
@@ -150,14 +153,14 @@ def test_loss_and_gradients_equal_hugging_faces(kind: Any, outputs: int, layout:
     assert compared == len(weights)
 
 
-@pytest.mark.parametrize(("kind", "outputs"), [("multilabel", 4), ("regression", 3), ("tokens", 5)])
+@pytest.mark.parametrize(("kind", "outputs"), [("multilabel", 4), ("regression", 3), ("choice", 3), ("tokens", 5)])
 def test_several_labels_do_not_depend_on_the_split(kind: Any, outputs: int) -> None:
     head = Head(kind, outputs)
     batch, weights = labelled(head), initial(MODEL, head, 5)
     found = []
     for splits in (1, 3):
         ours = engine_for(MODEL, head, weights)
-        places = np.array_split(np.arange(len(batch["cu_seqlens"]) - 1), splits)
+        places = np.array_split(np.arange(len(batch["example_ids"])), splits)
         micro = tuple(part(batch, some) for some in places)
         loss = float(ours.train_step(Update(1, micro, label_counts(kind, [batch])), 1e-3)["loss"])
         found.append((loss, first_moments(ours)))

@@ -62,7 +62,7 @@ def test_an_accelerator_that_compiles_nothing_counts_no_programs() -> None:
 @pytest.mark.parametrize(
     ("way", "kind"),
     [
-        slow_where((way, kind), way == "compiled" or (way != "rows" and kind in ("multilabel", "tokens")))
+        slow_where((way, kind), way == "compiled" or (way != "rows" and kind in ("multilabel", "choice", "tokens")))
         for way in WAYS
         for kind in HEADS
     ],

@@ -152,6 +152,30 @@ def test_several_labels(bertkit: Run, tmp_path: Path, sample_dir: Path) -> None:
 
 
 @pytest.mark.slow
+def test_choices(bertkit: Run, tmp_path: Path) -> None:
+    """Learned by two processes, scored again, answered for a table, for standard input, and in int8."""
+    rows = [[f"w {n % 9}", "so", *(["w good", "w bad"] if n % 2 else ["w bad", "w good"]), n % 2] for n in range(120)]
+    with (tmp_path / "rows.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["text", "begin", "ending0", "ending1", "label"], *rows])
+    bertkit("data", "get", "sample")
+    words = ("-t", "choice", "--train", "rows.csv", "--text-pair", "begin", "-e", "1", "-o", "run")
+    begun = ("--set", "model.start=random", "--set", "model.vocab=data/sample/vocab.txt")
+    done = bertkit("launch", "-n", "2", "--", "train", *TINY, *begun, *words)
+    assert done.returncode == 0, done.stderr
+    record = json.loads((tmp_path / "run" / "record.json").read_text())
+    assert set(record["metrics"]) == set(record["majority_class"]) == {"accuracy"}
+    scored = json.loads(bertkit("evaluate", "run", "--json").stdout)
+    assert scored["metrics"] == pytest.approx(record["metrics"])
+    lines = bertkit("predict", "run", "rows.csv", "-q", "-d", "int8").stdout.splitlines()
+    assert (len(lines), len(lines[0].split("\t"))) == (120, 4)
+    said = json.dumps({"text": "w 1", "choices": ["so w good", "so w bad"]})
+    found = json.loads(asked(tmp_path, said + "\n", "run", "-", "-q", "--json").stdout)
+    assert set(found) == {"text", "choice", "label", "probability"}
+    wrong = asked(tmp_path, "w\tone\n", "run", "-", "-q")
+    assert_one_line_error(wrong, "example 0 has 1 choices, but the model chooses of 2")
+
+
+@pytest.mark.slow
 def test_a_look_proposes_a_command_that_runs(bertkit: Run, tmp_path: Path, sample_dir: Path) -> None:
     write_reviews(tmp_path / "reviews.csv", sample_dir)
     found = json.loads(

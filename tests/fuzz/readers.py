@@ -712,6 +712,7 @@ def read_own(name: str) -> Callable[[Path], Any]:
     def read(folder: Path) -> Any:
         from bertkit.data.tables.table import TableOptions
         from bertkit.data.tasks.own.base import OwnData
+        from bertkit.data.tasks.own.choices import ChoiceFormat
         from bertkit.data.tasks.own.making import make_own_task
         from bertkit.data.tasks.own.rows import RowFormat, read_examples
         from bertkit.data.tasks.own.tokens import TokenFormat
@@ -719,10 +720,14 @@ def read_own(name: str) -> Callable[[Path], Any]:
         path, said = folder / name, OwnData(label="stars", text="review")
         if name.endswith(".conll"):
             said = OwnData(kind="ner", options=TableOptions(conll=True))
+        if name.startswith("choices"):
+            said = OwnData(kind="choice")
         task = make_own_task(path, said, lambda text: None)
         if isinstance(task.format, RowFormat):
             found = read_examples(task, task.format, path, "train")
             return task.labels, found.first, found.labels
+        if isinstance(task.format, ChoiceFormat):
+            return task.format.examples_of(path, "train")
         assert isinstance(task.format, TokenFormat)
         return task.labels, task.format.sentences(task, path, "train")
 
@@ -740,6 +745,8 @@ def own_readers() -> Iterator[Reader]:
         ("a.parquet", _own_arrow("parquet"), PARQUET),
         ("a.arrow", _own_arrow("file"), arrow),
         ("stream.arrow", _own_arrow("stream"), arrow),
+        ("choices.csv", "text,choice1,choice2,label\na film,good,bad,0\na book,bad,good,1\n", TEXT),
+        ("choices.jsonl", '{"text": "a", "choices": ["b", "c"], "label": 1}\n' * 3, JSON_LINES),
         ("a.conll", "a X O\nb X B-P\n\nc X I-P\nd X O\n", TEXT),
     ):
         yield Reader(f"own {name}", _write(name, content), name, read_own(name), how)

@@ -20,17 +20,16 @@ from typing import Any, NoReturn
 from bertkit.data.tasks.task import Task
 from bertkit.errors import UserError
 from bertkit.files.inputs import is_file, kind, mapping_value, read_object, whole_number, whole_value
-from bertkit.model.config import Head, ModelConfig
+from bertkit.model.config import ARCHITECTURE_OF_HEAD, Head, ModelConfig
 from bertkit.model.parameters import initial_value
 from bertkit.model.weights import Fit
 
 CLASSIFIER = ("classifier.weight", "classifier.bias")
-KINDS = ("classification", "multilabel", "regression", "tokens")  # heads whose parameters these are
-# Other classes of transformers whose head has parameters of the same names
-TAGGER = "BertForTokenClassification"
-OTHER_CLASSES: Mapping[str, str] = {
-    TAGGER: "labels each token",
-    "BertForMultipleChoice": "chooses between texts",
+KINDS = ("classification", "multilabel", "regression", "choice", "tokens")  # heads whose parameters these are
+# What the classes of transformers do whose head has parameters of the same names, and is of one kind only
+DOES: Mapping[str, tuple[str, str]] = {
+    ARCHITECTURE_OF_HEAD["tokens"]: ("labels each token", "label tokens"),
+    ARCHITECTURE_OF_HEAD["choice"]: ("chooses between texts", "choose between texts"),
 }
 PROBLEM_OF: Mapping[str, str] = {  # transformers' word for a head of KINDS
     "classification": "single_label_classification",
@@ -101,11 +100,12 @@ def _reshaped(fit: Fit) -> bool:
 
 def _of_another_kind(told: Told, head: Head) -> str:
     """What the model does in place of what the task asks for; "" where its config.json does not say so."""
-    if head.kind == "tokens":
-        own = told.architecture in ("", TAGGER)
-        return "" if own else f"is a {told.architecture}: it does not label tokens"
-    if told.architecture in OTHER_CLASSES:
-        return f"is a {told.architecture}: it {OTHER_CLASSES[told.architecture]}"
+    own = ARCHITECTURE_OF_HEAD[head.kind]
+    if told.architecture not in ("", own) and (own in DOES or told.architecture in DOES):
+        does = DOES[told.architecture][0] if told.architecture in DOES else f"does not {DOES[own][1]}"
+        return f"is a {told.architecture}: it {does}"
+    if own in DOES:
+        return ""
     wanted = PROBLEM_OF[head.kind]
     if told.problem and told.problem != wanted:
         return f"was trained for {told.problem.replace('_', ' ')}, not for {wanted.replace('_', ' ')}"
@@ -135,6 +135,8 @@ def _anew(fit: Fit, config: ModelConfig, seed: int) -> Fit:
 def _ordered(fit: Fit, told: Told, task: Task) -> tuple[Fit, tuple[str, ...], tuple[str, ...]]:
     """As `to_answer`; the head's parameters have the task's number of outputs."""
     outputs = task.head.outputs
+    if task.head.kind == "choice":  # one output; transformers' config.json names those of another class
+        return fit, (), ()
     if told.count not in (None, outputs):
         raise UserError(
             f"{told.where}: has {told.count} labels, but the weights' head has {outputs} outputs", "correct config.json"

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from bertkit.data.features import Features
-from bertkit.data.tables.table import BY_THE_FILE, TableOptions
+from bertkit.data.tables.table import BY_THE_FILE, DataTable, TableOptions
 from bertkit.data.tasks.own.columns import TextColumns
 from bertkit.data.tasks.own.held_out import HeldOut
 from bertkit.data.tasks.task import Shape, Split, SplitName, Task
@@ -23,6 +23,7 @@ class OwnData:
     kind: str = ""
     text: str = ""
     pair: str = ""
+    choices: str = ""
     label: str = ""
     separator: str = ""
     skip_empty: bool = False
@@ -44,6 +45,18 @@ class OwnFormat:
     def stratified(self) -> bool:
         """Whether of each label the same share is held out."""
         return False
+
+    @property
+    def answers_rows(self) -> bool:
+        """Whether a row of texts has one answer, so that rows can be answered as they come."""
+        return False
+
+    def texts_in(self, table: DataTable) -> Iterator[tuple[str, ...]]:
+        """Each row's texts as its sequences are made of them, where `answers_rows`.
+
+        Raises UserError for a row that lacks one.
+        """
+        raise NotImplementedError
 
     def find(self, task: Task, folder: Path, split: SplitName, one: Split) -> Path:
         raise UserError(f"task {task.name} has no files of its own", "name one with --train, --dev or --file")

@@ -15,7 +15,8 @@ from bertkit.errors import UserError
 RowKind = Literal["classification", "multilabel", "regression"]
 ROW_KINDS: tuple[RowKind, ...] = ("classification", "multilabel", "regression")
 TAGGING = "ner"  # the kind whose labels are those of tokens
-KINDS = (*ROW_KINDS, TAGGING)
+CHOICE = "choice"  # the kind whose labels name one of several texts
+KINDS = (*ROW_KINDS, CHOICE, TAGGING)
 MOST_CLASSES = 10_000
 FEW_NUMBERS = 20  # different whole numbers that are taken for classes
 SEPARATORS = ("|", ";", ",")

@@ -19,7 +19,7 @@ from bertkit.data.tables.opening import open_table
 from bertkit.data.tables.table import DataTable, Row, is_missing, number_of
 from bertkit.data.tasks.own.base import OwnData
 from bertkit.data.tasks.own.columns import TextColumns, choose_columns, columns_in, texts_of
-from bertkit.data.tasks.own.labels import TAGGING, LabelFacts, label_text, one_or_zero, parted, survey_labels
+from bertkit.data.tasks.own.labels import CHOICE, TAGGING, LabelFacts, label_text, one_or_zero, parted, survey_labels
 from bertkit.errors import UserError
 from bertkit.model.long_texts import shortened
 from bertkit.model.tokenizer import tokenizer
@@ -63,8 +63,9 @@ def look(
     tell: Callable[[int], object] = lambda rows: None,
 ) -> Look:
     """Read the whole table. Raises UserError as a training on it would."""
-    if said.kind == TAGGING:
-        raise UserError("a look is for rows with texts and labels, not for tags of tokens", "train on it: -t ner")
+    if said.kind in (TAGGING, CHOICE):
+        what = "tags of tokens" if said.kind == TAGGING else "choices"
+        raise UserError(f"a look is for rows with texts and labels, not for {what}", f"train on it: -t {said.kind}")
     table = open_table(path, said.options)
     chosen = choose_columns(table, said.text, said.pair, said.label)
     facts = survey_labels(table, chosen.columns, said.kind, said.separator, skip_empty=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import functools
 import io
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,18 @@ class RowFormat(OwnFormat):
     @property
     def stratified(self) -> bool:
         return self.kind != "regression"
+
+    @property
+    def answers_rows(self) -> bool:
+        return True
+
+    def texts_in(self, table: DataTable) -> Iterator[tuple[str, ...]]:
+        columns = columns_in(table, self.columns, labelled=False)
+        for row in table.rows():
+            texts = texts_of(row, columns)
+            if texts is None:
+                raise no_text(row, columns, "fill it in or remove the row")
+            yield texts
 
     def features(
         self, task: Task, path: Path, split: SplitName, one: Split, vocabulary: Vocabulary, shape: Shape, tell: Tell
