@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         LABELS,
         LayoutKind,
         Limits,
+        LossSpec,
         LossScaling,
         OptimizerSpec,
         Peak,
@@ -51,7 +52,7 @@ if TYPE_CHECKING:
 
     # The model
     from bertkit.model.config import Head, HeadKind, ModelConfig, PER_TOKEN
-    from bertkit.model.parameters import decays
+    from bertkit.model.parameters import decays, rate_factors
     from bertkit.model.formats.file_kinds import Unread
 
     # The processes of a job, and sums over them
@@ -145,6 +146,7 @@ _PLACES = {
     "Layout": ("engine.layouts", "Layout"),
     "LayoutKind": ("engine.interface", "LayoutKind"),
     "Limits": ("engine.interface", "Limits"),
+    "LossSpec": ("engine.interface", "LossSpec"),
     "LossScaling": ("engine.interface", "LossScaling"),
     "Machine": ("distributed.topology", "Machine"),
     "ModelConfig": ("model.config", "ModelConfig"),
@@ -171,6 +173,7 @@ _PLACES = {
     "cpu_model": ("records.host", "cpu_model"),
     "cpuinfo": ("records.host", "cpuinfo"),
     "decays": ("model.parameters", "decays"),
+    "rate_factors": ("model.parameters", "rate_factors"),
     "empty_sum_buffer": ("distributed.host_sums", "empty"),
     "find_allocator": ("launch.affinity", "find_allocator"),
     "format_cpu_list": ("distributed.topology", "format_cpu_list"),
@@ -230,6 +233,7 @@ __all__ = [
     "LayoutKind",
     "Limits",
     "LossScaling",
+    "LossSpec",
     "Machine",
     "ModelConfig",
     "OptimizerSpec",
@@ -270,6 +274,7 @@ __all__ = [
     "placing_domains",
     "rank_command",
     "rank_env",
+    "rate_factors",
     "read_cpu_list",
     "read_machine",
     "read_object",

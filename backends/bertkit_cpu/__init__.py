@@ -17,6 +17,7 @@ class CpuBackend:
         precisions=("fp32", "bf16"),
         heads=("classification", "multilabel", "regression", "choice", "tokens", "span", "pretraining"),
         layouts=("padded", "unpadded", "packed"),
+        extras=("class_weights", "label_smoothing", "focal_gamma", "layer_decay", "freeze"),
         answers_in=("int8",),
         gradients=("fp32", "bf16"),
         overlap=True,

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from bertkit.plugin import OptimizerSpec, decays
+from bertkit.plugin import OptimizerSpec, decays, rate_factors
 from bertkit_cpu.norms import sum_of_squares
 from bertkit_torch.lamb import Lamb
 from bertkit_torch.optimizer import FAR
@@ -30,19 +30,24 @@ class BlockedLamb(Lamb):
         super().__init__(parameters, spec)
         self.decay = {name: spec.weight_decay if decays(name) else 0.0 for name in parameters}
         self.scaled = [name for name in parameters if self.decay[name] or spec.trust_ratio == "all"]
-        self.plain = [name for name in parameters if name not in set(self.scaled)]
+        self.factors = rate_factors(parameters, spec.layer_decay)
+        self.plain: dict[float, list[str]] = {}
+        for name in parameters:
+            if name not in set(self.scaled):
+                self.plain.setdefault(self.factors[name], []).append(name)
 
     @torch.no_grad()
     def step(self, learning_rate: float, left_out: Tensor | None = None) -> None:
         if left_out is not None and float(left_out):
             return
         self.count += 1
-        if self.plain:
-            weights: list[Tensor] = [self.parameters[name] for name in self.plain]
-            first, second = ([moments[name] for name in self.plain] for moments in (self.first, self.second))
-            self._adam(weights, [gradient(self.parameters[name]) for name in self.plain], first, second, learning_rate)
+        for factor, names in self.plain.items():
+            weights: list[Tensor] = [self.parameters[name] for name in names]
+            first, second = ([moments[name] for name in names] for moments in (self.first, self.second))
+            gradients = [gradient(self.parameters[name]) for name in names]
+            self._adam(weights, gradients, first, second, learning_rate * factor)
         for name in self.scaled:
-            self._scaled(name, learning_rate)
+            self._scaled(name, learning_rate * self.factors[name])
 
     def _scaled(self, name: str, learning_rate: float) -> None:
         weight = self.parameters[name]

@@ -18,6 +18,7 @@ class CudaBackend:
         precisions=("fp32", "tf32", "bf16", "fp16"),
         heads=("classification", "multilabel", "regression", "choice", "tokens", "span", "pretraining"),
         layouts=("padded", "unpadded", "packed"),
+        extras=("class_weights", "label_smoothing", "focal_gamma", "layer_decay", "freeze"),
         environment=("CUDA_", "NCCL_", "TORCH_NCCL_", "NVIDIA_", "HIP_", "ROCR_", "HSA_", "RCCL_"),
         gradients=("fp32", "bf16"),
         sharded_optimizer=True,

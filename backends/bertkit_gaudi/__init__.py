@@ -21,6 +21,7 @@ class GaudiBackend:
         precisions=("fp32", "bf16", "fp16"),
         heads=("classification", "multilabel", "regression", "choice", "tokens", "span", "pretraining"),
         layouts=("padded", "packed"),
+        extras=("class_weights", "label_smoothing", "focal_gamma", "layer_decay", "freeze"),
         environment=environment.FORWARDED,
         gradients=("fp32", "bf16"),
         sharded_optimizer=True,

@@ -42,7 +42,7 @@ class Fused(Moments):
         if left_out is not None:
             raise RuntimeError("the fused optimizers cannot leave an update out")  # fp16 takes another
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
+            group["lr"] = learning_rate * group["factor"]
         self.optimizer.step()
 
     def moments(self) -> Mapping[str, Mapping[str, Tensor]]:

@@ -23,6 +23,7 @@ class IluvatarBackend:
         precisions=("fp32", "bf16", "fp16"),
         heads=("classification", "multilabel", "regression", "choice", "tokens", "span", "pretraining"),
         layouts=("padded", "packed"),
+        extras=("class_weights", "label_smoothing", "focal_gamma", "layer_decay", "freeze"),
         environment=("CUDA_", "NCCL_", "COREX_", "IXCCL_", "ENABLE_FLASH_ATTENTION_"),
         gradients=("fp32", "bf16"),
         sharded_optimizer=True,

@@ -39,7 +39,10 @@ class TorchEngine:
         self.dtype = device.compute_dtype(job.precision)
         self.model = Bert(job.model, job.head, job.weights).to(self.place)
         self.parameters = dict(self.model.named_parameters())
-        self.gradients = FlatGradients(self.parameters) if device.static else Gradients(self.parameters)
+        for name in job.frozen:
+            self.parameters[name].requires_grad_(False)
+        self.trained = {name: p for name, p in self.parameters.items() if p.requires_grad}
+        self.gradients = FlatGradients(self.trained) if device.static else Gradients(self.trained)
         self.ranks = Ranks(world, device.collectives, self.place, self.gradients, job.exchange)
         self.scaler = LossScaler(job.loss_scaling, self.place) if job.precision == "fp16" else None
         self.total = torch.zeros((), device=self.place)  # the loss of an update's micro-batches so far
@@ -58,8 +61,8 @@ class TorchEngine:
         """Made when it is first needed: torch's optimizers take two seconds to import, which no answer waits for."""
         spec = self.job.optimizer
         if spec.shard and self.world.size > 1:
-            return Sharded(self.parameters, spec, self.device.optimizer, self.world, self.ranks.gather)
-        return self.device.optimizer(self.parameters, spec)
+            return Sharded(self.trained, spec, self.device.optimizer, self.world, self.ranks.gather)
+        return self.device.optimizer(self.trained, spec)
 
     def stage(self, update: Update) -> Update:
         return self.passes.stage(update)

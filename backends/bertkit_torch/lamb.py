@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bertkit.plugin import Arrays, OptimizerSpec, decays
-from bertkit_torch.optimizer import Moments
+from bertkit.plugin import Arrays, OptimizerSpec
+from bertkit_torch.optimizer import Moments, alike
 
 
 class Lamb(Moments):
@@ -28,6 +28,7 @@ class Lamb(Moments):
         self.parameters = dict(parameters)
         self.spec = spec
         first = next(iter(parameters.values()))
+        self.alike = alike(parameters, spec)
         self.count = torch.tensor(0.0, device=first.device)
         self.first = {name: torch.zeros_like(p) for name, p in parameters.items()}
         self.second = {name: torch.zeros_like(p) for name, p in parameters.items()}
@@ -36,11 +37,8 @@ class Lamb(Moments):
     def step(self, learning_rate: float, left_out: Tensor | None = None) -> None:
         taken = torch.ones_like(self.count) if left_out is None else 1 - left_out
         self.count += taken
-        decayed = [name for name in self.parameters if decays(name)]
-        others = [name for name in self.parameters if not decays(name)]
-        for names, decay in ((decayed, self.spec.weight_decay), (others, 0.0)):
-            if names:
-                self._step(names, decay, learning_rate * taken, taken, left_out is not None)
+        for (decay, factor), names in self.alike.items():
+            self._step(names, decay, learning_rate * factor * taken, taken, left_out is not None)
 
     def _step(self, names: list[str], decay: float, rate: Tensor, taken: Tensor, may_overflow: bool) -> None:
         spec = self.spec

@@ -11,12 +11,53 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from bertkit.plugin import HeadKind
+from bertkit.plugin import HeadKind, LossSpec
 from bertkit_torch.bert import Outputs
+
+LEAST = 1e-6  # of 1 - p in the focal loss: below a gamma of 1 the slope at 0 has no end
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How a label's loss is counted; its tensors are made once, so that a captured graph can read them."""
+
+    spec: LossSpec
+    weights: Tensor | None = None  # (C,) of each class
+
+    @staticmethod
+    def of(spec: LossSpec, where: torch.device) -> Rule:
+        weights = torch.from_numpy(np.array(spec.class_weights, np.float32)).to(where) if spec.class_weights else None
+        return Rule(spec, weights)
+
+    def classes(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Cross entropy, as a sum over those that have a label; -100 is none."""
+        logits, gamma = logits.float(), self.spec.focal_gamma
+        if not gamma:
+            smoothing = self.spec.label_smoothing
+            return functional.cross_entropy(logits, labels, self.weights, reduction="sum", label_smoothing=smoothing)
+        each = functional.cross_entropy(logits, labels, reduction="none")  # -log p
+        weighted = each if self.weights is None else each * self.weights[labels.clamp_min(0)]
+        return (weighted * (1 - torch.exp(-each)).clamp_min(LEAST) ** gamma).sum()
+
+    def several(self, logits: Tensor, wanted: Tensor, counted: Tensor | None) -> Tensor:
+        """Binary cross entropy, of each label by itself; `counted`: 0 for spare rows."""
+        logits, gamma = logits.float(), self.spec.focal_gamma
+        if not gamma:
+            return functional.binary_cross_entropy_with_logits(
+                logits, wanted, counted, reduction="sum", pos_weight=self.weights
+            )
+        each = functional.binary_cross_entropy_with_logits(logits, wanted, reduction="none")  # -log p
+        weighted = each if self.weights is None else each * (1 + (self.weights - 1) * wanted)
+        weighted = weighted * (1 - torch.exp(-each)).clamp_min(LEAST) ** gamma
+        return (weighted if counted is None else weighted * counted).sum()
+
+
+PLAIN = Rule(LossSpec())
 
 
 @dataclass(frozen=True)
@@ -27,11 +68,12 @@ class Labels:
     counts: Mapping[str, int] | Mapping[str, Tensor]  # labels in the whole global batch
     longest: int  # tokens of a sequence, at the most
     each: int = 1  # sequences of an example
+    rule: Rule = PLAIN
 
 
 def masked_words(logits: Tensor, labels: Tensor, count: int | Tensor) -> Tensor:
     """Logits of spare positions may stand behind those that have labels."""
-    return _cross_entropy(logits[: len(labels)].float(), labels) / count
+    return PLAIN.classes(logits[: len(labels)], labels) / count
 
 
 def loss(
@@ -40,7 +82,7 @@ def loss(
     """The scalar to differentiate. `words`: the masked words' part of pre-training's."""
     batch, sequences = labels.tensors, labels.counts["sequences"]
     if kind == "classification":
-        return _cross_entropy(outputs["logits"], batch["labels"]) / sequences
+        return labels.rule.classes(outputs["logits"], batch["labels"]) / sequences
     if kind == "regression":  # mean squared error
         wanted = batch["labels"].float()
         found = outputs["logits"] if wanted.dim() > 1 else outputs["logits"][:, 0]
@@ -50,21 +92,20 @@ def loss(
         return functional.mse_loss(found, wanted, reduction="sum") / (sequences * _outputs(wanted))
     if kind == "multilabel":  # binary cross entropy, of each label by itself
         wanted = batch["labels"].float()
-        weights = _counted(batch, wanted) if "counted" in batch else None
-        each = functional.binary_cross_entropy_with_logits(outputs["logits"], wanted, weights, reduction="sum")
-        return each / (sequences * _outputs(wanted))
+        real = _counted(batch, wanted) if "counted" in batch else None
+        return labels.rule.several(outputs["logits"], wanted, real) / (sequences * _outputs(wanted))
     if kind == "choice":  # among the sequences of an example; what is over is spare
         examples = len(outputs["logits"]) // labels.each
         logits = outputs["logits"][: examples * labels.each].view(examples, labels.each)
-        return _cross_entropy(logits, batch["labels"][:examples]) / sequences
+        return labels.rule.classes(logits, batch["labels"][:examples]) / sequences
     if kind == "tokens":
-        return _cross_entropy(outputs["logits"], batch["token_labels"]) / labels.counts["tokens"]
+        return labels.rule.classes(outputs["logits"], batch["token_labels"]) / labels.counts["tokens"]
     if kind == "span":  # mean of the start's and the end's
-        start = _cross_entropy(_by_sequence(outputs["start_logits"], labels), batch["start_positions"])
-        end = _cross_entropy(_by_sequence(outputs["end_logits"], labels), batch["end_positions"])
+        start = PLAIN.classes(_by_sequence(outputs["start_logits"], labels), batch["start_positions"])
+        end = PLAIN.classes(_by_sequence(outputs["end_logits"], labels), batch["end_positions"])
         return (start + end) / (2 * sequences)
     masked = words(outputs["masked_logits"], batch["masked_labels"], labels.counts["masked"])
-    return masked + _cross_entropy(outputs["logits"], batch["labels"]) / sequences
+    return masked + PLAIN.classes(outputs["logits"], batch["labels"]) / sequences
 
 
 def _outputs(labels: Tensor) -> int:
@@ -75,11 +116,6 @@ def _outputs(labels: Tensor) -> int:
 def _counted(batch: Mapping[str, Tensor], labels: Tensor) -> Tensor:
     """1 for the sequences that have labels, 0 for spare ones; as `labels` is shaped."""
     return batch["counted"].view(-1, *(1,) * (labels.dim() - 1))
-
-
-def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """A sum over those that have a label; -100 is none."""
-    return functional.cross_entropy(logits, labels, reduction="sum")
 
 
 def _by_sequence(logits: Tensor, labels: Labels) -> Tensor:

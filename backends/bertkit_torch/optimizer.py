@@ -5,14 +5,14 @@ Source: Loshchilov & Hutter 2019, arXiv:1711.05101; without bias correction: Dev
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bertkit.plugin import Arrays, OptimizerSpec, UserError, decays
+from bertkit.plugin import Arrays, OptimizerSpec, UserError, decays, rate_factors
 
 # The fused kernel divides by 1 - beta ** step. At this step number beta ** step is 0 in double precision for every
 # beta below 1 - 1e-7, so the corrections are 1. Large enough, yet exact in the float32 that holds the step.
@@ -84,7 +84,7 @@ class AdamW(Moments):
 
     def step(self, learning_rate: float, left_out: Tensor | None = None) -> None:
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
+            group["lr"] = learning_rate * group["factor"]
         self.optimizer.found_inf = left_out  # type: ignore[attr-defined]  # torch's GradScaler tells it so too
         self.optimizer.step()
         if not self.spec.bias_correction:
@@ -109,12 +109,22 @@ class AdamW(Moments):
 
 
 def groups(parameters: Mapping[str, nn.Parameter], spec: OptimizerSpec) -> list[dict[str, Any]]:
-    """The parameters with and without weight decay, as torch's optimizers take them; none is empty."""
-    both = [
-        {"params": [p for n, p in parameters.items() if decays(n)], "weight_decay": spec.weight_decay},
-        {"params": [p for n, p in parameters.items() if not decays(n)], "weight_decay": 0.0},
+    """The parameters by weight decay and learning rate, as torch's optimizers take them; none is empty."""
+    return [
+        {"params": [parameters[name] for name in names], "weight_decay": decay, "factor": factor}
+        for (decay, factor), names in alike(parameters, spec).items()
     ]
-    return [group for group in both if group["params"]]
+
+
+def alike(names: Iterable[str], spec: OptimizerSpec) -> dict[tuple[float, float], list[str]]:
+    """(weight decay, factor of the learning rate) -> the parameters that have these; those with weight decay first."""
+    factors = rate_factors(names, spec.layer_decay)
+    found: dict[tuple[float, float], list[str]] = {}
+    for decayed in (True, False):
+        for name, factor in factors.items():
+            if decays(name) == decayed:
+                found.setdefault((spec.weight_decay if decayed else 0.0, factor), []).append(name)
+    return found
 
 
 def read(arrays: Mapping[str, np.ndarray], name: str, shape: tuple[int, ...]) -> np.ndarray:

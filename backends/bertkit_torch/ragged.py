@@ -11,7 +11,7 @@ from bertkit_torch.attention import InGroups
 from bertkit_torch.bert import Bert
 from bertkit_torch.device import Device
 from bertkit_torch.dropout import Dropout
-from bertkit_torch.losses import Labels, loss
+from bertkit_torch.losses import Labels, Rule, loss
 from bertkit_torch.placement import place
 from bertkit_torch.scaling import LossScaler, backward
 from bertkit_torch.seen import Seen
@@ -24,6 +24,7 @@ class RaggedPasses:
     def __init__(self, device: Device, job: Job, where: torch.device, model: Bert, total: Tensor) -> None:
         self.device, self.job, self.where, self.model, self.total = device, job, where, model, total
         self.dtype = device.compute_dtype(job.precision)
+        self.rule = Rule.of(job.loss, where)
         self.layout: LayoutKind = device.layout if job.layout == "auto" else job.layout
 
     def stage(self, update: Update) -> Update:
@@ -73,7 +74,7 @@ class RaggedPasses:
             arrays |= {"first": batch["cu_seqlens"][:-1].astype(np.int64), "lengths": lengths.astype(np.int64)}
         tensors = {name: torch.from_numpy(array).to(self.where) for name, array in arrays.items()}
         counts = {name: max(1, count) for name, count in update.label_counts.items()}
-        return Labels(tensors, counts, int(lengths.max(initial=1)), self.job.head.sequences_each)
+        return Labels(tensors, counts, int(lengths.max(initial=1)), self.job.head.sequences_each, self.rule)
 
     def describe(self) -> dict[str, str]:
         return {"layout": self.layout, "attention": "grouped batched matmul"}

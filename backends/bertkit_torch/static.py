@@ -39,7 +39,7 @@ from bertkit_torch.bert import Outputs, encoder_layer, outputs, prefix
 from bertkit_torch.device import Device
 from bertkit_torch.dropout import DeviceDropout, Dropout, dropout_seed
 from bertkit_torch.gradients import Gradients
-from bertkit_torch.losses import Labels, loss
+from bertkit_torch.losses import Labels, Rule, loss
 from bertkit_torch.row_attention import allowed
 from bertkit_torch.scaling import LossScaler, backward
 from bertkit_torch.seen import Attention, Seen
@@ -60,6 +60,7 @@ class StaticPasses:
     ) -> None:
         self.device, self.job, self.where, self.gradients, self.total = device, job, where, gradients, total
         self.dtype = device.compute_dtype(job.precision)
+        self.rule = Rule.of(job.loss, where)
         self.flat = device.flat
         self.training = self._plan(training=True)
         self.answering = self._plan(training=False)
@@ -148,7 +149,7 @@ class StaticPasses:
         tensors = views(made, whole, real)
         sequences, positions = tensors["counts"].unbind()
         counts = {"sequences": sequences, "masked": positions, "tokens": positions}
-        labels = Labels(tensors, counts, made.sizes.longest, self.job.head.sequences_each)
+        labels = Labels(tensors, counts, made.sizes.longest, self.job.head.sequences_each, self.rule)
         with self.device.autocast(self.job.precision):
             found = self._outputs(weights, made.sizes, tensors, DeviceDropout())
             value = loss(self.job.head.kind, found, labels)

@@ -31,6 +31,8 @@ from bertkit.model.config import Head, HeadKind, ModelConfig
 Batch = Mapping[str, np.ndarray]
 Scalars = Mapping[str, SupportsFloat]  # values may still be on the device: float() waits for them
 
+# What a recipe may ask of training beyond what every engine does.
+Extra = Literal["class_weights", "label_smoothing", "focal_gamma", "layer_decay", "freeze"]
 Precision = Literal["fp32", "tf32", "bf16", "fp16", "int8"]  # int8: answers only, of quantised weights
 LayoutKind = Literal["padded", "unpadded", "packed"]
 NO_LABEL = -100  # that no loss counts
@@ -62,6 +64,19 @@ class OptimizerSpec:
     algorithm: Literal["adamw", "lamb"] = "adamw"
     trust_ratio: Literal["decayed", "all"] = "decayed"  # LAMB: only where there is weight decay, or everywhere (NVLAMB)
     shard: bool = False  # each rank keeps the moments of some parameters; the same numbers in less memory
+    layer_decay: float = 1.0  # each layer's learning rate is this times that of the layer above it
+
+
+@dataclass(frozen=True)
+class LossSpec:
+    """What differs from the head's plain loss. The sum is divided by the number of labels all the same.
+
+    Label smoothing: Szegedy et al. 2015, arXiv:1512.00567; focal loss: Lin et al. 2017, arXiv:1708.02002.
+    """
+
+    class_weights: tuple[float, ...] = ()  # of each class; multilabel: of each label where it applies; (): all 1
+    label_smoothing: float = 0.0  # of classes: this share of a label is spread over all of them
+    focal_gamma: float = 0.0  # each label's loss times (1 - p) ** gamma, p the probability that it was given
 
 
 @dataclass(frozen=True)
@@ -114,6 +129,8 @@ class Job:
     exchange: Exchange = Exchange()
     loss_scaling: LossScaling = LossScaling()  # where the precision is fp16
     limits: Limits | None = None  # None: not known
+    loss: LossSpec = LossSpec()
+    frozen: tuple[str, ...] = ()  # parameters that keep their values; nothing is computed for their sake
 
 
 @dataclass(frozen=True)
@@ -242,6 +259,7 @@ class Capabilities:
     gradients: tuple[Literal["fp32", "bf16"], ...] = ("fp32",)  # what ranks can send them as
     overlap: bool = False  # whether ranks can send gradients beside the backward pass
     sharded_optimizer: bool = False
+    extras: tuple[Extra, ...] = ()
     answers_in: tuple[Precision, ...] = ()  # further precisions, for inference only
     environment: tuple[str, ...] = ()  # beginnings of the variables' names that every process must be given
 

@@ -7,12 +7,15 @@ Legend: V vocabulary, P positions, Y token types, H hidden size, F intermediate 
 
 from __future__ import annotations
 
+import re
 import zlib
+from collections.abc import Iterable
 
 import numpy as np
 
 from bertkit.model.config import Arrays, Head, ModelConfig
 
+_LAYER = re.compile(r"bert\.encoder\.layer\.(\d+)\.")
 Shapes = dict[str, tuple[int, ...]]
 
 
@@ -54,6 +57,29 @@ def initial_value(name: str, shape: tuple[int, ...], config: ModelConfig, seed: 
         return np.zeros(shape, np.float32)
     stream = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, zlib.crc32(name.encode())])))
     return stream.standard_normal(shape, dtype=np.float32) * np.float32(config.initializer_range)
+
+
+def depth_of(name: str, layers: int) -> int:
+    """0 of the embeddings, 1 to `layers` of the encoder's layers, one more of what stands above them."""
+    if found := _LAYER.match(name):
+        return int(found[1]) + 1
+    return 0 if name.startswith("bert.embeddings.") else layers + 1
+
+
+def rate_factors(names: Iterable[str], decay: float) -> dict[str, float]:
+    """What each parameter's learning rate is multiplied by, from 1 above the encoder down to the embeddings.
+
+    Layer-wise decay: Clark et al. 2020, arXiv:2003.10555, counted as in Bao et al. 2021, arXiv:2106.08254.
+    """
+    known = list(names)
+    layers = max((int(found[1]) + 1 for name in known if (found := _LAYER.match(name))), default=0)
+    return {name: decay ** (layers + 1 - depth_of(name, layers)) for name in known}
+
+
+def frozen_names(config: ModelConfig, head: Head, depth: int) -> tuple[str, ...]:
+    """The parameters up to that depth, as `depth_of` counts it; below 0: none."""
+    layers = config.num_hidden_layers
+    return tuple(name for name in shapes(config, head) if depth_of(name, layers) <= depth)
 
 
 def decays(name: str) -> bool:

@@ -21,6 +21,7 @@ from bertkit.recipes.sections import (
     EvaluationSection,
     LogSection,
     LossScalingSection,
+    LossSection,
     ModelSection,
     OptimizerSection,
     Phase2Section,
@@ -54,6 +55,7 @@ class Recipe:
     table: TableSection = TableSection()
     train: TrainSection = TrainSection()
     optimizer: OptimizerSection = OptimizerSection()
+    loss: LossSection = LossSection()
     loss_scaling: LossScalingSection = LossScalingSection()
     schedule: ScheduleSection = ScheduleSection()
     phase2: Phase2Section = Phase2Section()

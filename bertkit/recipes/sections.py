@@ -147,6 +147,11 @@ class TrainSection:
     phases: Annotated[str, Field(coerce_numbers_to_str=True, pattern="^(1|2|1,2)$")] = Field(
         default="1", description="of pre-training: 1, 2 (with the settings of [phase2]), or 1,2 one after the other"
     )
+    freeze: Annotated[str, Field(coerce_numbers_to_str=True, pattern=r"^(embeddings|encoder|[0-9]{1,4})?$")] = Field(
+        default="",
+        description="parameters that are not trained: embeddings; n: also the first n encoder layers; encoder: all but "
+        "what stands on it",
+    )
     moments_from: Text = Field(
         default="", description="run to take weights and optimizer state from; the schedule starts over"
     )
@@ -169,7 +174,23 @@ class OptimizerSection:
     clip_norm: Annotated[float, Field(ge=0)] = Field(
         default=1.0, description="maximum global gradient norm; 0: no clipping"
     )
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=1.0, description="each layer's learning rate is this times that of the layer above it; 1: all alike"
+    )
     shard: bool = Field(default=False, description="true: shard the optimizer state over the processes")
+
+
+@dataclass(frozen=True, config=STRICT)
+class LossSection:
+    """What differs from the plain loss, where labels are classes."""
+
+    class_weights: Text = Field(
+        default="", description="what a label's loss counts: balanced, or label=weight,… (others 1); empty: all alike"
+    )
+    label_smoothing: Rate = Field(default=0.0, description="share of each label that is spread over all classes")
+    focal_gamma: Annotated[float, Field(ge=0, le=20)] = Field(
+        default=0.0, description="focal loss: what is already likely counts less, by this power; 0: plain"
+    )
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from bertkit.data.sampler import PARTIAL_BATCHES
-from bertkit.engine.interface import Job
+from bertkit.engine.interface import Job, LossSpec
 from bertkit.model.config import ModelConfig
 from bertkit.model.loading import ModelSource
 from bertkit.recipes.sections import ScheduleSection
@@ -94,7 +94,7 @@ def optimizer(job: Job, update_settings: UpdateSettings) -> dict[str, Any]:
     return {
         "partial_batches": PARTIAL_BATCHES,
         "updates": update_settings.updates,
-        "optimizer": OPTIMIZERS[spec.algorithm],
+        "optimizer": "; ".join([OPTIMIZERS[spec.algorithm], *_parts_of_the_model(job)]),
         "trust_ratio": TRUST_RATIOS[spec.trust_ratio] if spec.algorithm == "lamb" else "none",
         "learning_rate": update_settings.peak_rate,
         "schedule": _schedule(schedule),
@@ -110,10 +110,23 @@ def optimizer(job: Job, update_settings: UpdateSettings) -> dict[str, Any]:
         "weight_decay_leaves_out": DECAY_LEAVES_OUT,
         "clip_norm": spec.clip_norm,
         "clip_order": CLIP_ORDER if spec.clip_norm else "no clipping",
-        "loss_scale": LOSS_SCALE,
+        "loss_scale": "; ".join([LOSS_SCALE, *_other_loss(job.loss)]),
         "gradients_sent_in": job.exchange.gradients if update_settings.processes > 1 else "fp32",
         "synchronised": True,
     }
+
+
+def _parts_of_the_model(job: Job) -> list[str]:
+    """What is not trained alike in all of it."""
+    decay = job.optimizer.layer_decay
+    said = [f"layer-wise decay of the learning rate {decay:g}"] if decay != 1 else []
+    return said + ([f"{len(job.frozen)} tensors frozen, up to {job.frozen[-1]}"] if job.frozen else [])
+
+
+def _other_loss(loss: LossSpec) -> list[str]:
+    """The settings that are not the plain loss's."""
+    plain = dataclasses.asdict(LossSpec())
+    return [f"{name} {value}" for name, value in dataclasses.asdict(loss).items() if value != plain[name]]
 
 
 def _schedule(schedule: ScheduleSection) -> str:

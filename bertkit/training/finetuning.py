@@ -18,6 +18,7 @@ from bertkit.recipes.recipe import Recipe
 from bertkit.records import collect
 from bertkit.training.comparability import of_run
 from bertkit.training.evaluation import evaluate
+from bertkit.training.extras import described
 from bertkit.training.loop import Plan, every
 from bertkit.training.recipe_parts import UpdateSettings, make_update_settings, with_global_batch
 from bertkit.training.setup import FineTuningSetup, prepare
@@ -128,6 +129,11 @@ def introduce(setup: FineTuningSetup, update_settings: UpdateSettings, display: 
             display.say(f"evaluation: {part.held_out}")
         elif part.sha256 == setup.train.sha256:
             display.warn(f"{part.file} is the training file too: its scores say nothing about new data")
+    if said := described(setup.job.loss, setup.task):
+        display.say(f"loss: {said}")
+    if setup.job.frozen:
+        trained = sum(a.size for name, a in setup.job.weights.items() if name not in set(setup.job.frozen))
+        display.say(f"frozen: {len(setup.job.frozen)} of {len(setup.job.weights)} tensors; {trained:,} numbers learn")
     display.say(f"plan: {words_of(update_settings)}, seed {setup.job.seed}")
 
 

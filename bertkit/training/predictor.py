@@ -19,9 +19,10 @@ from bertkit.data.encoding import WordPlace, encode, encode_with_places
 from bertkit.data.features import Features
 from bertkit.data.tables.in_memory import rows_of
 from bertkit.data.tables.table import Row
+from bertkit.data.tasks.metrics import probabilities
 from bertkit.data.tasks.own.base import OwnFormat
 from bertkit.data.tasks.own.choices import ChoiceFormat
-from bertkit.data.tasks.own.rows import THRESHOLD, probabilities
+from bertkit.data.tasks.own.rows import THRESHOLD
 from bertkit.data.tasks.own.tags import entities
 from bertkit.data.tasks.task import Columns, Task
 from bertkit.distributed.world import World

@@ -128,6 +128,7 @@ def optimizer_spec(recipe: Recipe) -> OptimizerSpec:
         algorithm=section.name,
         trust_ratio=section.trust_ratio,
         shard=section.shard,
+        layer_decay=section.layer_decay,
     )
 
 

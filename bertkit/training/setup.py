@@ -24,6 +24,7 @@ from bertkit.model.loading import ModelSource, find_source, starting_weights
 from bertkit.model.weights import Fit
 from bertkit.recipes.recipe import Recipe
 from bertkit.recipes.sections import DataSection, LogSection
+from bertkit.training.extras import check_extras, frozen, loss_spec
 from bertkit.training.recipe_parts import (
     answer_rules,
     cache_folder,
@@ -122,6 +123,7 @@ def prepare(
     for warning in warnings:
         logger.warning("%s", warning)
     job = make_job(recipe, task, target, source, fit, limits(recipe, [train, *dev]))
+    job = dataclasses.replace(job, loss=loss_spec(recipe, task, train.features))
     return FineTuningSetup(
         target=target,
         task=task,
@@ -160,6 +162,7 @@ def make_job(recipe: Recipe, task: Task, target: ComputeTarget, source: ModelSou
         exchange=exchange(recipe),
         loss_scaling=loss_scaling(recipe),
         limits=most,
+        frozen=frozen(recipe, source.config, task),
     )
 
 
@@ -174,6 +177,8 @@ def choose_target(
     precision, reason = choose_precision(choice.backend, recipe.precision, training)
     settings = enter_settings(choice.backend, recipe.device)  # here, since reading weights may import a framework
     check_job(choice.backend, task, recipe)
+    if training:
+        check_extras(choice.backend, task, recipe)
     if world is not None:
         check_processes(choice.backend, recipe, world)
     return ComputeTarget(choice, precision, reason, settings)

@@ -176,6 +176,21 @@ def test_choices(bertkit: Run, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_weights_and_frozen_layers(bertkit: Run, tmp_path: Path, sample_dir: Path) -> None:
+    write_reviews(tmp_path / "reviews.csv", sample_dir)
+    words = ("--set", "loss.class_weights=balanced", "--set", "train.freeze=1", "--set", "optimizer.layer_decay=0.9")
+    done = bertkit("train", *TINY, *start(sample_dir), "--train", "reviews.csv", "-e", "1", *words, "-o", "run")
+    assert done.returncode == 0, done.stderr
+    assert "loss: class weights bad " in done.stderr
+    assert "frozen: 21 of 41 tensors" in done.stderr
+    fairness = json.loads((tmp_path / "run" / "record.json").read_text())["fairness"]
+    assert "21 tensors frozen" in fairness["optimizer"]
+    assert "class_weights (" in fairness["loss_scale"]
+    wrong = bertkit("train", *TINY, *start(sample_dir), "--train", "reviews.csv", "--set", "loss.class_weights=fine=2")
+    assert_one_line_error(wrong, "loss.class_weights: 'fine=2' names no label with a weight")
+
+
+@pytest.mark.slow
 def test_a_look_proposes_a_command_that_runs(bertkit: Run, tmp_path: Path, sample_dir: Path) -> None:
     write_reviews(tmp_path / "reviews.csv", sample_dir)
     found = json.loads(

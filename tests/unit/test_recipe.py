@@ -40,6 +40,12 @@ WRONG: list[tuple[str, Value]] = [
     ("optimizer.name", "sgd"),
     ("optimizer.trust_ratio", "some"),
     ("optimizer.shard", "perhaps"),
+    ("optimizer.layer_decay", 0.0),
+    ("optimizer.layer_decay", 1.01),
+    ("loss.label_smoothing", 1.0),
+    ("loss.focal_gamma", -0.5),
+    ("train.freeze", "some"),
+    ("train.freeze", -1),
     ("loss_scaling.initial", 0.0),
     ("loss_scaling.dynamic", "perhaps"),
     ("loss_scaling.grow_after", 0),
@@ -165,6 +171,7 @@ def test_a_range_is_tried_of_every_number_and_choice() -> None:
     texts = "backend task output model.name model.vocab data.dir data.cache data.train_file data.dev_file"
     texts += " ranks.collectives data.eval_dir phase2.data_dir phase2.eval_dir train.moments_from"
     texts += " table.text table.text_pair table.label table.separator table.group table.delimiter table.encoding"
+    texts += " table.choices loss.class_weights"
     texts += " evaluation.metric"
     free = set(texts.split())  # any text
     assert {name for name, _ in WRONG} == set(KEYS) - free

@@ -14,6 +14,15 @@ import numpy as np
 Metrics = dict[str, float]  # by name
 
 
+def probabilities(kind: str, logits: np.ndarray) -> np.ndarray:
+    """(N, C) logits -> (N, C) float64: of classes that exclude one another, or of each label by itself."""
+    values = logits.astype(np.float64)
+    if kind == "multilabel":
+        return np.asarray((1 + np.tanh(values / 2)) / 2)  # the logistic function, which overflows nowhere so
+    values = np.exp(values - values.max(-1, keepdims=True))
+    return np.asarray(values / values.sum(-1, keepdims=True))
+
+
 def accuracy(logits: np.ndarray, labels: np.ndarray) -> Metrics:
     """(N, C), (N,) -> share of examples whose largest logit is the label's."""
     from sklearn.metrics import accuracy_score

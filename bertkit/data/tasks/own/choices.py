@@ -21,12 +21,11 @@ from bertkit.data.encoding import encode
 from bertkit.data.features import Features
 from bertkit.data.tables.opening import open_table
 from bertkit.data.tables.table import DataTable, Row, is_missing, shown
-from bertkit.data.tasks.metrics import accuracy
+from bertkit.data.tasks.metrics import accuracy, probabilities
 from bertkit.data.tasks.own.base import OwnData, OwnFormat
 from bertkit.data.tasks.own.columns import FILL_IN, TextColumns, columns_in, no_text, texts_of
 from bertkit.data.tasks.own.held_out import mask
 from bertkit.data.tasks.own.labels import label_number, missing_label
-from bertkit.data.tasks.own.rows import probabilities
 from bertkit.data.tasks.task import Answered, AnswerRules, Part, Shape, Split, SplitName, Task, Tell
 from bertkit.errors import UserError
 from bertkit.files.disk import write_text

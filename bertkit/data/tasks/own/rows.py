@@ -19,7 +19,7 @@ from bertkit.data.encoding import encode
 from bertkit.data.features import Features
 from bertkit.data.tables.opening import open_table
 from bertkit.data.tables.table import DataTable, Row, is_missing, number_of, shown
-from bertkit.data.tasks.metrics import OWN_METRICS
+from bertkit.data.tasks.metrics import OWN_METRICS, probabilities
 from bertkit.data.tasks.own.base import OwnFormat
 from bertkit.data.tasks.own.columns import columns_in, no_text, texts_of
 from bertkit.data.tasks.own.held_out import mask
@@ -175,15 +175,6 @@ def _strata(kind: RowKind, labels: Sequence[Any]) -> list[Hashable]:
 
 
 # ---- answers ----
-
-
-def probabilities(kind: RowKind, logits: np.ndarray) -> np.ndarray:
-    """(N, C) logits -> (N, C) float64: of classes that exclude one another, or of each label by itself."""
-    values = logits.astype(np.float64)
-    if kind == "multilabel":
-        return np.asarray((1 + np.tanh(values / 2)) / 2)  # the logistic function, which overflows nowhere so
-    values = np.exp(values - values.max(-1, keepdims=True))
-    return np.asarray(values / values.sum(-1, keepdims=True))
 
 
 def said_of(task: Task, kind: RowKind, logits: np.ndarray, threshold: float = THRESHOLD) -> list[dict[str, Any]]:
