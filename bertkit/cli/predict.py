@@ -166,9 +166,11 @@ def fields_of(texts: Sequence[str], found: Prediction, how: Answers) -> dict[str
     if found.value is not None:
         return fields | (dict(found.values) or {"value": found.value})
     order = sorted(found.scores, key=lambda label: -found.scores[label])
-    least = how.threshold if how.threshold is not None else 0.5 if found.several else 0.0
+    applying = found.labels if found.several else order
+    if how.threshold is not None:
+        applying = [label for label in order if found.scores[label] >= how.threshold]
     most = len(order) if found.several and how.top_k == 1 else how.top_k
-    chosen = [label for label in order[:most] if found.scores[label] >= least]
+    chosen = list(applying[:most])
     if found.several or how.top_k > 1:
         return fields | {"labels": chosen, "probabilities": [found.scores[label] for label in chosen]}
     return fields | {

@@ -195,9 +195,12 @@ def show(outcome: Run, display: Display) -> None:
     record = outcome.record or {}
     speed = record["throughput"]
     shown = {name: float("nan") if value is None else value for name, value in record["metrics"].items()}
-    metrics = "  ".join(f"{name} {value:.4f}" for name, value in shown.items())
+    spread = intervals(outcome.folder)
+    metrics = "  ".join(f"{name} {value:.4f}{spread.get(name, '')}" for name, value in shown.items())
     pretraining = "mlm_accuracy" in shown
-    display.say(f"result on the {'evaluation' if pretraining else 'dev'} set: {metrics}{_baseline(record)}")
+    of = "evaluation" if pretraining else "dev"
+    told = " (in brackets: 95% intervals, bootstrap over its examples)" if spread else ""
+    display.say(f"result on the {of} set{told}: {metrics}{_baseline(record)}")
     for what, said in record["method"]["rules"].items():
         if what.startswith("mlm_accuracy"):
             display.say(f"{what}: {said}")
@@ -217,6 +220,16 @@ def show(outcome: Run, display: Display) -> None:
         return
     display.say(f"files: {outcome.folder} (record.json, log.jsonl, model.safetensors, predictions/)")
     display.say(f"next: bertkit predict {outcome.folder}, bertkit evaluate {outcome.folder}, or bertkit train -h")
+
+
+def intervals(folder: Path) -> dict[str, str]:
+    """Of the first dev set's metrics, where the run's folder holds them: how far they move on other examples."""
+    from bertkit.files.inputs import exists, read_object
+    from bertkit.training.run_folder import SCORES
+
+    path = folder / SCORES
+    found = read_object(path)["parts"][0].get("intervals", {}) if exists(path) else {}
+    return {name: f" ({low:.3f} to {high:.3f})" for name, (low, high) in found.items()}
 
 
 def _baseline(record: Mapping[str, Any]) -> str:

@@ -251,6 +251,11 @@ class EvaluationSection:
     metric: Text = Field(
         default="", description="own data: metric that picks the best checkpoint; empty: the first of its kind"
     )
+    calibrate: bool = Field(
+        default=False,
+        description="own data: at the end fit on the dev set what probabilities are divided by (classes) or from where "
+        "on a label applies (multi-label); predictions then use it",
+    )
     target_mlm_accuracy: Share = Field(default=0.0, description="stop pre-training at this accuracy; 0: never")
 
 

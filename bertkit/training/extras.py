@@ -6,11 +6,15 @@ Legend: N examples, C classes.
 
 from __future__ import annotations
 
+import dataclasses
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
 from bertkit.data.features import Features
+from bertkit.data.tasks.own.rows import RowFormat
 from bertkit.data.tasks.task import Task
 from bertkit.engine.interface import NO_LABEL, Backend, Extra, LossSpec
 from bertkit.errors import UserError, nearest
@@ -55,6 +59,8 @@ def check_extras(backend: Backend, task: Task, recipe: Recipe) -> None:
             raise UserError(f"backend {backend.name} has no {KEYS[extra]}", "drop it, or choose another with --backend")
         if KEYS[extra].startswith("loss.") and extra not in OF_HEAD.get(task.head.kind, ()):
             raise UserError(f"{KEYS[extra]} is not for {task.name}: its labels are no classes", "drop it")
+    if recipe.evaluation.calibrate and calibrated(task, {}) is None:
+        raise UserError(f"evaluation.calibrate is for own data with classes, not for {task.name}", "drop it")
     if recipe.loss.label_smoothing and recipe.loss.focal_gamma:
         raise UserError("loss.label_smoothing and loss.focal_gamma exclude each other", "drop one of the two")
 
@@ -120,6 +126,18 @@ def frozen(recipe: Recipe, config: ModelConfig, task: Task) -> tuple[str, ...]:
     if depth > layers:
         raise UserError(f"train.freeze = {depth}, but the model has {layers} layers", f"set it to {layers} at the most")
     return frozen_names(config, task.head, depth)
+
+
+def calibrated(task: Task, details: Mapping[str, Any]) -> Task | None:
+    """The task with what was fitted on the dev set; None where nothing is."""
+    own = task.format
+    if not isinstance(own, RowFormat) or own.kind == "regression":
+        return None
+    if own.kind == "classification":
+        own = dataclasses.replace(own, temperature=details.get("temperature", 1.0))
+    else:
+        own = dataclasses.replace(own, thresholds=tuple(details.get("thresholds", ())))
+    return dataclasses.replace(task, format=own)
 
 
 def described(loss: LossSpec, task: Task) -> str:

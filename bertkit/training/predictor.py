@@ -22,7 +22,7 @@ from bertkit.data.tables.table import Row
 from bertkit.data.tasks.metrics import probabilities
 from bertkit.data.tasks.own.base import OwnFormat
 from bertkit.data.tasks.own.choices import ChoiceFormat
-from bertkit.data.tasks.own.rows import THRESHOLD
+from bertkit.data.tasks.own.rows import THRESHOLD, RowFormat
 from bertkit.data.tasks.own.tags import entities
 from bertkit.data.tasks.task import Columns, Task
 from bertkit.distributed.world import World
@@ -68,11 +68,12 @@ class Prediction:
     values: Mapping[str, float] = field(default_factory=dict)  # several numbers by their names
     spans: tuple[TaggedSpan, ...] = ()  # of a model that labels tokens
     choice: int | None = None  # the number of the choice, from 0
+    thresholds: Mapping[str, float] = field(default_factory=dict)  # of labels that were tuned; of others a half
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The labels with a probability of at least a half, the most probable first."""
-        found = [label for label, score in self.scores.items() if score >= THRESHOLD]
+        """The labels with a probability of at least their threshold, a half if none was tuned; most probable first."""
+        found = [label for label, score in self.scores.items() if score >= self.thresholds.get(label, THRESHOLD)]
         return tuple(sorted(found, key=lambda label: -self.scores[label]))
 
 
@@ -302,7 +303,12 @@ def _prediction(logits: np.ndarray, task: Task) -> Prediction:
     if task.head.kind == "regression":
         values = dict(zip(task.labels, map(float, logits), strict=True)) if task.labels else {}
         return Prediction(label=None, scores={}, value=float(logits[0]), values=values)
-    several = task.head.kind == "multilabel"
-    found = probabilities("multilabel" if several else "classification", logits[None])[0]
-    scores = dict(zip(task.labels, found.tolist(), strict=True))
-    return Prediction(label=task.labels[int(logits.argmax())], scores=scores, several=several)
+    several, own = task.head.kind == "multilabel", task.format
+    temperature, thresholds = (own.temperature, own.thresholds) if isinstance(own, RowFormat) else (1.0, ())
+    found = probabilities("multilabel" if several else "classification", logits[None] / temperature)[0]
+    return Prediction(
+        label=task.labels[int(logits.argmax())],
+        scores=dict(zip(task.labels, found.tolist(), strict=True)),
+        several=several,
+        thresholds=dict(zip(task.labels, thresholds, strict=False)),
+    )

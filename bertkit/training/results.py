@@ -10,6 +10,7 @@ from typing import Any
 from bertkit.data.tasks.task import Answered
 from bertkit.engine.interface import Arrays, Engine, Peak
 from bertkit.errors import UserError
+from bertkit.files.disk import write_json
 from bertkit.model.saving import write_model
 from bertkit.recipes.resolve import Resolved
 from bertkit.records import collect
@@ -19,8 +20,11 @@ from bertkit.records.host import cpu_mhz
 from bertkit.records.meter import WARMUP_RULE, Meter, Reading, over_ranks
 from bertkit.records.schema import blank
 from bertkit.training.comparability import as_computed
+from bertkit.training.extras import calibrated
 from bertkit.training.objective import Objective
 from bertkit.training.run import Run
+from bertkit.training.run_folder import SCORES
+from bertkit.training.run_task import write_task
 
 RULES = {
     "amounts": "sequences and tokens are counted from the batches, summed over ranks; padding counts as nothing",
@@ -83,7 +87,20 @@ def write_results(run: Run, results: Results, answered: list[Answered], weights:
     write_model(run.folder, source.config, task.head, task.labels, source.vocabulary, weights)
     for each in answered:
         each.write(run.folder / "predictions", "-dev")
+    _write_scores(run, results, answered)
     return write(run.folder / NAME, made)
+
+
+def _write_scores(run: Run, results: Results, answered: list[Answered]) -> None:
+    """What lies behind the dev set's metrics; and where it was asked for, the task as it was fitted on it."""
+    recipe, setup = results.resolved.recipe, results.objective.setup
+    found = [each.details() for each in answered if each.details is not None]
+    if not found:
+        return
+    write_json(run.folder / SCORES, {"task": setup.task.name, "metric": setup.task.primary, "parts": found})
+    fitted = calibrated(setup.task, found[0]) if recipe.evaluation.calibrate else None
+    if fitted is not None:
+        write_task(run.folder, fitted, recipe, setup.source.vocabulary, collect.versions())
 
 
 def make_record(run: Run, results: Results) -> dict[str, Any]:

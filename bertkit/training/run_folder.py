@@ -2,6 +2,7 @@
 
 config.json model.safetensors vocab.txt tokenizer.json tokenizer_config.json   the model
 record.json    what ran, on what, on which data, and what came out
+scores.json    what lies behind the dev set's metrics: each class, confusions, calibration, intervals, worst errors
 losses.json    every update's loss, where they are too many for the record
 recipe.toml    every setting, ready for --config
 task.json      what it is trained on, which later commands go by
@@ -27,10 +28,11 @@ from bertkit.model.config import ARCHITECTURES
 from bertkit.recipes.recipe import Recipe, Value
 from bertkit.records.loggers import CURVES, DLLOGGER, MLLOG
 
+SCORES = "scores.json"  # what lies behind the dev set's metrics
 TRACE = "trace.json"  # what --profile recorded
 OURS = (
     "config.json", "model.safetensors", "vocab.txt", "tokenizer.json", "tokenizer_config.json", "record.json",
-    "losses.json", "recipe.toml", "task.json", "log.jsonl", "predictions", "checkpoints",
+    "losses.json", SCORES, "recipe.toml", "task.json", "log.jsonl", "predictions", "checkpoints",
     MLLOG, DLLOGGER, CURVES, TRACE,
 )  # fmt: skip
 

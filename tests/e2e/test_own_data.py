@@ -176,6 +176,33 @@ def test_choices(bertkit: Run, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_what_is_fitted_on_the_dev_set_is_used(bertkit: Run, tmp_path: Path, sample_dir: Path) -> None:
+    """A temperature for classes, thresholds for several labels: in task.json, in answers, and said."""
+    write_reviews(tmp_path / "reviews.csv", sample_dir)
+    words = ("--set", "evaluation.calibrate=true", "-e", "2", "-o", "run")
+    done = bertkit("train", *TINY, *start(sample_dir), "--train", "reviews.csv", *words)
+    assert done.returncode == 0, done.stderr
+    assert "95% intervals" in done.stderr
+    scores = json.loads((tmp_path / "run" / "scores.json").read_text())["parts"][0]
+    fitted = json.loads((tmp_path / "run" / "task.json").read_text())["own"]
+    assert fitted["temperature"] == scores["temperature"] != 1.0
+    logits = json.loads((tmp_path / "run" / "predictions" / "classification-dev.logits.json").read_text())[0]
+    said = asked(tmp_path, "a fine film\n", "run", "-", "-q", "--json")
+    assert 0.5 <= json.loads(said.stdout)["probability"] <= 1
+    assert len(logits) == len(scores["classes"]) == 2
+    rows = [{"text": f"w {n}", "labels": [["a"], ["a", "b"], ["b"]][n % 3]} for n in range(90)]
+    (tmp_path / "several.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    words = ("--set", "evaluation.calibrate=true", "-e", "1", "-o", "several")
+    done = bertkit("train", *TINY, *start(sample_dir), "--train", "several.jsonl", *words)
+    assert done.returncode == 0, done.stderr
+    scored = json.loads(bertkit("evaluate", "several", "--json").stdout)["metrics"]
+    scores = json.loads((tmp_path / "several" / "scores.json").read_text())["parts"][0]
+    assert scores["at_thresholds"]["tuned_micro_f1"] == pytest.approx(scored["tuned_micro_f1"])
+    wrong = bertkit("train", "-m", "tiny", "-t", "sample", "--set", "evaluation.calibrate=true", "--dry-run")
+    assert_one_line_error(wrong, "evaluation.calibrate is for own data with classes, not for sample")
+
+
+@pytest.mark.slow
 def test_weights_and_frozen_layers(bertkit: Run, tmp_path: Path, sample_dir: Path) -> None:
     write_reviews(tmp_path / "reviews.csv", sample_dir)
     words = ("--set", "loss.class_weights=balanced", "--set", "train.freeze=1", "--set", "optimizer.layer_decay=0.9")

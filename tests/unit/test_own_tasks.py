@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from bertkit.data.tasks.own.held_out import HeldOut, mask
 from bertkit.data.tasks.own.looking import look
 from bertkit.data.tasks.own.making import from_values, make_own_task, to_values
 from bertkit.data.tasks.own.rows import RowFormat, probabilities, read_examples, said_of
-from bertkit.data.tasks.task import Task
+from bertkit.data.tasks.task import Shape, Task
 from bertkit.errors import UserError
 
 
@@ -218,10 +219,16 @@ def test_a_label_that_never_occurs_leaves_metrics_finite() -> None:
 
 def test_answers_by_kind(tmp_path: Path) -> None:
     task, _ = made(table(tmp_path, [{"text": "a", "label": "x"}, {"text": "b", "label": "y"}]))
+    plain = own(task)
     logits = np.array([[0.0, 2.0], [1.0, -1.0]])
-    assert [one["label"] for one in said_of(task, "classification", logits)] == ["y", "x"]
-    assert said_of(task, "multilabel", logits)[0]["labels"] == ["y", "x"]
-    assert said_of(task, "multilabel", logits, 0.8)[0]["labels"] == ["y"]
+    assert [one["label"] for one in said_of(task, plain, logits)] == ["y", "x"]
+    several = replace(plain, kind="multilabel")
+    assert said_of(task, several, logits)[0]["labels"] == ["y", "x"]
+    assert said_of(task, replace(several, thresholds=(0.8, 0.8)), logits)[0]["labels"] == ["y"]
+    warm = said_of(task, replace(plain, temperature=2.0), logits)[0]
+    assert warm["probability"] == pytest.approx(1 / (1 + np.exp(-1)))
+    shape = Shape(16)
+    assert replace(plain, temperature=2.0).shaped_by(shape) == plain.shaped_by(shape)
     assert probabilities("classification", logits).sum(-1) == pytest.approx(1.0)
     assert probabilities("multilabel", np.array([[-1000.0, 1000.0]])).tolist() == [[0.0, 1.0]]
 

@@ -18,6 +18,7 @@ import numpy as np
 
 from bertkit.data.encoding import encode
 from bertkit.data.features import Features
+from bertkit.data.tasks.details import behind
 from bertkit.data.tasks.task import (
     Answered,
     AnswerRules,
@@ -109,7 +110,8 @@ class TableFormat:
         logits = outputs["logits"]
         labels = part.features.labels.get("labels")
         metrics = {} if labels is None else self.score(logits, labels)
-        return Answered(metrics, functools.partial(self._write, task, logits, self.submission[part.name]))
+        write = functools.partial(self._write, task, logits, self.submission[part.name])
+        return Answered(metrics, write, behind(task.head.kind, logits, labels, task.labels, part.features.sizes))
 
     def _write(self, task: Task, logits: np.ndarray, name: str, folder: Path, infix: str) -> Path:
         path = folder / name.replace(".tsv", f"{infix}.tsv")

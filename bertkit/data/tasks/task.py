@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
@@ -84,6 +84,7 @@ class Answered:
 
     metrics: Metrics  # empty where the file has no labels
     write: Callable[[Path, str], Path]  # (folder, "" or "-dev") -> the main file; writes all of its files
+    details: Callable[[], Mapping[str, Any]] | None = None  # what lies behind the metrics, worked out when asked for
 
 
 class Format(Protocol):

@@ -6,8 +6,10 @@ Legend: N examples, C outputs of the head.
 from __future__ import annotations
 
 import csv
+import dataclasses
 import functools
 import io
+import json
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +21,7 @@ from bertkit.data.encoding import encode
 from bertkit.data.features import Features
 from bertkit.data.tables.opening import open_table
 from bertkit.data.tables.table import DataTable, Row, is_missing, number_of, shown
+from bertkit.data.tasks.details import at_thresholds, behind
 from bertkit.data.tasks.metrics import OWN_METRICS, probabilities
 from bertkit.data.tasks.own.base import OwnFormat
 from bertkit.data.tasks.own.columns import columns_in, no_text, texts_of
@@ -38,6 +41,9 @@ class RowFormat(OwnFormat):
 
     kind: RowKind
     separator: str = ""  # of the labels in a cell; "": a cell holds one, or is a list
+    # Fitted on the dev set at the training's end, where it was asked for:
+    temperature: float = 1.0  # of classes: what logits are divided by before they become probabilities
+    thresholds: tuple[float, ...] = ()  # of labels any number of which may apply; (): THRESHOLD
 
     @property
     def stratified(self) -> bool:
@@ -69,7 +75,19 @@ class RowFormat(OwnFormat):
     def answer(self, task: Task, part: Part, outputs: Mapping[str, np.ndarray], rules: AnswerRules) -> Answered:
         logits, labels = outputs["logits"], part.features.labels.get("labels")
         metrics = {} if labels is None else OWN_METRICS[self.kind](logits, labels)
-        return Answered(metrics, functools.partial(_write, task, self.kind, logits, part))
+        if labels is not None and self.thresholds:
+            metrics |= at_thresholds(labels, probabilities(self.kind, logits), self.thresholds)
+        names = task.labels or self.columns.labels
+        more = behind(self.kind, logits, labels, names, part.features.sizes)
+        return Answered(metrics, functools.partial(_write, task, self, logits, part), more)
+
+    def shaped_by(self, shape: Shape) -> Mapping[str, int | bool | str]:
+        return {**super().shaped_by(shape), "own": json.dumps(dataclasses.asdict(self.uncalibrated))}
+
+    @property
+    def uncalibrated(self) -> RowFormat:
+        """As before anything was fitted on answers; features do not depend on that."""
+        return dataclasses.replace(self, temperature=1.0, thresholds=())
 
 
 # ---- reading ----
@@ -177,26 +195,27 @@ def _strata(kind: RowKind, labels: Sequence[Any]) -> list[Hashable]:
 # ---- answers ----
 
 
-def said_of(task: Task, kind: RowKind, logits: np.ndarray, threshold: float = THRESHOLD) -> list[dict[str, Any]]:
+def said_of(task: Task, own: RowFormat, logits: np.ndarray) -> list[dict[str, Any]]:
     """(N, C) logits -> of each example: label and probability, labels and probabilities, or values."""
+    kind, thresholds = own.kind, own.thresholds or (THRESHOLD,) * logits.shape[1]
     if kind == "regression":
         names = task.labels or ("value",)
         return [dict(zip(names, map(float, row), strict=True)) for row in logits]
     found = []
-    for row in probabilities(kind, logits):
+    for row in probabilities(kind, logits / own.temperature):
         if kind == "classification":
             best = int(row.argmax())
             found.append({"label": task.labels[best], "probability": float(row[best])})
             continue
-        over = [number for number in np.argsort(-row, kind="stable") if row[number] >= threshold]
+        over = [number for number in np.argsort(-row, kind="stable") if row[number] >= thresholds[number]]
         labels = [task.labels[number] for number in over]
         found.append({"labels": labels, "probabilities": [float(row[number]) for number in over]})
     return found
 
 
-def _write(task: Task, kind: RowKind, logits: np.ndarray, part: Part, folder: Path, infix: str) -> Path:
+def _write(task: Task, own: RowFormat, logits: np.ndarray, part: Part, folder: Path, infix: str) -> Path:
     path = folder / f"{task.name}{infix}.csv"
-    made = said_of(task, kind, logits)
+    made = said_of(task, own, logits)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["row", *made[0]])
