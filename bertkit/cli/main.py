@@ -29,6 +29,7 @@ from bertkit.cli import (
     models,
     predict,
     recipes,
+    report,
     score,
     train,
 )
@@ -79,6 +80,7 @@ app.command("score")(score.score)
 app.add_typer(bench.app, name="bench")
 app.command("convert")(convert.convert)
 app.command("compare")(compare.compare)
+app.command("report")(report.report)
 app.command("migrate", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})(
     migrate.migrate
 )

@@ -1,22 +1,17 @@
-"""The plots of the page, as SVG whose text stays text. Colours and dashes differ, so that print in grey reads too."""
+"""The plots of the page."""
 
 from __future__ import annotations
 
-import io
-import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_svg import FigureCanvasSVG
-from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
 from bertkit.comparison.comparison import Comparison
+from bertkit.comparison.drawing import COLOURS, MARKERS, STYLE, Plot, below, legend_columns, look, new_figure, to_svg
 from bertkit.comparison.figures import digits
 from bertkit.comparison.systems import System
 from bertkit.comparison.time_to_score import course
@@ -52,47 +47,30 @@ def distances(baseline: System, shown: Sequence[System]) -> dict[int, tuple[np.n
     return found
 
 
-# Okabe and Ito 2008: told apart by colour-blind readers too
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8A6D00")
-DASHES = ("-", "--", "-.", ":")
-MARKERS = "osD^v<>P"
 MOST_CURVES, MOST_BARS = 12, 30
-WIDTH = 11.0  # inches of 72 points: 1,056 CSS pixels
-STYLE = {
-    "svg.fonttype": "none", "svg.hashsalt": "bertkit", "text.parse_math": False, "font.size": 10.0,
-    "font.family": ["sans-serif"], "font.sans-serif": ["Arial", "Helvetica", "Liberation Sans", "DejaVu Sans"],
-    "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": "#dddddd",
-    "grid.linewidth": 0.6, "axes.axisbelow": True, "legend.frameon": False, "figure.constrained_layout.use": True,
-    "axes.titlesize": 10.0, "axes.titlelocation": "left",
-}  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Plot:
-    """One picture."""
-
-    title: str
-    svg: str
-    caption: str
 
 
 def all_plots(made: Comparison) -> dict[str, Plot]:
     """Those for which there is something to draw, by name."""
+    found = {}
     with rc_context(STYLE):  # type: ignore[arg-type]
-        drawn = {name: draw(made) for name, draw in DRAWN.items()}
-    return {name: plot for name, plot in drawn.items() if plot is not None}
+        for name, draw in DRAWN.items():
+            wide, narrow = draw(made), draw(made, narrow=True)
+            if wide is not None and narrow is not None:
+                found[name] = replace(wide, narrow=narrow.svg)
+    return found
 
 
-def losses(made: Comparison) -> Plot | None:
+def losses(made: Comparison, narrow: bool = False) -> Plot | None:
     """Training loss by update, and its distance from the baseline's: curves that agree hide one another."""
     shown = [system for system in made.systems if any(len(entry.losses) for entry in system.entries)]
     if not shown:
         return None
     apart = distances(made.baseline, shown[:MOST_CURVES])
-    figure, (axes, *beside) = _figure(2 if apart else 1, 3.6)
+    figure, (axes, *beside) = new_figure(2 if apart else 1, 3.6, narrow)
     for number, system in enumerate(shown[:MOST_CURVES]):
         x, mean, sd = mean_curve(system)
-        axes.plot(x, mean, label=_label(system), linewidth=max(1.2, 3.2 - 0.5 * number), **_look(number))
+        axes.plot(x, mean, label=_label(system), linewidth=max(1.2, 3.2 - 0.5 * number), **look(number))
         if sd is not None:
             axes.fill_between(x, mean - sd, mean + sd, color=COLOURS[number % len(COLOURS)], alpha=0.15, linewidth=0)
     for panel, title in zip((axes, *beside), ("training loss", "distance from the baseline's loss"), strict=False):
@@ -100,32 +78,32 @@ def losses(made: Comparison) -> Plot | None:
         panel.set_title(title)
     for number, (x, distance) in apart.items():
         marker = {"marker": MARKERS[number % len(MARKERS)], "markersize": 2.5}
-        beside[0].semilogy(x, distance, linewidth=1.2, **marker, **_look(number))
+        beside[0].semilogy(x, distance, linewidth=1.2, **marker, **look(number))
     for panel in beside:  # the usual numbers are formulas, which stay unset here
         panel.yaxis.set_major_formatter(lambda value, _: f"{value:.0e}")
         panel.yaxis.set_minor_formatter(NullFormatter())
-    _legend(figure, axes)
+    below(figure, axes)
     longest = max(len(entry.losses) for system in shown for entry in system.entries)
     block = max(1, -(-longest // POINTS))
     caption = f"Each point: mean of {block} updates. " if block > 1 else ""
     if any(len(system.entries) > 1 for system in shown):
         caption += "Mean of the seeds; the band is one standard deviation. "
-    return Plot("Loss curves", _svg(figure, "losses"), caption + _more(shown, MOST_CURVES))
+    return Plot("Loss curves", to_svg(figure, f"losses{narrow}"), caption + _more(shown, MOST_CURVES))
 
 
-def throughput(made: Comparison) -> Plot | None:
+def throughput(made: Comparison, narrow: bool = False) -> Plot | None:
     """Sequences a second, over all devices and a device."""
     keys = ("sequences_per_second", "sequences_per_second_per_device")
     shown = [system for system in made.systems if any(system.spread(key) for key in keys)][:MOST_BARS]
     if not shown:
         return None
-    figure, panels = _figure(2, 0.9 + 0.36 * len(shown))
+    figure, panels = new_figure(2, 0.9 + 0.36 * len(shown), narrow)
     for axes, key, title in zip(panels, keys, ("all devices", "per device"), strict=True):
         _bars(axes, shown, key)
         axes.set_title(f"sequences/s, {title}")
-    panels[1].tick_params(labelleft=False)
+    panels[1].tick_params(labelleft=narrow)
     caption = "Whiskers: one standard deviation over the seeds; a hatched bar is a single seed. "
-    return Plot("Throughput", _svg(figure, "throughput"), caption + _more(made.systems, MOST_BARS))
+    return Plot("Throughput", to_svg(figure, f"throughput{narrow}"), caption + _more(made.systems, MOST_BARS))
 
 
 def _bars(axes: Axes, shown: Sequence[System], key: str) -> None:
@@ -147,20 +125,20 @@ def _bars(axes: Axes, shown: Sequence[System], key: str) -> None:
     axes.grid(axis="y", visible=False)
 
 
-def scaling(made: Comparison) -> Plot | None:
+def scaling(made: Comparison, narrow: bool = False) -> Plot | None:
     """Rates and efficiency by number of devices."""
     if not made.families:
         return None
-    figure, (rates, efficiency) = _figure(2, 3.4)
+    figure, (rates, efficiency) = new_figure(2, 3.4, narrow)
     for number, family in enumerate(made.families[:MOST_CURVES]):
         devices = [point.devices for point in family.points]
-        look = _look(number) | {"marker": MARKERS[number % len(MARKERS)]}
+        drawn = look(number) | {"marker": MARKERS[number % len(MARKERS)]}
         spreads = [point.sd or 0.0 for point in family.points]
         values = [point.rate for point in family.points]
-        rates.errorbar(devices, values, yerr=spreads, capsize=3, label=f"{family.name}, batch {family.batch}", **look)
+        rates.errorbar(devices, values, yerr=spreads, capsize=3, label=f"{family.name}, batch {family.batch}", **drawn)
         ideal = family.points[0].rate / family.points[0].devices
         rates.plot(devices, [ideal * count for count in devices], color="#999999", linewidth=0.8, linestyle=":")
-        efficiency.plot(devices, [100 * point.efficiency for point in family.points], **look)
+        efficiency.plot(devices, [100 * point.efficiency for point in family.points], **drawn)
     ticks = sorted({point.devices for family in made.families for point in family.points})
     for axes in (rates, efficiency):
         axes.set_xticks(ticks, [str(tick) for tick in ticks])
@@ -168,11 +146,11 @@ def scaling(made: Comparison) -> Plot | None:
         axes.set_ylim(0, 1.06 * axes.get_ylim()[1])
     rates.set_title("sequences/s (dotted: without loss)")
     efficiency.set_title("efficiency, %")
-    _legend(figure, rates)
-    return Plot("Scaling", _svg(figure, "scaling"), "Against the fewest devices of each kind.")
+    below(figure, rates)
+    return Plot("Scaling", to_svg(figure, f"scaling{narrow}"), "Against the fewest devices of each kind.")
 
 
-def scores(made: Comparison) -> Plot | None:
+def scores(made: Comparison, narrow: bool = False) -> Plot | None:
     """The dev set's score by training time and by energy."""
     if made.race is None:
         return None
@@ -181,25 +159,25 @@ def scores(made: Comparison) -> Plot | None:
     by_energy = any(watts for _, _, watts, _ in lines)
     if not any(seconds for _, seconds, _, _ in lines):
         return None
-    figure, panels = _figure(2 if by_energy else 1, 3.4)
+    figure, panels = new_figure(2 if by_energy else 1, 3.4, narrow)
     for number, seconds, watts, values in lines:
-        look = _look(number) | {"marker": MARKERS[number % len(MARKERS)], "markersize": 4, "linewidth": 1.2}
-        panels[0].plot(seconds, values, **look)
+        drawn = look(number) | {"marker": MARKERS[number % len(MARKERS)], "markersize": 4, "linewidth": 1.2}
+        panels[0].plot(seconds, values, **drawn)
         if by_energy and watts:
-            panels[1].plot([watts * one for one in seconds], values, **look)
+            panels[1].plot([watts * one for one in seconds], values, **drawn)
     for axes, title in zip(panels, ("training time (s)", "energy (J)"), strict=False):
         axes.axhline(made.race.target, color="#777777", linewidth=0.8, linestyle="--")
         axes.set_xlabel(title)
         axes.set_ylabel(metric)
         axes.set_xlim(left=0)
     shown = list(dict.fromkeys(number for number, *_ in lines))
-    handles = [panels[0].plot([], [], **_look(n), marker=MARKERS[n % len(MARKERS)])[0] for n in shown]
+    handles = [panels[0].plot([], [], **look(n), marker=MARKERS[n % len(MARKERS)])[0] for n in shown]
     labels = [_label(made.systems[n]) for n in shown]
-    figure.legend(handles, labels, loc="outside lower center", ncols=_columns(labels))
+    figure.legend(handles, labels, loc="outside lower center", ncols=legend_columns(labels))
     caption = "One line per seed; dashed: the target score. " + (
         "Energy: time at the run's mean power. " if by_energy else ""
     )
-    return Plot(f"Time{' and energy' if by_energy else ''} to {metric}", _svg(figure, "scores"), caption)
+    return Plot(f"Time{' and energy' if by_energy else ''} to {metric}", to_svg(figure, f"scores{narrow}"), caption)
 
 
 def _courses(made: Comparison, metric: str) -> Iterator[tuple[int, list[float], float | None, list[float]]]:
@@ -211,19 +189,7 @@ def _courses(made: Comparison, metric: str) -> Iterator[tuple[int, list[float], 
                 yield number, [seconds for seconds, _ in seen], entry.watts, [value for _, value in seen]
 
 
-# ---- how all look ----
-
-
-def _figure(panels: int, height: float) -> tuple[Figure, list[Axes]]:
-    figure = Figure(figsize=(WIDTH, height))
-    FigureCanvasSVG(figure)
-    made = figure.subplots(1, panels, squeeze=False)
-    return figure, list(made[0])
-
-
-def _look(number: int) -> dict[str, Any]:
-    dash = number + number // len(COLOURS)  # so that a colour that comes again has another
-    return {"color": COLOURS[number % len(COLOURS)], "linestyle": DASHES[dash % len(DASHES)]}
+# ---- names ----
 
 
 def _label(system: System) -> str:
@@ -231,36 +197,10 @@ def _label(system: System) -> str:
     return f" {name}" if name.startswith("_") else name  # matplotlib leaves such a label out
 
 
-def _columns(labels: Sequence[str]) -> int:
-    """As many as fit beside one another."""
-    return max(1, min(len(labels), 150 // (max(map(len, labels), default=1) + 8)))
-
-
-def _legend(figure: Figure, axes: Axes) -> None:
-    handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=_columns(labels))
-
-
 def _more(shown: Sequence[object], most: int) -> str:
     return f"The first {most} of {len(shown)} systems." if len(shown) > most else ""
 
 
-def _svg(figure: Figure, salt: str) -> str:
-    """The picture's element alone; ids are those of no other picture on the page."""
-    stream = io.StringIO()
-    with _salted(salt):
-        figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    text = stream.getvalue()
-    # groups are named alike in every picture, and nothing refers to them
-    return re.sub(r'<g id="[^"]*"', "<g", text[text.index("<svg") :])
-
-
-@contextmanager
-def _salted(salt: str) -> Iterator[None]:
-    with rc_context({"svg.hashsalt": salt}):
-        yield
-
-
-DRAWN: dict[str, Callable[[Comparison], Plot | None]] = {
+DRAWN: dict[str, Callable[..., Plot | None]] = {
     "losses": losses, "throughput": throughput, "scaling": scaling, "scores": scores,
 }  # fmt: skip

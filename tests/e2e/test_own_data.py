@@ -186,6 +186,11 @@ def test_what_is_fitted_on_the_dev_set_is_used(bertkit: Run, tmp_path: Path, sam
     scores = json.loads((tmp_path / "run" / "scores.json").read_text())["parts"][0]
     fitted = json.loads((tmp_path / "run" / "task.json").read_text())["own"]
     assert fitted["temperature"] == scores["temperature"] != 1.0
+    assert "report.html" in bertkit("report", "run", "--texts").stdout
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "Confusions" in page
+    assert_one_line_error(bertkit("report", "run"), "report.html is already there")
+    assert_one_line_error(bertkit("report", "nowhere"), "nowhere")
     logits = json.loads((tmp_path / "run" / "predictions" / "classification-dev.logits.json").read_text())[0]
     said = asked(tmp_path, "a fine film\n", "run", "-", "-q", "--json")
     assert 0.5 <= json.loads(said.stdout)["probability"] <= 1
