@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from bertkit.cli import hf_values
 from bertkit.errors import UserError
 from bertkit.launch.script import is_script
 
@@ -42,6 +43,8 @@ WITH_VALUE: Mapping[str, str] = {
     "max_query_length": "data.query_length",
     "n_best_size": "answers.n_best",
     "max_answer_length": "answers.longest",
+    "label_smoothing_factor": "loss.label_smoothing",
+    "early_stopping_patience": "evaluation.patience",
     "null_score_diff_threshold": "answers.null_threshold",
     "logging_steps": "log.every",
     "eval_steps": "evaluation.every",
@@ -109,6 +112,10 @@ def translate(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
                 value = rest.pop(0)
             new = spelled(theirs, value)
             none = "(always so)" if not SWITCHES[theirs] else "(off)"
+        elif theirs in hf_values.KNOWN and ours[:1] == ["train"]:
+            bare = theirs in hf_values.SWITCHES and (not rest or rest[0].startswith("-"))
+            value = value if equals else "" if bare else _take(rest, name)
+            new, none = hf_values.spelled(theirs, value), "(always so)"
         elif theirs in WITH_VALUE or theirs in (MICRO, ACCUMULATION):
             if name == WITH_VALUE.get(theirs):  # the same word in both worlds
                 ours.append(argument)

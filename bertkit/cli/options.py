@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from bertkit.cli import completion
+
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Print errors only.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Validate inputs and print the plan without computing.")]
@@ -16,7 +18,12 @@ Force = Annotated[
 Offline = Annotated[bool, typer.Option("--offline", help="Never download models or data.")]
 BackendName = Annotated[
     str | None,
-    typer.Option("--backend", help="Backend to run on: a name, an alias or auto.", show_default=False),
+    typer.Option(
+        "--backend",
+        help="Backend to run on: a name, an alias or auto.",
+        autocompletion=completion.backends,
+        show_default=False,
+    ),
 ]
 Dtype = Annotated[
     str | None,
@@ -30,6 +37,7 @@ Model = Annotated[
         "-m",
         "--model",
         help="Model: a published name (tiny … large), a folder, a file or a hub name.",
+        autocompletion=completion.models,
         show_default=False,
     ),
 ]
@@ -39,6 +47,7 @@ TaskName = Annotated[
         "-t",
         "--task",
         help="Task: pretrain, squad, one of GLUE or a plug-in; with --train: the kind of task.",
+        autocompletion=completion.tasks,
         show_default=False,
     ),
 ]
@@ -97,7 +106,12 @@ Seed = Annotated[
 Output = Annotated[str | None, typer.Option("-o", "--output", help="Output folder of the run.", show_default=False)]
 RecipeName = Annotated[
     str | None,
-    typer.Option("--recipe", help="Recipe: a name (`bertkit recipes`) or a TOML file.", show_default=False),
+    typer.Option(
+        "--recipe",
+        help="Recipe: a name (`bertkit recipes`) or a TOML file.",
+        autocompletion=completion.recipes,
+        show_default=False,
+    ),
 ]
 Config = Annotated[
     Path | None,

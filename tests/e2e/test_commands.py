@@ -172,9 +172,23 @@ def test_completion_is_offered(bertkit: Run, tmp_path: Path) -> None:
         pytest.skip("the shell cannot be told from within these tests")
     assert done.returncode == 0, done.stderr
     assert "complete" in done.stdout
+
+
+def test_words_and_values_are_completed(tmp_path: Path) -> None:
     script = Path(sys.executable).with_name("bertkit")
     if not script.exists():
         pytest.skip("the command is not installed as a script here")
-    asked = {"_BERTKIT_COMPLETE": "complete_bash", "COMP_WORDS": "bertkit tr", "COMP_CWORD": "1"}
-    done = subprocess.run([script], env=os.environ | asked, capture_output=True, text=True, timeout=60, check=False)
-    assert done.stdout.split() == ["train"]
+    (tmp_path / "minimal").mkdir()
+    (tmp_path / "mine.toml").write_text("")
+    offered = {
+        "tr": ["train"],
+        "train -t cho": ["choice"],
+        "train --backend cp": ["cpu"],
+        "train -m mini": ["mini", "minimal/"],
+        "train --recipe mi": ["mine.toml", "minimal/"],
+    }
+    for typed, wanted in offered.items():
+        asked = {"COMP_WORDS": f"bertkit {typed}", "COMP_CWORD": str(len(typed.split()))}
+        env = os.environ | asked | {"_BERTKIT_COMPLETE": "complete_bash"}
+        done = subprocess.run([script], env=env, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+        assert done.stdout.split() == wanted, typed

@@ -73,6 +73,48 @@ def test_one_spelling(theirs: str, expected: str) -> None:
     assert ours(theirs) == expected.split()
 
 
+@pytest.mark.parametrize(
+    ("theirs", "expected"),
+    [
+        ("--optim adamw_torch --report_to none --eval_strategy epoch --save-strategy=steps", ""),
+        ("--optim lamb", "--set optimizer.name=lamb"),
+        ("--report_to tensorboard", "--set log.tensorboard=true"),
+        ("--metric_for_best_model eval_accuracy", "--set evaluation.metric=accuracy"),
+        ("--metric_for_best_model f1", "--set evaluation.metric=macro_f1"),
+        ("--version_2_with_negative --seed 1", "--task squad2 --seed 1"),
+        ("--resume_from_checkpoint true", "--resume"),
+        ("--label_smoothing_factor 0.1", "--set loss.label_smoothing=0.1"),
+        ("--pad_to_max_length False --push_to_hub=false", ""),
+    ],
+)
+def test_values_that_decide(theirs: str, expected: str) -> None:
+    assert ours(f"train {theirs}") == ["train", *expected.split()]
+
+
+@pytest.mark.parametrize(
+    ("theirs", "cure"),
+    [
+        ("--do_predict", "bertkit predict RUN FILE"),
+        ("--test_file a.csv", "bertkit predict RUN FILE"),
+        ("--dataset_name imdb", "save_to_disk"),
+        ("--push_to_hub", "hf upload"),
+        ("--optim sgd", "adamw and lamb"),
+        ("--report_to wandb", "callbacks"),
+        ("--resume_from_checkpoint out/checkpoint-500", "--resume"),
+        ("--eval_strategy no", "evaluation.every"),
+    ],
+)
+def test_what_is_said_in_another_way_is_told(theirs: str, cure: str) -> None:
+    with pytest.raises(UserError) as caught:
+        ours(f"train {theirs}")
+    assert "has no counterpart" in caught.value.cause
+    assert cure in caught.value.cure
+
+
+def test_only_training_reads_them() -> None:
+    assert ours("predict run --test_file a.csv") == "predict run --test_file a.csv".split()
+
+
 def test_a_switch_that_is_off_is_not_called_always_so() -> None:
     words, notes = translate(["--bf16", "False"])
     assert words == []
