@@ -62,8 +62,6 @@ def is_own_data(recipe: Recipe) -> bool:
 def own_data(recipe: Recipe) -> OwnData:
     """What the recipe says of the user's own data."""
     table = recipe.table
-    if table.group and recipe.data.dev_file:
-        raise UserError("table.group is for rows that are held out, but there is a dev file", "drop one of the two")
     held_out = None if recipe.data.dev_file else HeldOut(table.dev_share, table.split_seed, table.group)
     return OwnData(
         kind=recipe.task,

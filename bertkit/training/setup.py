@@ -13,7 +13,7 @@ from typing import Any
 from bertkit.data.tasks import Task, check_own, find_task
 from bertkit.data.tasks.labels import to_learn
 from bertkit.data.tasks.own.labels import KINDS
-from bertkit.data.tasks.own.making import make_own_task
+from bertkit.data.tasks.own.making import check_groups, make_own_task
 from bertkit.data.tasks.reading import Progress, read_split
 from bertkit.data.tasks.task import AnswerRules, Part, Shape, SplitName, task_folder
 from bertkit.distributed.world import World
@@ -219,7 +219,10 @@ def task_of(recipe: Recipe, own: Task | None = None, say: Say = lambda text: Non
     if own is not None:
         return own
     if is_own_data(recipe):
-        return make_own_task(Path(recipe.data.train_file).expanduser(), own_data(recipe), say)
+        said, train = own_data(recipe), Path(recipe.data.train_file).expanduser()
+        if recipe.table.group and recipe.data.dev_file:
+            check_groups(train, Path(recipe.data.dev_file).expanduser(), recipe.table.group, said.options)
+        return make_own_task(train, said, say)
     if recipe.task in KINDS:
         raise UserError(f"task {recipe.task} is of data of your own", "name its file with --train FILE")
     if not recipe.task:

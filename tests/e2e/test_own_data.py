@@ -256,7 +256,7 @@ def test_a_look_proposes_a_command_that_runs(bertkit: Run, tmp_path: Path, sampl
         (
             "review,stars\na,x\nb,y\n",
             ("--train", "a.csv", "--dev", "a.csv", "--set", "table.group=stars"),
-            ("table.group is for rows that are held out",),
+            ("a.csv:2: stars 'x' is in the training file too", "keep each group in one"),
         ),
         ("review,stars\na,x\nb,y\n", ("-t", "multilabel"), ("is of data of your own", "--train FILE")),
         ("review,stars\na,x\nb,y\n", ("-t", "mrpc", "--train", "a.csv", "--label", "stars"), ("table.label is for",)),

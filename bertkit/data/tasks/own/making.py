@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from bertkit.data.tables.opening import open_table
-from bertkit.data.tables.table import DataTable
+from bertkit.data.tables.table import DataTable, TableOptions, shown
 from bertkit.data.tasks.metrics import PRIMARIES
 from bertkit.data.tasks.own.base import OwnData, OwnFormat
 from bertkit.data.tasks.own.choices import CHOICE_METRICS, ChoiceFormat, survey_choices
@@ -123,6 +123,19 @@ def _kind(own: AnyFormat, labels: tuple[str, ...]) -> tuple[str, Head, tuple[str
         return TAGGING, Head("tokens", max(1, len(labels))), tag_metrics(own.scheme)
     outputs = len(own.columns.labels) if own.kind == "regression" else len(labels)
     return own.kind, Head(own.kind, max(1, outputs)), PRIMARIES[own.kind]
+
+
+def check_groups(train: Path, dev: Path, column: str, options: TableOptions) -> None:
+    """Raises UserError where a group of the training file, as the rows of one customer, is in the dev file too."""
+    learned, scored = (open_table(path, options) for path in (train, dev))
+    seen = {str(row.cells.get(name)) for name in (learned.column(column, "group"),) for row in learned.rows()}
+    name = scored.column(column, "group")
+    for row in scored.rows():
+        if str(row.cells.get(name)) in seen:
+            raise UserError(
+                f"{row.place}: {name} {shown(row.cells.get(name))} is in the training file too",
+                "keep each group in one of the two files, or drop table.group",
+            )
 
 
 # ---- keeping: a run's task.json ----
