@@ -104,7 +104,8 @@ def built_in(name: str, model: ModelConfig, batch_size: int, longest: int, seed:
         labels = {"labels": stream.integers(0, head.outputs, count)}
         features = Features(ids, types, starts, labels)
         if head.kind == "pretraining":
-            features = MaskedFeatures(ids, types, starts, labels, {}, distribution.most_masked, model.vocab_size)
+            most = distribution.most_masked
+            features = MaskedFeatures(ids, types, starts, labels, most_masked=most, vocab_size=model.vocab_size)
     return Workload(head, features, distribution.title, distribution.most_masked)
 
 

@@ -30,7 +30,7 @@ def test_a_metric_is_over_all_examples_not_a_mean_of_batches() -> None:
 @pytest.mark.parametrize("gathered", [[0, 1, 2, 3, 3], [0, 1, 2, 3], [0, 1, 2, 3, 4, 4]])
 def test_a_doubled_or_missing_prediction_is_refused(gathered: list[int]) -> None:
     engine = Answers(gathered=gathered)
-    with pytest.raises(RuntimeError, match=r"\d predictions for 5 sequences"):
+    with pytest.raises(RuntimeError, match=r"\d predictions for 5 examples"):
         predict(engine, HEAD, features_of([3] * 5), 4, World())  # type: ignore[arg-type]
 
 
