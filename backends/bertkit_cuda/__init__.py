@@ -16,7 +16,7 @@ class CudaBackend:
     preference = 30
     capabilities = Capabilities(
         precisions=("fp32", "tf32", "bf16", "fp16"),
-        heads=("classification", "multilabel", "regression", "choice", "tokens", "span", "pretraining"),
+        heads=("classification", "multilabel", "regression", "choice", "tokens", "span", "pretraining", "encoder"),
         layouts=("padded", "unpadded", "packed"),
         environment=("CUDA_", "NCCL_", "TORCH_NCCL_", "NVIDIA_", "HIP_", "ROCR_", "HSA_", "RCCL_"),
         gradients=("fp32", "bf16"),
