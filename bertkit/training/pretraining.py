@@ -119,7 +119,7 @@ def pretraining(recipe: Recipe, world: World, display: Display, dry_run: bool) -
     """Everything read and checked. Raises UserError for whatever the user can put right."""
     _refuse(recipe)
     task = task_of(recipe)
-    target = choose_target(recipe, task, dry_run=dry_run, world=world)
+    target = choose_target(recipe, task.head, task.name, dry_run=dry_run, world=world)
     root = Path(recipe.data.dir).expanduser()
     source = _source(recipe, root, display, dry_run)
     phases = open_phases(recipe, source, world.size)

@@ -47,7 +47,7 @@ def test_what_changes_numbers_or_memory_is_refused(card: Backend) -> None:
     with pytest.raises(UserError, match=f"{card.name} computes in one process, not in 2"):
         check_processes(without(card, multi_process=False), asked(), TWO)
     with pytest.raises(UserError, match=f"{card.name} has no optimizer lamb"):
-        check_job(without(card, optimizers=("adamw",)), find_task("mrpc"), asked(optimizer__name="lamb"))
+        check_job(without(card, optimizers=("adamw",)), find_task("mrpc").head, "mrpc", asked(optimizer__name="lamb"))
 
 
 @pytest.mark.parametrize("card", CARDS, ids=lambda card: card.name)
