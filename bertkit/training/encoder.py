@@ -189,10 +189,9 @@ def check_text(text: Any, place: str) -> None:
 
 def pool(hidden: np.ndarray, starts: np.ndarray, pooling: Pooling) -> np.ndarray:
     """(T, D) hidden states of texts that begin at `starts` (N + 1,) -> (N, D)."""
-    if pooling == "cls":
-        return hidden[starts[:-1]]
-    means: np.ndarray = np.add.reduceat(hidden, starts[:-1]) / np.diff(starts)[:, None].astype(np.float32)
-    return means
+    first, counts = starts[:-1], np.diff(starts)[:, None].astype(np.float32)
+    pooled: np.ndarray = hidden[first] if pooling == "cls" else np.add.reduceat(hidden, first) / counts
+    return pooled
 
 
 def unit(rows: np.ndarray) -> np.ndarray:
