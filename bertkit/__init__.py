@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from bertkit.training.callbacks.base import Callback
     from bertkit.training.callbacks.integrations import Mlflow, TensorBoardCallback, WeightsAndBiases
     from bertkit.training.callbacks.stopping import EarlyStopping
+    from bertkit.training.encoder import Encoder, TokenEmbeddings, load_encoder
     from bertkit.training.predictor import Answer, Prediction, Predictor, load
     from bertkit.training.run import Run, UpdateMetrics
     from bertkit.training.trainer import Trainer
@@ -36,6 +37,7 @@ _PLACES = {
     "Answer": "training.predictor",
     "Callback": "training.callbacks.base",
     "EarlyStopping": "training.callbacks.stopping",
+    "Encoder": "training.encoder",
     "Job": "engine.interface",
     "Mlflow": "training.callbacks.integrations",
     "Prediction": "training.predictor",
@@ -43,6 +45,7 @@ _PLACES = {
     "Run": "training.run",
     "Task": "data.tasks.task",
     "TensorBoardCallback": "training.callbacks.integrations",
+    "TokenEmbeddings": "training.encoder",
     "Trainer": "training.trainer",
     "UpdateMetrics": "training.run",
     "UserError": "errors",
@@ -52,6 +55,7 @@ _PLACES = {
     "evaluate": "training.api",
     "get_data": "training.api",
     "load": "training.predictor",
+    "load_encoder": "training.encoder",
     "open_engine": "training.api",
     "prepare": "training.api",
     "table_task": "data.tasks.makers",
@@ -60,9 +64,10 @@ _PLACES = {
 }
 _OTHER_NAMES = {"compare": "compare_runs"}
 __all__ = [
-    "Answer", "Callback", "EarlyStopping", "Job", "Mlflow", "Prediction", "Predictor", "Run", "Task",
-    "TensorBoardCallback", "Trainer", "UpdateMetrics", "UserError", "WeightsAndBiases", "World", "compare", "evaluate",
-    "get_data", "load", "open_engine", "prepare", "table_task", "train", "updates",
+    "Answer", "Callback", "EarlyStopping", "Encoder", "Job", "Mlflow", "Prediction", "Predictor", "Run", "Task",
+    "TensorBoardCallback", "TokenEmbeddings", "Trainer", "UpdateMetrics", "UserError", "WeightsAndBiases", "World",
+    "compare", "evaluate", "get_data", "load", "load_encoder", "open_engine", "prepare", "table_task", "train",
+    "updates",
 ]  # fmt: skip
 
 

@@ -15,7 +15,7 @@ class CpuBackend:
     preference = 10
     capabilities = Capabilities(
         precisions=("fp32", "bf16"),
-        heads=("classification", "multilabel", "regression", "choice", "tokens", "span", "pretraining"),
+        heads=("classification", "multilabel", "regression", "choice", "tokens", "span", "pretraining", "encoder"),
         layouts=("padded", "unpadded", "packed"),
         extras=("class_weights", "label_smoothing", "focal_gamma", "layer_decay", "freeze"),
         answers_in=("int8",),

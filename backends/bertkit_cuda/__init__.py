@@ -16,7 +16,7 @@ class CudaBackend:
     preference = 30
     capabilities = Capabilities(
         precisions=("fp32", "tf32", "bf16", "fp16"),
-        heads=("classification", "multilabel", "regression", "choice", "tokens", "span", "pretraining"),
+        heads=("classification", "multilabel", "regression", "choice", "tokens", "span", "pretraining", "encoder"),
         layouts=("padded", "unpadded", "packed"),
         extras=("class_weights", "label_smoothing", "focal_gamma", "layer_decay", "freeze"),
         environment=("CUDA_", "NCCL_", "TORCH_NCCL_", "NVIDIA_", "HIP_", "ROCR_", "HSA_", "RCCL_"),

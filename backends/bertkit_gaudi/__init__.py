@@ -19,7 +19,7 @@ class GaudiBackend:
     preference = 40
     capabilities = Capabilities(
         precisions=("fp32", "bf16", "fp16"),
-        heads=("classification", "multilabel", "regression", "choice", "tokens", "span", "pretraining"),
+        heads=("classification", "multilabel", "regression", "choice", "tokens", "span", "pretraining", "encoder"),
         layouts=("padded", "packed"),
         extras=("class_weights", "label_smoothing", "focal_gamma", "layer_decay", "freeze"),
         environment=environment.FORWARDED,

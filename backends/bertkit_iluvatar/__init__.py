@@ -21,7 +21,7 @@ class IluvatarBackend:
     preference = 35  # CoreX's torch also says that it has CUDA
     capabilities = Capabilities(
         precisions=("fp32", "bf16", "fp16"),
-        heads=("classification", "multilabel", "regression", "choice", "tokens", "span", "pretraining"),
+        heads=("classification", "multilabel", "regression", "choice", "tokens", "span", "pretraining", "encoder"),
         layouts=("padded", "packed"),
         extras=("class_weights", "label_smoothing", "focal_gamma", "layer_decay", "freeze"),
         environment=("CUDA_", "NCCL_", "COREX_", "IXCCL_", "ENABLE_FLASH_ATTENTION_"),

@@ -13,7 +13,7 @@ class NullBackend:
     preference = -1  # never by itself
     capabilities = Capabilities(
         precisions=("fp32", "bf16"),
-        heads=("classification", "multilabel", "regression", "choice", "tokens", "span", "pretraining"),
+        heads=("classification", "multilabel", "regression", "choice", "tokens", "span", "pretraining", "encoder"),
         layouts=("padded", "unpadded", "packed"),
         extras=("class_weights", "label_smoothing", "focal_gamma", "layer_decay", "freeze"),
         computes=False,

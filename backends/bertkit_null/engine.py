@@ -46,6 +46,8 @@ class NullEngine:
         tokens, sequences = len(batch["input_ids"]), len(batch["cu_seqlens"]) - 1
         if self.job.head.kind == "span":
             return {name: np.zeros(tokens, np.float32) for name in ("start_logits", "end_logits")}
+        if self.job.head.kind == "encoder":
+            return {"hidden": np.zeros((tokens, self.job.head.outputs), np.float32)}
         rows = tokens if self.job.head.kind == "tokens" else sequences
         arrays = {"logits": np.zeros((rows, self.job.head.logits_each), np.float32)}
         if self.job.head.kind == "pretraining":

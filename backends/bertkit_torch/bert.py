@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bertkit.plugin import Head, HeadKind, ModelConfig
+from bertkit.plugin import Head, ModelConfig
 from bertkit_torch.dropout import Dropout
 from bertkit_torch.seen import Attention, Seen
 from bertkit_torch.weights import ComputeWeights
@@ -42,7 +42,7 @@ class Bert(nn.Module):
     def forward(self, weights: ComputeWeights, seen: Seen, drop: Dropout) -> Outputs:
         """The head's logits, float32 (`bertkit.engine.interface.Engine.predict` says which and their shapes)."""
         layer = functools.partial(encoder_layer, weights)
-        return outputs(weights, self.config, self.head.kind, seen, drop, layer)
+        return outputs(weights, self.config, self.head, seen, drop, layer)
 
 
 class Layer(Protocol):
@@ -53,8 +53,10 @@ class Layer(Protocol):
     ) -> Tensor: ...
 
 
-def outputs(w: ComputeWeights, config: ModelConfig, kind: HeadKind, seen: Seen, drop: Dropout, layer: Layer) -> Outputs:
-    return HEADS[kind](w, config, encode(w, config, seen, drop, layer), seen, drop)
+def outputs(w: ComputeWeights, config: ModelConfig, head: Head, seen: Seen, drop: Dropout, layer: Layer) -> Outputs:
+    if head.kind == "encoder":
+        return hidden_states(w, config, head.layers, seen, drop, layer)
+    return HEADS[head.kind](w, config, encode(w, config, seen, drop, layer), seen, drop)
 
 
 def encode(w: ComputeWeights, config: ModelConfig, seen: Seen, drop: Dropout, layer: Layer) -> Tensor:
@@ -64,6 +66,19 @@ def encode(w: ComputeWeights, config: ModelConfig, seen: Seen, drop: Dropout, la
     for number in range(last):
         hidden = layer(prefix(number), config, hidden, seen.attention, None, drop)
     return layer(prefix(last), config, hidden, seen.last, seen.asking, drop)
+
+
+def hidden_states(
+    w: ComputeWeights, config: ModelConfig, wanted: tuple[int, ...], seen: Seen, drop: Dropout, layer: Layer
+) -> Outputs:
+    """Of the K layers `wanted` side by side: (T, K H), or (N, K H) where the layout is fixed. 0: the embeddings."""
+    hidden = embed(w, config, seen, drop)
+    found = {0: hidden}
+    for number in range(max(wanted)):  # those above are not computed
+        hidden = layer(prefix(number), config, hidden, seen.attention, None, drop)
+        found |= {number + 1: hidden} if number + 1 in wanted else {}
+    side_by_side = torch.cat([found[number] for number in wanted], 1)
+    return {"hidden": side_by_side if seen.tokens is None else side_by_side.index_select(0, seen.tokens)}
 
 
 def prefix(number: int) -> str:

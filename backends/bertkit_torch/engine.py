@@ -70,6 +70,8 @@ class TorchEngine:
     def train_step(self, update: Update, learning_rate: float) -> Scalars:
         if self.job.precision == "int8":
             raise UserError("int8 is for inference, not for training", "train in another precision")
+        if not self.job.head.trained:
+            raise UserError("hidden states have no loss to train with", "train another head")
         self._inference = None
         self.ranks.begin(update.step)
         weights = self.device.compute_weights(self.parameters, self.dtype, training=True)

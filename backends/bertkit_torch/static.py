@@ -173,16 +173,16 @@ class StaticPasses:
         return {name: array[: held.get(name, made.sequences)] for name, array in arrays.items()}
 
     def _outputs(self, weights: ComputeWeights, sizes: Sizes, tensors: Tensors, drop: Dropout) -> Outputs:
-        kind, config = self.job.head.kind, self.job.model
+        head, config = self.job.head, self.job.model
         attention = self._attention(sizes, tensors)
         ids = tensors["input_ids"], tensors["token_type_ids"], tensors["position_ids"]
         first = masked = torch.arange(sizes.sequences, device=self.where)
-        asking = None if kind in PER_TOKEN else tensors["first"]
-        if kind == "pretraining":
+        asking = None if head.kind in PER_TOKEN else tensors["first"]
+        if head.kind == "pretraining":
             asking = torch.cat([tensors["first"], tensors["masked"]])
             masked = torch.arange(sizes.sequences, sizes.sequences + sizes.masked, device=self.where)
         seen = Seen(*ids, attention, attention, asking, first, masked, None)
-        return outputs(weights, config, kind, seen, drop, self._run_layer)
+        return outputs(weights, config, head, seen, drop, self._run_layer)
 
     def _attention(self, sizes: Sizes, tensors: Tensors) -> Attention:
         count = self.job.model.num_attention_heads

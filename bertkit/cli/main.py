@@ -23,6 +23,7 @@ from bertkit.cli import (
     config,
     convert,
     data,
+    embed,
     evaluate,
     launch,
     migrate,
@@ -75,6 +76,7 @@ app.command("train")(train.train)
 app.command("launch", context_settings={"allow_interspersed_args": False})(launch.launch)
 app.command("evaluate")(evaluate.evaluate)
 app.command("predict")(predict.predict)
+app.command("embed")(embed.embed)
 app.command("ask")(ask.ask)
 app.command("score")(score.score)
 app.add_typer(bench.app, name="bench")

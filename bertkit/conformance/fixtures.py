@@ -35,6 +35,7 @@ HEADS: Mapping[HeadKind, Head] = {
     "tokens": Head("tokens", 5),
     "span": Head("span", 2),
     "pretraining": Head("pretraining", 2),
+    "encoder": Head("encoder", 128, (1, 2)),
 }
 RATE = 1e-3
 
@@ -51,6 +52,8 @@ def example_batch(kind: HeadKind, sequences: int = 12, seed: int = 0) -> Batch:
         "cu_seqlens": cu_seqlens,
         "example_ids": np.arange(sequences // HEADS[kind].sequences_each),
     }
+    if kind == "encoder":
+        return batch
     if kind == "choice":
         return batch | {"labels": stream.integers(0, HEADS[kind].outputs, len(batch["example_ids"]))}
     if kind == "span":
@@ -97,6 +100,11 @@ def part(batch: Batch, members: np.ndarray) -> Batch:
         new["masked_positions"] = np.array([place for place, _ in kept], np.int64)
         new["masked_labels"] = batch["masked_labels"][[n for _, n in kept]].astype(np.int64)
     return new
+
+
+def trained_heads(backend: Backend) -> tuple[HeadKind, ...]:
+    """The kinds of heads that have a loss."""
+    return tuple(kind for kind in backend.capabilities.heads if HEADS[kind].trained)
 
 
 def job(kind: HeadKind, layout: LayoutKind | str = "auto", dropout: bool = False, precision: Precision = "fp32") -> Job:

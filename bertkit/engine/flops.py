@@ -2,8 +2,8 @@
 
 Forward, for a sequence of real length L: n * (8*H^2*L + 4*H*F*L + 4*H*L^2) for the n encoder layers (with F = 4H this
 is n * (24*H^2*L + 4*H*L^2)), 2*(H^2 + H*V) for each predicted masked position, 2*H^2 + 2*H*C for a pooled head,
-2*H*C*L for a head over all tokens. Training is three times the forward pass. Recomputation, LayerNorm, GELU, dropout
-and the optimizer are not counted.
+2*H*C*L for a head over all tokens; of an encoder alone, the layers up to the last that is wanted. Training is three
+times the forward pass. Recomputation, LayerNorm, GELU, dropout and the optimizer are not counted.
 
 Legend: n layers, H hidden, F intermediate, V vocabulary, C outputs of the head, L tokens of a sequence.
 Source: Narayanan et al. 2021, arXiv:2104.04473, appendix, without its padding.
@@ -27,6 +27,8 @@ def forward_flops(config: ModelConfig, head: Head, lengths: np.ndarray, masked: 
     tokens = float(lengths.sum())
     squares = float(np.square(lengths.astype(np.float64)).sum())
     layers = (8 * hidden**2 + 4 * hidden * inner) * tokens + 4 * hidden * squares
+    if head.kind == "encoder":
+        return max(head.layers) * layers
     total = config.num_hidden_layers * layers
     if not head.pooled:
         return total + 2 * hidden * head.logits_each * tokens

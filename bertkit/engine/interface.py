@@ -166,7 +166,8 @@ class Engine(Protocol):
     def predict(self, batch: Batch) -> Arrays:
         """The head's logits, float32. classification, multilabel, regression: logits (B, C) · choice: logits (B, 1) ·
         tokens: logits (T, C) · span: start_logits and end_logits (T,) ·
-        pretraining: masked_logits (M, V), logits (B, 2)."""
+        pretraining: masked_logits (M, V), logits (B, 2) · encoder: hidden (T, C), the hidden states of `Head.layers`
+        side by side."""
 
     def slots(self, lengths: np.ndarray) -> int:
         """Token places, padding included, that `predict` computes for sequences of these lengths (B,)."""
@@ -303,6 +304,7 @@ LABELS: Mapping[HeadKind, tuple[str, ...]] = {
     "tokens": ("token_labels",),
     "span": ("start_positions", "end_positions"),
     "pretraining": ("masked_labels", "labels"),
+    "encoder": (),
 }
 
 # What `Engine.predict` returns, by head.
@@ -314,6 +316,7 @@ OUTPUTS: Mapping[HeadKind, tuple[str, ...]] = {
     "tokens": ("logits",),
     "span": ("start_logits", "end_logits"),
     "pretraining": ("masked_logits", "logits"),
+    "encoder": ("hidden",),
 }
 
 

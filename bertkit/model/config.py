@@ -19,8 +19,8 @@ from bertkit.files.inputs import kind, mapping_value, read_object, real_value, w
 from bertkit.model.vocabulary import check_class
 
 Arrays = dict[str, np.ndarray]  # weights, gradients or moments by a parameter's name
-HeadKind = Literal["classification", "multilabel", "regression", "choice", "tokens", "span", "pretraining"]
-PER_TOKEN: tuple[HeadKind, ...] = ("tokens", "span")  # heads with outputs for each token, which read no pooler
+HeadKind = Literal["classification", "multilabel", "regression", "choice", "tokens", "span", "pretraining", "encoder"]
+PER_TOKEN: tuple[HeadKind, ...] = ("tokens", "span", "encoder")  # outputs for each token, which read no pooler
 
 
 @dataclass(frozen=True)
@@ -28,11 +28,12 @@ class Head:
     """What stands on the encoder.
 
     `outputs`: classes (classification; of each token: tokens), labels (multilabel), targets (regression), choices of
-    an example (choice), 2 (span, next sentence).
+    an example (choice), 2 (span, next sentence), values of a token's hidden states (encoder).
     """
 
     kind: HeadKind
     outputs: int
+    layers: tuple[int, ...] = ()  # encoder: whose hidden states stand side by side; 0: the embeddings, 1: layer 1, …
 
     @property
     def label_shape(self) -> tuple[int, ...]:
@@ -55,6 +56,11 @@ class Head:
         """Whether the head reads the pooler, a dense layer over the first token."""
         return self.kind not in PER_TOKEN
 
+    @property
+    def trained(self) -> bool:
+        """Whether it has labels and a loss; the hidden states of an encoder have none."""
+        return self.kind != "encoder"
+
 
 ARCHITECTURE_OF_HEAD: Mapping[HeadKind, str] = {
     "classification": "BertForSequenceClassification",
@@ -64,6 +70,7 @@ ARCHITECTURE_OF_HEAD: Mapping[HeadKind, str] = {
     "tokens": "BertForTokenClassification",
     "span": "BertForQuestionAnswering",
     "pretraining": "BertForPreTraining",
+    "encoder": "BertModel",
 }
 
 

@@ -110,6 +110,8 @@ def _layer(name: str, hidden: int, inner: int) -> Shapes:
 
 def _head(config: ModelConfig, head: Head) -> Shapes:
     hidden = config.hidden_size
+    if head.kind == "encoder":
+        return {}
     if head.kind == "span":
         return _linear("qa_outputs", head.outputs, hidden)
     if head.kind == "pretraining":  # the decoder's weight is the word embeddings' (tied)

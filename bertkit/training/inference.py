@@ -83,7 +83,7 @@ def open_model(recipe: Recipe, dry_run: bool = False, force: bool = False, own: 
     task = own or own_task(recipe) or find_task(recipe.task)
     if task.head.kind == "pretraining":
         refuse(task)
-    target = choose_target(recipe, task, training=False, dry_run=dry_run)
+    target = choose_target(recipe, task.head, task.name, training=False, dry_run=dry_run)
     refuse_untrained(recipe.model.name)
     source = find_model(recipe)
     if task.head.kind == "span":

@@ -19,6 +19,7 @@ from bertkit.errors import UserError
 from bertkit.model.formats.places import find_kind
 from bertkit.model.loading import ModelSource, starting_weights
 from bertkit.recipes.recipe import Recipe
+from bertkit.training.extras import check_extras
 from bertkit.training.finetuning import words_of
 from bertkit.training.loop import Plan, When
 from bertkit.training.phases import Phase, open_phases, training_place
@@ -119,7 +120,8 @@ def pretraining(recipe: Recipe, world: World, display: Display, dry_run: bool) -
     """Everything read and checked. Raises UserError for whatever the user can put right."""
     _refuse(recipe)
     task = task_of(recipe)
-    target = choose_target(recipe, task, dry_run=dry_run, world=world)
+    target = choose_target(recipe, task.head, task.name, dry_run=dry_run, world=world)
+    check_extras(target.backend, task, recipe)
     root = Path(recipe.data.dir).expanduser()
     source = _source(recipe, root, display, dry_run)
     phases = open_phases(recipe, source, world.size)

@@ -152,11 +152,11 @@ def _sealed(raw: Mapping[str, Any]) -> bool:
         return False
 
 
-def run_settings(run: str, own: Task | None = None) -> dict[str, Value]:
+def run_settings(run: str, own: Task | None = None, known_only: bool = True) -> dict[str, Value]:
     """What the run itself says of `KEPT`; empty for a folder that is no run of bertkit's.
 
-    `own`: a task that the caller made. Raises UserError where the run's task is not known here, and where its task.json
-    and its recipe.toml contradict each other.
+    `own`: a task that the caller made; `known_only`: False where its task does not matter. Raises UserError where the
+    run's task is not known here, and where its task.json and its recipe.toml contradict each other.
     """
     folder = Path(run).expanduser()
     path = folder / "recipe.toml"
@@ -165,7 +165,7 @@ def run_settings(run: str, own: Task | None = None) -> dict[str, Value]:
     told = read_task(folder)
     if told is None:
         return kept
-    if own is None:
+    if own is None and known_only:
         _check_known(told, run)
     for key, value in settings_of(told).items():
         before = kept.get(key, value)

@@ -20,6 +20,7 @@ from bertkit.distributed.world import World
 from bertkit.engine.interface import PRECISIONS, Backend, Job, Limits, Precision
 from bertkit.engine.registry import Choice, choose
 from bertkit.errors import UserError, nearest
+from bertkit.model.config import Head
 from bertkit.model.loading import ModelSource, find_source, starting_weights
 from bertkit.model.weights import Fit
 from bertkit.recipes.recipe import Recipe
@@ -100,7 +101,8 @@ def prepare(
     training whose processes learn one model.
     """
     task = task_of(recipe, own, say)
-    target = choose_target(recipe, task, dry_run=dry_run, world=world)
+    target = choose_target(recipe, task.head, task.name, dry_run=dry_run, world=world)
+    check_extras(target.backend, task, recipe)
     data_dir = Path(recipe.data.dir).expanduser()
     start = supply(recipe, task, say, ("train", "dev"), may_fetch=not dry_run)
     task_vocab = task_folder(task, data_dir) / task.vocab if task.vocab else None
@@ -167,18 +169,18 @@ def make_job(recipe: Recipe, task: Task, target: ComputeTarget, source: ModelSou
 
 
 def choose_target(
-    recipe: Recipe, task: Task, training: bool = True, dry_run: bool = False, world: World | None = None
+    recipe: Recipe, head: Head, what: str, training: bool = True, dry_run: bool = False, world: World | None = None
 ) -> ComputeTarget:
-    """Where `task` is computed. Raises UserError where the backend is absent or cannot do what is asked.
+    """Where `what`, with this head, is computed. Raises UserError where the backend is absent or cannot do it.
 
     `world`: of a training whose processes learn one model.
     """
+    if training and not head.trained:
+        raise UserError(f"{what}: hidden states have no loss to train with", "train another head")
     choice = choose(recipe.backend, dry_run)
     precision, reason = choose_precision(choice.backend, recipe.precision, training)
     settings = enter_settings(choice.backend, recipe.device)  # here, since reading weights may import a framework
-    check_job(choice.backend, task, recipe)
-    if training:
-        check_extras(choice.backend, task, recipe)
+    check_job(choice.backend, head, what, recipe)
     if world is not None:
         check_processes(choice.backend, recipe, world)
     return ComputeTarget(choice, precision, reason, settings)
@@ -280,11 +282,11 @@ def device_settings(backend: Backend, given: Mapping[str, Any]) -> dict[str, str
     return known
 
 
-def check_job(backend: Backend, task: Task, recipe: Recipe) -> None:
+def check_job(backend: Backend, head: Head, what: str, recipe: Recipe) -> None:
     """Refuse early what the backend's card says it cannot do."""
     can = backend.capabilities
-    if task.head.kind not in can.heads:
-        raise UserError(f"backend {backend.name} has no head for {task.name}", f"its heads: {', '.join(can.heads)}")
+    if head.kind not in can.heads:
+        raise UserError(f"backend {backend.name} has no head for {what}", f"its heads: {', '.join(can.heads)}")
     if recipe.optimizer.name not in can.optimizers:
         raise UserError(
             f"backend {backend.name} has no optimizer {recipe.optimizer.name}", f"it has {', '.join(can.optimizers)}"

@@ -20,6 +20,7 @@ from bertkit.data.tasks import find_task
 from bertkit.data.tasks.reading import read_split
 from bertkit.data.tasks.task import Shape
 from bertkit.engine.interface import Batch, Job, OptimizerSpec, Update, label_counts
+from bertkit.errors import UserError
 from bertkit.files.disk import write_arrays
 from bertkit.model.config import Head, ModelConfig, to_mapping
 from bertkit.model.loading import find_source, starting_weights
@@ -184,6 +185,40 @@ def test_transformers_takes_the_folder_for_what_it_is(kind: Any, outputs: int, t
     assert np.abs(engine_for(MODEL, head, weights).predict(batch)["logits"] - wanted).max() < 1e-5
 
 
+WANTED = ((3,), (0,), (3, 2, 1, 0), (1, 3))  # layers of MODEL
+
+
+def their_hidden(config: ModelConfig, weights: Any, batch: Batch, layers: tuple[int, ...]) -> Any:
+    """(T, K H): transformers' hidden states of these layers side by side, without padding."""
+    made = transformers.BertConfig(**dataclasses.asdict(config), attn_implementation="eager")
+    model = transformers.BertModel(made, add_pooling_layer=False).eval()
+    model.load_state_dict(
+        {name.removeprefix("bert."): torch.from_numpy(np.array(array)) for name, array in weights.items()}
+    )
+    inputs = padded(batch)
+    with torch.no_grad():
+        states = model(**inputs, output_hidden_states=True).hidden_states
+    return torch.cat([states[number] for number in layers], 2)[inputs["attention_mask"] == 1].numpy()
+
+
+@pytest.mark.parametrize("layers", WANTED, ids=str)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_hidden_states_equal_hugging_faces(layout: str, layers: tuple[int, ...]) -> None:
+    head = Head("encoder", len(layers) * MODEL.hidden_size, layers)
+    weights, batch = initial(MODEL, head, 5), example_batch("encoder")
+    wanted = their_hidden(MODEL, weights, batch, layers)
+    found = engine_for(MODEL, head, weights, layout).predict(batch)["hidden"]
+    assert found.shape == wanted.shape == (len(batch["input_ids"]), head.outputs)
+    assert np.abs(found - wanted).max() < 1e-5
+
+
+def test_hidden_states_are_not_trained() -> None:
+    head = Head("encoder", MODEL.hidden_size, (3,))
+    engine = engine_for(MODEL, head, initial(MODEL, head, 5))
+    with pytest.raises(UserError, match="hidden states have no loss to train with; train another head"):
+        engine.train_step(Update(1, (example_batch("encoder"),), {"sequences": 12}), 1e-3)
+
+
 def test_padding_takes_part_in_hugging_faces_span_loss() -> None:
     """Their loss is larger than ours by log(1 + padding / tokens), each a sum of exp(logit); docs/comparability.md."""
     head, kind = Head("span", 2), "span"
@@ -233,6 +268,18 @@ def test_logits_of_a_real_encoder(mrpc: Any, layout: str) -> None:
         expected = theirs(source.config, head, fit.weights).eval()(**padded(batch)).logits.numpy()
     found = engine_for(source.config, head, fit.weights, layout).predict(batch)["logits"]
     assert np.abs(found - expected).max() < 1e-5
+
+
+@pytest.mark.slow_but("unpadded")
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_hidden_states_of_a_real_encoder(mrpc: Any, layout: str) -> None:
+    """fp32: equal to transformers' to 1e-5 in the last four layers, in every layout."""
+    source, features, _ = mrpc
+    layers = tuple(range(source.config.num_hidden_layers, source.config.num_hidden_layers - 4, -1))
+    head = Head("encoder", 4 * source.config.hidden_size, layers)
+    fit, batch = starting_weights(source, head, 1), features.batch(np.arange(32))
+    found = engine_for(source.config, head, fit.weights, layout).predict(batch)["hidden"]
+    assert np.abs(found - their_hidden(source.config, fit.weights, batch, layers)).max() < 1e-5
 
 
 def test_bf16_logits_of_a_real_encoder_stay_near_fp32(mrpc: Any) -> None:

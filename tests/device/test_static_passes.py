@@ -62,7 +62,9 @@ def test_an_accelerator_that_compiles_nothing_counts_no_programs() -> None:
 @pytest.mark.parametrize(
     ("way", "kind"),
     [
-        slow_where((way, kind), way == "compiled" or (way != "rows" and kind in ("multilabel", "choice", "tokens")))
+        slow_where(
+            (way, kind), way == "compiled" or (way != "rows" and kind in ("multilabel", "choice", "tokens", "encoder"))
+        )
         for way in WAYS
         for kind in HEADS
     ],
@@ -73,6 +75,8 @@ def test_logits_and_gradients_are_those_of_the_ragged_way(way: str, kind: HeadKi
     ragged = with_settings(CpuBackend(), job(kind))
     rows = with_settings(StaticBackend(**device), dataclasses.replace(job(kind, layout), limits=LIMITS))
     assert gap(ragged.predict(batch), rows.predict(batch)) < 1e-5
+    if not HEADS[kind].trained:
+        return
     losses = [train(engine, batch, kind, 1) for engine in (ragged, rows)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-6)
     assert gap(first_moments(ragged), first_moments(rows)) < 2e-6

@@ -12,8 +12,9 @@ from bertkit.distributed.world import World
 from bertkit.engine.interface import Backend
 from bertkit.engine.registry import installed
 from bertkit.errors import UserError
+from bertkit.model.config import Head
 from bertkit.recipes.recipe import Recipe, build
-from bertkit.training.setup import check_job, check_processes
+from bertkit.training.setup import check_job, check_processes, choose_target
 
 TWO = World(rank=0, size=2)
 CARDS = list(installed().values())
@@ -47,7 +48,7 @@ def test_what_changes_numbers_or_memory_is_refused(card: Backend) -> None:
     with pytest.raises(UserError, match=f"{card.name} computes in one process, not in 2"):
         check_processes(without(card, multi_process=False), asked(), TWO)
     with pytest.raises(UserError, match=f"{card.name} has no optimizer lamb"):
-        check_job(without(card, optimizers=("adamw",)), find_task("mrpc"), asked(optimizer__name="lamb"))
+        check_job(without(card, optimizers=("adamw",)), find_task("mrpc").head, "mrpc", asked(optimizer__name="lamb"))
 
 
 @pytest.mark.parametrize("card", CARDS, ids=lambda card: card.name)
@@ -64,3 +65,8 @@ def test_overlap_that_has_no_effect_is_warned_about_by_one_process(
     caplog.clear()
     check_processes(without(card, overlap=True), asked(ranks__overlap=True), TWO)
     assert not caplog.records
+
+
+def test_hidden_states_are_not_trained() -> None:
+    with pytest.raises(UserError, match="mine: hidden states have no loss to train with; train another head"):
+        choose_target(asked(backend="null"), Head("encoder", 8, (1,)), "mine")

@@ -72,6 +72,22 @@ def choose_columns(table: DataTable, text: str, pair: str, label: str) -> Chosen
     return Chosen(columns, tuple(guesses))
 
 
+def choose_text(table: DataTable, text: str) -> Chosen:
+    """The column of `table` with the texts, of which a row has one; "": told by the file.
+
+    Raises UserError for a column that is not there, and where the file does not tell.
+    """
+    if text:
+        return Chosen(TextColumns(table.column(text, "text"), None, ()), ())
+    rows = list(itertools.islice(table.rows(), LOOKED_AT))
+    labels = tuple(name for name in table.columns if name.strip().lower() in LABELS)
+    one = len(table.columns) == 1
+    first, second = (table.columns[0], "") if one else _text_columns(table, rows, labels, "")
+    if second:
+        raise UserError(f"{table.path}: has two columns of texts, {first} and {second}", "name one with --text")
+    return Chosen(TextColumns(first, None, ()), (f"the text is taken from column {first}; name another with --text",))
+
+
 def columns_in(table: DataTable, wanted: TextColumns, labelled: bool | None = None) -> TextColumns:
     """The same columns in another table. `labelled`: None: with labels where the table has them all.
 
