@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from bertkit.distributed.world import World
     from bertkit.engine.interface import Job
     from bertkit.errors import UserError
+    from bertkit.search.report import Findings
+    from bertkit.search.tuning import tune
     from bertkit.training.api import evaluate, get_data, open_engine, prepare, train, updates
     from bertkit.training.callbacks.base import Callback
     from bertkit.training.callbacks.integrations import Mlflow, TensorBoardCallback, WeightsAndBiases
@@ -36,6 +38,7 @@ _PLACES = {
     "Answer": "training.predictor",
     "Callback": "training.callbacks.base",
     "EarlyStopping": "training.callbacks.stopping",
+    "Findings": "search.report",
     "Job": "engine.interface",
     "Mlflow": "training.callbacks.integrations",
     "Prediction": "training.predictor",
@@ -56,13 +59,14 @@ _PLACES = {
     "prepare": "training.api",
     "table_task": "data.tasks.makers",
     "train": "training.api",
+    "tune": "search.tuning",
     "updates": "training.api",
 }
 _OTHER_NAMES = {"compare": "compare_runs"}
 __all__ = [
-    "Answer", "Callback", "EarlyStopping", "Job", "Mlflow", "Prediction", "Predictor", "Run", "Task",
+    "Answer", "Callback", "EarlyStopping", "Findings", "Job", "Mlflow", "Prediction", "Predictor", "Run", "Task",
     "TensorBoardCallback", "Trainer", "UpdateMetrics", "UserError", "WeightsAndBiases", "World", "compare", "evaluate",
-    "get_data", "load", "open_engine", "prepare", "table_task", "train", "updates",
+    "get_data", "load", "open_engine", "prepare", "table_task", "train", "tune", "updates",
 ]  # fmt: skip
 
 

@@ -89,7 +89,7 @@ def losses(made: Comparison) -> Plot | None:
     if not shown:
         return None
     apart = distances(made.baseline, shown[:MOST_CURVES])
-    figure, (axes, *beside) = _figure(2 if apart else 1, 3.6)
+    figure, (axes, *beside) = new_figure(2 if apart else 1, 3.6)
     for number, system in enumerate(shown[:MOST_CURVES]):
         x, mean, sd = mean_curve(system)
         axes.plot(x, mean, label=_label(system), linewidth=max(1.2, 3.2 - 0.5 * number), **_look(number))
@@ -110,7 +110,7 @@ def losses(made: Comparison) -> Plot | None:
     caption = f"Each point: mean of {block} updates. " if block > 1 else ""
     if any(len(system.entries) > 1 for system in shown):
         caption += "Mean of the seeds; the band is one standard deviation. "
-    return Plot("Loss curves", _svg(figure, "losses"), caption + _more(shown, MOST_CURVES))
+    return Plot("Loss curves", to_svg(figure, "losses"), caption + _more(shown, MOST_CURVES))
 
 
 def throughput(made: Comparison) -> Plot | None:
@@ -119,13 +119,13 @@ def throughput(made: Comparison) -> Plot | None:
     shown = [system for system in made.systems if any(system.spread(key) for key in keys)][:MOST_BARS]
     if not shown:
         return None
-    figure, panels = _figure(2, 0.9 + 0.36 * len(shown))
+    figure, panels = new_figure(2, 0.9 + 0.36 * len(shown))
     for axes, key, title in zip(panels, keys, ("all devices", "per device"), strict=True):
         _bars(axes, shown, key)
         axes.set_title(f"sequences/s, {title}")
     panels[1].tick_params(labelleft=False)
     caption = "Whiskers: one standard deviation over the seeds; a hatched bar is a single seed. "
-    return Plot("Throughput", _svg(figure, "throughput"), caption + _more(made.systems, MOST_BARS))
+    return Plot("Throughput", to_svg(figure, "throughput"), caption + _more(made.systems, MOST_BARS))
 
 
 def _bars(axes: Axes, shown: Sequence[System], key: str) -> None:
@@ -151,7 +151,7 @@ def scaling(made: Comparison) -> Plot | None:
     """Rates and efficiency by number of devices."""
     if not made.families:
         return None
-    figure, (rates, efficiency) = _figure(2, 3.4)
+    figure, (rates, efficiency) = new_figure(2, 3.4)
     for number, family in enumerate(made.families[:MOST_CURVES]):
         devices = [point.devices for point in family.points]
         look = _look(number) | {"marker": MARKERS[number % len(MARKERS)]}
@@ -169,7 +169,7 @@ def scaling(made: Comparison) -> Plot | None:
     rates.set_title("sequences/s (dotted: without loss)")
     efficiency.set_title("efficiency, %")
     _legend(figure, rates)
-    return Plot("Scaling", _svg(figure, "scaling"), "Against the fewest devices of each kind.")
+    return Plot("Scaling", to_svg(figure, "scaling"), "Against the fewest devices of each kind.")
 
 
 def scores(made: Comparison) -> Plot | None:
@@ -181,7 +181,7 @@ def scores(made: Comparison) -> Plot | None:
     by_energy = any(watts for _, _, watts, _ in lines)
     if not any(seconds for _, seconds, _, _ in lines):
         return None
-    figure, panels = _figure(2 if by_energy else 1, 3.4)
+    figure, panels = new_figure(2 if by_energy else 1, 3.4)
     for number, seconds, watts, values in lines:
         look = _look(number) | {"marker": MARKERS[number % len(MARKERS)], "markersize": 4, "linewidth": 1.2}
         panels[0].plot(seconds, values, **look)
@@ -199,7 +199,7 @@ def scores(made: Comparison) -> Plot | None:
     caption = "One line per seed; dashed: the target score. " + (
         "Energy: time at the run's mean power. " if by_energy else ""
     )
-    return Plot(f"Time{' and energy' if by_energy else ''} to {metric}", _svg(figure, "scores"), caption)
+    return Plot(f"Time{' and energy' if by_energy else ''} to {metric}", to_svg(figure, "scores"), caption)
 
 
 def _courses(made: Comparison, metric: str) -> Iterator[tuple[int, list[float], float | None, list[float]]]:
@@ -214,7 +214,8 @@ def _courses(made: Comparison, metric: str) -> Iterator[tuple[int, list[float], 
 # ---- how all look ----
 
 
-def _figure(panels: int, height: float) -> tuple[Figure, list[Axes]]:
+def new_figure(panels: int, height: float) -> tuple[Figure, list[Axes]]:
+    """Panels beside one another, `height` inches high; to be called within `STYLE`."""
     figure = Figure(figsize=(WIDTH, height))
     FigureCanvasSVG(figure)
     made = figure.subplots(1, panels, squeeze=False)
@@ -245,7 +246,7 @@ def _more(shown: Sequence[object], most: int) -> str:
     return f"The first {most} of {len(shown)} systems." if len(shown) > most else ""
 
 
-def _svg(figure: Figure, salt: str) -> str:
+def to_svg(figure: Figure, salt: str) -> str:
     """The picture's element alone; ids are those of no other picture on the page."""
     stream = io.StringIO()
     with _salted(salt):
