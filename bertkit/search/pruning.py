@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
@@ -26,7 +27,7 @@ class Pruning(Callback):
 
     def on_evaluation(self, run: Run, metrics: Mapping[str, float]) -> None:
         score, count = metrics[self.metric], len(run.evaluations)
-        if count not in self._reported():
+        if math.isfinite(score) and count not in self._reported():  # a correlation is none where all answers are equal
             self.trial.report(score, count)
         self.say(f"trial {self.trial.number}: update {run.step} of {run.steps}: dev {self.metric} {score:.4f}")
         self._judge(run)
@@ -34,10 +35,10 @@ class Pruning(Callback):
     def _reported(self) -> Mapping[int, float]:
         """Scores by number of evaluation; a resumed trial's from before, too."""
         found = self.trial.study.get_trials(deepcopy=False)[self.trial.number]
-        return found.intermediate_values
+        return dict(found.intermediate_values)
 
     def _judge(self, run: Run) -> None:
-        if run.step < run.steps and self.trial.should_prune():
-            score, count = run.evaluations[-1]["metrics"][self.metric], len(run.evaluations)
+        score, count = run.evaluations[-1]["metrics"][self.metric], len(run.evaluations)
+        if math.isfinite(score) and run.step < run.steps and self.trial.should_prune():
             self.pruned = f"{self.metric} {score:.4f} at evaluation {count} is below the median of the trials before"
             run.stop(f"pruned: {self.pruned}")

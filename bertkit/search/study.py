@@ -122,7 +122,7 @@ class SharedStudy:
             try:
                 held.enter_context(self._hold(one.number))
             except UserError as error:
-                self.others = self.others or str(error)
+                self.others = self.others or _at_work(error)
                 continue
             self.study.sampler = sampler(self.seed, one.number)
             trial = Trial(self.study, one._trial_id)  # Optuna has no other way to a trial that was begun elsewhere
@@ -238,6 +238,12 @@ def _clear(folder: Path) -> None:
 
 def _hold(folder: Path, number: int) -> contextlib.AbstractContextManager[None]:
     return holding(folder / TRIALS / f"{number:04}.lock", "a training", f"{folder}: trial {number}")
+
+
+def _at_work(error: UserError) -> str:
+    """What a refused lock says of its holder, and how to take it from one on another host that is gone."""
+    cure = error.cure.partition("; ")[2]  # before it: what whoever does not wait would do
+    return f"{error.cause}; {cure}" if cure else error.cause
 
 
 def _tried(one: FrozenTrial) -> Tried:
