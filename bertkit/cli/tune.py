@@ -173,6 +173,7 @@ def run_tuning(wanted: TuneOptions) -> int:
 def show(found: Findings, as_json: bool, display: Display) -> None:
     """The trials, the best one with its bias, and what to do next."""
     from bertkit.comparison.text import show_table
+    from bertkit.console import Display
     from bertkit.files.disk import to_json
     from bertkit.search.report import summary, table, to_mapping
 
@@ -181,8 +182,9 @@ def show(found: Findings, as_json: bool, display: Display) -> None:
     elif not display.quiet:
         with writing():
             show_table(table(found), sys.stdout)
+    loud = display if found.best else Display(stream=display.stream)  # a failure is shown even with --quiet
     for line in summary(found):
-        display.say(line)
+        loud.say(line)
     display.say(f"files: {found.folder} (tune.json, trials.csv, trials.svg, best.toml, trials/)")
     if found.best:
         display.say(f"next: bertkit train --recipe {found.folder / 'best.toml'} --seed {found.seed + 1}")

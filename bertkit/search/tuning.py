@@ -15,7 +15,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bertkit.bench.run import out_of_memory
 from bertkit.console import Display
 from bertkit.data.tasks.task import Task
 from bertkit.distributed.collectives import join
@@ -42,7 +41,7 @@ from bertkit.training.resume import restarted
 from bertkit.training.run import Run
 from bertkit.training.run_folder import output_folder
 
-# `Trainer` and what stands on it are imported within functions: they load everything that trains.
+# The trainer and what measures it are imported within functions: they stand at the end of long chains of imports.
 
 TRIALS = 20
 MOST_FAILED = 3  # in a row; what fails every trial is not found by more of them
@@ -211,6 +210,8 @@ class _Worker:
                 self.display.say(f"waiting for other processes: {self.said}")
 
     def _compute(self, claim: Claim) -> int:
+        from bertkit.bench.run import out_of_memory
+
         shown = ", ".join(f"{key}={_short(value)}" for key, value in claim.settings.items())
         again = "resumed, " if claim.again else ""
         self.display.say(f"trial {claim.number} of {self.plan.trials}: {again}{shown}")
