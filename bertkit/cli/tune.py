@@ -25,7 +25,7 @@ def tune(
     context: typer.Context,
     file: Annotated[
         Path,
-        typer.Argument(metavar="RUN.toml", help="Recipe or settings file with a table [search].", show_default=False),
+        typer.Argument(metavar="RUN.toml", help="Recipe or settings file with a table \\[search].", show_default=False),
     ],
     trials: Annotated[
         int, typer.Option("--trials", min=1, help="Number of trials in all, earlier ones included.")
@@ -78,9 +78,9 @@ def tune(
 ) -> int:
     """Search settings: train trial after trial, and report the best as selected on dev.
 
-    The file's table [search] names settings and what is tried of each:
+    The file's table \\[search] names settings and what is tried of each:
 
-      [search]
+      \\[search]
       "optimizer.learning_rate" = {log = [1e-5, 1e-4]}
       "model.hidden_dropout" = {range = [0.0, 0.3]}
       "train.epochs" = {choices = [2, 3, 4]}
@@ -91,7 +91,7 @@ def tune(
 
       bertkit tune run.toml --trials 40 --resume -o runs/search
 
-      bertkit tune run.toml --workers 2 --train reviews.csv --metric f1_macro -o runs/stars
+      bertkit tune run.toml --workers 2 --train reviews.csv --metric macro_f1 -o runs/stars
 
       bertkit train --recipe runs/search/best.toml --seed 2
     """
