@@ -68,7 +68,7 @@ class Claim:
 
     @property
     def number(self) -> int:
-        return self.trial.number
+        return int(self.trial.number)
 
 
 class SharedStudy:
@@ -109,7 +109,8 @@ class SharedStudy:
         return [_tried(one) for one in self._all()]
 
     def _all(self) -> list[FrozenTrial]:
-        return self.study.get_trials(deepcopy=False)
+        found: list[FrozenTrial] = self.study.get_trials(deepcopy=False)
+        return found
 
     def _left_behind(self, held: contextlib.ExitStack) -> Claim | None:
         """A trial that was begun, and whose process is gone."""
