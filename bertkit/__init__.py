@@ -18,6 +18,8 @@ from bertkit.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from bertkit.comparison.runs import compare_runs as compare
+    from bertkit.comparison.search.report import Findings
+    from bertkit.comparison.search.tuning import tune
     from bertkit.data.tasks.makers import table_task
     from bertkit.data.tasks.task import Task
     from bertkit.distributed.world import World
@@ -38,6 +40,7 @@ _PLACES = {
     "Callback": "training.callbacks.base",
     "EarlyStopping": "training.callbacks.stopping",
     "Encoder": "training.encoder",
+    "Findings": "comparison.search.report",
     "Job": "engine.interface",
     "Mlflow": "training.callbacks.integrations",
     "Prediction": "training.predictor",
@@ -60,14 +63,15 @@ _PLACES = {
     "prepare": "training.api",
     "table_task": "data.tasks.makers",
     "train": "training.api",
+    "tune": "comparison.search.tuning",
     "updates": "training.api",
 }
 _OTHER_NAMES = {"compare": "compare_runs"}
 __all__ = [
-    "Answer", "Callback", "EarlyStopping", "Encoder", "Job", "Mlflow", "Prediction", "Predictor", "Run", "Task",
-    "TensorBoardCallback", "TokenEmbeddings", "Trainer", "UpdateMetrics", "UserError", "WeightsAndBiases", "World",
-    "compare", "evaluate", "get_data", "load", "load_encoder", "open_engine", "prepare", "table_task", "train",
-    "updates",
+    "Answer", "Callback", "EarlyStopping", "Encoder", "Findings", "Job", "Mlflow", "Prediction", "Predictor", "Run",
+    "Task", "TensorBoardCallback", "TokenEmbeddings", "Trainer", "UpdateMetrics", "UserError", "WeightsAndBiases",
+    "World", "compare", "evaluate", "get_data", "load", "load_encoder", "open_engine", "prepare", "table_task", "train",
+    "tune", "updates",
 ]  # fmt: skip
 
 

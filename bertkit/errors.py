@@ -70,3 +70,12 @@ def _cut(text: str, limit: int) -> str:
 def visible(text: str) -> str:
     """The text with escapes for what a terminal would obey or cannot show; line ends and tabs stay."""
     return _UNSEEN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+OUT_OF_MEMORY = ("memoryerror", "outofmemory", "out of memory", "allocate memory", "not enough memory")
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether a framework's error means that something did not fit; frameworks name it in words."""
+    text = f"{type(error).__name__} {error}".lower()
+    return isinstance(error, MemoryError) or any(words in text for words in OUT_OF_MEMORY)

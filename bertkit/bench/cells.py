@@ -18,9 +18,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from bertkit.bench.suite import DOES_NOT_FIT, OUT_OF_MEMORY, Cell
+from bertkit.bench.suite import DOES_NOT_FIT, Cell
 from bertkit.distributed.world import World
-from bertkit.errors import UserError
+from bertkit.errors import OUT_OF_MEMORY, UserError
 from bertkit.files.disk import write_json, write_text
 from bertkit.files.inputs import exists, is_folder, mapping_value, read_object
 from bertkit.files.locks import NAME as LOCK

@@ -13,14 +13,14 @@ from typing import Any
 
 from bertkit.bench.measure import RULES, Amount, Measured, infer_case, train_case
 from bertkit.bench.plan import SETTINGS, BenchPlan, Case
-from bertkit.bench.suite import DOES_NOT_FIT, OUT_OF_MEMORY, Kind
+from bertkit.bench.suite import DOES_NOT_FIT, Kind
 from bertkit.bench.workload import Workload
 from bertkit.conformance.fixtures import HEADS, MODEL, example_batch
 from bertkit.conformance.fixtures import train as train_specimen
 from bertkit.console import Display
 from bertkit.distributed.world import World
 from bertkit.engine.interface import Arrays, Engine, Job, Peak, Precision
-from bertkit.errors import UserError
+from bertkit.errors import UserError, out_of_memory
 from bertkit.files.inputs import exists, is_folder
 from bertkit.model.loading import starting_weights
 from bertkit.model.parameters import initial
@@ -247,9 +247,3 @@ def forget_peak_memory() -> None:
     """Let the process's peak count from now, where the system can (Linux, proc(5), clear_refs)."""
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether a framework's error means that something did not fit; frameworks name it in words."""
-    text = f"{type(error).__name__} {error}".lower()
-    return isinstance(error, MemoryError) or any(words in text for words in OUT_OF_MEMORY)

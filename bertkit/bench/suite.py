@@ -20,7 +20,6 @@ from bertkit.records.schema import Status
 
 Kind = Literal["train", "infer"]
 DOES_NOT_FIT: Status = "does not fit"
-OUT_OF_MEMORY = ("memoryerror", "outofmemory", "out of memory", "allocate memory", "not enough memory")
 _STRICT = ConfigDict(extra="forbid", populate_by_name=True)
 ALL = "all"
 Count = Annotated[int, Field(ge=1)]

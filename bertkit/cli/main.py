@@ -33,6 +33,7 @@ from bertkit.cli import (
     report,
     score,
     train,
+    tune,
 )
 from bertkit.cli.hf_flags import translate
 from bertkit.errors import CAUSE_LIMIT, Stopped, UserError, one_line, visible
@@ -72,6 +73,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("train")(train.train)
+app.command("tune")(tune.tune)
 # what follows the command to be started is that command's, with or without `--`
 app.command("launch", context_settings={"allow_interspersed_args": False})(launch.launch)
 app.command("evaluate")(evaluate.evaluate)

@@ -25,22 +25,39 @@ TITLES: dict[Weight, str] = {
 
 def show(made: Comparison, stream: TextIO) -> None:
     """Plain text where `stream` is no terminal."""
-    console = Console(file=stream, highlight=False, soft_wrap=False)
-    console.width = width = max(console.width, WIDTH)
+    console = _console(stream)
     for line in fairness_lines(made):
         console.print(line, markup=False, emoji=False, soft_wrap=True)
     for table in map(_numbered, all_tables(made)):
-        console.print(f"\n{table.title}", markup=False, emoji=False, style="bold")
-        grid = _grid(table)
-        if not table.prose:
-            wide = console.options.update(max_width=10 * WIDTH)
-            console.width = max(width, Measurement.get(console, wide, grid).maximum)
-        console.print(grid, markup=False)
-        console.width = width
-        for note in table.notes:
-            console.print(note, markup=False, emoji=False, soft_wrap=True, style="dim")
+        _print(console, table)
     if max(len(made.systems), len(made.published)) > MOST:
         console.print(f"showing the first {MOST} rows of each table; --csv, --json and --html have all")
+
+
+def show_table(table: Table, stream: TextIO) -> None:
+    """One table alone, as those of a comparison are."""
+    _print(_console(stream), table)
+    if len(table.rows) > MOST:
+        stream.write(f"showing the first {MOST} of {len(table.rows)} rows\n")
+
+
+def _console(stream: TextIO) -> Console:
+    console = Console(file=stream, highlight=False, soft_wrap=False)
+    console.width = max(console.width, WIDTH)
+    return console
+
+
+def _print(console: Console, table: Table) -> None:
+    width = console.width
+    console.print(f"\n{table.title}", markup=False, emoji=False, style="bold")
+    grid = _grid(table)
+    if not table.prose:
+        wide = console.options.update(max_width=10 * WIDTH)
+        console.width = max(width, Measurement.get(console, wide, grid).maximum)
+    console.print(grid, markup=False)
+    console.width = width
+    for note in table.notes:
+        console.print(note, markup=False, emoji=False, soft_wrap=True, style="dim")
 
 
 def fairness_lines(made: Comparison) -> list[str]:

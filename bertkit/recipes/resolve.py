@@ -52,10 +52,12 @@ def resolve(
     recipe: str | None = None,
     env: Mapping[str, str] = os.environ,
     run: Mapping[str, Value] | None = None,
+    file: tuple[str, Mapping[str, Value]] | None = None,
 ) -> Resolved:
     """Lay the sources over one another. `options`: by dotted key, None where an option was not given.
 
-    `run`: settings of an earlier run that this one follows, in the recipe's place.
+    `run`: settings of an earlier run that this one follows, in the recipe's place. `file`: name and settings of a file
+    that was read already, and counts as `config` does.
 
     Raises UserError for an unknown key or a value of the wrong type, saying where it stands.
     """
@@ -69,6 +71,8 @@ def resolve(
     layers += [({key: value}, f"environment {name}") for name, key, value in read_environment(env)]
     if config:
         layers.append((read_toml(config), str(config)))
+    if file:
+        layers.append((file[1], file[0]))
     layers += [(dict([parse_set(text)]), "--set") for text in sets]
     layers.append(({key: value for key, value in options.items() if value is not None}, "option"))
     task = next((layer["task"] for layer, _ in reversed(layers) if "task" in layer), "")

@@ -11,7 +11,6 @@ import dataclasses
 import math
 import platform
 import shutil
-import statistics
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,7 @@ from bertkit.records.schema import blank
 from bertkit.training.recipe_parts import scaled_rate
 from bertkit.training.run import Run
 from bertkit.training.run_folder import OURS, open_folder, output_folder
+from bertkit.training.selection import selection_of
 
 SAME = "give every process the same versions, settings and files"
 Compare = Callable[[Mapping[str, Any]], None]
@@ -125,17 +125,13 @@ def publish(
     """
     chosen = workers[best_of(workers, metric)]
     scores = [worker["metrics"][metric] for worker in workers]
-    spread = statistics.stdev(scores) if len(scores) > 1 else None
+    selection = selection_of(scores)
     for worker in workers:
         mark = "  <- best" if worker is chosen else ""
         display.say(
             f"worker {worker['rank']} (seed {worker['seed']}): dev {metric} {worker['metrics'][metric]:.4f}{mark}"
         )
-    display.say(
-        f"mean {statistics.mean(scores):.4f}"
-        + (f", standard deviation {spread:.4f}" if spread is not None else "")
-        + f", n = {len(scores)}; the best was selected on dev, so its score is biased: compare the mean"
-    )
+    display.say(selection.told("compare the mean"))
     base, own = dict(first), folder / chosen["folder"] / NAME
     if own.exists():
         base = dict(load(own).mapping)
@@ -150,11 +146,11 @@ def publish(
         "metrics": chosen["metrics"],
         "seeds": [{name: worker[name] for name in ("seed", "metrics", "folder", "shard")} for worker in workers],
         "selected": {
-            "of": len(workers),
+            "of": selection.of,
             "seed": chosen["seed"],
             "metric": metric,
-            "mean": statistics.mean(scores),
-            "standard_deviation": spread,
+            "mean": selection.mean,
+            "standard_deviation": selection.standard_deviation,
             "note": note,
         },
         "throughput": _total(base["throughput"], workers),

@@ -16,7 +16,7 @@ from conftest import Run
 
 COMMANDS = (
     "train", "evaluate", "predict", "score", "backends", "check", "models", "recipes", "recipes copy", "config show",
-    "data list", "data get", "data verify", "bench", "migrate",
+    "data list", "data get", "data verify", "bench", "migrate", "tune",
 )  # fmt: skip
 
 
