@@ -78,7 +78,9 @@ def command(found: Look, given: Mapping[str, Any]) -> str:
     """The command that trains on the table; what the file tells by itself is left out."""
     said = {option: given[key] for option, key in OPTIONS.items()} | {"-s": found.seq_length}
     words = [word for name, value in said.items() if value is not None for word in (name, str(value))]
-    output = f"runs/{found.path.name.partition('.')[0]}"
+    from bertkit.training.run_folder import plain_name
+
+    output = f"runs/{plain_name(found.path)}"
     return shlex.join(["bertkit", "train", "-m", "base", *words, "-o", output])
 
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -39,8 +40,13 @@ OURS = (
 
 def output_folder(recipe: Recipe) -> Path:
     name = Path(recipe.model.name).name
-    data = recipe.task or Path(recipe.data.train_file).name.partition(".")[0]  # of data of one's own
+    data = recipe.task or plain_name(Path(recipe.data.train_file))  # of data of one's own
     return Path(recipe.output).expanduser() if recipe.output else Path("runs", f"{data}-{name}-seed{recipe.seed}")
+
+
+def plain_name(path: Path) -> str:
+    """What a folder for what is made of this file, or of these files, may be called."""
+    return re.sub(r"[*?\[\]]+", "", path.name.partition(".")[0]).strip("-_ ") or path.parent.name or "data"
 
 
 def refuse_taken(folder: Path, resume: bool, overwrite: bool) -> None:

@@ -238,3 +238,24 @@ def test_a_first_row_of_any_length_is_a_row(tmp_path: Path) -> None:
     rows = [{"text": "word " * 30_000}, {"text": "short"}]
     path.write_text("\n" + "".join(json.dumps(row) + "\n" for row in rows))
     assert cells(path) == rows
+
+
+def test_several_files_are_one_table(tmp_path: Path) -> None:
+    from bertkit.data.tables.opening import digest_of
+
+    for name, rows in (("b-2.csv", "text,label\nthree,x\n"), ("b-1.csv", 'label,text\ny,"one\nmore"\nx,two\n')):
+        (tmp_path / name).write_text(rows)
+    found = open_table(tmp_path / "b-*.csv")
+    assert [row.cells["text"] for row in found.rows()] == ["one\nmore", "two", "three"]
+    assert [row.place.rpartition("/")[2] for row in found.rows()] == ["b-1.csv:2", "b-1.csv:4", "b-2.csv:2"]
+    assert found.form.startswith("2 files, comma-delimited")
+    before = digest_of(tmp_path / "b-*.csv")
+    (tmp_path / "b-3.csv").write_text("text,label\nfour,x\n")
+    assert digest_of(tmp_path / "b-*.csv") != before
+    (tmp_path / "b-4.csv").write_text("text,other\nfour,x\n")
+    with pytest.raises(UserError, match=r"b-4\.csv: has other columns than .*b-1\.csv: label, other"):
+        open_table(tmp_path / "b-*.csv")
+    with pytest.raises(UserError, match="matches no file"):
+        open_table(tmp_path / "c-*.csv")
+    (tmp_path / "d[1].csv").write_text("text,label\nfour,x\n")  # a file of that very name
+    assert len(list(open_table(tmp_path / "d[1].csv").rows())) == 1

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bertkit.data.features import Features, cache_key, cached
-from bertkit.data.tables.opening import digest_of
+from bertkit.data.tables.opening import digest_of, is_pattern, matching
 from bertkit.data.tasks.own.base import OwnFormat
 from bertkit.data.tasks.task import Part, Shape, Split, SplitName, Task, split_files, task_folder
 from bertkit.errors import UserError
@@ -86,13 +86,18 @@ def read_part(
 
 
 def own_file(name: str, folder_too: bool = False) -> Path:
-    """The path of a file that the user named; `folder_too`: or of a folder. Raises UserError where it is none."""
+    """The path of a file that the user named; `folder_too`: or of a folder, or a pattern of several files.
+
+    Raises UserError where it is none.
+    """
     cure = "name a file of the task's format"
     try:
         path = Path(name).expanduser()
     except RuntimeError:  # a user that there is not
         raise UserError(f"{name}: there is no such home folder", cure) from None
-    if not inputs.is_file(path) and not (folder_too and inputs.is_folder(path)):
+    if folder_too and is_pattern(path):
+        matching(path)
+    elif not inputs.is_file(path) and not (folder_too and inputs.is_folder(path)):
         raise UserError(f"{path} is {_instead(path)}", cure)
     return path
 
