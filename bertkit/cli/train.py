@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bertkit.cli import options as o
+from bertkit.errors import UserError
 from bertkit.files.streams import put_json
 
 if TYPE_CHECKING:
@@ -47,6 +48,16 @@ def train(
         bool, typer.Option("--dry-run", help="Validate inputs and print the plan without training.")
     ] = False,
     offline: o.Offline = False,
+    folds: Annotated[
+        int | None,
+        typer.Option(
+            "--folds",
+            min=2,
+            max=999,
+            help="Cross-validate on your own data: one run per fold, and a summary.",
+            show_default=False,
+        ),
+    ] = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="Fail on an answer that is not found in its paragraph.")
     ] = False,
@@ -138,7 +149,50 @@ def train(
         "evaluation.target_mlm_accuracy": target_mlm_accuracy,
         "log.profile": profile,
     }
+    if folds:
+        return run_folds(folds, chosen, sets, config, recipe, resume, overwrite, dry_run, json_, quiet)
     return run_training(chosen, sets, config, recipe, resume, overwrite, dry_run, parity_with, json_, quiet)
+
+
+def run_folds(
+    folds: int,
+    options: Mapping[str, Value],
+    sets: list[str] | None,
+    config: Path | None,
+    recipe: str | None,
+    resume: bool,
+    overwrite: bool,
+    dry_run: bool,
+    as_json: bool,
+    quiet: bool,
+) -> int:
+    """Train a model on all folds but one, for each of them; show what they score together."""
+    from bertkit.console import Display
+    from bertkit.distributed.world import from_env
+    from bertkit.files.disk import to_json
+    from bertkit.recipes.resolve import resolve
+    from bertkit.records.files import load
+    from bertkit.training.folds import fold_settings, write_summary
+    from bertkit.training.recipe_parts import is_own_data
+    from bertkit.training.run_folder import output_folder
+
+    found = resolve(options, sets or (), config, recipe).recipe
+    if not is_own_data(found):
+        raise UserError("--folds is for data of your own", "name its file with --train FILE")
+    output, first = output_folder(found), from_env().is_first
+    for number in range(folds):
+        mine = dict(options) | fold_settings(number, folds, output)
+        code = run_training(mine, sets, config, recipe, resume, overwrite, dry_run, None, False, quiet)
+        if code or (dry_run and number == 0):
+            return code
+    if not first:
+        return 0
+    made = write_summary(output, [load(output / f"fold-{number}").mapping["metrics"] for number in range(folds)])
+    shown = "  ".join(f"{name} {one['mean']:.4f} ± {one['sd']:.4f}" for name, one in made["metrics"].items())
+    Display(quiet=quiet).say(f"over {folds} folds, mean and standard deviation: {shown}")
+    if as_json:
+        put_json(to_json(made))
+    return 0
 
 
 def run_training(

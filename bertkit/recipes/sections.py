@@ -127,6 +127,9 @@ class TableSection:
         default=0.1, description="share of the training rows held out where there is no dev file, stratified by label"
     )
     split_seed: Whole = Field(default=1, description="fixes which rows are held out")
+    fold: Annotated[str, Field(pattern=r"^([0-9]{1,3}/([2-9]|[1-9][0-9]{1,2}))?$")] = Field(
+        default="", description="k/n: hold out part k (from 0) of n of like size, in place of dev_share"
+    )
 
 
 @dataclass(frozen=True, config=STRICT)

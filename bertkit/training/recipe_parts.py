@@ -62,7 +62,12 @@ def is_own_data(recipe: Recipe) -> bool:
 def own_data(recipe: Recipe) -> OwnData:
     """What the recipe says of the user's own data."""
     table = recipe.table
-    held_out = None if recipe.data.dev_file else HeldOut(table.dev_share, table.split_seed, table.group)
+    if table.fold and recipe.data.dev_file:
+        raise UserError("table.fold is for rows that are held out, but there is a dev file", "drop one of the two")
+    number, _, folds = table.fold.partition("/")
+    if table.fold and int(number) >= int(folds):
+        raise UserError(f"there is no fold {table.fold}", f"folds of {folds} count from 0/{folds}")
+    held_out = None if recipe.data.dev_file else HeldOut(table.dev_share, table.split_seed, table.group, table.fold)
     return OwnData(
         kind=recipe.task,
         text=table.text,

@@ -208,6 +208,24 @@ def test_what_is_fitted_on_the_dev_set_is_used(bertkit: Run, tmp_path: Path, sam
 
 
 @pytest.mark.slow
+def test_folds(bertkit: Run, tmp_path: Path, sample_dir: Path) -> None:
+    write_reviews(tmp_path / "reviews.csv", sample_dir)
+    words = ("--train", "reviews.csv", "-e", "1", "--folds", "3", "-o", "runs/cv")
+    done = bertkit("train", *TINY, *start(sample_dir), *words, "--json")
+    assert done.returncode == 0, done.stderr
+    made = json.loads(done.stdout)
+    assert made == json.loads((tmp_path / "runs" / "cv" / "folds.json").read_text())
+    assert len(made["metrics"]["accuracy"]["folds"]) == 3
+    for number in range(3):
+        record = json.loads((tmp_path / "runs" / "cv" / f"fold-{number}" / "record.json").read_text())
+        assert f"fold {number}/3 of the training file held out" in record["data"]["evaluation"][0]["name"]
+        assert record["data"]["evaluation"][0]["examples"] == 80
+    assert_one_line_error(
+        bertkit("train", "-m", "tiny", "-t", "mrpc", "--folds", "3"), "--folds is for data of your own"
+    )
+
+
+@pytest.mark.slow
 def test_weights_and_frozen_layers(bertkit: Run, tmp_path: Path, sample_dir: Path) -> None:
     write_reviews(tmp_path / "reviews.csv", sample_dir)
     words = ("--set", "loss.class_weights=balanced", "--set", "train.freeze=1", "--set", "optimizer.layer_decay=0.9")

@@ -277,3 +277,21 @@ def test_settings_that_a_file_has_no_use_for_are_told(tmp_path: Path) -> None:
     _, told = made(table(tmp_path, rows), separator="|", options=TableOptions(delimiter=";", header=False))
     assert "table.delimiter and table.header are for CSV, so not used: " in told
     assert "table.separator is not used" in told
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_each_row_is_in_one_fold(grouped: bool) -> None:
+    labels, groups = [n % 3 for n in range(90)], [n // 3 for n in range(90)] if grouped else None
+    found = np.stack(
+        [mask(HeldOut(0.1, 1, "g" if grouped else "", f"{k}/5"), labels, groups, "here") for k in range(5)]
+    )
+    assert (found.sum(0) == 1).all()
+    for fold in found:
+        assert np.bincount(np.array(labels)[fold], minlength=3).tolist() == [6, 6, 6]
+        if groups:
+            assert not {groups[n] for n in np.flatnonzero(fold)} & {groups[n] for n in np.flatnonzero(~fold)}
+
+
+def test_too_many_folds() -> None:
+    with pytest.raises(UserError, match="here: cannot be cut into 5 folds"):
+        mask(HeldOut(0.1, 1, "", "0/5"), ["x"] * 3, None, "here")

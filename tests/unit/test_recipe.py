@@ -46,6 +46,7 @@ WRONG: list[tuple[str, Value]] = [
     ("loss.focal_gamma", -0.5),
     ("train.freeze", "some"),
     ("train.freeze", -1),
+    ("table.fold", "0/1"),
     ("evaluation.calibrate", "perhaps"),
     ("loss_scaling.initial", 0.0),
     ("loss_scaling.dynamic", "perhaps"),

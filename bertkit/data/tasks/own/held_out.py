@@ -5,6 +5,7 @@ Legend: N rows.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
@@ -20,10 +21,12 @@ class HeldOut:
     share: float
     seed: int
     group: str = ""  # column whose values are not divided between the two parts; "": none
+    fold: str = ""  # "k/n": the part k (from 0) of n of like size, in place of the share; "": none
 
     def described(self, stratified: bool) -> str:
         how = f", {self.group} undivided" if self.group else ", stratified by label" if stratified else ""
-        return f"{self.share:.0%} of the training file held out{how}, split seed {self.seed}"
+        what = f"fold {self.fold}" if self.fold else f"{self.share:.0%}"
+        return f"{what} of the training file held out{how}, split seed {self.seed}"
 
 
 def mask(rule: HeldOut, labels: Sequence[Hashable], groups: Sequence[Hashable] | None, where: object) -> np.ndarray:
@@ -32,6 +35,8 @@ def mask(rule: HeldOut, labels: Sequence[Hashable], groups: Sequence[Hashable] |
     Of each label the same share, as nearly as whole rows allow; of groups whole ones, until the share is reached.
     Raises UserError where one of the two parts would be empty.
     """
+    if rule.fold:
+        return fold_mask(rule, labels, groups, where)
     stream = np.random.Generator(np.random.PCG64(np.random.SeedSequence([rule.seed, len(labels)])))
     found = np.zeros(len(labels), bool)
     if groups is None:
@@ -59,6 +64,38 @@ def mask(rule: HeldOut, labels: Sequence[Hashable], groups: Sequence[Hashable] |
             "name a file to evaluate on with --dev, or change table.dev_share",
         )
     return found
+
+
+def fold_mask(
+    rule: HeldOut, labels: Sequence[Hashable], groups: Sequence[Hashable] | None, where: object
+) -> np.ndarray:
+    """(N,) bool: the rows of the fold, by scikit-learn's splitters; each row is in one fold of the n.
+
+    Raises UserError where there are too few rows, labels or groups for so many folds.
+    """
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
+    number, _, folds = rule.fold.partition("/")
+    codes = _codes(labels)
+    splitter = StratifiedKFold if groups is None else StratifiedGroupKFold
+    made = splitter(int(folds), shuffle=True, random_state=rule.seed)
+    found = np.zeros(len(labels), bool)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a label of fewer rows than folds is in some folds alone
+            parts = list(made.split(codes, codes, None if groups is None else _codes(groups)))
+    except ValueError as error:
+        raise UserError(f"{where}: cannot be cut into {folds} folds: {error}", "take fewer folds") from None
+    found[parts[int(number)][1]] = True
+    if not found.any() or found.all():
+        raise UserError(f"{where}: too few groups for {folds} folds", "take fewer folds")
+    return found
+
+
+def _codes(keys: Sequence[Hashable]) -> np.ndarray:
+    """Numbers in place of the keys, in the order of their appearance."""
+    numbers: dict[Hashable, int] = {}
+    return np.array([numbers.setdefault(key, len(numbers)) for key in keys])
 
 
 def _members(keys: Sequence[Hashable]) -> dict[Hashable, np.ndarray]:
