@@ -29,6 +29,7 @@ from bertkit.cli import (
     migrate,
     models,
     predict,
+    push,
     recipes,
     report,
     score,
@@ -85,6 +86,7 @@ app.add_typer(bench.app, name="bench")
 app.command("convert")(convert.convert)
 app.command("compare")(compare.compare)
 app.command("report")(report.report)
+app.command("push")(push.push)
 app.command("migrate", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})(
     migrate.migrate
 )

@@ -127,5 +127,28 @@ def fetch(repository: str, names: Collection[str]) -> Path:
         raise Unreachable(_said(repository, error)) from None
 
 
+def upload(repository: str, files: Sequence[Path], texts: Mapping[str, bytes], private: bool, message: str) -> str:
+    """Put files, and texts under their names, into the repository in one commit; made where there is none yet.
+
+    Returns its address. Raises UserError where the hub, or the environment, does not let us.
+    """
+    if is_offline():
+        raise UserError("HF_HUB_OFFLINE forbids the network", "unset it to upload")
+    try:
+        import huggingface_hub as client
+    except ImportError:
+        raise UserError("uploading needs huggingface_hub", "pip install 'bertkit[hub]'") from None
+    named: dict[str, Any] = {path.name: path for path in files} | dict(texts)
+    try:
+        api = client.HfApi(endpoint=endpoint())
+        api.create_repo(repository, private=private, exist_ok=True)
+        added = [client.CommitOperationAdd(name, content) for name, content in named.items()]
+        api.create_commit(repository, added, commit_message=message)
+    except Exception as error:  # as above
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise UserError(f"{endpoint()}: did not take {repository}: {reason}", "log in with `hf auth login`") from None
+    return f"{endpoint()}/{repository}"
+
+
 def _said(repository: str, error: Exception) -> str:
     return f"the model hub did not give {repository}: {type(error).__name__}"

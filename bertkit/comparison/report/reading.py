@@ -128,14 +128,24 @@ def _several(value: Any) -> str:
 
 
 def _data(record: Mapping[str, Any]) -> ReportTable:
-    parts = [record["data"]["train"], *record["data"]["evaluation"]]
     rows = [
-        [part["name"], part["file"] or "–", number(part["examples"]), number(part["sequences"]), part["sha256"][:12]]
-        for part in parts
+        [
+            part["name"],
+            part["file"] or "–",
+            number(part["examples"]),
+            number(part["sequences"]),
+            (part["sha256"] or "–")[:12],
+        ]
+        for part in data_parts(record)
     ]
     return ReportTable(
         title="Data", headings=("part", "file", "examples", "sequences", "SHA-256"), rows=rows, words=("file",)
     )
+
+
+def data_parts(record: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Training data, then what was evaluated on; what the record does not tell is left out."""
+    return [part for part in (record["data"]["train"], *record["data"]["evaluation"]) if part]
 
 
 def _settings(record: Mapping[str, Any]) -> ReportTable:
