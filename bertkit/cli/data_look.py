@@ -15,6 +15,7 @@ from bertkit.files.streams import put, put_json
 
 if TYPE_CHECKING:
     from bertkit.data.tasks.own.looking import Look
+    from bertkit.recipes.recipe import Value
 
 BAR = 30  # characters of the longest bar
 MOST_LABELS = 20  # that are shown
@@ -44,6 +45,12 @@ def look(
             "--vocab", metavar="FILE", help="vocab.txt, or a model's folder: lengths in tokens.", show_default=False
         ),
     ] = None,
+    write: Annotated[
+        Path | None,
+        typer.Option(
+            "--write", metavar="FILE", help="Write what was found as settings (TOML), for --config.", show_default=False
+        ),
+    ] = None,
     sets: o.Sets = None,
     as_json: o.Json = False,
 ) -> None:
@@ -54,13 +61,18 @@ def look(
       bertkit data look reviews.csv
 
       bertkit data look reviews.csv --dev dev.csv --vocab models/minilm --label stars
+
+      bertkit data look reviews.csv --write stars.toml && bertkit train --config stars.toml --train reviews.csv
     """
     from bertkit.console import Display
     from bertkit.data.tasks.own.looking import look as look_at
-    from bertkit.files.disk import to_json
+    from bertkit.errors import UserError
+    from bertkit.files.disk import to_json, write_text
+    from bertkit.files.inputs import exists
     from bertkit.model.tokenizer_files import read_vocabulary
     from bertkit.recipes.resolve import resolve
     from bertkit.training.recipe_parts import own_data
+    from bertkit.training.run_folder import to_toml
 
     given = o.own_data(str(file), str(dev) if dev else None, text, text_pair, label, None) | {"task": task}
     recipe = resolve(given, sets or ()).recipe
@@ -68,10 +80,28 @@ def look(
     follow = Display().follow()
     found = look_at(file, own_data(recipe), dev, vocabulary, lambda rows: follow(f"reading {file.name}", rows, rows))
     words = command(found, given)
+    if write is not None:
+        if exists(write):
+            raise UserError(f"{write} is already there", "name another file with --write")
+        write_text(write, to_toml(settings(found, recipe.table.group)))
     if as_json:
         put_json(to_json(asdict(found) | {"path": str(found.path), "command": words}, indent=1))
     else:
         put("\n".join([*lines(found), "", f"train on it: {words}"]))
+
+
+def settings(found: Look, group: str) -> dict[str, Value]:
+    """What the table was found to be, by the recipe's keys: to be shared, and to train on other rows of its kind."""
+    made: dict[str, Value] = {
+        "task": found.facts.kind,
+        "table.text": found.chosen.text,
+        "table.text_pair": found.chosen.pair,
+        "table.label": ",".join(found.chosen.labels),
+        "table.separator": found.facts.separator or None,
+        "table.group": group or None,
+        "data.seq_length": found.seq_length,
+    }
+    return {key: value for key, value in made.items() if value is not None}
 
 
 def command(found: Look, given: Mapping[str, Any]) -> str:

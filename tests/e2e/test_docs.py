@@ -92,6 +92,8 @@ def test_every_command_is_in_some_document_or_help() -> None:
         "__init__",
         "main",
         "hf_flags",
+        "hf_values",
+        "completion",
         "options",
         "inner",
         "bench_suite",

@@ -248,7 +248,16 @@ def test_a_look_proposes_a_command_that_runs(bertkit: Run, tmp_path: Path, sampl
     )
     assert (found["rows"], found["unit"], found["facts"]["kind"]) == (240, "tokens", "classification")
     assert found["command"].startswith("bertkit train -m base --train reviews.csv -s ")
-    shown = bertkit("data", "look", "reviews.csv").stdout
+    shown = bertkit("data", "look", "reviews.csv", "--write", "stars.toml").stdout
+    assert 'label = "stars"' in (tmp_path / "stars.toml").read_text()
+    told = bertkit(
+        "train", "-m", "tiny", *start(sample_dir), "--config", "stars.toml", "--train", "reviews.csv", "--dry-run"
+    )
+    assert told.returncode == 0, told.stderr
+    assert "the text is taken" not in told.stderr
+    assert_one_line_error(
+        bertkit("data", "look", "reviews.csv", "--write", "stars.toml"), "stars.toml is already there"
+    )
     assert "train on it: bertkit train -m base --train reviews.csv" in shown
     words = found["command"].split()[4:]
     done = bertkit("train", "-m", "tiny", *start(sample_dir), *words, "--dry-run")
