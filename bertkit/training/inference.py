@@ -19,7 +19,7 @@ from bertkit.data.tasks.task import Part, SplitName
 from bertkit.distributed.world import World
 from bertkit.engine.interface import Engine, Job, Limits
 from bertkit.errors import UserError
-from bertkit.files.inputs import is_folder
+from bertkit.files.inputs import exists, is_folder
 from bertkit.model.config import ARCHITECTURES
 from bertkit.model.loading import ModelSource, starting_weights
 from bertkit.model.names import is_own_folder, published
@@ -79,7 +79,11 @@ def open_model(recipe: Recipe, dry_run: bool = False, force: bool = False, own: 
     another task, unless `force` says that this is meant.
     """
     if not recipe.task:
-        raise UserError(f"{recipe.model.name} does not state the task it was trained on", "name it with -t")
+        name = recipe.model.name
+        there = exists(Path(name).expanduser())
+        cause = f"{name} does not state" if there else f"there is no folder {name} that states"
+        cure = "name it with -t" if there else "check the path, or name the task with -t"
+        raise UserError(f"{cause} the task it was trained on", cure)
     task = own or own_task(recipe) or find_task(recipe.task)
     if task.head.kind == "pretraining":
         refuse(task)
@@ -201,7 +205,7 @@ def answers_folder(run: str, output: Path | None) -> Path:
         refuse_hiding(run, output)
         return output
     if not is_folder(own):
-        raise UserError(f"{run} is not a folder that predictions can be written to", "name one with -o")
+        raise UserError(f"{run} is not a folder that predictions can be written to", "check the path, or name -o")
     return own / "predictions"
 
 
