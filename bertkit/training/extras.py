@@ -140,6 +140,18 @@ def calibrated(task: Task, details: Mapping[str, Any]) -> Task | None:
     return dataclasses.replace(task, format=own)
 
 
+def of_calibration(task: Task) -> tuple[str, ...]:
+    """What was fitted on the dev set of the run that the task is of, in words; () where nothing was."""
+    own = task.format
+    if not isinstance(own, RowFormat):
+        return ()
+    said = [f"probabilities: at temperature {own.temperature:.3g}"] if own.temperature != 1 else []
+    pairs = zip(task.labels, own.thresholds, strict=False)
+    shown = ", ".join(f"{label[:20]} {value:.2f}" for label, value in [*pairs][:8])
+    said += [f"labels: apply from these probabilities on: {shown}"] if shown else []
+    return tuple(f"{one}, fitted on the run's dev set" for one in said)
+
+
 def described(loss: LossSpec, task: Task) -> str:
     """What differs from the plain loss, in words; "" where nothing does."""
     said = []

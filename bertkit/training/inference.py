@@ -29,6 +29,7 @@ from bertkit.recipes.recipe import Recipe
 from bertkit.recipes.resolve import resolve
 from bertkit.training.evaluation import answer
 from bertkit.training.evaluation import evaluate as evaluate_parts
+from bertkit.training.extras import of_calibration
 from bertkit.training.recipe_parts import answer_rules, cache_folder, dev_file, exchange, sequence_shape
 from bertkit.training.run_folder import refuse_hiding
 from bertkit.training.run_task import check_task, differing, read_task, run_settings
@@ -98,7 +99,7 @@ def open_model(recipe: Recipe, dry_run: bool = False, force: bool = False, own: 
     fit, notes, warnings = to_answer(fit, source.folder, recipe.model.name, task)
     for warning in warnings:
         logger.warning("%s", warning)
-    return Ready(task, source, target, fit, notes)
+    return Ready(task, source, target, fit, (*notes, *of_calibration(task)))
 
 
 def own_task(recipe: Recipe) -> Task | None:

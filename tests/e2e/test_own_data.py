@@ -194,6 +194,8 @@ def test_what_is_fitted_on_the_dev_set_is_used(bertkit: Run, tmp_path: Path, sam
     logits = json.loads((tmp_path / "run" / "predictions" / "classification-dev.logits.json").read_text())[0]
     said = asked(tmp_path, "a fine film\n", "run", "-", "-q", "--json")
     assert 0.5 <= json.loads(said.stdout)["probability"] <= 1
+    told = asked(tmp_path, "a fine film\n", "run", "-").stderr
+    assert "probabilities: at temperature" in told
     assert len(logits) == len(scores["classes"]) == 2
     rows = [{"text": f"w {n}", "labels": [["a"], ["a", "b"], ["b"]][n % 3]} for n in range(90)]
     (tmp_path / "several.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
