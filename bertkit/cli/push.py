@@ -27,9 +27,9 @@ def push(
     yes: Annotated[bool, typer.Option("--yes", help="Upload without asking.")] = False,
     dry_run: o.DryRun = False,
 ) -> None:
-    """Upload a run's model to the model hub, with a model card made from its record.
+    """Upload a run's model to the model hub, with a README made from its record.
 
-    The model's files and the card are uploaded, nothing else of the run's folder. Log in with `hf auth login` first.
+    The model's files and the README are uploaded, nothing else of the run's folder. Log in with `hf auth login` first.
 
     Examples:
 
@@ -37,7 +37,7 @@ def push(
 
       bertkit push runs/stars my-team/stars --license apache-2.0 --private --yes
     """
-    from bertkit.comparison.report.card import CARD, files_of_model, model_card
+    from bertkit.comparison.report.hub_readme import README, files_of_model, hub_readme
     from bertkit.files.hub import endpoint, upload
 
     run = run.expanduser()
@@ -45,15 +45,15 @@ def push(
         raise UserError(f"{name!r} is no name of a repository", "write it as ORG/NAME")
     if not licence:
         raise UserError("the model's licence is not named", "name it with --license, as in --license apache-2.0")
-    files, card = files_of_model(run), model_card(run, name, licence)
-    size = sum(path.stat().st_size for path in files) + len(card.encode())
-    listed = ", ".join([*(path.name for path in files), CARD])
+    files, text = files_of_model(run), hub_readme(run, name, licence)
+    size = sum(path.stat().st_size for path in files) + len(text.encode())
+    listed = ", ".join([*(path.name for path in files), README])
     if dry_run:
-        put(card)
+        put(text)
         put(f"would upload to {endpoint()}/{name} ({size / 1e6:.1f} MB): {listed}")
         return
     if not yes:
         if not sys.stdin.isatty():
             raise UserError("nothing is uploaded without being asked for", "say --yes, or look with --dry-run")
         typer.confirm(f"upload {listed} ({size / 1e6:.1f} MB) to {endpoint()}/{name}?", abort=True, err=True)
-    put(upload(name, files, {CARD: card.encode()}, private, f"bertkit push of {run.name}"))
+    put(upload(name, files, {README: text.encode()}, private, f"bertkit push of {run.name}"))

@@ -54,7 +54,7 @@ def train(
             "--folds",
             min=2,
             max=999,
-            help="Cross-validate on your own data: one run per fold, and a summary.",
+            help="Cross-validate on your own data: one run per fold; print mean and standard deviation.",
             show_default=False,
         ),
     ] = None,

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bertkit.comparison.report.card import files_of_model, model_card
+from bertkit.comparison.report.hub_readme import files_of_model, hub_readme
 from bertkit.errors import UserError
 from bertkit.files import hub
 from bertkit.records.files import write
@@ -31,16 +31,16 @@ def run(tmp_path: Path) -> Path:
     return folder
 
 
-def test_the_card_has_scores_and_no_places(run: Path) -> None:
-    card = model_card(run, "me/stars", "apache-2.0")
-    head, body = card.split("\n---\n", 1)
+def test_the_readme_has_scores_and_no_places(run: Path) -> None:
+    text = hub_readme(run, "me/stars", "apache-2.0")
+    head, body = text.split("\n---\n", 1)
     values = {line.partition(": ")[0]: json.loads(line.partition(": ")[2]) for line in head.splitlines()[1:]}
     assert (values["license"], values["pipeline_tag"]) == ("apache-2.0", "text-classification")
     assert values["model-index"][0]["results"][0]["metrics"][0]["value"] == 0.8
     assert "| accuracy | 0.8000 | 0.700 to 0.900 |" in body
     assert "`train.epochs`" in body
-    assert "secret" not in card
-    assert str(run.parent) not in card
+    assert "secret" not in text
+    assert str(run.parent) not in text
 
 
 def test_the_models_files_alone_are_uploaded(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,7 +60,7 @@ def test_the_models_files_alone_are_uploaded(run: Path, monkeypatch: pytest.Monk
     monkeypatch.delenv("HF_HUB_OFFLINE")
     monkeypatch.setenv("HF_ENDPOINT", "https://hub.example")
     monkeypatch.setattr(hub_client, "HfApi", Api)
-    where = hub.upload("me/stars", files_of_model(run), {"README.md": b"card"}, True, "message")
+    where = hub.upload("me/stars", files_of_model(run), {"README.md": b"text"}, True, "message")
     assert where == "https://hub.example/me/stars"
     assert seen["repository"] == ("me/stars", True, True)
     assert set(seen["files"]) == {"config.json", "model.safetensors", "vocab.txt", "README.md"}

@@ -1,4 +1,4 @@
-"""A model card, filled from a run's record: what the model is, what it learned from, what it scores.
+"""The README of a model on the hub, filled from a run's record: what it is, what it learned from, what it scores.
 
 Source: the hub's model cards, their metadata and `model-index` (Mitchell et al. 2018, arXiv:1810.03993).
 """
@@ -22,7 +22,7 @@ PIPELINES: Mapping[str, str] = {  # the hub's word for what a head is for
     "BertForPreTraining": "fill-mask",
 }
 FILES = ("config.json", "model.safetensors", "vocab.txt", "tokenizer.json", "tokenizer_config.json", "task.json")
-CARD = "README.md"
+README = "README.md"
 
 
 def files_of_model(run: Path) -> list[Path]:
@@ -33,7 +33,7 @@ def files_of_model(run: Path) -> list[Path]:
     return found
 
 
-def model_card(run: Path, name: str, licence: str) -> str:
+def hub_readme(run: Path, name: str, licence: str) -> str:
     """Markdown with the hub's metadata before it. No text of the data, no path and no host's name is in it."""
     made = read_report(run, texts=False)
     architecture = (read_object(run / "config.json").get("architectures") or [""])[0]
