@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -48,6 +49,20 @@ def new_figure(panels: int, height: float, narrow: bool = False) -> tuple[Figure
     FigureCanvasSVG(figure)
     made = figure.subplots(rows, columns, squeeze=False)
     return figure, list(made.ravel())
+
+
+def in_blocks(curve: np.ndarray, points: int) -> tuple[np.ndarray, np.ndarray, int]:
+    """(middle of each block, counted from 1, its mean, its length): a curve of at most so many points."""
+    block = max(1, -(-len(curve) // points))
+    starts = np.arange(0, len(curve), block)
+    counts = np.diff([*starts, len(curve)])
+    return starts + (counts + 1) / 2, np.add.reduceat(curve, starts) / counts, block
+
+
+def both_forms(draw: Callable[[bool], Plot | None]) -> Plot | None:
+    """What `draw` makes for a wide page, with its form for a narrow one; None where there is nothing to draw."""
+    wide, narrow = draw(False), draw(True)
+    return None if wide is None or narrow is None else replace(wide, narrow=narrow.svg)
 
 
 def look(number: int) -> dict[str, Any]:

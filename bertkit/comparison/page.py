@@ -28,7 +28,9 @@ def to_html(made: Comparison) -> str:
     ]
     groups = [(weight, title, of_it) for weight, title in TITLES.items() if (of_it := told(made.differences, weight))]
     page = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(template)
-    return page.render(made=made, groups=groups, sections=sections, rest=list(plots.values()), Markup=Markup)
+    style = Markup(packaged_text("comparison", "style.html"))  # noqa: S704 - our own file
+    rest = list(plots.values())
+    return page.render(made=made, groups=groups, sections=sections, rest=rest, Markup=Markup, style=style)
 
 
 def _plots_of(title: str) -> tuple[str, ...]:

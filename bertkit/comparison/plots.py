@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 
 import numpy as np
 from matplotlib import rc_context
@@ -11,7 +11,19 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import NullFormatter
 
 from bertkit.comparison.comparison import Comparison
-from bertkit.comparison.drawing import COLOURS, MARKERS, STYLE, Plot, below, legend_columns, look, new_figure, to_svg
+from bertkit.comparison.drawing import (
+    COLOURS,
+    MARKERS,
+    STYLE,
+    Plot,
+    below,
+    both_forms,
+    in_blocks,
+    legend_columns,
+    look,
+    new_figure,
+    to_svg,
+)
 from bertkit.comparison.figures import digits
 from bertkit.comparison.systems import System
 from bertkit.comparison.time_to_score import course
@@ -23,12 +35,9 @@ def mean_curve(system: System) -> tuple[np.ndarray, np.ndarray, np.ndarray | Non
     """(updates, mean, standard deviation or None) over the seeds, as far as all of them go."""
     curves = [entry.losses for entry in system.entries if len(entry.losses)]
     length = min(map(len, curves))
-    block = max(1, -(-length // POINTS))
-    starts = np.arange(0, length, block)
-    counts = np.diff([*starts, length])
-    blocks = np.array([np.add.reduceat(curve[:length], starts) / counts for curve in curves])
-    sd = blocks.std(0, ddof=1) if len(curves) > 1 else None
-    return starts + (counts + 1) / 2, blocks.mean(0), sd
+    parts = [in_blocks(curve[:length], POINTS) for curve in curves]
+    means = np.array([mean for _, mean, _ in parts])
+    return parts[0][0], means.mean(0), means.std(0, ddof=1) if len(curves) > 1 else None
 
 
 def distances(baseline: System, shown: Sequence[System]) -> dict[int, tuple[np.ndarray, np.ndarray]]:
@@ -55,9 +64,8 @@ def all_plots(made: Comparison) -> dict[str, Plot]:
     found = {}
     with rc_context(STYLE):  # type: ignore[arg-type]
         for name, draw in DRAWN.items():
-            wide, narrow = draw(made), draw(made, narrow=True)
-            if wide is not None and narrow is not None:
-                found[name] = replace(wide, narrow=narrow.svg)
+            if (plot := both_forms(functools.partial(draw, made))) is not None:
+                found[name] = plot
     return found
 
 

@@ -19,7 +19,7 @@ from bertkit.data.encoding import encode
 from bertkit.data.features import Features
 from bertkit.data.sampler import by_length
 from bertkit.distributed.world import World
-from bertkit.engine.interface import Engine, Job, Limits
+from bertkit.engine.interface import Engine
 from bertkit.errors import UserError
 from bertkit.model.config import Head, ModelConfig
 from bertkit.model.loading import ModelSource, starting_weights
@@ -28,9 +28,8 @@ from bertkit.model.weights import Fit
 from bertkit.recipes.keywords import from_keywords
 from bertkit.recipes.recipe import Recipe, Value
 from bertkit.recipes.resolve import resolve
-from bertkit.training.recipe_parts import exchange
 from bertkit.training.run_task import run_settings
-from bertkit.training.setup import ComputeTarget, choose_target, find_model, warn_of
+from bertkit.training.setup import ComputeTarget, choose_target, find_model, inference_job, warn_of
 from bertkit.training.supply import Say, supply
 
 Pooling = Literal["mean", "cls"]
@@ -236,17 +235,7 @@ def open_encoder(recipe: Recipe, layers: Sequence[int], say: Say, dry_run: bool 
 def start_encoder(recipe: Recipe, layers: Sequence[int], say: Say) -> Encoder:
     """The encoder of `recipe.model.name` on its device."""
     setup = open_encoder(recipe, layers, say)
-    at_once = recipe.evaluation.batch_size
-    job = Job(
-        setup.source.config,
-        setup.head,
-        setup.fit.weights,
-        precision=setup.target.precision,
-        layout=recipe.model.layout,
-        settings=setup.target.settings,
-        exchange=exchange(recipe),
-        limits=Limits(at_once, recipe.data.seq_length, at_once),
-    )
+    job = inference_job(recipe, setup.head, setup.target, setup.source, setup.fit)
     return Encoder(setup, recipe, setup.target.backend.engine(job, World()))
 
 

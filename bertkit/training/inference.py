@@ -17,7 +17,7 @@ from bertkit.data.tasks.pretrain import refuse
 from bertkit.data.tasks.reading import own_file, read_part, read_split
 from bertkit.data.tasks.task import Part, SplitName
 from bertkit.distributed.world import World
-from bertkit.engine.interface import Engine, Job, Limits
+from bertkit.engine.interface import Engine
 from bertkit.errors import UserError
 from bertkit.files.inputs import exists, is_folder
 from bertkit.model.config import ARCHITECTURES
@@ -30,10 +30,19 @@ from bertkit.recipes.resolve import resolve
 from bertkit.training.evaluation import answer
 from bertkit.training.evaluation import evaluate as evaluate_parts
 from bertkit.training.extras import of_calibration
-from bertkit.training.recipe_parts import answer_rules, cache_folder, dev_file, exchange, sequence_shape
+from bertkit.training.recipe_parts import answer_rules, cache_folder, dev_file, sequence_shape
 from bertkit.training.run_folder import refuse_hiding
 from bertkit.training.run_task import check_task, differing, read_task, run_settings
-from bertkit.training.setup import ComputeTarget, check_segments, checked, choose_target, find_model, named, warn_of
+from bertkit.training.setup import (
+    ComputeTarget,
+    check_segments,
+    checked,
+    choose_target,
+    find_model,
+    inference_job,
+    named,
+    warn_of,
+)
 from bertkit.training.supply import data_only
 
 logger = logging.getLogger(__name__)
@@ -140,17 +149,7 @@ def load(recipe: Recipe, world: World, display: Display, force: bool = False, ow
     ready = open_model(recipe, force=force, own=own)
     for note in ready.notes:
         display.say(note)
-    at_once = recipe.evaluation.batch_size * ready.task.head.sequences_each
-    job = Job(
-        ready.source.config,
-        ready.task.head,
-        ready.fit.weights,
-        precision=ready.target.precision,
-        layout=recipe.model.layout,
-        settings=ready.target.settings,
-        exchange=exchange(recipe),
-        limits=Limits(at_once, recipe.data.seq_length, at_once),
-    )
+    job = inference_job(recipe, ready.task.head, ready.target, ready.source, ready.fit)
     return Loaded(ready.task, ready.source, ready.target.backend.engine(job, world), ready.target.precision)
 
 

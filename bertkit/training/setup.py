@@ -168,6 +168,21 @@ def make_job(recipe: Recipe, task: Task, target: ComputeTarget, source: ModelSou
     )
 
 
+def inference_job(recipe: Recipe, head: Head, target: ComputeTarget, source: ModelSource, fit: Fit) -> Job:
+    """Of a model that only answers."""
+    at_once = recipe.evaluation.batch_size * head.sequences_each
+    return Job(
+        source.config,
+        head,
+        fit.weights,
+        precision=target.precision,
+        layout=recipe.model.layout,
+        settings=target.settings,
+        exchange=exchange(recipe),
+        limits=Limits(at_once, recipe.data.seq_length, at_once),
+    )
+
+
 def choose_target(
     recipe: Recipe, head: Head, what: str, training: bool = True, dry_run: bool = False, world: World | None = None
 ) -> ComputeTarget:

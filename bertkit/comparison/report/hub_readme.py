@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bertkit.comparison.report.reading import RunReport, data_parts, number, read_report
+from bertkit.comparison.report.reading import RunReport, data_parts, is_selected, number, read_report, task_name
 from bertkit.errors import UserError
 from bertkit.files.inputs import is_file, read_object
 
@@ -43,17 +43,13 @@ def hub_readme(run: Path, name: str, licence: str) -> str:
 
 def _metadata(made: RunReport, name: str, licence: str, pipeline: str) -> str:
     """YAML, of which JSON is a part: so every value stands as JSON."""
-    task = _task(made)
+    task = task_name(made.record)
     scores = [{"type": key, "name": key, "value": value} for key, value in made.record["metrics"].items()]
     results = {"task": {"type": pipeline}, "dataset": {"type": task, "name": task}, "metrics": scores}
     values: dict[str, Any] = {"license": licence, "library_name": "transformers", "tags": ["bert", "bertkit"]}
     if pipeline:
         values |= {"pipeline_tag": pipeline, "model-index": [{"name": name, "results": [results]}]}
     return "\n".join(f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in values.items())
-
-
-def _task(made: RunReport) -> str:
-    return str(made.record["config"].get("task") or "own data")
 
 
 def _body(made: RunReport, run: Path) -> str:
@@ -65,13 +61,13 @@ def _body(made: RunReport, run: Path) -> str:
     data = [[part["name"], number(part["examples"]), part["sha256"] or ""] for part in data_parts(record)]
     device, place = record["hardware"]["device"], record["hardware"]
     said = [
-        f"Task: {_task(made)}. Trained with bertkit from `{Path(record['model']['name']).name}`, seed "
+        f"Task: {task_name(record)}. Trained with bertkit from `{Path(record['model']['name']).name}`, seed "
         f"{record['config'].get('seed')}, {record['updates']:,} updates in {record['precision']['name']}, on "
         f"{place['processes']} x {device['model'] or place['cpu_model']}.",
         "## Scores on the dev set",
         _table(("metric", "value", "95% interval"), rows),
         "Intervals: bootstrap over the dev set's examples."
-        + (" The checkpoint was selected on the dev set." if _selected(record) else ""),
+        + (" The checkpoint was selected on the dev set." if is_selected(record) else ""),
         "## Data",
         _table(("part", "examples", "SHA-256"), data),
         "## Settings that are not the defaults",
@@ -80,10 +76,6 @@ def _body(made: RunReport, run: Path) -> str:
         f"```python\nfrom transformers import pipeline\n\npipeline(model={run.name!r})\n```",
     ]
     return "\n\n".join(said) + "\n"
-
-
-def _selected(record: Mapping[str, Any]) -> bool:
-    return bool(record["config"].get("checkpoint.result") == "best")
 
 
 def _settings(record: Mapping[str, Any]) -> list[list[str]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bertkit.comparison.report.reading import RunReport
+from bertkit.comparison.report.reading import RunReport, task_name
 from bertkit.errors import UserError
 from bertkit.files.packaged import packaged_text
 
@@ -20,14 +20,15 @@ def to_html(made: RunReport) -> str:
         packaged_text("comparison", "report", "page.html")
     )
     facts = _facts(made)
-    return page.render(made=made, facts=facts, plots=all_plots(made), Markup=Markup)
+    style = Markup(packaged_text("comparison", "style.html"))  # noqa: S704 - our own file
+    return page.render(made=made, facts=facts, plots=all_plots(made), Markup=Markup, style=style)
 
 
 def _facts(made: RunReport) -> dict[str, str]:
     record = made.record
     place = record["hardware"]
     return {
-        "task": str(record["config"].get("task") or "own data"),
+        "task": task_name(record),
         "model": str(record["model"]["name"]),
         "backend": f"{record['backend']['name']}, {record['precision']['name']}",
         "device": str((place.get("device") or {}).get("model") or place.get("cpu_model") or "unknown"),

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from matplotlib import rc_context
 
-from bertkit.comparison.drawing import STYLE, Plot, below, look, new_figure, to_svg
+from bertkit.comparison.drawing import STYLE, Plot, below, both_forms, in_blocks, look, new_figure, to_svg
 from bertkit.comparison.report.reading import RunReport
 
 MOST_CLASSES = 25  # of a confusion matrix that is drawn
@@ -18,13 +18,9 @@ SMOOTH = 200  # points of the loss curve
 
 def all_plots(made: RunReport) -> list[Plot]:
     """Those for which there is something to draw."""
-    found = []
     with rc_context(STYLE):  # type: ignore[arg-type]
-        for draw in DRAWN:
-            wide, narrow = draw(made, False), draw(made, True)
-            if wide is not None and narrow is not None:
-                found.append(replace(wide, narrow=narrow.svg))
-    return found
+        drawn = [both_forms(functools.partial(draw, made)) for draw in DRAWN]
+    return [plot for plot in drawn if plot is not None]
 
 
 def curves(made: RunReport, narrow: bool) -> Plot | None:
@@ -33,10 +29,8 @@ def curves(made: RunReport, narrow: bool) -> Plot | None:
     if not len(losses):
         return None
     figure, (left, *beside) = new_figure(2 if evaluations else 1, 3.2, narrow)
-    block = max(1, -(-len(losses) // SMOOTH))
-    starts = np.arange(0, len(losses), block)
-    counts = np.diff([*starts, len(losses)])
-    left.plot(starts + (counts + 1) / 2, np.add.reduceat(losses, starts) / counts, linewidth=1.2, **look(0))
+    at, means, block = in_blocks(losses, SMOOTH)
+    left.plot(at, means, linewidth=1.2, **look(0))
     left.set_title("training loss")
     left.set_xlabel("update")
     for axes in beside:

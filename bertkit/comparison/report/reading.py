@@ -72,7 +72,7 @@ def _metrics(record: Mapping[str, Any], details: Mapping[str, Any]) -> ReportTab
     if "calibration" in details:
         rows.append(["expected calibration error", number(details["calibration"]["ece"]), "–", "–", "fraction"])
     note = "95% interval: bootstrap over the dev set's examples. "
-    if record["config"].get("checkpoint.result") == "best":
+    if is_selected(record):
         note += "The checkpoint was selected on the dev set, so its scores flatter. "
     headings = ("metric", "value", "95% interval", "most frequent class", "unit")
     return ReportTable(title="Result on the dev set", headings=headings, rows=rows, note=note)
@@ -141,6 +141,16 @@ def _data(record: Mapping[str, Any]) -> ReportTable:
     return ReportTable(
         title="Data", headings=("part", "file", "examples", "sequences", "SHA-256"), rows=rows, words=("file",)
     )
+
+
+def task_name(record: Mapping[str, Any]) -> str:
+    """The task of the run."""
+    return str(record["config"].get("task") or "own data")
+
+
+def is_selected(record: Mapping[str, Any]) -> bool:
+    """Whether the result is the checkpoint that was best on the dev set."""
+    return bool(record["config"].get("checkpoint.result") == "best")
 
 
 def data_parts(record: Mapping[str, Any]) -> list[Mapping[str, Any]]:
