@@ -104,12 +104,17 @@ class Handler(BaseHTTPRequestHandler):
             self.reply(206 if start else 200, content[start:], headers | where, head, path, start)
 
     def find(self, path: str) -> tuple[bytes | None, dict[str, str]]:
-        if path.startswith("api/models/"):
-            name = path.removeprefix("api/models/").partition("/revision/")[0]
+        if path.startswith(("api/models/", "api/datasets/")):  # a data set is kept as datasets/OWNER/NAME
+            name, tree, _ = path.removeprefix("api/").removeprefix("models/").partition("/tree/")
+            name = name.partition("/revision/")[0]
             files = self.server.repositories.get(name)
             if files is None:
                 return None, {}
             siblings = [{"rfilename": file, "size": len(content)} | _stored(content) for file, content in files.items()]
+            if tree:
+                listed = [{"type": "file", "path": each, "size": len(files[each]), "oid": COMMIT} for each in files]
+                return json.dumps(listed).encode(), {"Content-Type": "application/json"}
+            name = name.removeprefix("datasets/")
             told = {"id": name, "modelId": name, "sha": COMMIT, "siblings": siblings, "tags": [], "private": False}
             return json.dumps(told).encode(), {"Content-Type": "application/json"}
         repository, resolve, rest = path.partition("/resolve/")

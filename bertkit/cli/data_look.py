@@ -65,6 +65,7 @@ def look(
       bertkit data look reviews.csv --write stars.toml && bertkit train --config stars.toml --train reviews.csv
     """
     from bertkit.console import Display
+    from bertkit.data.tables.hub_tables import table_path
     from bertkit.data.tasks.own.looking import look as look_at
     from bertkit.errors import UserError
     from bertkit.files.disk import to_json, write_text
@@ -74,11 +75,13 @@ def look(
     from bertkit.training.recipe_parts import own_data
     from bertkit.training.run_folder import to_toml
 
+    file = Path(o.from_stdin(str(file), quiet=True) or file)
     given = o.own_data(str(file), str(dev) if dev else None, text, text_pair, label, None) | {"task": task}
     recipe = resolve(given, sets or ()).recipe
+    path, other = table_path(file, "train"), table_path(dev, "dev") if dev else None
     vocabulary = read_vocabulary(vocab / "vocab.txt" if vocab.is_dir() else vocab) if vocab else None
     follow = Display().follow()
-    found = look_at(file, own_data(recipe), dev, vocabulary, lambda rows: follow(f"reading {file.name}", rows, rows))
+    found = look_at(path, own_data(recipe), other, vocabulary, lambda rows: follow(f"reading {file.name}", rows, rows))
     words = command(found, given)
     if write is not None:
         if exists(write):
@@ -116,9 +119,12 @@ def command(found: Look, given: Mapping[str, Any]) -> str:
 
 def lines(found: Look) -> list[str]:
     """The table in words."""
+    from bertkit.data.tasks.own.templates import columns_of
+
     said = [f"{found.path}: {found.rows:,} rows, {found.form}", "", "columns"]
     wide = max(len(name) for name in found.columns)
-    marks = {found.chosen.text: "text", found.chosen.pair: "second text"} | dict.fromkeys(found.chosen.labels, "label")
+    marks = dict.fromkeys(columns_of(found.chosen.pair or ""), "second text")
+    marks |= dict.fromkeys(columns_of(found.chosen.text), "text") | dict.fromkeys(found.chosen.labels, "label")
     for name, kind in found.columns.items():
         said.append(f"  {name:{wide}}  {kind}" + (f"   <- {marks[name]}" if name in marks else ""))
     said += ["", f"task: {found.facts.kind}"]

@@ -37,7 +37,6 @@ WITH_VALUE: Mapping[str, str] = {
     "train_file": "data.train_file",
     "validation_file": "data.dev_file",
     "text_column_name": "table.text",
-    "text_column_names": "table.text",
     "label_column_name": "table.label",
     "doc_stride": "data.doc_stride",
     "max_query_length": "data.query_length",

@@ -45,6 +45,8 @@ def check(root: Any, words: Sequence[str]) -> None:
 def _train(given: Mapping[str, Any]) -> None:
     chosen = o.recipe_options(*(given[name] for name in _NAMES))
     chosen |= {key: given[name] for key, name in OF_TRAINING.items()}
+    if given["train_file"] == "-":
+        raise o.not_shared()
     chosen |= o.own_data(*(given[name] for name in ("train_file", "dev_file", "text", "text_pair", "label", "choices")))
     _resolved(chosen, given, given["config"], given["recipe"])
 

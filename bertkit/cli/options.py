@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from bertkit.cli import completion
+from bertkit.errors import UserError
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Print errors only.")]
@@ -59,7 +61,7 @@ TrainFile = Annotated[
     typer.Option(
         "--train",
         metavar="FILE",
-        help="Training file of your own: CSV, TSV, JSON, JSON lines, Parquet, Arrow.",
+        help="Training file of your own: CSV, TSV, JSON, JSON lines, Parquet, Arrow; - for standard input.",
         show_default=False,
     ),
 ]
@@ -68,7 +70,13 @@ DevFile = Annotated[
     typer.Option("--dev", metavar="FILE", help="File to evaluate on; default: held-out rows.", show_default=False),
 ]
 TextColumn = Annotated[
-    str | None, typer.Option("--text", metavar="COLUMN", help="Column with the text.", show_default=False)
+    str | None,
+    typer.Option(
+        "--text",
+        metavar="COLUMN",
+        help="Column with the text, or a template of several: '{title}: {body}'.",
+        show_default=False,
+    ),
 ]
 PairColumn = Annotated[
     str | None,
@@ -123,6 +131,26 @@ Sets = Annotated[
         "--set", metavar="KEY=VALUE", help="Override any setting of `bertkit config show`.", show_default=False
     ),
 ]
+
+
+def from_stdin(name: str | None, quiet: bool = False) -> str | None:
+    """The file that is named; of `-` the one that standard input is kept in, which is shown."""
+    if name != "-":
+        return name
+    from bertkit.console import Display
+    from bertkit.data.tables.in_memory import kept_stream
+    from bertkit.distributed.world import from_env
+    from bertkit.training.recipe_parts import user_cache
+
+    if from_env().size > 1:
+        raise not_shared()
+    path = kept_stream(sys.stdin.buffer, user_cache() / "tables")
+    Display(quiet=quiet).say(f"data: standard input is kept as {path}")
+    return str(path)
+
+
+def not_shared() -> UserError:
+    return UserError("standard input cannot be read by several processes", "name a file with --train")
 
 
 def own_data(

@@ -137,7 +137,7 @@ def train(
     chosen = o.recipe_options(
         backend, dtype, model, task, data_dir, batch_size, seq_length, epochs, learning_rate, seed, output
     )
-    chosen |= o.own_data(train_file, dev_file, text, text_pair, label, choices)
+    chosen |= o.own_data(o.from_stdin(train_file, quiet), dev_file, text, text_pair, label, choices)
     chosen |= {
         "data.strict": True if strict else None,
         "offline": True if offline else None,

@@ -98,7 +98,7 @@ def tune(
     chosen = o.recipe_options(
         backend, dtype, model, task, data_dir, batch_size, seq_length, epochs, learning_rate, seed, output
     )
-    chosen |= o.own_data(train_file, dev_file, text, text_pair, label, choices)
+    chosen |= o.own_data(o.from_stdin(train_file, quiet), dev_file, text, text_pair, label, choices)
     chosen |= {"offline": True if offline else None, "evaluation.metric": metric}
     given = {key: value for key, value in chosen.items() if value is not None}
     wanted = TuneOptions(

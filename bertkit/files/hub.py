@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from bertkit.errors import UserError
 from bertkit.files.downloads import MIRROR, Unreachable, mirrored
@@ -22,6 +22,7 @@ HUB = "https://huggingface.co"
 PLAIN = ("*.json", "vocab.txt")
 WEIGHTS = ("model*.safetensors", "pytorch_model*.bin")  # the first kind that a repository has is fetched
 TIMEOUT_S = 10.0  # for the list of files
+Kind = Literal["model", "dataset"]
 TRUE = ("1", "on", "yes", "true")
 
 
@@ -48,12 +49,14 @@ def is_offline(env: Mapping[str, str] = os.environ) -> bool:
     return env.get("HF_HUB_OFFLINE", "").strip().lower() in TRUE
 
 
-def cached(repository: str, env: Mapping[str, str] = os.environ) -> Path | None:
-    """The folder of a repository's main revision in the hub's cache; None where there is none."""
-    folder = cache_folder(env) / ("models--" + repository.replace("/", "--"))
-    reference = folder / "refs" / "main"
+def cached(
+    repository: str, env: Mapping[str, str] = os.environ, kind: Kind = "model", revision: str = "main"
+) -> Path | None:
+    """The folder of a repository's revision (a branch, a tag or a commit) in the hub's cache; None: there is none."""
+    folder = cache_folder(env) / (f"{kind}s--" + repository.replace("/", "--"))
+    reference = folder / "refs" / revision
     try:
-        revision = read_text(reference).strip() if reference.is_file() else ""
+        revision = read_text(reference).strip() if reference.is_file() else "" if revision == "main" else revision
     except (UserError, OSError):
         return None
     found = folder / "snapshots" / revision
@@ -98,6 +101,18 @@ def list_files(repository: str) -> tuple[HubFile, ...]:
     )
 
 
+def list_data(repository: str, revision: str = "") -> tuple[str, ...]:
+    """The files of a data set, "": at its main revision. Raises Unreachable where the hub does not tell."""
+    import huggingface_hub
+
+    try:
+        client = huggingface_hub.HfApi(endpoint=endpoint())
+        info = client.dataset_info(repository, revision=revision or None, timeout=TIMEOUT_S)
+    except Exception as error:  # as above
+        raise Unreachable(_said(repository, error)) from None
+    return tuple(file.rfilename for file in info.siblings or [])
+
+
 def _digest(file: Any) -> str:
     stored = getattr(file, "lfs", None)
     return str(getattr(stored, "sha256", "") or "")
@@ -113,8 +128,11 @@ def _matching(names: Sequence[str], patterns: Sequence[str]) -> list[str]:
     return [name for name in names if "/" not in name and any(fnmatchcase(name, pattern) for pattern in patterns)]
 
 
-def fetch(repository: str, names: Collection[str]) -> Path:
-    """The folder in the hub's cache with these files. Raises Unreachable where the hub does not give them."""
+def fetch(repository: str, names: Collection[str], kind: Kind = "model", revision: str | None = None) -> Path:
+    """The folder in the hub's cache with the files of these names, or patterns.
+
+    Raises Unreachable where the hub does not give them.
+    """
     import huggingface_hub
     from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
 
@@ -122,7 +140,10 @@ def fetch(repository: str, names: Collection[str]) -> Path:
         disable_progress_bars()
     where: dict[str, Any] = {} if endpoint() == HUB else {"endpoint": endpoint()}
     try:
-        return Path(huggingface_hub.snapshot_download(repository, allow_patterns=sorted(names), **where))
+        found = huggingface_hub.snapshot_download(
+            repository, allow_patterns=sorted(names), repo_type=kind, revision=revision, **where
+        )
+        return Path(found)
     except Exception as error:  # as above
         raise Unreachable(_said(repository, error)) from None
 

@@ -101,7 +101,10 @@ class DataSection:
 class TableSection:
     """How tables of one's own are read: data.train_file and data.dev_file of no named task."""
 
-    text: Text = Field(default="", description="column with the text; empty: told by the file, and said")
+    text: Text = Field(
+        default="",
+        description="column with the text, or a template of several, {title}: {body}; empty: told by the file",
+    )
     text_pair: Text = Field(
         default="",
         description="column with a second text, which begins each choice of multiple choice; empty: none, or told by "

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from bertkit.console import Display
+from bertkit.data.tables.hub_tables import table_path
 from bertkit.data.tables.opening import open_table
 from bertkit.data.tables.table import BY_THE_FILE, DataTable
 from bertkit.data.tasks.own.base import OwnData
@@ -73,7 +74,7 @@ def open_source(source: str, recipe: Recipe) -> TextSource:
         if own.text:
             raise UserError("standard input has no columns: it is a text a line", "drop --text, or name a file")
         return TextSource("standard input", lambda: _lines(sys.stdin, "standard input"), None)
-    path = Path(source).expanduser()
+    path = table_path(source)
     if unpacked_suffix(path) == ".txt" and not own.text and own.options == BY_THE_FILE:
         return _counted(TextSource(str(path), lambda: _lines_of(path), 0, path))
     table = open_table(path, own.options)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from bertkit.console import Display
+from bertkit.data.tasks.metrics import worth
 from bertkit.distributed.collectives import join
 from bertkit.distributed.consistency import agree, gather_json
 from bertkit.distributed.world import World
@@ -111,9 +112,9 @@ def _summary(run: Run, recipe: Recipe, world: World) -> dict[str, Any]:
 
 
 def best_of(workers: list[dict[str, Any]], metric: str) -> int:
-    """The place of the worker that scores highest; the first of equals, and never one without a finite score."""
-    scores = [worker["metrics"][metric] for worker in workers]
-    return max(range(len(scores)), key=lambda at: (scores[at] if math.isfinite(scores[at]) else -math.inf, -at))
+    """The place of the worker with the best score; the first of equals, and never one without a finite score."""
+    scores = [worth(metric, worker["metrics"][metric]) for worker in workers]
+    return max(range(len(scores)), key=lambda at: (scores[at], -at))
 
 
 def publish(
@@ -138,7 +139,7 @@ def publish(
         _link(folder, chosen["folder"])
     else:
         display.warn(f"the best worker's folder is on {chosen['host']}: {folder / chosen['folder']}")
-    note = "the maximum over the workers is selected on the dev set that it is scored on: compare the mean"
+    note = "the best of the workers is selected on the dev set that it is scored on: compare the mean"
     hardware = base["hardware"] | {"processes": len(workers), "hosts": [worker["host"] for worker in workers]}
     made = base | {
         "hardware": hardware | {"device": base["hardware"]["device"] | {"count": len(workers)}},

@@ -214,7 +214,7 @@ def predict(
 ) -> list[dict[str, Any]]:
     """Answers for `file`, or for the task's test set, in the task's own format under `output`."""
     if file is not None:
-        own_file(str(file), folder_too=True)  # refused before the model is loaded
+        file = own_file(str(file), folder_too=True)  # refused before the model is loaded
     loaded = load(recipe, world, display, force)
     parts = [_file(loaded, recipe, file, display)] if file else _split(loaded, recipe, "test", 0, display)
     made = []

@@ -24,6 +24,7 @@ from bertkit.data.tasks.own.base import OwnFormat
 from bertkit.data.tasks.own.choices import ChoiceFormat
 from bertkit.data.tasks.own.rows import THRESHOLD, RowFormat
 from bertkit.data.tasks.own.tags import entities
+from bertkit.data.tasks.own.templates import is_in, text_cell
 from bertkit.data.tasks.task import Columns, Task
 from bertkit.distributed.world import World
 from bertkit.errors import UserError
@@ -227,10 +228,10 @@ class Predictor:
             if own is None:
                 continue
             names = [name for name in (own, *others) if isinstance(name, str)]  # a file without header has numbers
-            name = next((name for name in names if name in row), None)
+            name = next((name for name in names if is_in(name, row)), None)
             if name is None:
                 raise UserError(f"example {number} has none of the columns {', '.join(names)}", "name one so")
-            found.append(row[name])
+            found.append(text_cell(row, name))
         return found
 
     def close(self) -> None:
@@ -249,7 +250,7 @@ class Predictor:
 def _with_choices(own: ChoiceFormat, example: Any, number: int) -> tuple[str, ...]:
     """The text, and its choices."""
     place = f"example {number}"
-    if isinstance(example, Mapping) and all(name in example for name in (own.columns.text, *own.choices)):
+    if isinstance(example, Mapping) and all(is_in(name, example) for name in (own.columns.text, *own.choices)):
         found = own.texts(Row(place, example))
         if found is None:
             raise own.empty(Row(place, example))

@@ -24,9 +24,9 @@ class Selection:
             + f", n = {self.of}; the best was selected on dev, so its score is biased: {cure}"
         )
 
-    def above_mean(self, best: float) -> float | None:
-        """By how many standard deviations the best lies above the mean; None: there is no deviation."""
-        return (best - self.mean) / self.standard_deviation if self.standard_deviation else None
+    def better_than_mean(self, best: float) -> float | None:
+        """By how many standard deviations the best is better than the mean; None: there is no deviation."""
+        return abs(best - self.mean) / self.standard_deviation if self.standard_deviation else None
 
 
 def selection_of(scores: Sequence[float]) -> Selection:

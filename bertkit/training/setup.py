@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bertkit.data.tables.hub_tables import table_path
 from bertkit.data.tasks import Task, check_own, find_task
 from bertkit.data.tasks.labels import to_learn
 from bertkit.data.tasks.own.labels import KINDS
@@ -41,7 +42,7 @@ from bertkit.training.recipe_parts import (
     with_dropout,
     with_numerics,
 )
-from bertkit.training.supply import Start, supply
+from bertkit.training.supply import Start, keep_offline, supply
 
 logger = logging.getLogger(__name__)
 Say = Callable[[str], object]
@@ -236,9 +237,10 @@ def task_of(recipe: Recipe, own: Task | None = None, say: Say = lambda text: Non
     if own is not None:
         return own
     if is_own_data(recipe):
-        said, train = own_data(recipe), Path(recipe.data.train_file).expanduser()
+        keep_offline(recipe)
+        said, train = own_data(recipe), table_path(recipe.data.train_file, "train")
         if recipe.table.group and recipe.data.dev_file:
-            check_groups(train, Path(recipe.data.dev_file).expanduser(), recipe.table.group, said.options)
+            check_groups(train, table_path(recipe.data.dev_file, "dev"), recipe.table.group, said.options)
         return make_own_task(train, said, say)
     if recipe.task in KINDS:
         raise UserError(f"task {recipe.task} is of data of your own", "name its file with --train FILE")

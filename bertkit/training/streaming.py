@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from bertkit.console import Display
+from bertkit.data.tables.hub_tables import table_path
 from bertkit.data.tables.opening import open_table
 from bertkit.data.tasks.own.base import OwnFormat
 from bertkit.distributed.world import World
@@ -41,7 +42,7 @@ def open_predictor(recipe: Recipe, display: Display, force: bool) -> Predictor:
 
 def stream(predictor: Predictor, source: str) -> Iterator[tuple[tuple[str, ...], Prediction]]:
     """(the example's texts, what the model says of it), in their order."""
-    examples = iter(_of_lines(sys.stdin) if source == STDIN else _of_table(predictor, Path(source).expanduser()))
+    examples = iter(_of_lines(sys.stdin) if source == STDIN else _of_table(predictor, table_path(source)))
     first = 0
     while part := list(itertools.islice(examples, AT_ONCE)):
         texts = [predictor.texts(example, first + number) for number, example in enumerate(part)]

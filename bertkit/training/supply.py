@@ -79,8 +79,7 @@ def supply(
     data_dir = Path(recipe.data.dir).expanduser()
     if task is None and data_dir.is_file():  # a single shard
         data_dir = data_dir.parent
-    if recipe.offline:
-        os.environ["HF_HUB_OFFLINE"] = "1"  # the hub's client reads it when it is imported
+    keep_offline(recipe)
     need = model_need(recipe, task, beside, shape, data_dir)
     data = lacking_data(recipe, task, splits, data_dir) if task else None
     lack = Lack(need.source if need and need.place is None else None, data, data_dir)
@@ -94,6 +93,12 @@ def supply(
     elif task and task.vocab and recipe.model.start == "auto" and starts_at_random(recipe, task):
         say(f"model: {recipe.model.name} starts at random, since task {task.name} has a vocabulary of its own")
     return _start(recipe, task, need, shape)
+
+
+def keep_offline(recipe: Recipe) -> None:
+    """Forbid the hub's client a network where the recipe does; it reads the variable when it is imported."""
+    if recipe.offline:
+        os.environ["HF_HUB_OFFLINE"] = "1"
 
 
 def data_only(recipe: Recipe, task: Task, say: Say, split: SplitName, may_fetch: bool = True) -> None:

@@ -29,6 +29,7 @@ from model_server import (
     squad_files,
     zipped,
 )
+from own_files import write_reviews
 from pretraining_files import known_sequences, write_hdf5
 
 Done = subprocess.CompletedProcess[str]
@@ -348,3 +349,28 @@ def test_a_table_of_sources_of_ones_own_that_is_damaged_is_named(tmp_path: Path)
     ):
         Path(env["BERTKIT_SOURCES"]).write_text(text)
         assert_one_line_error(bertkit(home, env, "data", "list"), said, "correct BERTKIT_SOURCES")
+
+
+def test_a_table_of_the_hub_is_fetched_once_and_read(server: ModelServer, tmp_path: Path, sample_dir: Path) -> None:
+    write_reviews(tmp_path / "reviews.csv", sample_dir)
+    write_reviews(tmp_path / "dev.csv", sample_dir, 40)
+    train, dev = ((tmp_path / name).read_bytes() for name in ("reviews.csv", "dev.csv"))
+    server.repositories["datasets/me/reviews"] = {
+        "de/train.csv": train, "de/validation.csv": dev, "fr/train.csv": b"x", "README.md": b"# Reviews",
+    }  # fmt: skip
+    env = environment(tmp_path / "home", server)
+    name = "hf://datasets/me/reviews/de"
+    words = ("--train", name, "--dev", name, "-m", "tiny", "--set", "model.start=random", "--backend", "null")
+    words += ("--set", f"model.vocab={sample_dir / 'sample' / 'vocab.txt'}", "--dry-run", "-o", "run")
+    done = bertkit(tmp_path / "home", env, "train", *words)
+    assert done.returncode == 0, done.stderr
+    assert "text in column review, label in stars" in done.stderr
+    assert [len(server.sent(f"{split}.csv")) for split in ("de/train", "de/validation", "fr/train")] == [1, 1, 0]
+    server.answers.clear()
+    again = bertkit(tmp_path / "home", env, "train", *words, "--offline")
+    assert again.returncode == 0, again.stderr
+    assert not server.answers
+    several = bertkit(tmp_path / "home", env, "data", "look", "hf://datasets/me/reviews")
+    assert_one_line_error(several, "several tables for train", "de/train.csv, fr/train.csv")
+    unknown = bertkit(tmp_path / "home", env, "data", "look", "hf://datasets/me/others")
+    assert_one_line_error(unknown, "did not give me/others", "check the name and the network")

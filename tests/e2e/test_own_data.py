@@ -44,6 +44,32 @@ def test_from_a_file_to_an_answer(bertkit: Run, tmp_path: Path, sample_dir: Path
     assert [set(one) for one in found] == [{"text", "label", "probability"}] * 2
 
 
+def test_a_table_on_standard_input(tmp_path: Path, sample_dir: Path) -> None:
+    """It is kept, so that the run can be resumed: the same rows have the same file."""
+    write_reviews(tmp_path / "reviews.csv", sample_dir)
+    said = (tmp_path / "reviews.csv").read_text(encoding="utf-8")
+
+    def train(said: str, *words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "bertkit", *words]
+        return subprocess.run(
+            command, cwd=tmp_path, env=command_env(tmp_path), input=said, capture_output=True, text=True, timeout=120,
+            check=False,
+        )  # fmt: skip
+
+    words = ("train", "-m", "tiny", "--backend", "null", *start(sample_dir), "--train", "-", "--dry-run", "-o", "run")
+    first, again = train(said, *words), train(said, *words)
+    assert first.returncode == again.returncode == 0, first.stderr
+    kept = [line for line in first.stderr.splitlines() if "standard input is kept as" in line]
+    assert kept == [line for line in again.stderr.splitlines() if "standard input is kept as" in line] != []
+    assert Path(kept[0].rpartition(" ")[2]).read_text(encoding="utf-8") == said
+    assert_one_line_error(train("", *words), "standard input is empty", "name a file")
+    looked = train(said, "data", "look", "-", "--json")
+    assert json.loads(looked.stdout)["rows"] == 240
+    assert_one_line_error(
+        train(said, "launch", "-n", "2", "--", "train", "-m", "tiny", "--train", "-"), "by several processes"
+    )
+
+
 @pytest.mark.slow
 def test_answers_to_a_table(bertkit: Run, tmp_path: Path, sample_dir: Path) -> None:
     write_reviews(tmp_path / "reviews.csv", sample_dir)

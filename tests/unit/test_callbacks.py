@@ -44,6 +44,7 @@ def evaluated(run: Run, callback: bertkit.Callback, scores: Sequence[float], nam
         ([0.1, 0.2, 0.3], {"patience": 1}, 0),
         ([0.5, 0.505, 0.509], {"patience": 2, "min_delta": 0.01}, 3),
         ([0.9, 0.8, 0.7, 0.8], {"patience": 1, "larger_is_better": False}, 4),
+        ([0.9, 0.8, 0.7, 0.8], {"patience": 1, "larger_is_better": True}, 2),
         ([math.nan, 0.1, 0.2, math.nan], {"patience": 1}, 4),
     ],
 )
@@ -51,6 +52,11 @@ def test_early_stopping_waits_for_something_better(scores: list[float], options:
     run = Run(metric="f1")
     assert evaluated(run, bertkit.EarlyStopping(**options), scores) == told
     assert run.finished == (f"f1 is no better after {options['patience']} evaluations" if told else "")
+
+
+def test_early_stopping_knows_the_metrics_of_which_smaller_is_better() -> None:
+    assert evaluated(Run(metric="rmse"), bertkit.EarlyStopping(patience=1), [0.9, 0.8, 0.7, 0.8], "rmse") == 4
+    assert evaluated(Run(metric="loss"), bertkit.EarlyStopping(patience=2), [0.9, math.nan, 0.9], "loss") == 3
 
 
 def test_early_stopping_counts_evaluations_before_a_resume() -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from bertkit.data.tables.opening import open_table
 from bertkit.data.tables.table import TableOptions
-from bertkit.data.tasks.metrics import OWN_METRICS
+from bertkit.data.tasks.metrics import OWN_METRICS, worth
 from bertkit.data.tasks.own.base import OwnData
 from bertkit.data.tasks.own.columns import choose_columns
 from bertkit.data.tasks.own.held_out import HeldOut, mask
@@ -57,6 +57,61 @@ def test_columns_are_told_by_their_names(
     rows = [{name: f"{name} {number % 3}" for name in names} for number in range(30)]
     found = choose_columns(open_table(table(tmp_path, rows)), "", "", "").columns
     assert (found.text, found.pair, found.labels) == (text, pair, (label,))
+
+
+def test_a_text_of_several_columns(tmp_path: Path) -> None:
+    rows = [
+        {"Title": "Late", "body": "No answer.", "stars": "bad"},
+        {"Title": None, "body": "Fine {really}.", "stars": "good"},
+        {"Title": "Odd", "body": "", "stars": "bad"},
+        {"Title": "Old", "body": 7, "stars": "good"},
+    ]
+    path = table(tmp_path, rows)
+    task, told = made(path, text="{title}: {body} {{1}}", label="stars")
+    assert "text in column {Title}: {body} {{1}}" in told
+    found = read_examples(task, own(task), path, "train")
+    assert found.first == ("Late: No answer. {1}", ": Fine {really}. {1}", "Odd:  {1}", "Old: 7 {1}")
+    again = from_values(to_values(own(task)), list(task.labels), task.primary, "here", "")
+    assert own(again).columns.text == "{Title}: {body} {{1}}"
+
+
+def test_a_column_that_looks_like_a_template_is_a_column(tmp_path: Path) -> None:
+    path = table(tmp_path, [{"{a}": f"text {n}", "a": "x", "label": "yn"[n % 2]} for n in range(4)])
+    task, _ = made(path, text="{a}", label="label")
+    assert read_examples(task, own(task), path, "train").first[:2] == ("text 0", "text 1")
+
+
+@pytest.mark.parametrize(
+    ("template", "words"),
+    [
+        ("{titel} {body}", r"no column 'titel'.*title"),
+        ("{title", "is no template"),
+        ("{} {body}", "a column's name alone"),
+        ("{body!r:>3}", "a column's name alone"),
+        ("{body} {label}", "named for two things"),
+        ("{title}{tags}", "holds a list"),
+    ],
+)
+def test_templates_name_their_mistakes(tmp_path: Path, template: str, words: str) -> None:
+    rows = [{"title": "t", "body": f"text {n}", "tags": [n], "label": "yn"[n % 2]} for n in range(4)]
+    with pytest.raises(UserError, match=words):
+        made(table(tmp_path, rows), text=template, label="label")
+
+
+def test_a_row_is_without_text_where_all_columns_of_its_template_are(tmp_path: Path) -> None:
+    rows = [{"a": "x", "b": "y", "label": "k"}, {"a": "", "b": None, "label": "l"}]
+    path = table(tmp_path, rows)
+    task, _ = made(path, text="{a} and {b}", label="label")
+    with pytest.raises(UserError, match=r"2: column \{a\} and \{b\} holds no text"):
+        read_examples(task, own(task), path, "train")
+
+
+def test_the_best_checkpoint_by_an_error_is_the_smallest(tmp_path: Path) -> None:
+    path = table(tmp_path, [{"text": f"t{n}", "score": n + 0.5} for n in range(9)])
+    task, _ = made(path, label="score", metric="rmse")
+    assert task.primary == "rmse"
+    assert worth("rmse", 0.1) > worth("rmse", 0.2) > worth("rmse", float("nan"))
+    assert worth("f1", 0.2) > worth("f1", 0.1) > worth("f1", float("nan"))
 
 
 def test_columns_are_told_by_what_they_hold(tmp_path: Path) -> None:

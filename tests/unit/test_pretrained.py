@@ -151,7 +151,8 @@ def test_what_the_hub_raises_becomes_one_line(monkeypatch: pytest.MonkeyPatch, t
                 raise ConnectionError("a long\nstory")
             return SimpleNamespace(sha="0" * 40, siblings=[SimpleNamespace(rfilename=file, size=1) for file in files])
 
-    def snapshot_download(name: str, allow_patterns: list[str]) -> str:
+    def snapshot_download(name: str, allow_patterns: list[str], repo_type: str, revision: str | None) -> str:
+        assert (repo_type, revision) == ("model", None)
         asked.extend([name, *allow_patterns])
         return str(tmp_path)
 

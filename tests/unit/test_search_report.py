@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 import tomllib
@@ -34,7 +35,7 @@ TRIALS = (
     tried(0, COMPLETE, 0.70),
     tried(1, FAILED, None, "the loss is nan at update 3"),
     tried(2, COMPLETE, 0.90),
-    tried(3, PRUNED, 0.95, "accuracy 0.9500 at evaluation 1 is below the median of the trials before"),
+    tried(3, PRUNED, 0.95, "accuracy 0.9500 at evaluation 1 is worse than the median of earlier trials"),
     tried(4, COMPLETE, 0.90),
     tried(5, COMPLETE, 0.80),
 )
@@ -59,7 +60,13 @@ def test_the_best_is_a_complete_trial_and_its_bias_is_stated(tmp_path: Path) -> 
         "mean 0.8250, standard deviation 0.0957, n = 4; the best was selected on dev, so its score is biased"
         in (lines[3])
     )
-    assert "0.78 standard deviations above the mean; of 4 trials that differed by chance alone" in lines[4]
+    assert "0.78 standard deviations better than the mean; of 4 trials that differed by chance alone" in lines[4]
+
+
+def test_of_an_error_the_best_is_the_smallest(tmp_path: Path) -> None:
+    found = dataclasses.replace(findings(tmp_path), metric="rmse")
+    assert found.best is TRIALS[0]
+    assert "1.31 standard deviations better than the mean" in summary(found)[4]
 
 
 def test_one_trial_has_no_deviation_and_none_no_best(tmp_path: Path) -> None:
@@ -79,7 +86,7 @@ def test_the_best_of_equals_is_expected_where_a_simulation_finds_it(of: int) -> 
 
 def test_equal_scores_have_no_distance_from_their_mean() -> None:
     selection = selection_of([0.5, 0.5])
-    assert selection.above_mean(0.5) is None
+    assert selection.better_than_mean(0.5) is None
     assert selection.told("compare the mean") == (
         "mean 0.5000, standard deviation 0.0000, n = 2; the best was selected on dev, so its score is biased: "
         "compare the mean"

@@ -154,7 +154,7 @@ def test_a_trial_below_the_median_ends_early_and_says_so(tmp_path: Path) -> None
     for number in range(5):
         assert follow(study, [0.5 + 0.01 * number, 0.8])[0].pruned == ""
     callback, run = follow(study, [0.4, 0.8])
-    assert callback.pruned == "accuracy 0.4000 at evaluation 1 is below the median of the trials before"
+    assert callback.pruned == "accuracy 0.4000 at evaluation 1 is worse than the median of earlier trials"
     assert run.finished == f"pruned: {callback.pruned}"
     assert follow(study, [0.6, 0.3])[0].pruned == ""  # at its last evaluation nothing is left to end
     assert follow(study, [float("nan"), 0.9])[0].pruned == ""  # it may be a number yet
@@ -174,3 +174,9 @@ def test_a_resumed_trial_that_was_to_end_ends(tmp_path: Path) -> None:
         callback.on_start(run)
         assert callback.pruned
         assert run.finished
+
+
+def test_of_an_error_the_smallest_is_best(tmp_path: Path) -> None:
+    study = shared(tmp_path, 3, facts={"metric": "rmse"})
+    compute(study)
+    assert study.study.best_value == min(one.value for one in study.study.trials if one.value is not None)

@@ -84,6 +84,9 @@ def test_one_spelling(theirs: str, expected: str) -> None:
         ("--version_2_with_negative --seed 1", "--task squad2 --seed 1"),
         ("--resume_from_checkpoint true", "--resume"),
         ("--label_smoothing_factor 0.1", "--set loss.label_smoothing=0.1"),
+        ("--dataset_name rajpurkar/squad_v2", "--task squad2"),
+        ("--dataset_name a/b", "--train hf://datasets/a/b --dev hf://datasets/a/b"),
+        ("--text_column_names review", "--text review"),
         ("--pad_to_max_length False --push_to_hub=false", ""),
     ],
 )
@@ -96,8 +99,9 @@ def test_values_that_decide(theirs: str, expected: str) -> None:
     [
         ("--do_predict", "bertkit predict RUN FILE"),
         ("--test_file a.csv", "bertkit predict RUN FILE"),
-        ("--dataset_name imdb", "save_to_disk"),
-        ("--push_to_hub", "hf upload"),
+        ("--dataset_name imdb", "hf://datasets/OWNER/NAME"),
+        ("--dataset_config_name plain", "hf://datasets/OWNER/NAME/CONFIG"),
+        ("--push_to_hub", "bertkit push"),
         ("--optim sgd", "adamw and lamb"),
         ("--report_to wandb", "callbacks"),
         ("--resume_from_checkpoint out/checkpoint-500", "--resume"),

@@ -84,6 +84,8 @@ def test_a_share_that_does_not_exist_is_refused() -> None:
 def test_the_best_is_the_highest_the_first_of_equals_and_never_nan() -> None:
     assert best_of([worker(0, 0.5), worker(1, 0.7), worker(2, 0.7)], "accuracy") == 1
     assert best_of([worker(0, float("nan")), worker(1, 0.1)], "accuracy") == 1
+    errors = [{"metrics": {"rmse": value}} for value in (float("nan"), 0.3, 0.2, 0.2)]
+    assert best_of(errors, "rmse") == 2  # of an error the smallest
 
 
 def test_the_best_workers_files_are_the_runs_and_every_score_is_in_the_record(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bertkit.data.tables.hub_tables import table_path
 from bertkit.data.tasks.own.rows import RowFormat, read_examples
 from bertkit.errors import UserError
 from bertkit.files.inputs import exists, is_file, read_object, read_toml
@@ -189,7 +190,8 @@ def _texts(folder: Path, details: Mapping[str, Any]) -> dict[int, str]:
     if told is None or told.own is None or not isinstance(own, RowFormat):
         raise UserError(f"{folder}: --texts is for runs on own data with texts and labels", "drop --texts")
     recipe = flatten(read_toml(path)) if is_file(path) else {}
-    file = Path(str(recipe.get("data.dev_file") or recipe.get("data.train_file") or "")).expanduser()
+    of_dev = recipe.get("data.dev_file")
+    file = table_path(str(of_dev or recipe.get("data.train_file") or ""), "dev" if of_dev else "train")
     if not exists(file):
         raise UserError(f"{file}: the run's dev file is not there", "put it back, or drop --texts")
     found = read_examples(told.own, own, file, "dev", int(recipe.get("data.eval_rows") or 0))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Sequence
+from functools import partial
 
 from matplotlib import rc_context
 from matplotlib.axes import Axes
@@ -13,6 +15,7 @@ from bertkit.comparison.drawing import COLOURS, STYLE, new_figure, to_svg
 from bertkit.comparison.search.report import Findings
 from bertkit.comparison.search.space import Dimension
 from bertkit.comparison.search.study import COMPLETE, PRUNED, Tried
+from bertkit.data.tasks.metrics import worth
 
 HEIGHT = 3.2  # inches
 SIZE = 22  # of a point, in square points
@@ -41,11 +44,9 @@ def _over_trials(axes: Axes, found: Findings) -> None:
         if points:
             numbers, scores = zip(*points, strict=True)
             axes.scatter(numbers, scores, marker=marker, color=colour, s=SIZE, label=label)
-    steps, best = [], -math.inf
-    for one, score in _scored(found.trials):
-        best = max(best, score) if one.state == COMPLETE else best
-        if math.isfinite(best):
-            steps.append((one.number, best))
+    complete = [(one.number, score) for one, score in _scored(found.trials) if one.state == COMPLETE]
+    best = itertools.accumulate((score for _, score in complete), partial(max, key=partial(worth, found.metric)))
+    steps = [(number, score) for (number, _), score in zip(complete, best, strict=True)]
     axes.plot(*zip(*steps, strict=True), drawstyle="steps-post", color="#777777", linewidth=1.0, label="best so far")
     axes.set_xlabel("trial")
     axes.set_title(f"dev {found.metric}")

@@ -1,4 +1,4 @@
-"""The callback of a trial: its score at each evaluation is reported, and a trial below the median is ended early."""
+"""The callback of a trial: each evaluation's score is reported; a trial that is worse than the median ends early."""
 
 from __future__ import annotations
 
@@ -40,5 +40,5 @@ class Pruning(Callback):
     def _judge(self, run: Run) -> None:
         score, count = run.evaluations[-1]["metrics"][self.metric], len(run.evaluations)
         if math.isfinite(score) and run.step < run.steps and self.trial.should_prune():
-            self.pruned = f"{self.metric} {score:.4f} at evaluation {count} is below the median of the trials before"
+            self.pruned = f"{self.metric} {score:.4f} at evaluation {count} is worse than the median of earlier trials"
             run.stop(f"pruned: {self.pruned}")

@@ -11,6 +11,7 @@ from typing import Any
 from bertkit.comparison.search.space import Dimension
 from bertkit.comparison.search.study import COMPLETE, FAILED, PRUNED, Tried
 from bertkit.comparison.tables import Table
+from bertkit.data.tasks.metrics import worth
 from bertkit.errors import one_line
 from bertkit.files.disk import write_json, write_text
 from bertkit.recipes.recipe import Value
@@ -41,7 +42,7 @@ class Findings:
     def completed(self) -> list[Tried]:
         """Trials with a score, the best first; of equals the earlier."""
         found = [one for one in self.trials if one.state == COMPLETE and one.score is not None]
-        return sorted(found, key=lambda one: (-(one.score or 0.0), one.number))
+        return sorted(found, key=lambda one: (-worth(self.metric, one.score or 0.0), one.number))
 
     @property
     def best(self) -> Tried | None:
@@ -74,11 +75,11 @@ def summary(found: Findings) -> list[str]:
         *(f"  {key} = {value}" for key, value in best.settings.items()),
         selection.told(CONFIRM),
     ]
-    above = selection.above_mean(best.score)
-    if above is not None:
+    better = selection.better_than_mean(best.score)
+    if better is not None:
         lines.append(
-            f"the best lies {above:.2f} standard deviations above the mean; of {selection.of} trials that differed by "
-            f"chance alone it would lie {best_by_chance(selection.of):.2f} above"
+            f"the best is {better:.2f} standard deviations better than the mean; of {selection.of} trials that "
+            f"differed by chance alone it would be {best_by_chance(selection.of):.2f} better"
         )
     return lines
 
@@ -163,9 +164,9 @@ def _selected(found: Findings) -> dict[str, Any] | None:
         "metric": found.metric,
         "mean": selection.mean,
         "standard_deviation": selection.standard_deviation,
-        "above_mean": selection.above_mean(best.score),
-        "above_mean_by_chance": best_by_chance(selection.of),
-        "note": f"the maximum over the trials is selected on the dev set that it is scored on: {CONFIRM}",
+        "better_than_mean": selection.better_than_mean(best.score),
+        "better_than_mean_by_chance": best_by_chance(selection.of),
+        "note": f"the best of the trials is selected on the dev set that it is scored on: {CONFIRM}",
     }
 
 

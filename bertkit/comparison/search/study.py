@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bertkit.comparison.search.space import Dimension
+from bertkit.data.tasks.metrics import SMALLER_IS_BETTER
 from bertkit.errors import UserError
 from bertkit.files.inputs import exists, inside, is_folder, reading
 from bertkit.files.locks import holding, locked
@@ -178,7 +179,8 @@ def require_optuna() -> None:
 def open_study(folder: Path, facts: Mapping[str, Any]) -> Study:
     """The study in the folder, which is made where there is none.
 
-    `facts`: what must be the same on a resume. Raises UserError where the study's differ, or its file is damaged.
+    `facts`: what must be the same on a resume, the metric among it. Raises UserError where the study's differ, or its
+    file is damaged.
     """
     from optuna import create_study
     from optuna.pruners import MedianPruner
@@ -190,7 +192,7 @@ def open_study(folder: Path, facts: Mapping[str, Any]) -> Study:
         study = create_study(
             storage=JournalStorage(JournalFileBackend(str(path))),
             study_name=NAME,
-            direction="maximize",  # as the trainer: of every task's metric, more is better
+            direction="minimize" if facts.get("metric") in SMALLER_IS_BETTER else "maximize",
             pruner=MedianPruner(n_startup_trials=UNPRUNED),
             load_if_exists=True,
         )

@@ -1,7 +1,8 @@
-"""Rows that a program holds: lists, dicts, frames of pandas and polars, data sets of `datasets`, any iterable of dicts.
+"""Rows that are no file: lists, dicts, frames of pandas and polars, data sets of `datasets`, any iterable of dicts, or
+a table on standard input.
 
-They are kept as JSON lines under the SHA-256 of their content, so that a run made of them has a file as any other: it
-can be repeated and resumed, its features are cached, and its record names its data.
+They are kept under the SHA-256 of their content, the former as JSON lines, so that a run made of them has a file as any
+other: it can be repeated and resumed, its features are cached, and its record names its data.
 """
 
 from __future__ import annotations
@@ -10,14 +11,16 @@ import json
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
 from bertkit.errors import UserError
 
+CHUNK = 1 << 20  # bytes
 GIVE = "give a file's name, a list of dicts, a dict of columns, or a frame"
 
 
@@ -66,20 +69,39 @@ def kept(data: Any, folder: Path) -> Path:
 
     Raises UserError where a row is no dict, or there is none.
     """
+
+    def lines() -> Iterator[bytes]:
+        for number, row in enumerate(rows_of(data), 1):
+            if not isinstance(row, Mapping):
+                raise UserError(f"row {number} is {type(row).__name__}, not a dict", GIVE)
+            line = json.dumps({str(name): plain(value) for name, value in row.items()}, ensure_ascii=False) + "\n"
+            yield line.encode("utf-8", "surrogatepass")
+
+    return _kept(lines(), folder, "rows-{}.jsonl", UserError("the data has no rows", GIVE))
+
+
+def kept_stream(stream: IO[bytes], folder: Path) -> Path:
+    """The file in `folder` that holds what comes on standard input, of any format that is told by its content.
+
+    Raises UserError where nothing comes.
+    """
+    none = UserError("standard input is empty", "send a table, as in `cat reviews.csv | bertkit …`, or name a file")
+    return _kept(iter(partial(stream.read, CHUNK), b""), folder, "stdin-{}", none)
+
+
+def _kept(pieces: Iterable[bytes], folder: Path, name: str, none: UserError) -> Path:
+    """Write the pieces under their digest; `none` is raised where there are none."""
     folder.mkdir(parents=True, exist_ok=True)
-    part = folder / f".rows-{os.getpid()}.part"
-    digest, number = sha256(), 0
+    part = folder / f".{name.format(os.getpid())}.part"
+    digest, size = sha256(), 0
     try:
         with part.open("wb") as file:
-            for number, row in enumerate(rows_of(data), 1):
-                if not isinstance(row, Mapping):
-                    raise UserError(f"row {number} is {type(row).__name__}, not a dict", GIVE)
-                line = json.dumps({str(name): plain(value) for name, value in row.items()}, ensure_ascii=False) + "\n"
-                digest.update(line.encode("utf-8", "surrogatepass"))
-                file.write(line.encode("utf-8", "surrogatepass"))
-        if not number:
-            raise UserError("the data has no rows", GIVE)
-        path = folder / f"rows-{digest.hexdigest()[:16]}.jsonl"
+            for piece in pieces:
+                digest.update(piece)
+                size += file.write(piece)
+        if not size:
+            raise none
+        path = folder / name.format(digest.hexdigest()[:16])
         part.replace(path)
         return path
     finally:

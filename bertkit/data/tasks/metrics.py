@@ -6,6 +6,7 @@ Source: Wang et al. 2018, arXiv:1804.07461, table 1.
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Mapping
 
@@ -61,6 +62,16 @@ def correlations(logits: np.ndarray, labels: np.ndarray) -> Metrics:
     return {name: value if np.isfinite(value) else 0.0 for name, value in found.items()}
 
 
+SMALLER_IS_BETTER = frozenset({"mae", "mse", "rmse", "loss", "perplexity"})
+
+
+def worth(metric: str, score: float) -> float:
+    """The score as a number of which a larger one is better; what is not finite is worth least."""
+    if not math.isfinite(score):
+        return -math.inf
+    return -score if metric in SMALLER_IS_BETTER else score
+
+
 # By the name of the metric that picks the best checkpoint: what computes it, and whether it is of classes.
 METRICS: Mapping[str, tuple[Callable[[np.ndarray, np.ndarray], Metrics], bool]] = {
     "accuracy": (accuracy, True),
@@ -114,9 +125,9 @@ OWN_METRICS: Mapping[str, Callable[[np.ndarray, np.ndarray], Metrics]] = {
     "multilabel": label_scores,
     "regression": target_scores,
 }
-# Those that can pick the best checkpoint: larger is better.
+# Those that can pick the best checkpoint, the usual one first.
 PRIMARIES: Mapping[str, tuple[str, ...]] = {
     "classification": ("accuracy", "macro_f1", "weighted_f1", "mcc"),
     "multilabel": ("micro_f1", "macro_f1", "all_labels_right", "mean_average_precision"),
-    "regression": ("pearson", "spearman"),
+    "regression": ("pearson", "spearman", "mae", "rmse"),
 }

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bertkit.data.features import Features, cache_key, cached
+from bertkit.data.tables.hub_tables import table_path
 from bertkit.data.tables.opening import digest_of, is_pattern, matching
 from bertkit.data.tasks.own.base import OwnFormat
 from bertkit.data.tasks.task import Part, Shape, Split, SplitName, Task, split_files, task_folder
@@ -30,7 +31,7 @@ def read_split(
     """Every file of the split as features; `file` takes the place of the task's own."""
     if file:
         one = split_files(task, split)[0]
-        path = own_file(file, isinstance(task.format, OwnFormat))
+        path = own_file(file, isinstance(task.format, OwnFormat), split)
         return [read_part(task, path, split, one, vocabulary, shape, cache, progress)]
     folder = task_folder(task, data_dir)
     return [
@@ -85,14 +86,15 @@ def read_part(
     )
 
 
-def own_file(name: str, folder_too: bool = False) -> Path:
-    """The path of a file that the user named; `folder_too`: or of a folder, or a pattern of several files.
+def own_file(name: str, folder_too: bool = False, split: SplitName = "test") -> Path:
+    """The path of a file that the user named; `folder_too`: or of a folder, a pattern of several files, or a
+    table of the model hub, where `split` may choose.
 
     Raises UserError where it is none.
     """
     cure = "name a file of the task's format"
     try:
-        path = Path(name).expanduser()
+        path = table_path(name, split) if folder_too else Path(name).expanduser()
     except RuntimeError:  # a user that there is not
         raise UserError(f"{name}: there is no such home folder", cure) from None
     if folder_too and is_pattern(path):

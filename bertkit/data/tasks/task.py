@@ -123,7 +123,7 @@ class Task:
     folder: str  # under the data folder
     splits: Mapping[SplitName, tuple[Split, ...]]
     head: Head
-    primary: str  # the metric that picks the best checkpoint; larger is better
+    primary: str  # the metric that picks the best checkpoint
     format: Format
     labels: tuple[str, ...] = ()  # class names in the order of the logits
     other_labels: tuple[str, ...] = ()  # the same classes as Hugging Face's dataset of this task calls them

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bertkit.console import Display
+from bertkit.data.tasks.metrics import worth
 from bertkit.data.tasks.task import Answered
 from bertkit.engine.interface import Engine
 from bertkit.records import collect
@@ -25,7 +26,8 @@ class Evaluation(Callback):
     def on_evaluation_start(self, run: Run) -> None:
         run.metrics = self.score(run.step)
         primary = self.objective.setup.task.primary
-        better = run.progress.best_step == 0 or run.metrics[primary] > run.progress.best_score
+        score, best = (worth(primary, value) for value in (run.metrics[primary], run.progress.best_score))
+        better = run.progress.best_step == 0 or score > best
         run.progress = dataclasses.replace(
             run.progress,
             evaluations=(*run.progress.evaluations, _entry(run)),

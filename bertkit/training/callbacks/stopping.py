@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from bertkit.data.tasks.metrics import worth
 from bertkit.engine.interface import Engine
 from bertkit.errors import UserError, nearest
 from bertkit.training.callbacks.base import Callback
@@ -35,22 +36,26 @@ class EarlyStopping(Callback):
     """Ends the run where `patience` evaluations in a row have brought nothing better.
 
     `metric`: which one; None: the one that chooses the task's best model. `min_delta`: a score must be better by more
-    than this; `larger_is_better`: False for a loss.
+    than this; `larger_is_better`: None: by the metric's name, as of rmse and loss a smaller one is.
     """
 
     def __init__(
-        self, patience: int = 3, metric: str | None = None, min_delta: float = 0.0, larger_is_better: bool = True
+        self,
+        patience: int = 3,
+        metric: str | None = None,
+        min_delta: float = 0.0,
+        larger_is_better: bool | None = None,
     ) -> None:
         if patience < 1:
             raise UserError(f"EarlyStopping(patience={patience}) would end before any update", "1 or more")
         self.patience, self.metric, self.min_delta = patience, metric, min_delta
-        self.sign = 1.0 if larger_is_better else -1.0
+        self.larger_is_better = larger_is_better
 
     def on_evaluation(self, run: Run, metrics: Mapping[str, float]) -> None:
         name = self.metric or run.metric
         if name not in metrics:
             raise UserError(f"there is no metric {name!r} to stop early by", nearest(name, metrics))
-        scores = [self._worth(entry["metrics"][name]) for entry in run.evaluations]
+        scores = [self._worth(name, entry["metrics"][name]) for entry in run.evaluations]
         best = 0  # the place of the best evaluation; one before a resume counts too
         for place, score in enumerate(scores):
             if score > scores[best] + self.min_delta:
@@ -58,9 +63,11 @@ class EarlyStopping(Callback):
         if len(scores) - 1 - best >= self.patience:
             run.stop(f"{name} is no better after {self.patience} evaluations")
 
-    def _worth(self, score: float) -> float:
+    def _worth(self, name: str, score: float) -> float:
         """Larger is better; what is no number is worst."""
-        return -math.inf if math.isnan(score) else self.sign * score
+        if self.larger_is_better is None:
+            return worth(name, score)
+        return -math.inf if math.isnan(score) else score if self.larger_is_better else -score
 
 
 class Target(Callback):

@@ -26,6 +26,7 @@ from bertkit.data.tasks.own.base import OwnData, OwnFormat
 from bertkit.data.tasks.own.columns import FILL_IN, TextColumns, columns_in, no_text, texts_of
 from bertkit.data.tasks.own.held_out import mask
 from bertkit.data.tasks.own.labels import label_number, missing_label
+from bertkit.data.tasks.own.templates import text_column
 from bertkit.data.tasks.task import Answered, AnswerRules, Part, Shape, Split, SplitName, Task, Tell
 from bertkit.errors import UserError
 from bertkit.files.disk import write_text
@@ -192,7 +193,7 @@ def survey_choices(table: DataTable, said: OwnData) -> tuple[ChoiceFormat, tuple
 
     def column(name: str, usual: Sequence[str], what: str, option: str) -> str:
         if name:
-            return table.column(name, what)
+            return text_column(table, name, what)
         by_name = {each.strip().lower(): each for each in table.columns}
         known = next((by_name[each] for each in usual if each in by_name), None)
         if known is None:
@@ -205,7 +206,7 @@ def survey_choices(table: DataTable, said: OwnData) -> tuple[ChoiceFormat, tuple
         choices = _choice_columns(table)
         guesses.append(f"the choices are taken from {', '.join(choices)}; name others with --choices")
     text = column(said.text, CONTEXTS, "text", "--text")
-    begin = table.column(said.pair, "text that begins each choice") if said.pair else None
+    begin = text_column(table, said.pair, "text that begins each choice") if said.pair else None
     answer = column(said.label, ANSWERS, "label", "--label")
     columns = TextColumns(text=text, pair=begin, labels=(answer,))
     twice = [name for name in (text, begin, answer) if name in choices] or ([text] if text in (begin, answer) else [])

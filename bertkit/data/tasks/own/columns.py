@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bertkit.data.tables.table import DataTable, Row, is_missing, number_of
+from bertkit.data.tasks.own.templates import columns_of, text_cell, text_column
 from bertkit.errors import UserError
 
 LOOKED_AT = 1000  # rows
@@ -29,7 +30,7 @@ LONG = 3  # so many times as long as the others is a column of texts
 class TextColumns:
     """Where a table keeps what."""
 
-    text: str
+    text: str  # a column, or a template of several
     pair: str | None
     labels: tuple[str, ...]  # one; or several with a target each
 
@@ -57,14 +58,14 @@ def choose_columns(table: DataTable, text: str, pair: str, label: str) -> Chosen
     labels = tuple(table.column(name.strip(), "label") for name in label.split(",")) if label else ()
     guesses = []
     if not labels:
-        labels = (_label_column(table, rows, {text, pair}),)
+        labels = (_label_column(table, rows, {*columns_of(text), *columns_of(pair)}),)
         guesses.append(f"the label is taken from column {labels[0]}; name another with --label")
-    first, second = (table.column(name, "text") if name else "" for name in (text, pair))
+    first, second = (text_column(table, name, "text") if name else "" for name in (text, pair))
     if not first:
         first, second = _text_columns(table, rows, labels, second)
         said = f"{first} and {second}" if second else first
         guesses.append(f"the text is taken from column {said}; name another with --text")
-    if first in labels or second in labels or first == second:
+    if {*columns_of(first), *columns_of(second)} & {*labels} or first == second:
         raise UserError(f"{table.path}: one column is named for two things: {first}", "name the text and the label")
     columns = TextColumns(text=first, pair=second or None, labels=labels)
     for row in rows:
@@ -78,7 +79,7 @@ def choose_text(table: DataTable, text: str) -> Chosen:
     Raises UserError for a column that is not there, and where the file does not tell.
     """
     if text:
-        return Chosen(TextColumns(table.column(text, "text"), None, ()), ())
+        return Chosen(TextColumns(text_column(table, text, "text"), None, ()), ())
     rows = list(itertools.islice(table.rows(), LOOKED_AT))
     labels = tuple(name for name in table.columns if name.strip().lower() in LABELS)
     one = len(table.columns) == 1
@@ -95,8 +96,8 @@ def columns_in(table: DataTable, wanted: TextColumns, labelled: bool | None = No
     """
     there = all(name in table.columns for name in wanted.labels) if labelled is None else labelled
     return TextColumns(
-        text=table.column(wanted.text, "text"),
-        pair=table.column(wanted.pair, "second text") if wanted.pair else None,
+        text=text_column(table, wanted.text, "text"),
+        pair=text_column(table, wanted.pair, "second text") if wanted.pair else None,
         labels=tuple(table.column(name, "label") for name in wanted.labels) if there else (),
     )
 
@@ -107,7 +108,7 @@ def texts_of(row: Row, columns: TextColumns) -> tuple[str, ...] | None:
     for name in (columns.text, columns.pair):
         if name is None:
             continue
-        cell = row.cells.get(name)
+        cell = text_cell(row.cells, name)
         if isinstance(cell, list | dict):
             raise UserError(
                 f"{row.place}: column {name} holds a list or an object, not a text", "name another with --text"
@@ -120,7 +121,7 @@ def texts_of(row: Row, columns: TextColumns) -> tuple[str, ...] | None:
 
 def no_text(row: Row, columns: TextColumns, cure: str = FILL_IN) -> UserError:
     """Of a row of which `texts_of` gives None."""
-    name = columns.text if is_missing(row.cells.get(columns.text)) else columns.pair
+    name = columns.text if is_missing(text_cell(row.cells, columns.text)) else columns.pair
     return UserError(f"{row.place}: column {name} holds no text", cure)
 
 
