@@ -6,6 +6,10 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# Beside a vendor's torch: make demo VENV_ARGS=--system-site-packages (docs/install.md). Then nothing is pinned but that torch.
+VENV_ARGS ?=
+SYSTEM := $(findstring system-site-packages,$(VENV_ARGS))$(shell grep -s "site-packages = true" $(VENV)/pyvenv.cfg)
+PINS := $(if $(SYSTEM),$(VENV)/torch-there.txt,constraints.txt)
 
 .PHONY: demo test test-slow lint types unit fix clean
 
@@ -39,15 +43,19 @@ clean:
 $(VENV)/.venv-ready:
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("bertkit needs Python 3.11 or newer, this is " + sys.version.split()[0] + "; name another with make PYTHON=python3.12")'
 	@$(PYTHON) -c 'import ensurepip, venv' || { echo "this Python has no venv: install it (Debian: apt-get install python3-venv)"; exit 1; }
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(VENV_ARGS) $(VENV)
 	@touch $@
 
-$(VENV)/.demo-ready: $(VENV)/.venv-ready pyproject.toml constraints.txt
+$(VENV)/.demo-ready: $(VENV)/.venv-ready pyproject.toml $(PINS)
 	@echo "installing bertkit and what it needs into $(VENV): a minute or two, most of it for torch"
-	$(BIN)/pip install --disable-pip-version-check -q -c constraints.txt -e .
+	$(BIN)/pip install --disable-pip-version-check -q -c $(PINS) -e .
 	@touch $@
 
-$(VENV)/.test-ready: $(VENV)/.venv-ready pyproject.toml constraints.txt
+$(VENV)/.test-ready: $(VENV)/.venv-ready pyproject.toml $(PINS)
 	@echo "installing bertkit with its test tools into $(VENV): a minute or two, most of it for torch"
-	$(BIN)/pip install --disable-pip-version-check -q -c constraints.txt -e '.[dev]'
+	$(BIN)/pip install --disable-pip-version-check -q -c $(PINS) -e '.[dev]'
 	@touch $@ $(VENV)/.demo-ready
+
+$(VENV)/torch-there.txt: $(VENV)/.venv-ready
+	@$(BIN)/python -c 'from importlib.metadata import version; print("torch===" + version("torch"))' > $@ \
+	    || { rm -f $@; echo "$(PYTHON) has no torch to be used beside: drop VENV_ARGS, or name its Python with PYTHON="; exit 1; }

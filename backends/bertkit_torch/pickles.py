@@ -25,9 +25,12 @@ def read_tree(path: Path) -> Any:
 
     A tensor that no array can hold is an `Unread`, which says why.
     """
-    check_archive(path)
+    checked = check_archive(path)
     try:
-        return _with_arrays(_load(path), {})
+        tree = _load(path)
+        if not checked:
+            raise UserError(f"{path}: its storages cannot be held against their records", "save the state dict alone")
+        return _with_arrays(tree, {})
     except RecursionError:
         raise UserError(f"{path}: is nested too deep", "save the state dict alone") from None
 

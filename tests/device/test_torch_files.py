@@ -241,7 +241,7 @@ def test_a_file_that_unpacks_to_far_more_is_refused(tmp_path: Path) -> None:
 def test_a_storage_beyond_its_record_is_refused(tmp_path: Path) -> None:
     place = model(tmp_path / "m", {BIAS: torch.ones(8)})
     repack(place / "pytorch_model.bin", lambda name, raw: raw.replace(b"K\x08t", b"J\0\0\0\x40t"))
-    with pytest.raises(UserError, match=r"pytorch_model\.bin: is cut off or no torch file"):
+    with pytest.raises(UserError, match=r"pytorch_model\.bin: is cut off or no torch file.*its record has 32"):
         read_weights(place)
 
 
