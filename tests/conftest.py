@@ -14,12 +14,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 ROOT = Path(__file__).resolve().parents[1]
 # One compute thread each: two tests at a time share two cores, and OpenMP's threads spin while they wait for others.
 os.environ["OMP_NUM_THREADS"] = "1"
 for name in [n for n in os.environ if n.startswith("BERTKIT_") and not n.startswith("BERTKIT_TEST_")]:
     del os.environ[name]  # a setting of whoever runs the tests is none of a test's
+# How long an example takes says what else the machine does.
+settings.register_profile("shared", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("shared")
 os.environ["HF_HUB_OFFLINE"] = "1"  # nothing is fetched, save where a test says so and serves it itself
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started in the background by a shell: children would inherit it
