@@ -35,6 +35,8 @@ class Gpu(Accelerator):
             raise UserError("torch finds no device", self.check)
         where = super().open(job, world)
         self.module.set_device(where)
+        self.chosen = str(job.settings.get("attention", "sdpa"))
+        self.kernel = {"plain": "two products and a softmax"}.get(self.chosen, self.kernel)
         asked = {name: self.static and job.settings.get(name, "off") == "auto" for name in ("compile", "graphs")}
         self.compiled = asked["compile"] and self.has_compiler(where)
         self.captured = asked["graphs"] and not self.recompute and hasattr(self.module, self.graph)

@@ -8,12 +8,11 @@ import pytest
 
 import bertkit_cuda
 import bertkit_gaudi
-import bertkit_iluvatar
 from bertkit.cli.hf_flags import translate
 from bertkit.cli.main import main
 from bertkit.recipes.resolve import resolve
 from bertkit.training.setup import device_settings
-from bertkit_iluvatar import IluvatarBackend, look
+from bertkit_iluvatar import IluvatarBackend
 
 # what is missing, and two ways to get it
 WORDS = {
@@ -31,7 +30,8 @@ def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bertkit_gaudi, "package_version", lambda: "")
     monkeypatch.setattr(bertkit_gaudi, "find_cards", lambda root, env: bertkit_gaudi.cards.Cards(()))
     monkeypatch.setattr(bertkit_cuda, "read_cards", list)
-    monkeypatch.setattr(bertkit_iluvatar, "look", lambda root, env: look(tmp_path, {"PATH": "/nowhere"}))
+    look = IluvatarBackend.look
+    monkeypatch.setattr(IluvatarBackend, "look", lambda self, root, env: look(self, tmp_path, {"PATH": "/nowhere"}))
 
 
 @pytest.mark.parametrize(("name", "typed"), [(names[0], typed) for names in WORDS for typed in names])
