@@ -81,6 +81,8 @@ class Gpu(Accelerator):
         return found
 
     def programs(self) -> int | None:
+        if not self.compiled and not self.captured:
+            return None
         return (super().programs() or 0) + self.graphs
 
     def facts(self) -> DeviceFacts:
