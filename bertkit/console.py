@@ -70,8 +70,11 @@ class Display:
         return tell
 
     @contextlib.contextmanager
-    def progress(self, what: str, total: int, done: int = 0) -> Iterator[Counter]:
-        """Follow work of `total` parts. Without bars, nothing is shown of work that is over in two seconds."""
+    def progress(self, what: str, total: int, done: int = 0, transient: bool = False) -> Iterator[Counter]:
+        """Follow work of `total` parts. Without bars, nothing is shown of work that is over in two seconds.
+
+        `transient`: a terminal's bar is taken away at the end.
+        """
         if self.notebook and not self.quiet:
             with self.notebook.bar(what, total, done) as show:
                 yield Counter(self, what, total, done, show)
@@ -90,7 +93,7 @@ class Display:
             yield Counter(self, what, total, done, _on_terminal(outer, task))
             outer.remove_task(task)
             return
-        with Progress(*columns, console=self.console) as bar:
+        with Progress(*columns, console=self.console, transient=transient) as bar:
             self._bar = bar
             try:
                 task = bar.add_task(what, total=total, completed=done, note="")

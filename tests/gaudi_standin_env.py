@@ -1,4 +1,4 @@
-"""The environment in which a process finds a Gaudi that is none: the stand-in of `tests/device/gaudi_standin`.
+"""The environment in which a process finds an accelerator that is none: `tests/device/gaudi_standin` and its kin.
 
 Only subprocesses get it: the mode is fixed at import, and `habana_frameworks` must be on no other path.
 """
@@ -15,19 +15,21 @@ from device.gaudi_standin import build
 
 FOLDER = Path(__file__).resolve().parent / "device" / "gaudi_standin"
 # What would choose another mode, card, list of ops or cache, or pass for a rank of a launch.
+OTHERS = FOLDER.parent / "accelerator_standin"
+KEYS = {"xpu": "XPU", "npu": "PrivateUse1"}  # of the other stand-ins' folders
 FOREIGN = ("BERTKIT_", "PT_", "HPU_", "HABANA_", "HLS_", "HCCL_", "OMPI_", "LOWER_LIST", "FP32_LIST", "MASTER_")
 RANKS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "ID")
 
 
-@lru_cache(maxsize=1)
-def library() -> Path:
-    return build.library()
+@lru_cache
+def library(key: str = "HPU") -> Path:
+    return build.library(key)
 
 
 def require_standin() -> None:
     """Skips the test where the stand-in cannot be built."""
     if build.compiler() is None:
-        pytest.skip("the Gaudi stand-in needs a C++ compiler (Debian: apt-get install g++)")
+        pytest.skip("the stand-ins need a C++ compiler (Debian: apt-get install g++)")
 
 
 def standin_env(lazy: bool, **more: str) -> dict[str, str]:
@@ -44,3 +46,11 @@ def standin_env(lazy: bool, **more: str) -> dict[str, str]:
         }
         | more
     )
+
+
+def other_env(name: str, root: Path, **more: str) -> dict[str, str]:
+    """Of a subprocess that sees the stand-in `name`; `root`: where its probe looks for the devices' files."""
+    kept = {n: v for n, v in os.environ.items() if not n.startswith((*FOREIGN, "ZE_", "ONEAPI_")) and n not in RANKS}
+    paths = [str(OTHERS / "common"), str(OTHERS / name), *kept.get("PYTHONPATH", "").split(os.pathsep)]
+    ours = {"STANDIN_LIBRARY": str(library(KEYS[name])), "STANDIN_ROOT": str(root)}
+    return kept | {"PYTHONPATH": os.pathsep.join(path for path in paths if path)} | ours | more

@@ -20,7 +20,7 @@ IN_ROWS: tuple[str, ...] = ("sdpa", "plain")  # take rows with a mask
 LARGEST_HEAD = 256  # that flash attention takes
 GRAIN = 8  # heads are multiples of it, or both kernels refuse them
 NEEDS: Mapping[str, str] = {
-    "flash": f"bf16 or fp16, heads of {GRAIN}, {2 * GRAIN}, … {LARGEST_HEAD} and compute capability 8.0",
+    "flash": f"bf16 or fp16, heads of {GRAIN}, {2 * GRAIN}, … {LARGEST_HEAD} and compute capability 8.0 (or ROCm)",
     "efficient": f"heads of a multiple of {GRAIN} and compute capability 7.0",
 }
 
@@ -52,14 +52,15 @@ class Wanted:
     asked: str  # auto, or a kernel's name
     layout: str  # auto, unpadded or packed
     half: bool  # whether attention computes in bf16 or fp16
-    capability: tuple[int, int]  # of the card; (0, 0): not NVIDIA's
+    capability: tuple[int, int]  # of the card; (0, 0): not NVIDIA's, whose flash kernel is tried before it is taken
     head_size: int
 
 
 def candidates(wanted: Wanted) -> tuple[str, ...]:
     """The kernels that may be taken, best known first. Raises UserError where what was asked for cannot be."""
     even = wanted.head_size % GRAIN == 0
-    can_flash = even and wanted.half and wanted.head_size <= LARGEST_HEAD and wanted.capability >= (8, 0)
+    known = wanted.capability >= (8, 0) or wanted.capability == (0, 0)
+    can_flash = even and wanted.half and wanted.head_size <= LARGEST_HEAD and known
     usable = {"flash": can_flash, "efficient": even and wanted.capability >= (7, 0), "sdpa": True, "plain": True}
     fitting = {"unpadded": FLAT, "packed": IN_ROWS}.get(wanted.layout, FLAT + IN_ROWS)
     if wanted.asked != "auto":

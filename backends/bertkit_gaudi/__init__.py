@@ -9,8 +9,10 @@ from pathlib import Path
 from bertkit.plugin import Capabilities, Engine, Job, Precision, Probe, Setting, UserError, World
 from bertkit_gaudi import environment
 from bertkit_gaudi.cards import GET, find_cards, package_version
-from bertkit_gaudi.gaudi_config import GaudiConfig, read_config, write_lists
+from bertkit_gaudi.fit import CURE, misfit, required_torch
+from bertkit_gaudi.gaudi_config import GaudiConfig, read_config, with_operators, write_lists
 from bertkit_gaudi.generations import supports
+from bertkit_torch.build import torch_build
 
 
 class GaudiBackend:
@@ -42,6 +44,11 @@ class GaudiBackend:
         ),
         "shapes": Setting(8, "sizes that batches are rounded up to; each is compiled in the warm-up"),
         "recompute": Setting(False, "keep only each layer's input and compute its inside again in backward"),
+        "operators": Setting(
+            "bridge",
+            "which operators autocast takes to bf16: as the bridge has it, or the vendor's MLPerf run, which took more",
+            ("bridge", "mlperf"),
+        ),
         "gaudi_config": Setting("", "a gaudi_config.json of optimum-habana: operators for autocast, fused parts"),
     }
 
@@ -51,6 +58,8 @@ class GaudiBackend:
         if not version:
             here = f"{len(cards.nodes)} devices, but " if cards.nodes else ""
             return Probe(False, f"{here}habana_frameworks is not installed; {GET}")
+        if wrong := unfit("auto"):
+            return Probe(False, f"habana_frameworks {version} is installed, but {wrong}; {CURE}")
         if not cards.nodes:
             modules = os.environ.get(environment.MODULES)
             device = f"device of {environment.MODULES}={modules}" if modules else "device"
@@ -71,9 +80,11 @@ class GaudiBackend:
     def variables(self, settings: Mapping[str, str | int | float | bool]) -> Mapping[str, str]:
         config = config_of(settings)
         lists = write_lists(config, cache()) if config.bf16_ops or config.fp32_ops else {}
-        return environment.variables(settings, os.environ, lists)
+        return environment.variables(settings, os.environ, lists, cache() / "recipes" / package_version())
 
     def engine(self, job: Job, world: World) -> Engine:
+        if wrong := unfit(str(job.settings.get("mode", "auto"))):
+            raise UserError(f"the vendor's package does not load: {wrong}", CURE)
         ours = dict(self.variables(job.settings)) | environment.of_ranks(world)
         os.environ.update(ours)  # before the first import of torch, which reads them
         from bertkit_gaudi.device import GaudiDevice
@@ -84,9 +95,16 @@ class GaudiBackend:
         return TorchEngine(GaudiDevice(ours, config_of(job.settings)), job, world)
 
 
+def unfit(mode: str) -> str:
+    """Why the installed torch is none for the vendor's package in this mode, in words; "" where it is."""
+    build = torch_build()
+    return misfit(required_torch(), build.version if build else None, environment.lazy(mode, os.environ))
+
+
 def config_of(settings: Mapping[str, object]) -> GaudiConfig:
     path = str(settings.get("gaudi_config", ""))
-    return read_config(Path(path).expanduser()) if path else GaudiConfig()
+    config = read_config(Path(path).expanduser()) if path else GaudiConfig()
+    return with_operators(config, str(settings.get("operators", "bridge")))
 
 
 def cache() -> Path:

@@ -15,6 +15,8 @@ LAZY = "PT_HPU_LAZY_MODE"
 BF16_LIST = "PT_HPU_AUTOCAST_LOWER_PRECISION_OPS_LIST"
 FP32_LIST = "PT_HPU_AUTOCAST_FP32_OPS_LIST"
 INT64 = "PT_ENABLE_INT64_SUPPORT"
+RECIPES = "PT_HPU_RECIPE_CACHE_CONFIG"  # folder, whether it is emptied first, its size in MB
+RECIPES_MB = 8192
 MODULES = "HABANA_VISIBLE_MODULES"  # comma list: which modules this job may use; local rank r takes the r-th
 PREFIXES = (
     "HABANA_", "HLS_", "HCCL_", "MULTI_HLS_IPS", "PT_HPU_", "PT_ENABLE_", "PT_RECIPE_", "GC_KERNEL_",
@@ -59,16 +61,20 @@ def lazy(mode: str, env: Mapping[str, str]) -> bool:
     return mode == "lazy"
 
 
-def variables(settings: Mapping[str, object], env: Mapping[str, str], lists: Mapping[str, Path]) -> dict[str, str]:
+def variables(
+    settings: Mapping[str, object], env: Mapping[str, str], lists: Mapping[str, Path], recipes: Path
+) -> dict[str, str]:
     """What is set for this process. `lists`: files of operators that autocast takes to bf16 and keeps in fp32, by
-    their variable. Raises UserError for names that no longer exist."""
+    their variable; `recipes`: the folder where compiled programs are kept between runs. Raises UserError for names
+    that no longer exist."""
     refuse_gone(env)
     found = {LAZY: "1" if lazy(str(settings.get("mode", "auto")), env) else "0"}
     for name, path in lists.items():
         if name in env and env[name] != str(path):
             raise UserError(f"{name} is set, and so are operators of the job's own", f"unset {name}")
         found[name] = str(path)
-    return found | {INT64: env.get(INT64, "1")}
+    kept = f"{recipes},False,{RECIPES_MB}"
+    return found | {INT64: env.get(INT64, "1"), RECIPES: env.get(RECIPES, kept)}
 
 
 def of_ranks(world: World, env: Mapping[str, str] = os.environ) -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,14 @@ KNOWN = {
     "transformers_version": "",
 }
 ENDED = ("use_habana_mixed_precision", "hmp_is_verbose", "hmp_bf16_ops", "hmp_fp32_ops", "hmp_opt_level")
+
+# The lists of the vendor's PyTorch submission to MLPerf Training 3.1, BERT: bf16 where the bridge's own keep fp32
+# (sums of the residual stream, gelu, both losses).
+MLPERF_BF16 = tuple(
+    "add addmm bmm dropout gelu index_add linear layer_norm matmul mm rsub softmax log_softmax "
+    "cross_entropy_loss".split()
+)
+MLPERF_FP32 = ("embedding", "nll_loss", "true_divide", "div")
 
 
 @dataclass(frozen=True)
@@ -52,6 +60,18 @@ def read_config(path: Path) -> GaudiConfig:
         _operators(path, held, "autocast_bf16_ops"),
         _operators(path, held, "autocast_fp32_ops"),
     )
+
+
+def with_operators(config: GaudiConfig, lists: str) -> GaudiConfig:
+    """`config` with the lists of `device.operators`. Raises UserError where both name operators."""
+    if lists == "bridge":
+        return config
+    if config.bf16_ops or config.fp32_ops:
+        raise UserError(
+            f"device.operators={lists}, and the gaudi_config.json names operators too",
+            "drop one of the two",
+        )
+    return replace(config, bf16_ops=MLPERF_BF16, fp32_ops=MLPERF_FP32)
 
 
 def _flag(path: Path, held: Mapping[str, Any], key: str, default: bool) -> bool:

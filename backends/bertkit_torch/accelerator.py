@@ -32,7 +32,8 @@ class Accelerator(Device):
         self.recompute = bool(job.settings.get("recompute", False))
         if self.recompute:
             self.notes["recompute"] = "each layer's inside is computed again in backward"
-        return torch.device(self.type, self.index(world))
+        self.where = torch.device(self.type, self.index(world))
+        return self.where
 
     def lay_out(self, job: Job) -> None:
         """`padded` is the reference: shapes as they come, the plainest attention."""
@@ -53,6 +54,7 @@ class Accelerator(Device):
         self.module.manual_seed(number)
 
     def pin(self, host: Tensor) -> Tensor:
+        self.module.set_device(self.where)  # a thread begins on device 0, where this would make a context of its own
         return host.pin_memory()
 
     def synchronize(self) -> None:

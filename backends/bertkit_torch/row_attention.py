@@ -9,7 +9,7 @@ Sources: Vaswani et al. 2017, arXiv:1706.03762; Dao 2023, arXiv:2307.08691 (flas
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -74,6 +74,9 @@ def plain(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, rate: float) 
     scores = torch.matmul(query * (1 / math.sqrt(query.shape[-1])), key.transpose(-1, -2))
     chances = torch.softmax(scores.masked_fill(~mask, float("-inf")), -1)
     return torch.matmul(functional.dropout(chances, rate, training=rate > 0), value)
+
+
+ROWS: Mapping[str, RowKernel] = {"sdpa": sdpa, "plain": plain}
 
 
 def stretches_by_mask(query: Tensor, key: Tensor, value: Tensor, bounds: Tensor, longest: int, rate: float) -> Tensor:

@@ -3,13 +3,32 @@
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
 from bertkit.cli.options import Json
 from bertkit.files.streams import put_json, writing
+
+if TYPE_CHECKING:
+    from bertkit.conformance import Result
+    from bertkit.conformance.progress import CheckPlan
+    from bertkit.engine.interface import Backend
+
+
+Limit = Annotated[
+    float | None,
+    typer.Option(
+        "--limit",
+        metavar="MINUTES",
+        min=0.01,
+        help="End after this many minutes; what is not finished by then has failed. Default: by a trial of the "
+        "device, 10 at the least.",
+        show_default=False,
+    ),
+]
 
 
 def check(
@@ -27,6 +46,7 @@ def check(
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Write the report to this JSON file.", show_default=False)
     ] = None,
+    limit: Limit = None,
     json: Json = False,
 ) -> int:
     """Run the conformance tests of a backend on this host. Exit code 1 if a test fails.
@@ -41,25 +61,22 @@ def check(
 
       bertkit check cpu --only resume --only dropout --set device.threads=1
     """
-    from bertkit.conformance import run_checks
+    from bertkit.conformance import CHECKS
+    from bertkit.conformance.progress import plan
     from bertkit.conformance.report import chosen, configured, count, make_report
     from bertkit.engine.registry import choose
     from bertkit.files.disk import to_json, write_json
 
     choice = choose(backend)
     tried = configured(choice.backend, sets or ())
-    names = chosen(only or ())
+    names = chosen(only or ()) or tuple(CHECKS)
     out = sys.stderr if json else sys.stdout
-    results = []
-    with writing():
-        print(f"{tried.name}: {choice.reason}", file=out)
-    for result in run_checks(tried, names):
-        results.append(result)
-        with writing():
-            print(f"{result.outcome:<7} {result.seconds:6.2f} s  {result.name}: {result.detail}", file=out, flush=True)
+    _put(f"{tried.name}: {choice.reason}", out)
+    ahead = plan(tried, names, None if limit is None else 60 * limit)
+    _put(str(ahead), out)
+    results = _follow(tried, ahead, out)
     passed, failed, skipped = (count(results, outcome) for outcome in ("passed", "failed", "skipped"))
-    with writing():
-        print(f"{passed} passed, {failed} failed, {skipped} skipped", file=out)
+    _put(f"{passed} passed, {failed} failed, {skipped} skipped", out)
     if json or output:
         report = make_report(tried, results)
         if output:
@@ -67,3 +84,22 @@ def check(
         if json:
             put_json(to_json(report))
     return 1 if failed else 0
+
+
+def _follow(tried: Backend, ahead: CheckPlan, out: TextIO) -> list[Result]:
+    """Each check of the plan, with a bar while it goes on and its result after it."""
+    from bertkit.conformance import run_check
+    from bertkit.console import Display
+
+    display, until, results = Display(), time.perf_counter() + ahead.limit, []
+    for name, total in ahead.engines.items():
+        with display.progress(name, total, transient=True) as bar:
+            result = run_check(tried, name, bar.to, until)
+        results.append(result)
+        _put(f"{result.outcome:<7} {result.seconds:6.2f} s  {result.name}: {result.detail}", out)
+    return results
+
+
+def _put(line: str, out: TextIO) -> None:
+    with writing():
+        print(line, file=out, flush=True)

@@ -28,10 +28,11 @@ from bertkit.conformance.numerics import (
     check_precisions,
     check_reference,
 )
+from bertkit.conformance.progress import OutOfTime, Told, Watched
 from bertkit.conformance.tolerance import Skip
 from bertkit.engine.interface import Backend
 
-__all__ = ["CHECKS", "Result", "Skip", "run_checks"]
+__all__ = ["CHECKS", "Result", "Skip", "run_check", "run_checks"]
 
 
 @dataclass(frozen=True)
@@ -55,13 +56,20 @@ CHECKS: Mapping[str, Callable[[Backend], str]] = {
 def run_checks(backend: Backend, names: tuple[str, ...] = ()) -> Iterator[Result]:
     """The checks named, or every one, one after another; a check that breaks down counts as failed."""
     for name in names or CHECKS:
-        start = time.perf_counter()
-        try:
-            outcome, detail = "passed", CHECKS[name](backend)
-        except Skip as reason:
-            outcome, detail = "skipped", str(reason)
-        except AssertionError as error:
-            outcome, detail = "failed", str(error)
-        except Exception as error:  # the report must go on to the other checks
-            outcome, detail = "failed", f"{type(error).__name__}: {error}"
-        yield Result(name, outcome, detail, time.perf_counter() - start)
+        yield run_check(backend, name)
+
+
+def run_check(backend: Backend, name: str, told: Told = lambda made: None, until: float = float("inf")) -> Result:
+    """One check. `told` hears of each engine that it makes; `until`, of time.perf_counter(): when it makes no more."""
+    start = time.perf_counter()
+    try:
+        outcome, detail = "passed", CHECKS[name](Watched(backend, told, until))
+    except Skip as reason:
+        outcome, detail = "skipped", str(reason)
+    except OutOfTime:
+        outcome, detail = "failed", "not finished in the time announced; give more with --limit"
+    except AssertionError as error:
+        outcome, detail = "failed", str(error)
+    except Exception as error:  # the report must go on to the other checks
+        outcome, detail = "failed", f"{type(error).__name__}: {error}"
+    return Result(name, outcome, detail, time.perf_counter() - start)

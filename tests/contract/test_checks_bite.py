@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bertkit.conformance import CHECKS, run_checks
+from bertkit.conformance import CHECKS, run_check, run_checks
+from bertkit.conformance.progress import plan
 from bertkit.distributed.world import World
 from bertkit.engine.interface import Batch, Engine, Job, Scalars, Update
 from bertkit_cpu import CpuBackend
@@ -139,3 +140,28 @@ def test_a_check_that_breaks_down_is_a_failure_and_the_rest_still_runs() -> None
     assert [result.name for result in results] == list(CHECKS)
     assert {result.outcome for result in results if result.name not in ("card", "loss_scaling")} == {"failed"}
     assert "the device is gone" in results[1].detail
+
+
+def test_progress_is_told_within_a_check_and_an_end_is_an_end() -> None:
+    told: list[int] = []
+    done = run_check(CpuBackend(), "clipping", told.append)
+    assert (done.outcome, told) == ("passed", [1, 2, 3, 4])
+    cut = run_check(CpuBackend(), "clipping", told.append, until=0.0)
+    assert cut.outcome == "failed"
+    assert cut.detail == "not finished in the time announced; give more with --limit"
+
+
+def test_what_is_announced_follows_from_a_trial_and_a_broken_backend_is_left_to_the_checks() -> None:
+    few = plan(CpuBackend(), ("resume", "card"))
+    assert (few.engines, few.expected, few.limit) == ({"resume": 3, "card": 0}, None, 600.0)
+    assert str(few) == "2 checks; all end within 10 min (--limit)"
+    every = plan(CpuBackend(), tuple(CHECKS), limit=90.0)
+    assert every.expected is not None
+    assert 1 < every.expected < 3600
+    assert str(every).startswith("16 checks, about ")
+    assert str(every).endswith("all end within 90 s (--limit)")
+
+    def spoil(engine: Any) -> None:
+        raise OSError("the device is gone")
+
+    assert plan(Faulty(spoil), tuple(CHECKS)).expected is None

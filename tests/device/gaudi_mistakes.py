@@ -1,4 +1,4 @@
-"""Twelve mistakes that ports to Gaudi make, each as a check of the backend and a plant that the check must find.
+"""Thirteen mistakes that ports to Gaudi make, each as a check of the backend and a plant that the check must find.
 
 Run under the stand-in, in one mode: `python gaudi_mistakes.py OUT.json`. A check raises where the mistake is there; the
 plant makes it for the length of a `with`. `test_gaudi_mistakes.py` reads what is written.
@@ -32,6 +32,7 @@ BACKEND = GaudiBackend()
 BATCH = example_batch("classification")
 LAMB = OptimizerSpec(algorithm="lamb", clip_norm=0.05)
 LIMITS = Limits(12, 40, 12)
+ODD = Limits(5, 43, 5)  # that no other check has, so that it is compiled here
 
 
 def engine(kind: str = "classification", backend: Any = BACKEND, **changed: Any) -> Any:
@@ -181,6 +182,30 @@ def checkpoints_are_plain_arrays() -> None:
     assert losses[0] == losses[1]
 
 
+def a_layer_is_one_graph() -> None:
+    from torch import _dynamo
+
+    _dynamo.reset()  # it gives up on a function after many engines
+    before = len(state().compile_calls)
+    made = with_settings(BACKEND, dataclasses.replace(job("classification", dropout=True), limits=ODD), shapes=1)
+    train(made, example_batch("classification", 5), "classification", 1)
+    kinds = [call["kind"] for call in state().compile_calls[before:]]
+    # One size, and of it two layers: the last looks only at what the head asks for.
+    assert sorted(kinds) == ["backward"] * 2 + ["forward"] * 2, kinds
+
+
+def recompute_left_to_the_bridge() -> Any:
+    from bertkit_gaudi import device as module
+
+    def open_ended(query: Any, key: Any, value: Any, mask: Any, rate: float) -> Any:
+        from habana_frameworks.torch.hpex.kernels import FusedSDPA
+
+        bias = query.new_zeros(mask.shape).masked_fill(~mask, float(np.finfo(np.float32).min))
+        return FusedSDPA.apply(query, key, value, bias, rate, False, None)
+
+    return patch.dict(module.KERNELS, fused=open_ended)
+
+
 def nothing_at_boundaries() -> Any:
     return patch.object(device(), "step_boundary", lambda self: None)
 
@@ -294,6 +319,7 @@ MISTAKES: dict[str, tuple[Check, Plant, str]] = {
     "10 ranks that do not know who they are": (ranks_differ_where_they_must, the_same_seed_everywhere, ""),
     "11 a wait within a captured graph": (captures_without_a_wait, a_wait_within, "lazy"),
     "12 checkpoints that need a Gaudi": (checkpoints_are_plain_arrays, names_of_a_compiled_module, ""),
+    "13 a graph break in each layer": (a_layer_is_one_graph, recompute_left_to_the_bridge, "eager"),
 }
 
 
@@ -309,7 +335,7 @@ def main(out: Path) -> None:
     found = {}
     engine()  # the vendor's package is imported with the mode that the environment names
     for name, (check, plant, mode) in MISTAKES.items():
-        if mode and (mode == "lazy") != LAZY:
+        if mode and (mode == "lazy") != LAZY:  # "lazy" or "eager"
             continue
         kept = outcome(check)
         with ExitStack() as planted:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib import util
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,7 +18,8 @@ from bertkit.errors import UserError
 
 torch = pytest.importorskip("torch")
 from bertkit_cuda import CudaBackend, device  # noqa: E402
-from bertkit_cuda.device import WARM, CudaDevice, has_compiler  # noqa: E402
+from bertkit_cuda.device import CudaDevice  # noqa: E402
+from bertkit_torch.gpu import WARM  # noqa: E402
 from bertkit_torch.row_attention import InRows, InStretches  # noqa: E402
 
 
@@ -113,7 +115,7 @@ def opened(precision: Precision = "bf16", layout: str = "auto", **settings: Any)
 def test_without_a_gpu_it_imports_and_says_what_to_check() -> None:
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
-    with pytest.raises(UserError, match="torch finds no GPU; check nvidia-smi"):
+    with pytest.raises(UserError, match="torch finds no device; check nvidia-smi"):
         opened()
 
 
@@ -212,7 +214,7 @@ def test_the_kernel_that_was_chosen_is_the_one_that_runs(
 
 def test_what_was_chosen_is_told(cuda: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device, "driver", lambda: "570.86.15")
-    monkeypatch.setattr(device.util, "find_spec", lambda name: object())
+    monkeypatch.setattr(util, "find_spec", lambda name: object())
     made = opened()
     said = made.describe()
     assert said["gpu"] == "Card, 80 GiB, capability 9.0"
@@ -233,8 +235,8 @@ def test_a_compiler_needs_triton_and_a_card_that_it_knows(
     cuda: Recorder, monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], triton: bool, has: bool
 ) -> None:
     cuda.capability = capability
-    monkeypatch.setattr(device.util, "find_spec", lambda name: object() if triton and name == "triton" else None)
-    assert has_compiler(torch.device("cuda", 0)) == has
+    monkeypatch.setattr(util, "find_spec", lambda name: object() if triton and name == "triton" else None)
+    assert CudaDevice().has_compiler(torch.device("cuda", 0)) == has
     layer = len
     made = opened()
     assert made.compiled == has
@@ -245,5 +247,5 @@ def test_a_compiler_needs_triton_and_a_card_that_it_knows(
 
 
 def test_without_triton_no_card_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(device.util, "find_spec", lambda name: None)
-    assert not has_compiler(torch.device("cuda", 0))  # on a machine without one, asking raises
+    monkeypatch.setattr(util, "find_spec", lambda name: None)
+    assert not CudaDevice().has_compiler(torch.device("cuda", 0))  # on a machine without one, asking raises

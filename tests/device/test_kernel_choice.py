@@ -14,8 +14,10 @@ from bertkit.errors import UserError
 from bertkit_cuda import CudaBackend
 
 torch = pytest.importorskip("torch")
+from bertkit_cuda import trial  # noqa: E402
 from bertkit_cuda.kernels import FLAT, IN_ROWS, LARGEST_HEAD, STRETCHES, Wanted, candidates, fastest  # noqa: E402
 from bertkit_cuda.trial import ROWS  # noqa: E402
+from bertkit_torch.row_attention import stretches_by_mask  # noqa: E402
 
 ASKED = CudaBackend.settings["attention"].choices
 LAYOUTS = ("auto", "unpadded", "packed")
@@ -28,7 +30,8 @@ def runs(kernel: str, wanted: Wanted) -> bool:
     """What torch's kernels take, and which batches each is for."""
     takes = kernel in IN_ROWS or wanted.head_size % 8 == 0
     if kernel == "flash":
-        takes = takes and wanted.half and wanted.head_size <= 256 and wanted.capability >= (8, 0)
+        takes = takes and wanted.half and wanted.head_size <= 256
+        takes = takes and (wanted.capability >= (8, 0) or wanted.capability == (0, 0))  # there it is tried
     if kernel == "efficient":
         takes = takes and wanted.capability >= (7, 0)
     return takes and wanted.layout in {"flash": LAYOUTS[:2], "efficient": LAYOUTS[:2]}.get(kernel, ("auto", "packed"))
@@ -89,7 +92,7 @@ def test_what_a_refusal_says_helps() -> None:
         (Wanted("efficient", "auto", True, (0, 0), 64), "another type of device"),
         (Wanted("sdpa", "unpadded", True, (9, 0), 64), "does not take the layout unpadded"),
         (Wanted("flash", "packed", True, (9, 0), 64), "does not take the layout packed"),
-        (Wanted("auto", "unpadded", True, (0, 0), 64), "no kernel for unpadded batches takes half"),
+        (Wanted("auto", "unpadded", False, (0, 0), 64), "no kernel for unpadded batches takes fp32"),
         (Wanted("auto", "unpadded", True, (9, 0), 26), "heads of 26"),
         (Wanted("efficient", "auto", True, (9, 0), 26), "heads of 26"),
     ],
@@ -105,6 +108,44 @@ def test_every_name_has_its_kernel() -> None:
     assert set(STRETCHES) == set(FLAT)
     assert set(ROWS) == set(IN_ROWS)
     assert LARGEST_HEAD == 256
+
+
+def with_mask(query, key, value, bounds, longest, rate):  # type: ignore[no-untyped-def]
+    return stretches_by_mask(query.float(), key.float(), value.float(), bounds, longest, rate).to(query.dtype)
+
+
+def without_mask(query, key, value, bounds, longest, rate):  # type: ignore[no-untyped-def]
+    """A kernel that ignores where sequences end."""
+    return with_mask(query, key, value, torch.tensor([0, len(query)], dtype=torch.int32), longest, rate)
+
+
+def absent(*given: object) -> object:
+    raise NotImplementedError("flash attention: this build has none\nC++ frames follow")
+
+
+@pytest.mark.parametrize(
+    ("kernel", "left", "said"),
+    [
+        (with_mask, ("flash", "sdpa"), ""),
+        (without_mask, ("sdpa",), "flash is left out: it is off by"),
+        (absent, ("sdpa",), "it does not run: flash attention: this build has none"),
+    ],
+)
+def test_a_kernel_without_a_stated_condition_is_tried_before_it_is_taken(
+    monkeypatch: pytest.MonkeyPatch, kernel: object, left: tuple[str, ...], said: str
+) -> None:
+    """As on ROCm: one that fails, or mixes sequences, is left out and named."""
+    monkeypatch.setattr(trial, "STRETCHES", {"flash": kernel})
+    lines: list[str] = []
+    monkeypatch.setattr(trial.logger, "info", lambda text, *given: lines.append(text % given))
+    like = torch.zeros(2, 16, dtype=torch.bfloat16)
+    assert trial.proven(("flash", "sdpa"), "auto", like) == left
+    assert said in "\n".join(lines)
+    if left == ("sdpa",):
+        for asked, cure in (("flash", "device.attention=auto"), ("auto", "model.layout=packed")):
+            with pytest.raises(UserError, match="no attention kernel for unpadded batches is left") as caught:
+                trial.proven(("flash",), asked, like)
+            assert caught.value.cure == f"use --set {cure}"
 
 
 @given(st.dictionaries(st.sampled_from([*FLAT, *IN_ROWS]), st.floats(1e-6, 10), min_size=1))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -76,6 +77,15 @@ def test_check_of_the_null_backend_passes(tmp_path: Path) -> None:
     done = run(tmp_path, "check", "null")
     assert done.returncode == 0, done.stdout + done.stderr
     assert " 0 failed" in done.stdout
+
+
+def test_a_check_announces_its_end_and_keeps_to_it(tmp_path: Path) -> None:
+    done = run(tmp_path, "check", "cpu", "--only", "layouts", "--only", "split", "--limit", "0.01")
+    announced, *rest = done.stdout.splitlines()[1:]
+    assert re.fullmatch(r"2 checks, about .+ by a trial; all end within 1 s \(--limit\)", announced), done.stdout
+    assert done.returncode == 1
+    assert rest[-2].startswith("failed ")
+    assert rest[-2].endswith("not finished in the time announced; give more with --limit")
 
 
 def test_config_shows_where_each_of_six_layers_set_something(tmp_path: Path, bertkit: Run) -> None:

@@ -8,18 +8,21 @@ import pytest
 
 import bertkit_cuda
 import bertkit_gaudi
-import bertkit_iluvatar
 from bertkit.cli.hf_flags import translate
 from bertkit.cli.main import main
 from bertkit.recipes.resolve import resolve
 from bertkit.training.setup import device_settings
-from bertkit_iluvatar import IluvatarBackend, look
+from bertkit_accelerator import AcceleratorBackend
+from bertkit_iluvatar import IluvatarBackend
+from bertkit_xpu import XpuBackend
 
 # what is missing, and two ways to get it
 WORDS = {
     ("gaudi", "hpu"): ("habana_frameworks is not installed", "container", "habanalabs-installer.sh install"),
     ("cuda", "nvidia"): ("no GPU is visible", "container with --gpus all", "install NVIDIA's driver"),
     ("iluvatar", "corex"): ("CoreX is not installed", "CoreX container", "corex installer"),
+    ("xpu", "intel-gpu"): ("no Intel GPU is visible", "install Intel's compute runtime", "container with --device"),
+    ("accelerator",): ("no device of torch.accelerator", "mps", "install the vendor's plug-in"),
 }
 
 
@@ -31,7 +34,9 @@ def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bertkit_gaudi, "package_version", lambda: "")
     monkeypatch.setattr(bertkit_gaudi, "find_cards", lambda root, env: bertkit_gaudi.cards.Cards(()))
     monkeypatch.setattr(bertkit_cuda, "read_cards", list)
-    monkeypatch.setattr(bertkit_iluvatar, "look", lambda root, env: look(tmp_path, {"PATH": "/nowhere"}))
+    for card in (IluvatarBackend, XpuBackend, AcceleratorBackend):
+        look = card.look
+        monkeypatch.setattr(card, "look", lambda self, root, env, look=look: look(self, tmp_path, {"PATH": "/nowhere"}))
 
 
 @pytest.mark.parametrize(("name", "typed"), [(names[0], typed) for names in WORDS for typed in names])

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from bertkit.errors import UserError
 from bertkit_gaudi.environment import BF16_LIST, FP32_LIST
-from bertkit_gaudi.gaudi_config import ENDED, KNOWN, GaudiConfig, read_config, write_lists
+from bertkit_gaudi.gaudi_config import ENDED, KNOWN, GaudiConfig, read_config, with_operators, write_lists
 
 # As the Hub's Habana/bert-large-uncased-whole-word-masking has it.
 PUBLISHED = {
@@ -149,3 +149,14 @@ def test_a_cache_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be written"):
         write_lists(GaudiConfig(bf16_ops=("add",)), tmp_path / "file" / "gaudi")
+
+
+def test_the_lists_of_the_vendors_mlperf_run_take_the_place_of_the_bridges_alone(path: Path) -> None:
+    assert with_operators(GaudiConfig(), "bridge") == GaudiConfig()
+    found = with_operators(GaudiConfig(fused_adam=False), "mlperf")
+    assert "cross_entropy_loss" in found.bf16_ops
+    assert "nll_loss" in found.fp32_ops
+    assert not set(found.bf16_ops) & set(found.fp32_ops)
+    assert not found.fused_adam
+    with pytest.raises(UserError, match="names operators too"):
+        with_operators(read(path, {"autocast_bf16_ops": ["add"]}), "mlperf")

@@ -12,7 +12,18 @@ import bertkit_gaudi
 from bertkit.distributed.world import World, from_env
 from bertkit.errors import UserError
 from bertkit_gaudi import GaudiBackend, environment
-from bertkit_gaudi.environment import BF16_LIST, FP32_LIST, GONE, INT64, LAZY, MODULES, describe, of_ranks, variables
+from bertkit_gaudi.environment import (
+    BF16_LIST,
+    FP32_LIST,
+    GONE,
+    INT64,
+    LAZY,
+    MODULES,
+    RECIPES,
+    describe,
+    of_ranks,
+    variables,
+)
 
 # What the vendor's documents, its BERT scripts or old launchers told users to set, and what the answer must name.
 ENDED: Mapping[str, str] = {
@@ -30,10 +41,12 @@ ENDED: Mapping[str, str] = {
     "FP32_LIST": FP32_LIST,
 }
 
+KEPT = Path("/cache/recipes")
+
 
 @pytest.fixture(autouse=True)
 def clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in (*GONE, *ENDED, LAZY, BF16_LIST, FP32_LIST, INT64, MODULES):
+    for name in (*GONE, *ENDED, LAZY, BF16_LIST, FP32_LIST, INT64, MODULES, RECIPES):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("BERTKIT_CACHE", str(tmp_path / "cache"))
 
@@ -45,7 +58,7 @@ def clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ENDED)
 def test_a_variable_that_is_no_more_is_refused_with_its_cure(name: str, value: str) -> None:
     with pytest.raises(UserError) as caught:
-        variables({}, {"PATH": "/bin", name: value}, {})
+        variables({}, {"PATH": "/bin", name: value}, {}, KEPT)
     assert caught.value.cause == f"{name} is set, but no longer exists"
     assert ENDED[name] in caught.value.cure
 
@@ -57,7 +70,7 @@ def test_every_refused_variable_is_tried_above() -> None:
 @pytest.mark.parametrize("name", ["MULTI_HLS_IPS", "HABANA_LOGS", "HCCL_OVER_OFI", "GC_KERNEL_PATH", MODULES, INT64])
 def test_one_that_is_read_is_not_refused_but_printed(name: str) -> None:
     env = {name: "1", "HOME": "/home/me"}
-    ours = variables({}, env, {})
+    ours = variables({}, env, {}, KEPT)
     assert f"{name}=1" in describe(env, ours)
     assert "HOME" not in describe(env, ours)
     assert name.startswith(environment.FORWARDED)
@@ -65,6 +78,11 @@ def test_one_that_is_read_is_not_refused_but_printed(name: str) -> None:
 
 def test_ours_are_told_from_the_users() -> None:
     assert describe({LAZY: "0", "HABANA_LOGS": "/logs"}, {LAZY: "0"}) == f"HABANA_LOGS=/logs, {LAZY}=0 (ours)"
+
+
+def test_compiled_programs_are_kept_between_runs_where_the_user_says_else_in_the_cache() -> None:
+    assert variables({}, {}, {}, KEPT)[RECIPES] == "/cache/recipes,False,8192"
+    assert variables({}, {RECIPES: "/mine,True,100"}, {}, KEPT)[RECIPES] == "/mine,True,100"
 
 
 # ---- eager or lazy ----
@@ -78,10 +96,10 @@ def test_the_mode_is_always_said(mode: str, said: str | None) -> None:
     lazy = said not in (None, "0")
     if mode == "auto" or said is None or lazy == (mode == "lazy"):
         wanted = lazy if mode == "auto" else mode == "lazy"
-        assert variables({"mode": mode}, env, {})[LAZY] == ("1" if wanted else "0")
+        assert variables({"mode": mode}, env, {}, KEPT)[LAZY] == ("1" if wanted else "0")
         return
     with pytest.raises(UserError) as caught:
-        variables({"mode": mode}, env, {})
+        variables({"mode": mode}, env, {}, KEPT)
     assert caught.value.cause == f"device.mode={mode}, but {LAZY}={said}"
     assert f"unset {LAZY}" in caught.value.cure
 
@@ -89,13 +107,13 @@ def test_the_mode_is_always_said(mode: str, said: str | None) -> None:
 @pytest.mark.parametrize("mode", ["auto", "eager", "lazy"])
 def test_what_was_set_once_may_be_set_again(mode: str) -> None:
     """The command sets it before it reads weights, the engine again."""
-    first = variables({"mode": mode}, {}, {})
-    assert variables({"mode": mode}, first, {}) == first
+    first = variables({"mode": mode}, {}, {}, KEPT)
+    assert variables({"mode": mode}, first, {}, KEPT) == first
 
 
 def test_whole_numbers_stay_64_bits_wide_unless_the_user_says_otherwise() -> None:
-    assert variables({}, {}, {})[INT64] == "1"
-    assert variables({}, {INT64: "0"}, {})[INT64] == "0"
+    assert variables({}, {}, {}, KEPT)[INT64] == "1"
+    assert variables({}, {INT64: "0"}, {}, KEPT)[INT64] == "0"
 
 
 # ---- operators of autocast ----
@@ -112,7 +130,7 @@ def test_lists_of_operators_are_files_that_the_variables_name(tmp_path: Path) ->
 
 
 def test_without_operators_no_variable_and_no_file(tmp_path: Path) -> None:
-    assert GaudiBackend().variables({}) == {LAZY: "0", INT64: "1"}
+    assert GaudiBackend().variables({}).keys() == {LAZY, INT64, RECIPES}
     assert not (tmp_path / "cache").exists()
 
 
@@ -120,11 +138,11 @@ def test_without_operators_no_variable_and_no_file(tmp_path: Path) -> None:
 def test_lists_of_the_user_and_of_the_job_contradict_each_other(name: str, tmp_path: Path) -> None:
     ours = tmp_path / "ours.txt"
     with pytest.raises(UserError) as caught:
-        variables({}, {name: "/mine.txt"}, {name: ours})
+        variables({}, {name: "/mine.txt"}, {name: ours}, KEPT)
     assert caught.value.cause == f"{name} is set, and so are operators of the job's own"
     assert caught.value.cure == f"unset {name}"
-    assert variables({}, {name: str(ours)}, {name: ours})[name] == str(ours)  # set by this process before
-    assert name not in variables({}, {name: "/mine.txt"}, {})  # the user's alone stays as it is
+    assert variables({}, {name: str(ours)}, {name: ours}, KEPT)[name] == str(ours)  # set by this process before
+    assert name not in variables({}, {name: "/mine.txt"}, {}, KEPT)  # the user's alone stays as it is
 
 
 # ---- ranks ----

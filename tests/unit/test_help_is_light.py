@@ -80,7 +80,8 @@ def test_looking_at_every_card_takes_under_half_a_second_of_computing(tmp_path: 
     looks = [command(tmp_path, "backends") for _ in range(3)]
     for out, seen in looks:
         assert seen["code"] == 0
-        assert [line.partition(" ")[0] for line in out.splitlines()] == ["cpu", "cuda", "gaudi", "iluvatar", "null:"]
+        names = ["accelerator:", "cpu", "cuda", "gaudi", "iluvatar", "null:", "xpu"]
+        assert [line.partition(" ")[0] for line in out.splitlines()] == names
         assert all(": ready: " in line or ": not ready: " in line for line in out.splitlines())
         assert "torch" not in seen["loaded"]  # type: ignore[operator]
     assert min(float(seen["seconds"]) for _, seen in looks) < 0.5, looks  # type: ignore[arg-type]

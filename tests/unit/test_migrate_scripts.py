@@ -250,7 +250,8 @@ def test_a_command_for_another_backend_has_only_what_that_has(old: str, backend:
 def test_a_setting_of_some_backends_is_left_to_add_where_none_is_named() -> None:
     old = f"{GLUE} --gradient_checkpointing"
     assert "device." not in new(old)
-    assert "to do: add --set device.recompute=true where the backend has it: cuda, gaudi, iluvatar" in notes(old)
+    found = "to do: add --set device.recompute=true where the backend has it: accelerator, cuda, gaudi, iluvatar, xpu"
+    assert found in notes(old)
 
 
 def test_a_host_file_that_is_here_is_read(tmp_path: Path) -> None:

@@ -10,7 +10,9 @@ from bertkit.recipes.resolve import describe_recipe, packaged, read_recipe, reso
 from bertkit.training.phases import of_phase
 
 SYSTEMS = ("nvidia", "habana", "intel", "google")
-OF_SYSTEMS = [name for name in packaged() if name.startswith(SYSTEMS) and name != "intel-unsynced"]
+OF_SYSTEMS = [
+    name for name in packaged() if name.startswith(SYSTEMS) and name not in ("intel-unsynced", "habana-mlperf")
+]
 # (task, precision, batch on each process, rate, warm-up, epochs, length) as the sources' scripts and documents say
 SOURCES = {
     "nvidia-squad-a100-8": ("squad", "fp16", 32, 4.6e-5, 0.2, 2, 384),
@@ -48,6 +50,7 @@ PRETRAINING = {
     ("pretrain-phase1", 1): (128, 65536, 7038, 6e-3, 0.2843, 0.5, "decayed"),
     ("pretrain-phase1", 2): (512, 32768, 1563, 4e-3, 0.128, 0.5, "decayed"),
     ("pretrain-phase2", 1): (512, 32768, 1563, 4e-3, 0.128, 0.5, "decayed"),
+    ("habana-mlperf", 1): (512, 448, 6700, 4.25e-4, 0.0, 1.0, "all"),
     ("pretrain-mlperf", 1): (512, 648, 7400, 3.6e-4, 0.0, 1.0, "decayed"),
 }
 
@@ -61,6 +64,20 @@ def test_pretraining_holds_what_its_source_holds(name: str, phase: int) -> None:
         course.warmup, course.power, recipe.optimizer.trust_ratio,
     ) == PRETRAINING[name, phase]  # fmt: skip
     assert (recipe.optimizer.name, recipe.optimizer.epsilon, course.decay_from) == ("lamb", 1e-6, "start")
+
+
+def test_the_mlperf_run_of_gaudi_2_is_one_graph_over_packed_rows_with_its_own_lists() -> None:
+    from bertkit.training.setup import device_settings
+    from bertkit_gaudi import GaudiBackend, config_of
+
+    recipe = resolve({}, recipe="habana-mlperf", env={}).recipe
+    assert (recipe.backend, recipe.precision, recipe.train.micro_batch_size) == ("gaudi", "bf16", 448 // 8)
+    assert recipe.ranks.gradients == "bf16"
+    settings = device_settings(GaudiBackend(), recipe.device)
+    assert (settings["mode"], settings["graphs"], settings["attention"]) == ("lazy", True, "plain")
+    config = config_of(settings)
+    assert {"add", "gelu", "index_add", "rsub", "log_softmax", "cross_entropy_loss"} < set(config.bf16_ops)
+    assert recipe.evaluation.every_samples == 335 * 448
 
 
 @pytest.mark.parametrize("name", packaged())

@@ -54,7 +54,7 @@ inline c10::IValue cast(const c10::IValue& value, at::ScalarType dtype) {
 }
 
 inline at::ScalarType widest(at::ArrayRef<c10::IValue> args) {
-  auto dtype = at::autocast::get_autocast_dtype(c10::DeviceType::HPU);
+  auto dtype = at::autocast::get_autocast_dtype(kType);
   auto see = [&](const at::Tensor& t) {
     if (on_device(t) && t.scalar_type() == at::kFloat) {
       dtype = at::kFloat;
@@ -82,7 +82,7 @@ void autocast_op(const c10::OperatorHandle& op, Stack* stack) {
   const size_t end = policy == Policy::lower_first ? begin + 1 : stack->size();
   const auto dtype = policy == Policy::fp32 ? at::kFloat
       : policy == Policy::promote           ? widest(args)
-                                            : at::autocast::get_autocast_dtype(c10::DeviceType::HPU);
+                                            : at::autocast::get_autocast_dtype(kType);
   for (size_t i = begin; i < end; ++i) {
     (*stack)[i] = cast((*stack)[i], dtype);
   }

@@ -5,6 +5,8 @@
 
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/detail/HPUHooksInterface.h>
+#include <ATen/detail/PrivateUse1HooksInterface.h>
+#include <ATen/detail/XPUHooksInterface.h>
 #include <c10/core/CPUAllocator.h>
 #include <c10/core/impl/DeviceGuardImplInterface.h>
 
@@ -12,7 +14,7 @@
 
 namespace standin {
 
-const c10::Device kDevice(c10::DeviceType::HPU, 0);
+const c10::Device kDevice(kType, 0);
 
 inline void check_room(int64_t bytes) {
   TORCH_CHECK(
@@ -99,7 +101,7 @@ struct Pinned final : c10::Allocator {
 // A stream of random numbers of its own: a CPU generator that only device ops draw from.
 struct Random final : c10::GeneratorImpl {
   at::Generator inner;
-  explicit Random(at::Generator g) : GeneratorImpl(kDevice, c10::DispatchKeySet(c10::DispatchKey::HPU)), inner(std::move(g)) {}
+  explicit Random(at::Generator g) : GeneratorImpl(kDevice, c10::DispatchKeySet(kKey)), inner(std::move(g)) {}
   void set_current_seed(uint64_t seed) override { inner.set_current_seed(seed); }
   void set_offset(uint64_t) override { TORCH_CHECK(false, "HPU generator has no offset"); }
   uint64_t get_offset() const override { TORCH_CHECK(false, "HPU generator has no offset"); }
@@ -107,7 +109,7 @@ struct Random final : c10::GeneratorImpl {
   uint64_t seed() override { return inner.unsafeGetGeneratorImpl()->seed(); }
   void set_state(const c10::TensorImpl& state) override { inner.unsafeGetGeneratorImpl()->set_state(state); }
   c10::intrusive_ptr<c10::TensorImpl> get_state() const override { return inner.unsafeGetGeneratorImpl()->get_state(); }
-  static c10::DeviceType device_type() { return c10::DeviceType::HPU; }
+  static c10::DeviceType device_type() { return kType; }
 
  private:
   Random* clone_impl() const override { return new Random(inner.clone()); }
@@ -128,7 +130,7 @@ inline void check_index(c10::DeviceIndex index) {
 
 struct Guard final : c10::impl::DeviceGuardImplInterface {
   using Clock = std::chrono::steady_clock;
-  c10::DeviceType type() const override { return c10::DeviceType::HPU; }
+  c10::DeviceType type() const override { return kType; }
   c10::Device exchangeDevice(c10::Device d) const override {
     check_index(d.index());
     return kDevice;
@@ -162,18 +164,21 @@ struct Guard final : c10::impl::DeviceGuardImplInterface {
   }
 };
 
-REGISTER_ALLOCATOR(c10::DeviceType::HPU, memory())
-C10_REGISTER_GUARD_IMPL(HPU, Guard)
+inline void check_dtype(c10::ScalarType dtype) {
+  TORCH_CHECK(!record().no_float64 || dtype != at::kDouble, "this device has no float64");
+}
+
+#define STANDIN_GUARD(type) C10_REGISTER_GUARD_IMPL(type, Guard)
+REGISTER_ALLOCATOR(kType, memory())
+STANDIN_GUARD(STANDIN)
 
 } // namespace standin
 
 namespace at {
 
-// torch looks up this very name.
-struct HPUHooks final : HPUHooksInterface {
-  explicit HPUHooks(HPUHooksArgs) {}
+template <class Interface>
+struct StandinHooks : Interface {
   void init() const override {}
-  bool hasHPU() const override { return true; }
   bool isBuilt() const override { return true; }
   bool isAvailable() const override { return true; }
   bool hasPrimaryContext(DeviceIndex) const override { return true; }
@@ -195,6 +200,34 @@ struct HPUHooks final : HPUHooksInterface {
   Generator getNewGenerator(DeviceIndex = -1) const override { return standin::new_random(); }
 };
 
+#ifdef STANDIN_HPU
+// torch looks up this very name.
+struct HPUHooks final : StandinHooks<HPUHooksInterface> {
+  explicit HPUHooks(HPUHooksArgs) {}
+  bool hasHPU() const override { return true; }
+};
 REGISTER_HPU_HOOKS(HPUHooks)
+#endif
+
+#ifdef STANDIN_XPU
+struct XPUHooks final : StandinHooks<XPUHooksInterface> {
+  bool hasXPU() const override { return true; }
+  DeviceIndex getNumGPUs() const override { return 1; }
+  DeviceIndex current_device() const override { return 0; }
+  int32_t getGlobalIdxFromDevice(const Device&) const override { return 0; }
+  void deviceSynchronize(DeviceIndex) const override { standin::host_waits("synchronize"); }
+};
+REGISTER_XPU_HOOKS(XPUHooks)
+#endif
+
+#ifdef STANDIN_PrivateUse1
+struct OtherHooks final : StandinHooks<PrivateUse1HooksInterface> {
+  void resizePrivateUse1Bytes(const c10::Storage&, size_t) const override { TORCH_CHECK(false, "not resized here"); }
+};
+inline const bool registered = [] {
+  RegisterPrivateUse1HooksInterface(new OtherHooks());
+  return true;
+}();
+#endif
 
 } // namespace at

@@ -10,7 +10,7 @@
 namespace standin {
 
 inline bool on_device(const at::Tensor& t) {
-  return t.defined() && t.device().type() == c10::DeviceType::HPU;
+  return t.defined() && t.device().type() == kType;
 }
 
 // The tensors of one call, device and CPU side by side.
@@ -54,6 +54,7 @@ struct Lent {
     }
     auto found = device_of.find(cpu.storage().unsafeGetStorageImpl());
     if (found == device_of.end()) {
+      check_dtype(cpu.scalar_type());
       cpu = dense ? cpu.contiguous() : cpu;
       check_room(static_cast<int64_t>(cpu.storage().nbytes()));
       auto* held = new Held{{}, cpu.storage(), static_cast<int64_t>(cpu.storage().nbytes())};
@@ -63,7 +64,7 @@ struct Lent {
     }
     c10::Storage storage = found->second;
     auto t = at::detail::make_tensor<c10::TensorImpl>(
-        std::move(storage), c10::DispatchKeySet(c10::DispatchKey::HPU), cpu.dtype());
+        std::move(storage), c10::DispatchKeySet(kKey), cpu.dtype());
     t.unsafeGetTensorImpl()->set_sizes_and_strides(cpu.sizes(), cpu.strides(), cpu.storage_offset());
     return t;
   }

@@ -119,7 +119,7 @@ inline void collective(const c10::OperatorHandle& op, Stack* stack) {
     }
     const auto type = value.type()->str();
     if (type.find("ProcessGroup") != std::string::npos) {
-      auto backend = value.toCustomClass<c10d::ProcessGroup>()->getBackend(c10::DeviceType::HPU);
+      auto backend = value.toCustomClass<c10d::ProcessGroup>()->getBackend(kType);
       group = dynamic_cast<Hccl&>(*backend).group;
     } else if (type.find("ReduceOp") != std::string::npos) {
       auto kind = value.toCustomClass<c10d::ReduceOp>()->op_;

@@ -60,13 +60,13 @@ inline c10::IValue lend(const c10::IValue& value, const c10::Argument& arg, Lent
     }
     return list;
   }
-  if (value.isDevice() && value.toDevice().type() == c10::DeviceType::HPU) {
+  if (value.isDevice() && value.toDevice().type() == kType) {
     return c10::Device(c10::DeviceType::CPU);
   }
   const bool wants_generator = arg.type()->str().rfind("Generator", 0) == 0;
   if (value.isGenerator() || (value.isNone() && wants_generator)) {
     auto g = value.isGenerator() ? value.toGenerator() : default_random();
-    return g.device().type() == c10::DeviceType::HPU ? static_cast<Random*>(g.unsafeGetGeneratorImpl())->inner : g;
+    return g.device().type() == kType ? static_cast<Random*>(g.unsafeGetGeneratorImpl())->inner : g;
   }
   return value;
 }
@@ -183,27 +183,25 @@ inline at::Tensor empty(
     c10::SymIntArrayRef size, std::optional<at::ScalarType> dtype, std::optional<at::Layout>, std::optional<at::Device> device,
     std::optional<bool>, std::optional<at::MemoryFormat> format) {
   check_index(device.value_or(kDevice).index());
+  check_dtype(c10::dtype_or_default(dtype));
   return at::detail::empty_generic(
-      C10_AS_INTARRAYREF_SLOW(size), memory(), c10::DispatchKeySet(c10::DispatchKey::HPU), c10::dtype_or_default(dtype), format);
+      C10_AS_INTARRAYREF_SLOW(size), memory(), c10::DispatchKeySet(kKey), c10::dtype_or_default(dtype), format);
 }
 
 inline at::Tensor empty_strided(
     c10::SymIntArrayRef size, c10::SymIntArrayRef stride, std::optional<at::ScalarType> dtype, std::optional<at::Layout>,
     std::optional<at::Device> device, std::optional<bool>) {
   check_index(device.value_or(kDevice).index());
+  check_dtype(c10::dtype_or_default(dtype));
   return at::detail::empty_strided_generic(
-      C10_AS_INTARRAYREF_SLOW(size), C10_AS_INTARRAYREF_SLOW(stride), memory(), c10::DispatchKeySet(c10::DispatchKey::HPU),
+      C10_AS_INTARRAYREF_SLOW(size), C10_AS_INTARRAYREF_SLOW(stride), memory(), c10::DispatchKeySet(kKey),
       c10::dtype_or_default(dtype));
 }
 
-inline void copy_boxed(const c10::OperatorHandle& op, Stack* stack) {
-  Stack args = torch::jit::pop(*stack, op.schema().arguments().size());
-  auto from = args[0].toTensor(), into = args[1].toTensor();
+inline void copy_between(const at::Tensor& from, const at::Tensor& into) {
   if (!on_device(into)) {
     host_waits("copy_to_cpu");
-  } else if (on_device(from)) {
-    note_op(op, args);
-  } else {
+  } else if (!on_device(from)) {
     tell("upload", "copy_to_hpu", {shape_of(from)}, 0);
   }
   auto copy = [into, from] {
@@ -219,7 +217,22 @@ inline void copy_boxed(const c10::OperatorHandle& op, Stack* stack) {
   if (on_device(into)) {
     narrow(into);
   }
+}
+
+inline void copy_boxed(const c10::OperatorHandle& op, Stack* stack) {
+  Stack args = torch::jit::pop(*stack, op.schema().arguments().size());
+  auto from = args[0].toTensor(), into = args[1].toTensor();
+  if (on_device(into) && on_device(from)) {
+    note_op(op, args);
+  }
+  copy_between(from, into);
   stack->push_back(into);
+}
+
+// For the devices that torch's own copy_ has a table of kernels for, instead of asking them for _copy_from.
+inline at::Tensor& copy_into(at::Tensor& into, const at::Tensor& from, bool) {
+  copy_between(from, into);
+  return into;
 }
 
 inline void copy_and_resize_boxed(const c10::OperatorHandle&, Stack* stack) {

@@ -1,7 +1,8 @@
 // What the stand-in records: ops since the last graph boundary, recipes seen, memory. Python hears of the rare events.
 #pragma once
 
-#include <ATen/ATen.h>
+#include "key.h"
+
 #include <torch/csrc/utils/pybind.h>
 
 #include <mutex>
@@ -15,6 +16,8 @@ struct Record {
   std::recursive_mutex lock;
   bool lazy = false;
   bool narrow_int64 = false; // int64 values live as int32
+  bool no_float64 = false;
+  bool recompute = true; // the fused attention's default
   bool capturing = false;
   int64_t ops = 0;
   int64_t pending = 0; // ops since the last graph boundary

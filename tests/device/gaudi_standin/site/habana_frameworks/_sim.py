@@ -109,12 +109,12 @@ def _load() -> ModuleType:
     path = os.environ.get("HPU_STANDIN_LIBRARY")
     if not path or not os.path.isfile(path):
         raise ImportError(f"the stand-in's library is not built: HPU_STANDIN_LIBRARY={path}")
-    loader = importlib.machinery.ExtensionFileLoader("_hpu_standin_C", path)
-    spec = importlib.util.spec_from_file_location("_hpu_standin_C", path, loader=loader)
+    loader = importlib.machinery.ExtensionFileLoader("_standin_C", path)
+    spec = importlib.util.spec_from_file_location("_standin_C", path, loader=loader)
     assert spec is not None
     module = importlib.util.module_from_spec(spec)
     loader.exec_module(module)
-    module.configure(LAZY, not INT64, MEMORY, heard)
+    module.configure(LAZY, not INT64, False, MEMORY, heard)
     return module
 
 

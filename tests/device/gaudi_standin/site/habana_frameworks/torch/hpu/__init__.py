@@ -25,7 +25,6 @@ HABANA_VISIBLE_MODULES_VAR = "HABANA_VISIBLE_MODULES"
 HLS_MODULE_ID_VAR = "HLS_MODULE_ID"
 _initialized = False
 _dynamic_shapes = os.environ.get("PT_HPU_ENABLE_REFINE_DYNAMIC_SHAPES", "0") in ("1", "true", "True")
-_recompute = True
 
 
 def init() -> None:
@@ -160,12 +159,11 @@ def get_dynamic_shape_status() -> bool:
 
 
 def enable_recompute_sdp(enabled: bool) -> None:
-    global _recompute
-    _recompute = enabled
+    _sim.C.enable_recompute_sdp(enabled)
 
 
 def recompute_sdp_enabled() -> bool:
-    return _recompute
+    return bool(_sim.C.recompute_sdp_enabled())
 
 
 @contextlib.contextmanager

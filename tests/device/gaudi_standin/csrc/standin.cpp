@@ -1,4 +1,4 @@
-// A software stand-in of an accelerator on torch's native HPU key. It computes on the CPU and records what a program asks.
+// A software stand-in of an accelerator on one of torch's keys. It computes on the CPU and records what a program asks.
 #include "hccl.h"
 
 namespace standin {
@@ -29,6 +29,9 @@ static void register_ops(torch::Library& m) {
   }
   m.impl("empty.memory_format", &empty);
   m.impl("empty_strided", &empty_strided);
+#ifdef STANDIN_XPU
+  m.impl("copy_", &copy_into);
+#endif
   m.impl("_copy_from", torch::CppFunction::makeFromBoxedFunction<&copy_boxed>());
   m.impl("_copy_from_and_resize", torch::CppFunction::makeFromBoxedFunction<&copy_and_resize_boxed>());
   m.impl("_local_scalar_dense", &item);
@@ -72,7 +75,7 @@ static c10::intrusive_ptr<c10d::Backend> make_hccl(c10::intrusive_ptr<c10d::Proc
 
 } // namespace standin
 
-PYBIND11_MODULE(_hpu_standin_C, m) {
+PYBIND11_MODULE(_standin_C, m) {
   using namespace standin;
   static auto* libraries = new std::vector<torch::Library>();
   auto library = [&](const char* space, c10::DispatchKey key) -> torch::Library& {
@@ -80,17 +83,20 @@ PYBIND11_MODULE(_hpu_standin_C, m) {
     return libraries->back();
   };
   libraries->reserve(8);
-  library("_", c10::DispatchKey::HPU).fallback(torch::CppFunction::makeFromBoxedFunction<&fallback>());
-  register_ops(library("aten", c10::DispatchKey::HPU));
+  library("_", kKey).fallback(torch::CppFunction::makeFromBoxedFunction<&fallback>());
+  register_ops(library("aten", kKey));
+#ifdef STANDIN_HPU // other devices' autocast is torch's own, or none; their collectives are not stood in for
   if (!c10::Dispatcher::singleton().hasBackendFallbackForDispatchKey(c10::DispatchKey::AutocastHPU)) {
     library("_", c10::DispatchKey::AutocastHPU).fallback(torch::CppFunction::makeFallthrough());
   }
   register_autocast(library("aten", c10::DispatchKey::AutocastHPU));
-  register_collectives(library("c10d", c10::DispatchKey::HPU));
+  register_collectives(library("c10d", kKey));
+#endif
 
-  m.def("configure", [](bool lazy, bool narrow_int64, int64_t limit, pybind11::object listener) {
+  m.def("configure", [](bool lazy, bool narrow_int64, bool no_float64, int64_t limit, pybind11::object listener) {
     record().lazy = lazy;
     record().narrow_int64 = narrow_int64;
+    record().no_float64 = no_float64;
     record().limit = limit;
     record().listener = listener.release().ptr();
   });
@@ -109,6 +115,9 @@ PYBIND11_MODULE(_hpu_standin_C, m) {
     tape().ops.clear();
     record().capturing = true;
   });
+  // Built-ins, as the bridge's: Dynamo cannot look into them.
+  m.def("recompute_sdp_enabled", [] { return record().recompute; });
+  m.def("enable_recompute_sdp", [](bool enabled) { record().recompute = enabled; });
   m.def("capturing", [] { return record().capturing; });
   m.def("capture_end", [] {
     record().capturing = false;

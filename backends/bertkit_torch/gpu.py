@@ -1,0 +1,90 @@
+"""What GPUs have in common whose module in torch has streams, graphs with pools of memory, and Triton's compiler.
+
+A vendor says its `type`, the name of its class of graphs, and what to check where torch finds no device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from importlib import util
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bertkit.plugin import DeviceFacts, Job, UserError, World
+from bertkit_torch.accelerator import Accelerator
+from bertkit_torch.row_attention import ROWS, InRows
+from bertkit_torch.seen import Attention
+
+WARM = 3  # runs before a recording: compilers and libraries settle in them
+
+
+class Gpu(Accelerator):
+    """Attention in rows; layers compiled where Triton is there; each batch size one graph where the module has them."""
+
+    graph = ""  # the module's class of graphs; "": it has none
+    check = "check the driver, and that torch is built for this device"  # where torch finds none
+    chosen = "sdpa"  # attention's kernel
+    compiled = captured = False
+    graphs = 0  # recorded so far
+
+    def open(self, job: Job, world: World) -> torch.device:
+        if not self.module.is_available():
+            raise UserError("torch finds no device", self.check)
+        where = super().open(job, world)
+        self.module.set_device(where)
+        self.chosen = str(job.settings.get("attention", "sdpa"))
+        self.kernel = {"plain": "two products and a softmax"}.get(self.chosen, self.kernel)
+        asked = {name: self.static and job.settings.get(name, "off") == "auto" for name in ("compile", "graphs")}
+        self.compiled = asked["compile"] and self.has_compiler(where)
+        self.captured = asked["graphs"] and not self.recompute and hasattr(self.module, self.graph)
+        self.pool = self.module.graph_pool_handle() if self.captured else None
+        self.notes |= {
+            "layers": "compiled by torch.compile" if self.compiled else "as they are",
+            "graphs": f"one {self.graph.removesuffix('Graph')} graph for each batch size" if self.captured else "none",
+        }
+        return where
+
+    def has_compiler(self, where: torch.device) -> bool:
+        """torch.compile makes its kernels with Triton."""
+        return util.find_spec("triton") is not None
+
+    def in_rows(self, allowed: Tensor, heads: int) -> Attention:
+        return InRows(allowed, heads, ROWS[self.chosen])
+
+    def compile(self, layer: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        return torch.compile(layer, dynamic=False) if self.compiled else layer
+
+    def capture(self, run: Callable[[], None]) -> Callable[[], None]:
+        """One graph; all of them share one pool of memory, since they are replayed one after another."""
+        if not self.captured:
+            return run
+        module = self.module
+        aside = module.Stream()
+        aside.wait_stream(module.current_stream())
+        with module.stream(aside):
+            for _ in range(WARM):
+                run()
+        module.current_stream().wait_stream(aside)
+        graph = getattr(module, self.graph)()
+        self.graphs += 1
+        with self.recording(graph):
+            run()
+        replay: Callable[[], None] = graph.replay
+        return replay
+
+    def recording(self, graph: Any) -> AbstractContextManager[Any]:
+        """While it is entered, work that is given to the device is recorded and not done."""
+        found: AbstractContextManager[Any] = self.module.graph(graph, pool=self.pool)
+        return found
+
+    def programs(self) -> int | None:
+        if not self.compiled and not self.captured:
+            return None
+        return (super().programs() or 0) + self.graphs
+
+    def facts(self) -> DeviceFacts:
+        about = self.module.get_device_properties(self.where)
+        return DeviceFacts("accelerator", str(about.name), int(about.total_memory))
