@@ -21,7 +21,7 @@ CHUNK = 1 << 24  # bytes whose CRC is taken at once
 
 
 def check_archive(path: Path) -> bool:
-    """Whether its storages were held against their records; False: the pickle is one that torch is to refuse.
+    """Whether its storages were compared with their records; False: the pickle is one that torch is to refuse.
 
     Raises UserError where a record is damaged, shorter than its storage, unpacks to far more than the file, or it is no
     file of torch.save. Checks nothing of the older format, which is no zip file.

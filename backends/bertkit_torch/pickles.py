@@ -29,7 +29,7 @@ def read_tree(path: Path) -> Any:
     try:
         tree = _load(path)
         if not checked:
-            raise UserError(f"{path}: its storages cannot be held against their records", "save the state dict alone")
+            raise UserError(f"{path}: its storages cannot be compared with their records", "save the state dict alone")
         return _with_arrays(tree, {})
     except RecursionError:
         raise UserError(f"{path}: is nested too deep", "save the state dict alone") from None
