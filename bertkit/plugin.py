@@ -57,6 +57,7 @@ if TYPE_CHECKING:
 
     # The processes of a job, and sums over them
     from bertkit.distributed.world import World
+    from bertkit.distributed.clusters import own_device
     from bertkit.distributed.collectives import (
         Absent,
         Flat,
@@ -183,6 +184,7 @@ _PLACES = {
     "lay_out": ("engine.layouts", "lay_out"),
     "meeting_place": ("distributed.collectives", "meeting_place"),
     "module_command": ("launch.children", "module_command"),
+    "own_device": ("distributed.clusters", "own_device"),
     "parse_json": ("files.inputs", "parse_json"),
     "placing_domains": ("launch.affinity", "domains"),
     "rank_command": ("launch.interface", "rank_command"),
@@ -270,6 +272,7 @@ __all__ = [
     "lay_out",
     "meeting_place",
     "module_command",
+    "own_device",
     "parse_json",
     "placing_domains",
     "rank_command",

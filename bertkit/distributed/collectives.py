@@ -20,7 +20,7 @@ import numpy as np
 
 from bertkit.distributed.host_sums import Add, FlatType, empty
 from bertkit.distributed.watchdog import Watchdog
-from bertkit.distributed.world import World
+from bertkit.distributed.world import MPIS, World
 from bertkit.errors import PeersLost, UserError, nearest
 
 logger = logging.getLogger(__name__)
@@ -201,7 +201,7 @@ def _installed(package: str) -> bool:
 
 def wired(world: World, env: Mapping[str, str]) -> bool:
     """Whether what started the ranks lets MPI join them."""
-    return world.launcher in ("Open MPI", "Hydra") or (
+    return world.launcher in MPIS or (
         world.launcher == "Slurm" and bool({"PMIX_RANK", "PMI_RANK"} & env.keys())  # srun --mpi=pmix, --mpi=pmi2
     )
 
@@ -247,7 +247,7 @@ def meeting_place(world: World) -> Rendezvous:
     if world.address:
         return Given(world.address)
     for point in entry_points(group=RENDEZVOUS):
-        if world.launcher in ("Open MPI", "Hydra", "Slurm") and _installed("mpi4py"):
+        if world.launcher in (*MPIS, "Slurm") and _installed("mpi4py"):
             place: Rendezvous = point.load()(world)
             return place
     raise UserError(

@@ -33,7 +33,7 @@ class MpiLauncher:
             request = replace(request, port=free_port(0))
         library, warning = ("", "") if env.get(LIBRARY) else own_library(found, env)
         added = {LIBRARY: library} if library else {}
-        request = replace(request, forward=(*request.forward, *added))
+        request = replace(request, forward=(*request.forward, LIBRARY))
         env = {**env, **added}
         plan = mpi_plan(
             request,

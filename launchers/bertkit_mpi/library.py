@@ -17,7 +17,6 @@ from typing import Any
 
 from bertkit.plugin import Absent, UserError, World
 
-
 _CURE = "pip install 'bertkit[mpi]', and name the library of the mpirun that started this in MPI4PY_LIBMPI"
 
 
@@ -60,8 +59,7 @@ def library() -> Library:
 
 
 def _reason(error: Exception) -> str:
-    """In one line. mpi4py's has one more for each file that it tried: the first that is there, else the first, says why.
-    """
+    """In one line. mpi4py has a line for each file that it tried: the first that is there says why, else the first."""
     first, *tried = str(error).splitlines() or [type(error).__name__]
     there = [line for line in tried if "No such file" not in line]
     return ": ".join([first, *(there or tried)[:1]])

@@ -67,7 +67,7 @@ def mpi_plan(
     job = Job(request, machine, where, mpirun, is_root, _forwarded(request, env, added))
     line = _FLAVOURS[mpirun.flavour](job)
     added[PLACES] = format_places(_left_to_rank(machine, where, line.binds))
-    added |= line.env
+    added |= {name: value for name, value in line.usual.items() if name not in env} | line.env
     program = rank_command(request)
     hosts = request.hosts or ("localhost",)
     processes = tuple(

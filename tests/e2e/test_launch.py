@@ -13,7 +13,19 @@ import pytest
 
 from command import checkpoints, events, record, updates
 from conftest import Run, assert_one_line_error
-from launchers import LAUNCHERS, MPIRUNS, NULL_JOB, USUAL, Started, launchers, ranks_of, wait_until
+from launchers import (
+    LAUNCHERS,
+    MPIRUNS,
+    NULL_JOB,
+    USUAL,
+    WHEELS,
+    Started,
+    launchers,
+    listening,
+    mpirun_of_wheel,
+    ranks_of,
+    wait_until,
+)
 
 SAMPLE = (
     "train", "--backend", "cpu", "-d", "fp32", "-m", "tiny", "-t", "sample", "-s", "32", "--quiet",
@@ -23,14 +35,25 @@ SAMPLE = (
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("launcher", LAUNCHERS)
-def test_two_ranks_learn_what_one_process_learns(bertkit: Run, tmp_path: Path, sample_dir: Path, launcher: str) -> None:
+@pytest.mark.parametrize("launcher", [*LAUNCHERS, *WHEELS])
+def test_two_ranks_learn_what_one_process_learns(
+    bertkit: Run, tmp_path: Path, sample_dir: Path, launcher: str, request: pytest.FixtureRequest
+) -> None:
     words = (*SAMPLE, "--data-dir", str(sample_dir), "--set", "train.steps=20")
+    env = {}
+    if launcher in WHEELS:
+        env["BERTKIT_MPIRUN"] = str(mpirun_of_wheel(WHEELS[launcher], request.config.cache.mkdir("mpis")))
     assert bertkit(*words, "-b", "32", "-o", "alone").returncode == 0
-    done = Started(tmp_path, launcher, 2, *words, "-b", "16", "-o", "two").finish()
+    job = Started(tmp_path, launcher, 2, *words, "-b", "16", "-o", "two", **env)
+    wait_until(lambda: updates(tmp_path / "two"), job)
+    open_to_others = listening(job)
+    done = job.finish()
     assert done.returncode == 0, done.stderr
     one, two = record(tmp_path / "alone"), record(tmp_path / "two")
     assert two["losses"] == pytest.approx(one["losses"], abs=1e-5)
+    if launcher != "torchrun":  # whose ranks meet through gloo, which has a store to serve
+        assert two["hardware"]["engine"]["collectives"].startswith("window (auto: ")
+        assert open_to_others == []
     assert two["metrics"] == one["metrics"]
     assert two["hardware"]["processes"] == 2
     counted = [{name: made["throughput"]["counted"][name] for name in ("sequences", "tokens")} for made in (one, two)]
