@@ -57,7 +57,7 @@ if TYPE_CHECKING:
 
     # The processes of a job, and sums over them
     from bertkit.distributed.world import World
-    from bertkit.distributed.clusters import own_device
+    from bertkit.distributed.clusters import Nodes, own_device
     from bertkit.distributed.collectives import (
         Absent,
         Flat,
@@ -152,6 +152,7 @@ _PLACES = {
     "Machine": ("distributed.topology", "Machine"),
     "ModelConfig": ("model.config", "ModelConfig"),
     "OptimizerSpec": ("engine.interface", "OptimizerSpec"),
+    "Nodes": ("distributed.clusters", "Nodes"),
     "PLACES": ("launch.affinity", "PLACES"),
     "Peak": ("engine.interface", "Peak"),
     "Precision": ("engine.interface", "Precision"),
@@ -238,6 +239,7 @@ __all__ = [
     "LossSpec",
     "Machine",
     "ModelConfig",
+    "Nodes",
     "OptimizerSpec",
     "Peak",
     "Precision",

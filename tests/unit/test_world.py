@@ -201,9 +201,8 @@ def test_mpi_and_torchrun_within_a_step_come_first() -> None:
     assert from_env(STEP | environment("Open MPI", 1, 2, 1, 2)).launcher == "Open MPI"
     assert from_env(STEP | environment("Hydra", 1, 2, 1, 2)).launcher == "Hydra"
     assert from_env(STEP | environment("torchrun", 1, 2, 1, 2) | {"TORCHELASTIC_RUN_ID": "x"}).launcher == "torchrun"
-    assert (
-        from_env(STEP | environment("torchrun", 12, 44, 0, 4)).launcher == "torchrun"
-    )  # another launcher's, in a step
+    inner = environment("torchrun", 12, 44, 0, 4)  # of another launcher, started in each task
+    assert from_env(STEP | inner).launcher == "torchrun"
 
 
 @pytest.mark.parametrize(
