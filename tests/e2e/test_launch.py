@@ -6,13 +6,15 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from command import checkpoints, events, record, updates
-from conftest import Run, assert_one_line_error
+from command import checkpoints, events, free_port, record, updates
+from conftest import Run, assert_one_line_error, command_env
 from launchers import (
     LAUNCHERS,
     MPIRUNS,
@@ -208,6 +210,42 @@ def test_a_run_is_resumed_on_another_number_of_ranks(
     apart = max(abs(one - two) for one, two in zip(whole, run, strict=True))
     assert (apart > 1e-4) if dropout else (apart < 1e-5)
     assert ("warning: processes: 2, 1 before" in done.stderr) == bool(dropout)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["launched on each", "told their ranks alone"])
+def test_hosts_that_start_their_own_processes_are_one_job(tmp_path: Path, sample_dir: Path, how: str) -> None:
+    """Two commands as two hosts would start them: by --nnodes, and as a cluster that says RANK and WORLD_SIZE."""
+    port = str(free_port())
+    words = (
+        *NULL_JOB,
+        "--set",
+        "train.steps=2",
+        "--set",
+        "device.step_seconds=0",
+        "--data-dir",
+        sample_dir,
+        "-o",
+        "run",
+    )
+    jobs = []
+    for rank in ("0", "1"):
+        if how == "launched on each":
+            master = ("--nnodes", "2", "--node-rank", rank, "--master", f"127.0.0.1:{port}")
+            command, env = ["launch", "-n", "1", *master, "--", *words], {}
+        else:
+            command = [*words]
+            env = {"RANK": rank, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        jobs.append(
+            subprocess.Popen(
+                [sys.executable, "-m", "bertkit", *command],
+                cwd=tmp_path, env=command_env(tmp_path) | env, stderr=subprocess.PIPE, text=True,
+            )
+        )  # fmt: skip
+    said = [job.communicate(timeout=180)[1] for job in jobs]
+    assert [job.returncode for job in jobs] == [0, 0], "\n".join(said)
+    assert record(tmp_path / "run")["hardware"]["processes"] == 2
+    assert len(record(tmp_path / "run")["hardware"]["hosts"]) == 2
 
 
 def for_the_second_rank(folder: Path, lines: str) -> str:
