@@ -34,7 +34,7 @@ def local_numbers(rank: int, size: int, address: str, patience: float = PATIENCE
     until = time.monotonic() + patience
     mine = {"rank": rank, "size": size, "host": this_host()}
     try:
-        hosts = _collect(mine, int(port), until) if rank == 0 else _tell(mine, host, int(port), until)
+        hosts = _collect(mine, host, int(port), until) if rank == 0 else _tell(mine, host, int(port), until)
     except OSError as error:
         raise UserError(
             f"rank {rank} of {size} did not meet the others at {address} within {patience:g} s: {error}",
@@ -52,10 +52,10 @@ def this_host() -> str:
         return platform.node()
 
 
-def _collect(mine: dict[str, Any], port: int, until: float) -> list[str]:
+def _collect(mine: dict[str, Any], host: str, port: int, until: float) -> list[str]:
     """The hosts of all ranks, which are told so too."""
     told, connections = {0: mine}, []
-    with socket.create_server(("", port), backlog=min(mine["size"], 4096)) as listener, ExitStack() as opened:
+    with _listen(host, port, min(mine["size"], 4096)) as listener, ExitStack() as opened:
         try:
             while len(told) < mine["size"]:
                 connection = opened.enter_context(_accept(listener, until, mine["size"] - len(told)))
@@ -72,6 +72,16 @@ def _collect(mine: dict[str, Any], port: int, until: float) -> list[str]:
         hosts = [told[rank]["host"] for rank in range(mine["size"])]
         _answer(connections, {"hosts": hosts})
     return hosts
+
+
+def _listen(host: str, port: int, backlog: int) -> socket.socket:
+    """On loopback where the ranks meet there, else on all addresses, of both families where there are both."""
+    if host in ("127.0.0.1", "localhost"):
+        return socket.create_server((host, port), backlog=backlog)
+    try:
+        return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=backlog)
+    except (OSError, ValueError):  # no IPv6 here; or a taken port, which the next says too
+        return socket.create_server(("", port), backlog=backlog)
 
 
 def _accept(listener: socket.socket, until: float, missing: int) -> socket.socket:

@@ -223,6 +223,16 @@ def all_ask(ranks: list[tuple[int, int]], patience: float = 20) -> list[Any]:
     return [found[key] for key in range(len(ranks))]
 
 
+def test_ranks_meet_at_a_name_too() -> None:
+    port, found, name = free_port(), {}, socket.gethostname()
+    threads = [threading.Thread(target=ask, args=(rank, 2, port, name, found, rank)) for rank in (0, 1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == {0: (0, 2), 1: (1, 2)}
+
+
 def test_ranks_learn_who_shares_their_host(monkeypatch: pytest.MonkeyPatch) -> None:
     assert all_ask([(2, 3), (1, 3), (0, 3)]) == [(2, 3), (1, 3), (0, 3)]
     hosts = iter("abab")  # in the order in which they start
