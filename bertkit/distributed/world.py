@@ -57,9 +57,18 @@ def from_env(env: Mapping[str, str] = os.environ) -> World:
     Raises UserError where variables are set by half, do not fit together or contradict one another: guessing would let
     every process train a model of its own.
     """
-    found = [world for launcher, names in SPELLINGS.items() if (world := _spelled(launcher, names, env))]
+    by_rank = _by_rank_alone(env)
+    spelled = {name: names for name, names in SPELLINGS.items() if name != "torchrun" or not by_rank}
+    found = [world for launcher, names in spelled.items() if (world := _spelled(launcher, names, env))]
     if _in_step(env):
         found.append(_slurm_world(env))
+    if by_rank:
+        rank, size = number("the environment", "RANK", env), number("the environment", "WORLD_SIZE", env)
+        same = [world for world in found if (world.rank, world.size) == (rank, size)]
+        if same:  # as scripts copy srun's or mpirun's
+            return replace(same[0], address=address_of(env) or same[0].address)
+        _refuse_contradictions([World(rank, size, launcher="torchrun"), *found], env)
+        return _told_by_rank(rank, size, env)
     if not found:
         nodes = nodes_of(env)
         return World() if nodes is None else _of_nodes(nodes)
@@ -67,19 +76,24 @@ def from_env(env: Mapping[str, str] = os.environ) -> World:
     return found[0]
 
 
+def _by_rank_alone(env: Mapping[str, str]) -> bool:
+    """Whether RANK and WORLD_SIZE of several are set, and LOCAL_WORLD_SIZE is not."""
+    names = SPELLINGS["torchrun"]
+    return bool(env.get(names[0]) and env.get(names[1]) and not env.get(names[3])) and _of_one(names, env) is env
+
+
 def _spelled(launcher: str, names: tuple[str, str, str, str], env: Mapping[str, str]) -> World | None:
     present = [name for name in names if env.get(name)]
     if launcher == "PALS":
-        if not env.get("PALS_RANKID") or {"RANK", "WORLD_SIZE"} <= {name for name, value in env.items() if value}:
+        if not env.get("PALS_RANKID"):
             return None
-        _whole(launcher, ("PALS_RANKID", *names[:2]), env)  # `mpiexec --pmi=pmix` tells nobody the number of ranks
+        if not (env.get("RANK") and env.get("WORLD_SIZE")):
+            _whole(launcher, ("PALS_RANKID", *names[:2]), env)  # `mpiexec --pmi=pmix` tells nobody the number of ranks
     if not {names[0], names[1]} & set(present):
         return None
     if launcher == "Hydra" and (env.get("PALS_RANKID") or (_in_step(env) and not {names[2], names[3]} & set(present))):
         return None  # `srun --mpi=pmi2` sets PMI_RANK and PMI_SIZE too
     known = _of_one(names, env)
-    if launcher == "torchrun" and not env.get(names[3]) and {names[0], names[1]} <= set(present) and known is env:
-        return _told_by_rank(env)
     _whole(launcher, names, known)
     rank, size, local_rank, local_size = (number(launcher, name, known) for name in names)
     return _checked(World(rank, size, local_rank, local_size, launcher, address_of(env)))
@@ -92,13 +106,12 @@ def _of_one(names: tuple[str, str, str, str], env: Mapping[str, str]) -> Mapping
     return {names[2]: "0", names[3]: "1"} | {name: value for name, value in env.items() if value}
 
 
-def _told_by_rank(env: Mapping[str, str]) -> World:
+def _told_by_rank(rank: int, size: int, env: Mapping[str, str]) -> World:
     """A world of RANK and WORLD_SIZE without LOCAL_WORLD_SIZE, as Kubeflow, Azure ML, PAI, Volcano or a script set it.
 
     The processes of a host come from the cluster's own variables; else from the hosts of all ranks, which meet for it.
     """
     nodes = nodes_of(env)
-    rank, size = number("the environment", "RANK", env), number("the environment", "WORLD_SIZE", env)
     if nodes is not None and not env.get("LOCAL_RANK"):
         return _agreeing(_of_nodes(nodes), rank, size, nodes)
     source = nodes.source if nodes else "Azure ML" if env.get("AZUREML_NODE_COUNT") else "the environment"

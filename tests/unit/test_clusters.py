@@ -199,6 +199,14 @@ def test_what_does_not_fit_together_is_one_error(name: str) -> None:
         from_env(env)
 
 
+def test_ranks_copied_from_pals_are_its_own() -> None:
+    copied = {"RANK": "1", "WORLD_SIZE": "2", **MASTER}
+    assert from_env(pals(1, 2) | copied) == World(1, 2, 1, 2, "PALS", JOB)
+    unsized = {name: value for name, value in pals(1, 2).items() if not name.startswith("PMI_")}
+    whole = {**copied, "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}  # what `mpiexec --pmi=pmix` needs
+    assert from_env(unsized | whole) == World(1, 2, 1, 2, "torchrun", JOB)
+
+
 # ---- asking one another ----
 
 

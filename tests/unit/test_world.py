@@ -225,6 +225,14 @@ def test_sources_that_contradict_are_named_both(env: dict[str, str], said: str) 
         from_env(env)
 
 
+def test_ranks_copied_from_a_step_are_the_steps() -> None:
+    """RANK=$SLURM_PROCID and WORLD_SIZE=$SLURM_NTASKS, without the local ones: nobody need be asked."""
+    assert from_env(STEP | {"RANK": "6", "WORLD_SIZE": "11"}) == from_env(STEP)
+    assert from_env(STEP | {"RANK": "6", "WORLD_SIZE": "11"} | MASTER).address == "node1:29500"
+    with pytest.raises(UserError, match="RANK says rank 0 of 2, Slurm rank 6 of 11"):
+        from_env(STEP | {"RANK": "0", "WORLD_SIZE": "2"} | MASTER)
+
+
 def test_sources_that_agree_are_one() -> None:
     same = {"RANK": "6", "WORLD_SIZE": "11", "LOCAL_RANK": "2", "LOCAL_WORLD_SIZE": "4"}  # as scripts copy Slurm's
     assert from_env(STEP | same) == World(6, 11, 2, 4, "torchrun")
