@@ -50,7 +50,7 @@ def launch(
     ] = None,
     nnodes: Annotated[
         int | None,
-        typer.Option(min=1, help="Hosts that each start this command, without ssh; default: what the cluster reports."),
+        typer.Option(min=1, help="Hosts that each start this command, without ssh; default: those of the cluster."),
     ] = None,
     node_rank: Annotated[int | None, typer.Option(min=0, help="With --nnodes: number of this host, from 0.")] = None,
     master: Annotated[str, typer.Option(metavar="HOST:PORT", help="With --nnodes: where host 0 is reached.")] = "",
