@@ -58,6 +58,7 @@ if TYPE_CHECKING:
 
     # The processes of a job, and sums over them
     from bertkit.distributed.world import World
+    from bertkit.distributed.clusters import Nodes, own_device
     from bertkit.distributed.collectives import (
         Absent,
         Flat,
@@ -153,6 +154,7 @@ _PLACES = {
     "Machine": ("distributed.topology", "Machine"),
     "ModelConfig": ("model.config", "ModelConfig"),
     "OptimizerSpec": ("engine.interface", "OptimizerSpec"),
+    "Nodes": ("distributed.clusters", "Nodes"),
     "PLACES": ("launch.affinity", "PLACES"),
     "Peak": ("engine.interface", "Peak"),
     "Precision": ("engine.interface", "Precision"),
@@ -185,6 +187,7 @@ _PLACES = {
     "lay_out": ("engine.layouts", "lay_out"),
     "meeting_place": ("distributed.collectives", "meeting_place"),
     "module_command": ("launch.children", "module_command"),
+    "own_device": ("distributed.clusters", "own_device"),
     "parse_json": ("files.inputs", "parse_json"),
     "placing_domains": ("launch.affinity", "domains"),
     "rank_command": ("launch.interface", "rank_command"),
@@ -239,6 +242,7 @@ __all__ = [
     "LossSpec",
     "Machine",
     "ModelConfig",
+    "Nodes",
     "OptimizerSpec",
     "Peak",
     "Precision",
@@ -273,6 +277,7 @@ __all__ = [
     "lay_out",
     "meeting_place",
     "module_command",
+    "own_device",
     "parse_json",
     "placing_domains",
     "rank_command",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +15,7 @@ from pathlib import Path
 import pytest
 from _pytest.mark import ParameterSet
 
-from conftest import command_env
+from conftest import ROOT, command_env
 
 NULL_JOB = (
     "train", "--backend", "null", "-t", "sample", "-m", "tiny", "-s", "32", "-d", "fp32", "-b", "8",
@@ -46,6 +48,29 @@ def launchers(*names: str, slow: tuple[str, ...] = ()) -> list[ParameterSet]:
     return found
 
 
+# MPIs that cannot lie beside Open MPI's wheel, whose programs have the same names: where the wheel has its mpirun.
+WHEELS = {"mpich": "mpich", "intel": "impi-rt"}
+
+
+def mpirun_of_wheel(package: str, cache: Path) -> Path:
+    """The mpirun of a wheel, which is installed into the folder `cache` once; skips where it is not to be had."""
+    home = cache / package
+    if not home.exists():
+        with tempfile.TemporaryDirectory(dir=cache) as folder:
+            words = ["--no-deps", "--prefix", folder, "-c", str(ROOT / "constraints.txt"), package]
+            pip = [sys.executable, "-m", "pip", "install", "-q", "--retries", "1", "--timeout", "15", *words]
+            try:
+                done = subprocess.run(pip, capture_output=True, text=True, timeout=150, check=False)
+            except subprocess.TimeoutExpired:
+                pytest.skip(f"the wheel {package} did not come in 150 s")
+            if done.returncode:
+                pytest.skip(f"no wheel {package}: {(done.stderr.splitlines() or ['pip failed'])[-1]}")
+            with contextlib.suppress(OSError):  # another test was faster
+                Path(folder).rename(home)
+                Path(folder).mkdir()  # for its end
+    return home / "bin" / "mpirun"
+
+
 LAUNCHERS = launchers("torchrun", *MPIRUNS)
 USUAL = launchers("torchrun", *MPIRUNS, slow=("open-mpi-4",))
 
@@ -61,7 +86,7 @@ class Started:
         self.folder = folder
         self.mark = f"LAUNCH_TEST_MARK={folder.name}-{time.monotonic_ns()}"
         name, value = self.mark.split("=")
-        chosen = {} if launcher == "torchrun" else {"BERTKIT_MPIRUN": str(MPIRUNS[launcher])}
+        chosen = {} if launcher == "torchrun" else {"BERTKIT_MPIRUN": str(MPIRUNS.get(launcher))}
         how = ("--launcher", "torchrun" if launcher == "torchrun" else "mpi") if local else ()
         how = (*how, "-n", str(size), "--oversubscribe")
         command = [*inside, sys.executable, "-m", "bertkit", "launch", *how, *options, "--forward", name, "--", *words]
@@ -113,7 +138,7 @@ def ranks_of(job: Started) -> dict[int, int]:
             )
         except OSError:
             continue
-        rank = env.get(b"OMPI_COMM_WORLD_RANK", env.get(b"RANK"))
+        rank = env.get(b"OMPI_COMM_WORLD_RANK", env.get(b"RANK", env.get(b"PMI_RANK")))
         if rank is not None and b"train" in words and b"bertkit" in words:
             found[int(rank)] = pid
     return found
@@ -126,3 +151,32 @@ def wait_until(condition: Callable[[], object], job: Started, seconds: float = 9
         assert job.process.poll() is None, job.process.communicate()[1]
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.05)
+
+
+def listening(job: Started) -> list[str]:
+    """Addresses other than loopback's at which the ranks of a job listen, in the kernel's hexadecimal.
+
+    Not those that they inherited: MPICH's proxies listen too, and their children hold a copy.
+    """
+    ranks = set(ranks_of(job).values())
+    others = {inode for path in Path("/proc").glob("[0-9]*") if int(path.name) not in ranks for inode in _sockets(path)}
+    own = {inode for pid in ranks for inode in _sockets(Path(f"/proc/{pid}"))} - others
+    found = []
+    for name in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{name}").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A" and fields[9] in own and not fields[1].startswith("0100007F"):  # 0A: listens
+                found.append(fields[1])
+    return found
+
+
+def _sockets(process: Path) -> set[str]:
+    """Inodes of a process's sockets."""
+    found = set()
+    with contextlib.suppress(OSError):
+        for path in (process / "fd").iterdir():
+            with contextlib.suppress(OSError):
+                target = os.readlink(path)
+                if target.startswith("socket:["):
+                    found.add(target[8:-1])
+    return found

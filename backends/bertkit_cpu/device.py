@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import resource
 import sys
@@ -20,13 +21,15 @@ from bertkit_cpu.lamb import BlockedLamb
 from bertkit_cpu.masked_words import in_place
 from bertkit_cpu.memory import keep_freed_memory
 from bertkit_cpu.norms import norm
-from bertkit_cpu.topology import is_bound, read_cpu, threads
+from bertkit_cpu.topology import idle_under_torchrun, is_bound, read_cpu, threads
 from bertkit_cpu.words import LANES, Masks
 from bertkit_torch.device import Device
 from bertkit_torch.dropout import Mask
 from bertkit_torch.gradients import Gradients
 from bertkit_torch.optimizer import Optimizer
 from bertkit_torch.weights import ComputeWeights
+
+logger = logging.getLogger(__name__)
 
 
 class CpuDevice(Device):
@@ -42,7 +45,10 @@ class CpuDevice(Device):
     def open(self, job: Job, world: World) -> torch.device:
         cpu = read_cpu()
         asked = int(job.settings.get("threads", 0))
-        count, reason = threads(cpu, world.local_size, asked, env=os.environ, bound=is_bound(cpu))
+        bound = is_bound(cpu)
+        count, reason = threads(cpu, world.local_size, asked, env=os.environ, bound=bound)
+        if world.is_first and not asked and (idle := idle_under_torchrun(cpu, world.local_size, bound, os.environ)):
+            logger.warning(idle)
         torch.set_num_threads(count)
         memory = keep_freed_memory()
         if count > 1:

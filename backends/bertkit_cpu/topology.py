@@ -85,6 +85,21 @@ def threads(
     return max(1, cores // processes), f"{source}, {_count(processes, 'process', 'es')}{remark}"
 
 
+def idle_under_torchrun(cpu: Cpu, local_size: int, bound: bool, env: Mapping[str, str]) -> str:
+    """A warning where cores stay idle, since torchrun sets OMP_NUM_THREADS=1 for several processes; "" where none do.
+
+    Nobody can tell that 1 from one that the user meant, so it is heeded.
+    """
+    share, _ = threads(cpu, local_size)
+    started = env.get("TORCHELASTIC_RUN_ID") and not bound  # `bertkit launch` binds, and sets the number itself
+    if not started or local_size < 2 or share < 2 or env.get("OMP_NUM_THREADS", "").strip() != "1":
+        return ""
+    return (
+        f"torchrun sets OMP_NUM_THREADS=1 where it is not set: each process uses 1 of its {share} cores; "
+        f"set it to {share}, or device.threads={share}, or start with bertkit launch"
+    )
+
+
 def native_bf16(cpu: Cpu) -> tuple[bool, str]:
     """Whether this CPU multiplies bf16 in hardware, and the flag that says so or why not, in one line."""
     if flag := next((flag for flag in _BF16_FLAGS if flag in cpu.flags), ""):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from bertkit.plugin import Job, UserError, World
+from bertkit.plugin import Job, World, own_device
 from bertkit_torch.device import Device
 
 
@@ -43,12 +44,7 @@ class Accelerator(Device):
     def index(self, world: World) -> int:
         """Which of the devices that this process sees is its own."""
         count = int(self.module.device_count())
-        if world.local_rank >= count:
-            raise UserError(
-                f"local rank {world.local_rank} has no device: this process sees {count}",
-                "start one process for each, or show it more of them",
-            )
-        return world.local_rank
+        return own_device(world.launcher, world.local_rank, world.local_size, count, os.environ)
 
     def seed(self, number: int) -> None:
         self.module.manual_seed(number)

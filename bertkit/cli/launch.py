@@ -45,6 +45,15 @@ def launch(
         bool, typer.Option("--numa", help="With --mpi-sockets: bind to NUMA nodes instead of sockets.")
     ] = False,
     hosts: Annotated[str, typer.Option(help="Hosts, comma-separated, over MPI and ssh; default: MULTI_HLS_IPS.")] = "",
+    hostfile: Annotated[
+        Path | None, typer.Option(help="File of hosts, over MPI and ssh: lines as `node1 slots=8` or `node1:8`.")
+    ] = None,
+    nnodes: Annotated[
+        int | None,
+        typer.Option(min=1, help="Hosts that each start this command, without ssh; default: those of the cluster."),
+    ] = None,
+    node_rank: Annotated[int | None, typer.Option(min=0, help="With --nnodes: number of this host, from 0.")] = None,
+    master: Annotated[str, typer.Option(metavar="HOST:PORT", help="With --nnodes: where host 0 is reached.")] = "",
     slurm: Annotated[Path | None, typer.Option(help="Write a Slurm batch script to this file instead.")] = None,
     submit: Annotated[bool, typer.Option("--submit", help="Submit with sbatch.")] = False,
     nodes: Annotated[int, typer.Option(min=1, help="Slurm: number of nodes.")] = 1,
@@ -97,13 +106,15 @@ def launch(
 
       bertkit launch --hosts node1,node2 -n 8 --ssh-port 3022 -- train -m large -t squad
 
+      bertkit launch --nnodes 2 --node-rank 0 --master node1:29500 -n 8 -- train -m large -t squad
+
       bertkit launch --slurm run.sbatch --nodes 2 -n 8 --sbatch=--time=2:00:00 -- train -m large -t squad
     """
     options = LaunchOptions(
-        tuple(command), processes, mpi_sockets, per_socket, numa, hosts, slurm, submit, nodes, tuple(sbatch or ()),
-        container, tuple(mount or ()), launcher, threads, reserve_cores, allocator, oversubscribe, ssh_port,
-        ssh_config, interface, tuple(forward or ()), port, max_restarts, grace, tag_output, logs, topology,
-        dry_run, json_,
+        tuple(command), processes, mpi_sockets, per_socket, numa, hosts, hostfile, nnodes, node_rank, master, slurm,
+        submit, nodes, tuple(sbatch or ()), container, tuple(mount or ()), launcher, threads, reserve_cores, allocator,
+        oversubscribe, ssh_port, ssh_config, interface, tuple(forward or ()), port, max_restarts, grace, tag_output,
+        logs, topology, dry_run, json_,
     )  # fmt: skip
     return run_launch(options, context.find_root().command)
 
@@ -118,6 +129,10 @@ class LaunchOptions:
     per_socket: int
     numa: bool
     hosts: str
+    hostfile: Path | None
+    nnodes: int | None
+    node_rank: int | None
+    master: str
     slurm: Path | None
     submit: bool
     nodes: int
@@ -156,10 +171,11 @@ def run_launch(options: LaunchOptions, root: Any) -> int:
     _check(options)
     if options.dry_run or options.slurm:  # else the ranks themselves say what is wrong
         _check_inner(options, root)
-    network = network_of(options.hosts, options.ssh_port, options.interface, os.environ)
-    launcher = find_launcher(_launcher_name(options, network))
+    network = network_of(options.hosts, options.ssh_port, options.interface, os.environ, options.hostfile)
+    name = _launcher_name(options, network)
+    launcher = find_launcher(name)
     machine = from_hwloc(options.topology) if options.topology else read_machine()
-    request = _request(options, network)
+    request = _request(options, network, name)
     plan = planner(launcher, machine, os.environ)
     display = Display()
     if options.dry_run or options.slurm:
@@ -184,7 +200,7 @@ def _check(options: LaunchOptions) -> None:
 
     named = " ".join(options.command[: 2 if options.command[0] == "data" else 1])
     if is_script(options.command):
-        check_script(options.command, here=not options.slurm and not options.hosts)
+        check_script(options.command, here=not (options.slurm or options.hosts or options.hostfile))
     elif named not in STARTED:
         raise UserError(f"{named!r} is no command for several processes", nearest(named, (*STARTED, "python")))
     for value, known in ((options.threads, ThreadRule), (options.allocator, Allocator)):
@@ -194,6 +210,8 @@ def _check(options: LaunchOptions) -> None:
         raise UserError("--topology describes another machine", "add --dry-run")
     if options.slurm and (options.hosts or options.max_restarts):
         raise UserError("Slurm chooses the hosts and restarts jobs itself", "drop --hosts and --max-restarts")
+    if _meets(options) and (options.slurm or options.hosts or options.hostfile or options.mpi_sockets):
+        raise UserError("with --nnodes every host starts its own processes", "drop the options of ssh, MPI and Slurm")
     if options.submit and not options.slurm:
         raise UserError("--submit needs --slurm FILE", "name the file")
 
@@ -215,7 +233,25 @@ def _launcher_name(options: LaunchOptions, network: Network) -> str:
     return "mpi" if options.mpi_sockets or network.hosts else "torchrun"
 
 
-def _request(options: LaunchOptions, network: Network) -> Request:
+def _meets(options: LaunchOptions) -> bool:
+    """Whether the hosts are said to start their own processes."""
+    return (options.nnodes or 1) > 1 or options.node_rank is not None or bool(options.master)
+
+
+def _processes(options: LaunchOptions, network: Network, each: int) -> int | None:
+    """On each host, as the options, the file of hosts or the cluster says; `each`: the cluster's, 0: it does not."""
+    if options.processes and 0 < network.slots < options.processes and not options.oversubscribe:
+        raise UserError(
+            f"-n {options.processes}, but {options.hostfile} gives each host {network.slots} slots",
+            "start fewer, or add --oversubscribe",
+        )
+    return options.processes or network.slots or each or None
+
+
+def _request(options: LaunchOptions, network: Network, name: str) -> Request:
+    """`name`: the launcher's."""
+    from bertkit.distributed.clusters import nodes_of
+    from bertkit.launch.hosts import nodes_asked
     from bertkit.launch.interface import Request, SlurmOptions
     from bertkit.launch.script import job_name
 
@@ -223,16 +259,23 @@ def _request(options: LaunchOptions, network: Network) -> Request:
     probe = choice.backend.probe()
     cards = probe.cards
     domain: Domain = "machine" if not options.mpi_sockets else "numa" if options.numa else "socket"
-    if options.processes is None and not cards and domain == "machine" and not network.hosts:
+    nodes, each = None, 0
+    if name == "torchrun" or _meets(options):  # the others start the processes of all hosts themselves
+        nodes = nodes_asked(options.nnodes, options.node_rank, options.master, options.port, os.environ)
+        told = nodes_of(os.environ)
+        each = told.processes if told else 0
+    processes = _processes(options, network, each)
+    if processes is None and not cards and domain == "machine" and not network.hosts:
         raise UserError("how many processes?", "give -n N, or --mpi-sockets for one process per CPU socket")
     prefixes = choice.backend.capabilities.environment
     forward = {name for name in os.environ if prefixes and name.startswith(prefixes)} | set(options.forward)
     return Request(
         options.command,
-        processes=options.processes,
+        processes=processes,
         domain=domain,
         per_domain=options.per_socket,
         hosts=network.hosts,
+        nodes=nodes,
         cards=cards,
         thread_rule=cast("ThreadRule", options.threads),
         reserve_cores=options.reserve_cores,
@@ -243,7 +286,7 @@ def _request(options: LaunchOptions, network: Network) -> Request:
         ssh_port=network.ssh_port,
         ssh_config=options.ssh_config,
         forward=tuple(sorted(forward)),
-        port=options.port,
+        port=0 if nodes else options.port,  # theirs holds it
         python=sys.executable,
         batch=SlurmOptions(
             options.nodes, options.sbatch, options.container, options.mounts, name=job_name(options.command)

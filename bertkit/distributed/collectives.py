@@ -6,6 +6,7 @@ from the launcher (`bertkit.rendezvous`). `join` chooses; what it returns watche
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import time
@@ -19,9 +20,10 @@ import numpy as np
 
 from bertkit.distributed.host_sums import Add, FlatType, empty
 from bertkit.distributed.watchdog import Watchdog
-from bertkit.distributed.world import World
+from bertkit.distributed.world import MPIS, World
 from bertkit.errors import PeersLost, UserError, nearest
 
+logger = logging.getLogger(__name__)
 GROUP = "bertkit.collectives"
 RENDEZVOUS = "bertkit.rendezvous"
 GOING = 1.0  # seconds that a rank whose connections broke may take to end; the launcher is to see its exit first
@@ -167,6 +169,8 @@ def join(world: World, asked: str = "auto", timeout: float = 600.0, env: Mapping
         raise PeersLost(f"rank {world.rank} did not meet the other ranks: {error}", "see what they said") from None
     finally:
         patient.close()
+    if inner.name == "gloo" and asked == "auto" and wired(world, env) and world.is_first:
+        logger.warning("%s started the ranks, but they meet through gloo, which is slower; %s", world.launcher, reason)
     return Joined(inner, world, reason, watchdog)
 
 
@@ -178,7 +182,7 @@ def _load(
     except Absent as error:
         if asked != "auto" or not world.address or "gloo" not in libraries:
             raise
-        return _load(libraries, "gloo", f"{name} is not usable: {error.cause}", "gloo", world, timeout)
+        return _load(libraries, "gloo", f"{name} is not usable: {error}", "gloo", world, timeout)
     except ImportError as error:
         raise UserError(f"collectives {name} do not load: {error}", "install what they need") from None
 
@@ -195,15 +199,19 @@ def _installed(package: str) -> bool:
     return True
 
 
-def choose(world: World, mpi4py: bool, env: Mapping[str, str], known: set[str]) -> tuple[str, str]:
-    """(library, why) for `auto`: MPI where MPI started the processes, through shared memory where they share a host."""
-    wired = world.launcher in ("Open MPI", "Hydra") or (
+def wired(world: World, env: Mapping[str, str]) -> bool:
+    """Whether what started the ranks lets MPI join them."""
+    return world.launcher in MPIS or (
         world.launcher == "Slurm" and bool({"PMIX_RANK", "PMI_RANK"} & env.keys())  # srun --mpi=pmix, --mpi=pmi2
     )
-    if not wired:
+
+
+def choose(world: World, mpi4py: bool, env: Mapping[str, str], known: set[str]) -> tuple[str, str]:
+    """(library, why) for `auto`: MPI where MPI started the processes, through shared memory where they share a host."""
+    if not wired(world, env):
         return "gloo", f"auto: {world.launcher} starts no MPI"
     if not mpi4py:
-        return "gloo", "auto: mpi4py is not installed"
+        return "gloo", "auto: mpi4py is not installed; pip install 'bertkit[mpi]'"
     if world.local_size > 1 and "window" in known:
         return "window", f"auto: {world.launcher} started {world.local_size} ranks on this host, which share memory"
     if "mpi" in known:
@@ -239,7 +247,7 @@ def meeting_place(world: World) -> Rendezvous:
     if world.address:
         return Given(world.address)
     for point in entry_points(group=RENDEZVOUS):
-        if world.launcher in ("Open MPI", "Hydra", "Slurm") and _installed("mpi4py"):
+        if world.launcher in (*MPIS, "Slurm") and _installed("mpi4py"):
             place: Rendezvous = point.load()(world)
             return place
     raise UserError(

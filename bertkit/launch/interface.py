@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from typing import Literal, Protocol
 
+from bertkit.distributed.clusters import Nodes
 from bertkit.distributed.topology import Machine
 from bertkit.distributed.world import NO_STEP
 from bertkit.errors import UserError, nearest
@@ -48,6 +49,7 @@ class Request:
     domain: Domain = "machine"  # what the processes are spread over and bound to
     per_domain: int = 1
     hosts: tuple[str, ...] = ()  # empty: this one
+    nodes: Nodes | None = None  # where every host starts its own processes: how many do, and which this is
     cards: tuple[int, ...] = ()  # memory node of each accelerator of a host, -1: not known; empty: it has none
     thread_rule: ThreadRule = "share"
     reserve_cores: int = 0  # of each process's share, kept for communication

@@ -45,6 +45,8 @@ def planner(launcher: Launcher, machine: Machine, env: Mapping[str, str]) -> Pla
     def plan(request: Request) -> LaunchPlan:
         if request.port:
             free_port(request.port)
+        if request.nodes and request.nodes.rank == 0:
+            free_port(int(request.nodes.address.rpartition(":")[2]))
         return launcher.plan(request, machine, env)
 
     return plan

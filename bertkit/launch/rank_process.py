@@ -56,6 +56,7 @@ def main(words: Sequence[str]) -> int:
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        close_fds=False,  # Hydra and others hand each rank a connection, by the number of a file descriptor (PMI_FD)
         preexec_fn=_prepare_child,
         process_group=0,  # so that a signal to the launcher's group reaches it once, through us
     )

@@ -41,6 +41,7 @@ class Progress:
     evaluations: tuple[Mapping[str, Any], ...] = ()  # each a record's Evaluation
     train_seconds: float = 0.0  # wall time of all sessions of the run, without evaluation and checkpoints
     wall_seconds: float = 0.0  # with them
+    processes: int = 0  # that computed the last update; 0: not known, of an earlier bertkit
 
 
 @dataclass(frozen=True)
@@ -159,4 +160,5 @@ def _from_json(values: Mapping[str, Any]) -> Progress:
         evaluations=tuple(dict(entry) for entry in values["evaluations"]),
         train_seconds=float(values["train_seconds"]),
         wall_seconds=float(values["wall_seconds"]),
+        processes=int(values.get("processes", 0)),
     )

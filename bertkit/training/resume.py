@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from bertkit.distributed.world import World
 from bertkit.engine.interface import Engine
 from bertkit.errors import UserError
 from bertkit.launch.script import RESUME
 from bertkit.model.checkpoint import Checkpoints, Progress
+from bertkit.model.config import ModelConfig
 from bertkit.recipes.recipe import KEYS
 
 
@@ -39,6 +41,20 @@ def resumed(checkpoints: Checkpoints, engine: Engine, shaped_by: Mapping[str, An
         )
     engine.load_state_dict(arrays)
     return progress
+
+
+def other_masks(progress: Progress, model: ModelConfig, world: World) -> str:
+    """A remark where dropout draws other masks than it did before: they are keyed by (seed, update, rank, micro-batch).
+
+    "" where the number of processes is that of the checkpoint, or not known, or there is no dropout.
+    """
+    rates = (model.hidden_dropout_prob, model.attention_probs_dropout_prob, model.classifier_dropout or 0.0)
+    if progress.processes in (0, world.size) or not any(rates):
+        return ""
+    return (
+        f"processes: {world.size}, {progress.processes} before: global batches are the same, dropout masks are not, "
+        "so losses no longer follow the first session's to the last digit"
+    )
 
 
 def load_moments(run: Path, engine: Engine) -> int:

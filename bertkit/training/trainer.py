@@ -41,7 +41,7 @@ from bertkit.training.objective import Objective
 from bertkit.training.pretraining import pretraining
 from bertkit.training.recipe_parts import user_cache
 from bertkit.training.results import measure, write_results
-from bertkit.training.resume import load_moments, restarted, resumed
+from bertkit.training.resume import load_moments, other_masks, restarted, resumed
 from bertkit.training.run import Run
 from bertkit.training.run_folder import (
     TRACE,
@@ -264,9 +264,11 @@ class Trainer:
         progress = resumed(checkpoints, engine, shape, self.folder) if self.resume else None
         if progress is not None:
             self.display.say(f"resume: continuing after update {progress.step} of {objective.plan.steps}")
+            if remark := other_masks(progress, objective.setup.job.model, self.world):
+                self.display.warn(remark)
         elif self.resume:
             self.display.say("resume: no checkpoint yet, so the run starts from the beginning")
-        progress = progress or Progress(0, shape)
+        progress = dataclasses.replace(progress or Progress(0, shape), processes=self.world.size)
         if self.resume:
             log.cut_after(progress.step)
         if progress.step == 0 and self.recipe.train.moments_from:

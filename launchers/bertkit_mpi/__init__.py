@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from bertkit.plugin import LaunchPlan, Machine, Request, find_allocator, free_port
-from bertkit_mpi.mpirun import own_library, probe
+from bertkit_mpi.matching import own_library
+from bertkit_mpi.mpirun import probe
 from bertkit_mpi.plan import mpi_plan
 from bertkit_mpi.remote import Ssh, check_hosts
 
@@ -30,9 +31,9 @@ class MpiLauncher:
         found = probe(env, request.python)
         if not request.port and not env.get("MASTER_PORT"):
             request = replace(request, port=free_port(0))
-        library = "" if env.get(LIBRARY) else own_library(found)
+        library, warning = ("", "") if env.get(LIBRARY) else own_library(found, env)
         added = {LIBRARY: library} if library else {}
-        request = replace(request, forward=(*request.forward, *added))
+        request = replace(request, forward=(*request.forward, LIBRARY))
         env = {**env, **added}
         plan = mpi_plan(
             request,
@@ -43,4 +44,9 @@ class MpiLauncher:
             allocator=find_allocator(request.allocator),
             numactl=shutil.which("numactl", path=env.get("PATH")) is not None,
         )
-        return replace(plan, env={**plan.env, **added}, notes=(f"{found.words}, {found.path}", *plan.notes))
+        return replace(
+            plan,
+            env={**plan.env, **added},
+            notes=(f"{found.words}, {found.path}", *plan.notes),
+            warnings=(*plan.warnings, *([warning] if warning else [])),
+        )

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+
 from bertkit.plugin import UserError
 from bertkit_mpi.job import Job, Line, ssh_words
+
+# For a job of one host: where UCX and libfabric listen, which MPICH builds on. Intel MPI's ranks listen nowhere.
+LOOPBACK = "lo" if sys.platform == "linux" else "lo0"
+ALONE = {"UCX_NET_DEVICES": LOOPBACK, "FI_TCP_IFACE": LOOPBACK}
 
 
 def intel(job: Job) -> Line:
@@ -18,14 +24,15 @@ def intel(job: Job) -> Line:
 
 def mpich(job: Job) -> Line:
     """MPICH's Hydra takes ``user:0+1,2+3``, and ssh's options by its environment."""
-    options, env = _common(job, ()), {}
+    usual = {} if job.request.hosts else ALONE
+    options, env = _common(job, tuple(usual)), {}
     if job.bound:
         cpus = ",".join("+".join(map(str, place.cpus)) for place in job.where)
         options += ["-bind-to", f"user:{cpus}"]
     if job.request.hosts:
         options += ["-launcher", "ssh"]
         env["HYDRA_LAUNCHER_EXTRA_ARGS"] = ssh_words(job.request)
-    return Line(tuple(options), _words(job, "-bind-to user"), job.bound, env)
+    return Line(tuple(options), _words(job, "-bind-to user"), job.bound, env, usual)
 
 
 def _common(job: Job, own_names: tuple[str, ...]) -> list[str]:

@@ -39,6 +39,7 @@ class Line:
     words: str  # the mapping
     binds: bool  # mpirun binds each rank to its CPUs; else bertkit.launch.rank_process does
     env: Mapping[str, str] = field(default_factory=dict)
+    usual: Mapping[str, str] = field(default_factory=dict)  # variables where the user has set none of the name
     notes: tuple[str, ...] = ()
     stop_signal: int = signal.SIGTERM
 

@@ -17,6 +17,8 @@ from typing import Any
 
 from bertkit.plugin import Absent, UserError, World
 
+_CURE = "pip install 'bertkit[mpi]', and name the library of the mpirun that started this in MPI4PY_LIBMPI"
+
 
 class Library:
     """MPI, and how many users it has that the other ranks may wait for."""
@@ -52,9 +54,15 @@ def library() -> Library:
         mpi4py.rc.finalize = False
         from mpi4py import MPI
     except (ImportError, RuntimeError) as error:  # without a library mpi4py says RuntimeError
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise Absent(f"mpi4py does not load: {first}", "pip install 'bertkit[mpi]', and an MPI library") from None
+        raise Absent(f"mpi4py does not load: {_reason(error)}", _CURE) from None
     return Library(MPI)
+
+
+def _reason(error: Exception) -> str:
+    """In one line. mpi4py has a line for each file that it tried: the first that is there says why, else the first."""
+    first, *tried = str(error).splitlines() or [type(error).__name__]
+    there = [line for line in tried if "No such file" not in line]
+    return ": ".join([first, *(there or tried)[:1]])
 
 
 def checked(world: World) -> Library:
@@ -66,7 +74,8 @@ def checked(world: World) -> Library:
             f"{world.launcher} started rank {world.rank} of {world.size}, but {found.version} sees rank {rank} of "
             f"{size}: an mpirun of one MPI with the library of another; {world.size} processes would each train a "
             "model of their own",
-            "start with the mpirun of that library, or choose ranks.collectives=gloo",
+            "name that mpirun's own library in MPI4PY_LIBMPI, start with the mpirun of this one, or choose "
+            "ranks.collectives=gloo",
         )
     return found
 

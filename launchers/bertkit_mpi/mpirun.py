@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -71,11 +72,12 @@ def _find(search: str, python: str) -> str | None:
 
 
 def _ask(path: str, env: Mapping[str, str]) -> str:
-    """What `mpirun --version` says."""
+    """What `mpirun --version` says. Intel's is a shell script that calls the program beside it by its bare name."""
+    search = os.pathsep.join(part for part in (str(Path(path).parent), env.get("PATH", "")) if part)
     try:
         done = subprocess.run(  # errors="replace": it may speak another encoding
             (path, "--version"),
-            env=dict(env),
+            env={**env, "PATH": search},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -103,16 +105,3 @@ def parse_version(text: str, path: str = "mpirun") -> tuple[Flavour, str]:
         f"{path} --version is not recognized: {said!r}",
         f"Open MPI, Intel MPI and MPICH are known; name one of them in {ENV_NAME}",
     )
-
-
-def own_library(mpirun: Mpirun) -> str:
-    """The MPI library that belongs to this Open MPI, for MPI4PY_LIBMPI; "" where none is found beside it.
-
-    mpi4py takes a library that lies in its own environment first, whatever mpirun started it.
-    """
-    if not mpirun.flavour.startswith("open-mpi"):
-        return ""
-    home = Path(mpirun.path).resolve().parent.parent
-    folders = [home / "lib", home / "lib64", *sorted(home.glob("lib/*-linux-gnu"))]  # Debian's place is the last
-    names = (path for folder in folders for path in sorted(folder.glob("libmpi.so*")))
-    return next((str(path) for path in names if path.is_file()), "")

@@ -13,6 +13,9 @@ from bertkit_mpi.job import Job, Line, ssh_words
 LEVELS: dict[Domain, str] = {"socket": "socket", "numa": "numa", "machine": "node"}
 # A peer that is silent for 5 s is asked every 2 s and given up after 3 questions; Open MPI's own is 8 minutes.
 KEEPALIVE = (("time", 5), ("intvl", 2), ("probes", 3))
+# Ranks of one host meet in its memory: without these none of them listens on the network. mpirun itself does, on all
+# addresses: neither version can bind that port.
+ALONE = {"OMPI_MCA_btl": "^tcp,ofi", "OMPI_MCA_mtl": "^ofi"}
 
 
 def open_mpi_4(job: Job) -> Line:
@@ -59,6 +62,7 @@ def _line(job: Job, mapping: Sequence[str], options: Sequence[str], words: str, 
         ("-n", str(job.processes), *mapping, *head, *options, *names),
         words,
         binds="core" in mapping,
+        usual={} if job.request.hosts else ALONE,
         notes=(*notes, *root),
         # mpirun hands SIGUSR1 on and waits. After a SIGTERM version 5 kills within half a second, before any save.
         stop_signal=signal.SIGUSR1,

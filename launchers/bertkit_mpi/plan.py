@@ -57,6 +57,8 @@ def mpi_plan(
     UserError where the request does not fit, or this is already a process of a job.
     """
     refuse_nested(env)
+    if request.nodes:
+        raise UserError("mpirun starts the processes of all hosts", "drop --nnodes, or take --launcher torchrun")
     _check_words(request)
     where = places(machine, request)
     threads, formula = thread_count(machine, where[0], len(where), request)
@@ -67,7 +69,7 @@ def mpi_plan(
     job = Job(request, machine, where, mpirun, is_root, _forwarded(request, env, added))
     line = _FLAVOURS[mpirun.flavour](job)
     added[PLACES] = format_places(_left_to_rank(machine, where, line.binds))
-    added |= line.env
+    added |= {name: value for name, value in line.usual.items() if name not in env} | dict(line.env)
     program = rank_command(request)
     hosts = request.hosts or ("localhost",)
     processes = tuple(

@@ -68,6 +68,8 @@ def _refuse_what_slurm_decides(request: Request) -> None:
         raise UserError(
             "Slurm chooses the hosts", "give their number as nodes, and names as the batch option --nodelist=a,b"
         )
+    if request.nodes:
+        raise UserError("Slurm numbers the hosts", "give their number with --nodes")
     if request.ssh_port or request.ssh_config:
         raise UserError("Slurm starts processes without ssh", "drop the ssh settings")
     if request.oversubscribe:

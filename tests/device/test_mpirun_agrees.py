@@ -17,9 +17,10 @@ from bertkit.distributed.topology import parse_cpu_list, read_machine
 from bertkit.errors import UserError
 from bertkit.launch.affinity import parse_places
 from bertkit.launch.interface import Request
-from bertkit_mpi.mpirun import Flavour, Mpirun, parse_version
+from bertkit_mpi.mpirun import Flavour, Mpirun, parse_version, probe
 from bertkit_mpi.plan import mpi_plan
 from launch_cases import CASES, GOLDEN, machine_of
+from launchers import WHEELS, mpirun_of_wheel
 
 # The first of these that is of the version: the package's beside Python, the system's.
 CANDIDATES = (str(Path(sys.executable).with_name("mpirun")), "/usr/bin/mpirun", shutil.which("mpirun") or "")
@@ -102,15 +103,21 @@ def test_open_mpi_4(case: str) -> None:
         ).replace("\t", " ")
 
 
-@pytest.mark.parametrize("flavour", ["open-mpi-4", "open-mpi-5", "intel", "mpich"])
-def test_a_whole_plan_starts(flavour: Flavour) -> None:
+@pytest.mark.parametrize(
+    "flavour", ["open-mpi-4", "open-mpi-5", *(pytest.param(name, marks=pytest.mark.slow) for name in WHEELS)]
+)
+def test_a_whole_plan_starts(flavour: Flavour, request: pytest.FixtureRequest) -> None:
     """Every option of a plan for this machine is taken, every rank gets the variables, and nobody shares a core."""
-    mpirun = mpirun_of(flavour)
+    if flavour in WHEELS:
+        path = mpirun_of_wheel(WHEELS[flavour], request.config.cache.mkdir("mpis"))
+        mpirun = probe({**os.environ, "BERTKIT_MPIRUN": str(path)}, sys.executable)
+    else:
+        mpirun = mpirun_of(flavour)
     machine = read_machine()
     count = min(2, len(machine.cores))
     env = dict(os.environ) | {"SECRET": "x y", "MASTER_PORT": "1"}
-    request = Request(("none",), processes=count, forward=("SECRET",), python=sys.executable)
-    plan = mpi_plan(request, machine, mpirun, env, is_root=os.geteuid() == 0)
+    asked = Request(("none",), processes=count, forward=("SECRET",), python=sys.executable)
+    plan = mpi_plan(asked, machine, mpirun, env, is_root=os.geteuid() == 0)
     # One write: Hydra mixes the pieces that two ranks write at the same time.
     said = "f\"{os.environ['SECRET']} {os.environ['BERTKIT_PLACES']} {sorted(os.sched_getaffinity(0))}\\n\""
     report = f"import os; os.write(1, {said}.encode())"

@@ -6,14 +6,28 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from command import checkpoints, events, record, updates
-from conftest import Run, assert_one_line_error
-from launchers import LAUNCHERS, MPIRUNS, NULL_JOB, USUAL, Started, launchers, ranks_of, wait_until
+from command import checkpoints, events, free_port, record, updates
+from conftest import Run, assert_one_line_error, command_env
+from launchers import (
+    LAUNCHERS,
+    MPIRUNS,
+    NULL_JOB,
+    USUAL,
+    WHEELS,
+    Started,
+    launchers,
+    listening,
+    mpirun_of_wheel,
+    ranks_of,
+    wait_until,
+)
 
 SAMPLE = (
     "train", "--backend", "cpu", "-d", "fp32", "-m", "tiny", "-t", "sample", "-s", "32", "--quiet",
@@ -23,14 +37,25 @@ SAMPLE = (
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("launcher", LAUNCHERS)
-def test_two_ranks_learn_what_one_process_learns(bertkit: Run, tmp_path: Path, sample_dir: Path, launcher: str) -> None:
+@pytest.mark.parametrize("launcher", [*LAUNCHERS, *WHEELS])
+def test_two_ranks_learn_what_one_process_learns(
+    bertkit: Run, tmp_path: Path, sample_dir: Path, launcher: str, request: pytest.FixtureRequest
+) -> None:
     words = (*SAMPLE, "--data-dir", str(sample_dir), "--set", "train.steps=20")
+    env = {}
+    if launcher in WHEELS:
+        env["BERTKIT_MPIRUN"] = str(mpirun_of_wheel(WHEELS[launcher], request.config.cache.mkdir("mpis")))
     assert bertkit(*words, "-b", "32", "-o", "alone").returncode == 0
-    done = Started(tmp_path, launcher, 2, *words, "-b", "16", "-o", "two").finish()
+    job = Started(tmp_path, launcher, 2, *words, "-b", "16", "-o", "two", **env)
+    wait_until(lambda: updates(tmp_path / "two"), job)
+    open_to_others = listening(job)
+    done = job.finish()
     assert done.returncode == 0, done.stderr
     one, two = record(tmp_path / "alone"), record(tmp_path / "two")
     assert two["losses"] == pytest.approx(one["losses"], abs=1e-5)
+    if launcher != "torchrun":  # whose ranks meet through gloo, which has a store to serve
+        assert two["hardware"]["engine"]["collectives"].startswith("window (auto: ")
+        assert open_to_others == []
     assert two["metrics"] == one["metrics"]
     assert two["hardware"]["processes"] == 2
     counted = [{name: made["throughput"]["counted"][name] for name in ("sequences", "tokens")} for made in (one, two)]
@@ -164,17 +189,63 @@ def test_a_job_is_started_again_from_its_last_checkpoint(tmp_path: Path, sample_
 
 
 @pytest.mark.slow
-def test_a_run_is_resumed_on_another_number_of_ranks(bertkit: Run, tmp_path: Path, sample_dir: Path) -> None:
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+def test_a_run_is_resumed_on_another_number_of_ranks(
+    bertkit: Run, tmp_path: Path, sample_dir: Path, dropout: float
+) -> None:
+    """Dropout is keyed by (seed, update, rank, micro-batch): with it the other ranks draw other masks, and say so."""
     words = (*SAMPLE, "--data-dir", str(sample_dir), "--set", "train.steps=12", "--set", "checkpoint.every=6")
+    words += ("--set", f"model.hidden_dropout={dropout}")
     assert bertkit(*words, "-b", "32", "-o", "whole").returncode == 0
     assert bertkit(*words, "-b", "32", "-o", "run").returncode == 0
     for name in ("record.json", "model.safetensors"):
         (tmp_path / "run" / name).unlink()
     for path in (tmp_path / "run" / "checkpoints").glob("*12*"):
         path.unlink()
-    done = Started(tmp_path, "torchrun", 2, *words, "-b", "16", "-o", "run", "--resume").finish()
+    resume = ("--set", "log.every=1", "-b", "16", "-o", "run", "--resume")
+    done = Started(tmp_path, "torchrun", 2, *(word for word in words if word != "--quiet"), *resume).finish()
     assert done.returncode == 0, done.stderr
-    assert record(tmp_path / "run")["losses"] == pytest.approx(record(tmp_path / "whole")["losses"], abs=1e-5)
+    whole, run = (record(tmp_path / name)["losses"] for name in ("whole", "run"))
+    assert run[:6] == whole[:6]
+    apart = max(abs(one - two) for one, two in zip(whole, run, strict=True))
+    assert (apart > 1e-4) if dropout else (apart < 1e-5)
+    assert ("warning: processes: 2, 1 before" in done.stderr) == bool(dropout)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["launched on each", "told their ranks alone"])
+def test_hosts_that_start_their_own_processes_are_one_job(tmp_path: Path, sample_dir: Path, how: str) -> None:
+    """Two commands as two hosts would start them: by --nnodes, and as a cluster that says RANK and WORLD_SIZE."""
+    port = str(free_port())
+    words = (
+        *NULL_JOB,
+        "--set",
+        "train.steps=2",
+        "--set",
+        "device.step_seconds=0",
+        "--data-dir",
+        sample_dir,
+        "-o",
+        "run",
+    )
+    jobs = []
+    for rank in ("0", "1"):
+        if how == "launched on each":
+            master = ("--nnodes", "2", "--node-rank", rank, "--master", f"127.0.0.1:{port}")
+            command, env = ["launch", "-n", "1", *master, "--", *words], {}
+        else:
+            command = [*words]
+            env = {"RANK": rank, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        jobs.append(
+            subprocess.Popen(
+                [sys.executable, "-m", "bertkit", *command],
+                cwd=tmp_path, env=command_env(tmp_path) | env, stderr=subprocess.PIPE, text=True,
+            )
+        )  # fmt: skip
+    said = [job.communicate(timeout=180)[1] for job in jobs]
+    assert [job.returncode for job in jobs] == [0, 0], "\n".join(said)
+    assert record(tmp_path / "run")["hardware"]["processes"] == 2
+    assert len(record(tmp_path / "run")["hardware"]["hosts"]) == 2
 
 
 def for_the_second_rank(folder: Path, lines: str) -> str:

@@ -19,6 +19,9 @@ BAD = {
     "a port that is taken": (("-n", "2", "--port", "PORT"), ("PORT", "taken")),
     "inside of another launcher": (("-n", "2"), ("already", "OMPI_COMM_WORLD_SIZE")),
     "sockets inside of another launcher": (("--mpi-sockets",), ("already", "OMPI_COMM_WORLD_SIZE")),
+    "half of where hosts meet": (("-n", "1", "--nnodes", "2"), ("--node-rank and --master", "--node-rank 0")),
+    "hosts by ssh and without": (("-n", "1", "--nnodes", "2", "--hosts", "a,b"), ("starts its own", "ssh")),
+    "no file of hosts": (("-n", "1", "--hostfile", "absent"), ("absent", "name a file of hosts")),
     "an unknown rule": (("-n", "2", "--threads", "most"), ("'most'", "share")),
     "no number of processes": ((), ("-n N", "--mpi-sockets")),
     "an error of the command's own": (("-n", "2", "--", "train", "-t", "nonesuch"), ("nonesuch", "rank")),
@@ -51,6 +54,20 @@ def test_a_dry_run_shows_every_process_and_starts_nothing(tmp_path: Path) -> Non
     assert [process["rank"] for process in told["processes"]] == [0, 1]
     assert told["processes"][0]["place"]["cpus"] != told["processes"][1]["place"]["cpus"]
     assert not (tmp_path / "run").exists()
+
+
+def test_a_dry_run_takes_hosts_from_a_file_and_from_the_cluster(tmp_path: Path, bertkit: Run) -> None:
+    (tmp_path / "hosts").write_text("node1 slots=1\nnode2 slots=1\n")
+    words = ("--dry-run", "--json", "--", "train", "-t", "mrpc", "-o", "run")
+    done = bertkit("launch", "--hostfile", "hosts", *words)
+    told = json.loads(done.stdout)
+    assert [process["host"] for process in told["processes"]] == ["node1", "node2"], done.stderr
+    pod = {"PET_NNODES": "2", "PET_NODE_RANK": "1", "PET_MASTER_ADDR": "pod-0", "PET_MASTER_PORT": "29400"}
+    done = bertkit("launch", *words, **pod, PET_NPROC_PER_NODE="2")
+    told = json.loads(done.stdout)
+    assert [process["rank"] for process in told["processes"]] == [2, 3], done.stderr
+    assert "host 1 of 2 (PET_NNODES, PET_NODE_RANK of Kubeflow), which meet at pod-0:29400" in done.stderr
+    assert " --nnodes 2 --node-rank 1 " in " ".join(told["argv"])
 
 
 INNER = {

@@ -10,6 +10,7 @@ import os
 import random
 import shutil
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,16 @@ def progress(step: int, best: int = 0) -> Progress:
 
 def evaluation(step: int, **metrics: float) -> dict[str, Any]:
     return {"step": step, "training_seconds": 0.5, "wall_seconds": 1.5, "metrics": metrics}
+
+
+def test_the_number_of_processes_is_kept_and_need_not_be_there(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    checkpoints.save(arrays(1), replace(progress(1), processes=4))
+    assert checkpoints.load(1)[1].processes == 4
+    path = manifest(checkpoints, 1)
+    values = read_sealed(path)
+    write_sealed(path, {name: value for name, value in values.items() if name not in ("processes", "seal")})
+    assert checkpoints.load(1)[1].processes == 0  # an earlier bertkit's
 
 
 def saved(folder: Path, *steps: int, keep: int = 9) -> Checkpoints:

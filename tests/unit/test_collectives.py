@@ -114,10 +114,17 @@ def test_the_library_asked_for_is_taken_or_refused(monkeypatch: pytest.MonkeyPat
         join(TWO, "glop")
 
 
-def test_auto_goes_on_with_gloo_where_mpi_is_not_usable(monkeypatch: pytest.MonkeyPatch) -> None:
-    plug_in(monkeypatch, gloo=Pretended, window=absent)
-    ranks = join(TWO)
-    assert ranks.reason == "window is not usable: no library"
+def test_auto_goes_on_with_gloo_where_mpi_is_not_usable(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    plug_in(monkeypatch, gloo=type("Gloo", (Pretended,), {"name": "gloo"}), window=absent)
+    with caplog.at_level("WARNING"):
+        ranks = join(World(0, 2, 0, 2, "Open MPI", "here:1"))
+    assert ranks.reason == "window is not usable: no library; install one"
+    assert [record.getMessage() for record in caplog.records] == [
+        "Open MPI started the ranks, but they meet through gloo, which is slower; window is not usable: no library; "
+        "install one"
+    ]
     ranks.close()
     with pytest.raises(Absent):
         join(World(1, 2, 1, 2, "Open MPI"))  # gloo would have no address either

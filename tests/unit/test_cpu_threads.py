@@ -6,6 +6,7 @@ import pytest
 
 from bertkit_cpu.topology import (
     Cpu,
+    idle_under_torchrun,
     native_bf16,
     threads,
 )
@@ -59,6 +60,26 @@ def test_omp_num_threads_that_is_no_number_is_ignored_aloud(value: str) -> None:
     assert number == 4
     assert reason.startswith("8 physical cores, 2 processes; OMP_NUM_THREADS=")
     assert reason.endswith("is not a positive whole number and was ignored")
+
+
+@pytest.mark.parametrize(
+    ("physical", "local_size", "bound", "changes", "warned"),
+    [
+        (8, 2, False, {}, True),
+        (8, 2, False, {"OMP_NUM_THREADS": "2"}, False),
+        (8, 2, False, {"TORCHELASTIC_RUN_ID": ""}, False),  # the user's own 1
+        (8, 2, True, {}, False),  # `bertkit launch` binds
+        (2, 2, False, {}, False),
+        (8, 1, False, {}, False),
+    ],
+)
+def test_torchruns_one_thread_is_warned_of(
+    physical: int, local_size: int, bound: bool, changes: dict[str, str], warned: bool
+) -> None:
+    env = {"OMP_NUM_THREADS": "1", "TORCHELASTIC_RUN_ID": "none"} | changes
+    said = idle_under_torchrun(cpu_of(physical), local_size, bound, env)
+    assert said.startswith("torchrun sets OMP_NUM_THREADS=1") == warned == bool(said)
+    assert not warned or "1 of its 4 cores; set it to 4" in said
 
 
 def test_the_process_environment_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:

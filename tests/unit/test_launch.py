@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -95,6 +98,20 @@ def test_the_command_of_a_rank() -> None:
 )
 def test_what_a_rank_runs(words: str, program: str, env: dict[str, str]) -> None:
     assert child_program(words.split()) == ((sys.executable, "-P", "-m", *program.split()), env)
+
+
+def test_a_rank_inherits_what_its_launcher_hands_down(tmp_path: Path) -> None:
+    """Hydra gives each rank a connection by the number of a file descriptor; MPICH and Intel MPI die without it."""
+    (tmp_path / "my.py").write_text("import os\nos.write(int(os.environ['PMI_FD']), b'cmd=init')\n")
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        done = subprocess.run(
+            [*rank_command(Request(("my.py",), python=sys.executable))],
+            cwd=tmp_path, env=os.environ | {"PMI_FD": str(theirs.fileno())}, pass_fds=[theirs.fileno()],
+            capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert ours.recv(99) == b"cmd=init"
 
 
 @pytest.mark.parametrize(

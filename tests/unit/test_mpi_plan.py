@@ -100,6 +100,26 @@ def test_the_rendezvous() -> None:
     assert plan_of("2sockets", "mpich", env={}).env["MASTER_PORT"] == "29500"
 
 
+@pytest.mark.parametrize(
+    ("flavour", "names"),
+    [
+        ("open-mpi-4", {"OMPI_MCA_btl", "OMPI_MCA_mtl"}),
+        ("open-mpi-5", {"OMPI_MCA_btl", "OMPI_MCA_mtl"}),
+        ("mpich", {"UCX_NET_DEVICES", "FI_TCP_IFACE"}),
+        ("intel", set()),
+    ],
+)
+def test_ranks_of_one_host_listen_on_no_network(flavour: Flavour, names: set[str]) -> None:
+    """The real ones are asked in tests/e2e/test_mpis.py."""
+    here = plan_of("2sockets", flavour)
+    assert names <= here.env.keys()
+    assert names.isdisjoint(plan_of("two_hosts", flavour).env)
+    for name in names:
+        assert plan_of("2sockets", flavour, env={name: "mine"}).env.get(name) is None
+    if flavour == "mpich":
+        assert names <= set(here.argv[here.argv.index("-genvlist") + 1].split(","))
+
+
 def test_without_root_nothing_is_said_of_it() -> None:
     assert "--allow-run-as-root" not in plan_of("2sockets", "open-mpi-5", is_root=False).argv
 

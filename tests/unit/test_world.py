@@ -13,7 +13,8 @@ MASTER = {"MASTER_ADDR": "node1", "MASTER_PORT": "29500"}
 
 
 def environment(launcher: str, *values: object, master: bool = True) -> dict[str, str]:
-    return dict(zip(SPELLINGS[launcher], map(str, values), strict=True)) | (MASTER if master else {})
+    mark = {"PALS_RANKID": str(values[0])} if launcher == "PALS" else {}
+    return dict(zip(SPELLINGS[launcher], map(str, values), strict=True)) | mark | (MASTER if master else {})
 
 
 def test_no_launcher_is_one_process_alone() -> None:
@@ -55,7 +56,8 @@ def test_how_launchers_spell_it(env: dict[str, str], wanted: World) -> None:
 def test_any_of_the_four_that_is_missing_is_named(launcher: str) -> None:
     whole = environment(launcher, 0, 2, 0, 2)
     names = SPELLINGS[launcher]
-    for missing in names:
+    # without LOCAL_WORLD_SIZE the ranks ask one another: tests/unit/test_clusters.py
+    for missing in names[:3] if launcher == "torchrun" else names:
         for env in (
             {name: value for name, value in whole.items() if name != missing},
             whole | {missing: ""},
@@ -69,18 +71,20 @@ def test_any_of_the_four_that_is_missing_is_named(launcher: str) -> None:
 @pytest.mark.parametrize("launcher", SPELLINGS)
 def test_a_job_of_one_process_needs_no_local_numbers(launcher: str) -> None:
     rank, size, local_rank, _ = SPELLINGS[launcher]
-    assert from_env({rank: "0", size: "1", **MASTER}) == World(0, 1, 0, 1, launcher, "node1:29500")
+    mark = {"PALS_RANKID": "0"} if launcher == "PALS" else {}
+    assert from_env({rank: "0", size: "1", **mark, **MASTER}) == World(0, 1, 0, 1, launcher, "node1:29500")
     with pytest.raises(UserError, match="set by half"):
-        from_env({rank: "0", size: "2", **MASTER})
+        from_env({rank: "0", size: "2", **mark})
     with pytest.raises(UserError, match="inconsistent"):
-        from_env({rank: "0", size: "1", local_rank: "3", **MASTER})
+        from_env({rank: "0", size: "1", local_rank: "3", **mark, **MASTER})
 
 
 @pytest.mark.parametrize("launcher", SPELLINGS)
 @pytest.mark.parametrize("which", [0, 1])
 def test_rank_or_size_alone_is_half(launcher: str, which: int) -> None:
+    mark = {"PALS_RANKID": "0"} if launcher == "PALS" else {}
     with pytest.raises(UserError, match="set by half"):
-        from_env({SPELLINGS[launcher][which]: "0"} | MASTER)
+        from_env({SPELLINGS[launcher][which]: "0"} | mark | MASTER)
 
 
 @pytest.mark.parametrize("launcher", SPELLINGS)
@@ -122,7 +126,7 @@ def test_the_meeting_place_is_passed_on_or_left_open(launcher: str, master: dict
     assert from_env(environment(launcher, 0, 2, 0, 2, master=False) | master).address == address
 
 
-def test_the_first_launcher_of_the_table_wins() -> None:
+def test_the_inner_of_two_launchers_wins() -> None:
     both = environment("Hydra", 1, 2, 1, 2) | environment("torchrun", 0, 4, 0, 4)
     assert from_env(both).launcher == "torchrun"
 
@@ -196,7 +200,42 @@ def test_a_step_that_does_not_fit_together_is_refused(wrong: dict[str, str]) -> 
 def test_mpi_and_torchrun_within_a_step_come_first() -> None:
     assert from_env(STEP | environment("Open MPI", 1, 2, 1, 2)).launcher == "Open MPI"
     assert from_env(STEP | environment("Hydra", 1, 2, 1, 2)).launcher == "Hydra"
-    assert from_env(STEP | environment("torchrun", 1, 2, 1, 2)).launcher == "torchrun"
+    assert from_env(STEP | environment("torchrun", 1, 2, 1, 2) | {"TORCHELASTIC_RUN_ID": "x"}).launcher == "torchrun"
+    inner = environment("torchrun", 12, 44, 0, 4)  # of another launcher, started in each task
+    assert from_env(STEP | inner).launcher == "torchrun"
+
+
+@pytest.mark.parametrize(
+    ("env", "said"),
+    [
+        (STEP | environment("torchrun", 1, 2, 1, 2), "RANK says rank 1 of 2, Slurm rank 6 of 11"),
+        (STEP | environment("torchrun", 7, 11, 1, 4), "RANK says rank 7 of 11, Slurm rank 6 of 11"),
+        (
+            environment("torchrun", 0, 1, 0, 1) | environment("Hydra", 1, 2, 1, 2),
+            "RANK says rank 0 of 1, Hydra rank 1 of 2",
+        ),
+        (
+            environment("Open MPI", 1, 2, 1, 2) | environment("Hydra", 0, 2, 0, 2),
+            "OMPI_COMM_WORLD_RANK says rank 1 of 2, Hydra rank 0 of 2",
+        ),
+    ],
+)  # fmt: skip
+def test_sources_that_contradict_are_named_both(env: dict[str, str], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        from_env(env)
+
+
+def test_ranks_copied_from_a_step_are_the_steps() -> None:
+    """RANK=$SLURM_PROCID and WORLD_SIZE=$SLURM_NTASKS, without the local ones: nobody need be asked."""
+    assert from_env(STEP | {"RANK": "6", "WORLD_SIZE": "11"}) == from_env(STEP)
+    assert from_env(STEP | {"RANK": "6", "WORLD_SIZE": "11"} | MASTER).address == "node1:29500"
+    with pytest.raises(UserError, match="RANK says rank 0 of 2, Slurm rank 6 of 11"):
+        from_env(STEP | {"RANK": "0", "WORLD_SIZE": "2"} | MASTER)
+
+
+def test_sources_that_agree_are_one() -> None:
+    same = {"RANK": "6", "WORLD_SIZE": "11", "LOCAL_RANK": "2", "LOCAL_WORLD_SIZE": "4"}  # as scripts copy Slurm's
+    assert from_env(STEP | same) == World(6, 11, 2, 4, "torchrun")
 
 
 def test_the_pmi_of_srun_is_not_hydra_by_half() -> None:

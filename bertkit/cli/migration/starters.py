@@ -137,7 +137,8 @@ def _per_box(place: Place, taken: Taken, rest: list[str], draft: Draft) -> Place
     hosts = _host_file(taken.get("hostfile"))
     if not hosts and WHOLE.fullmatch(nodes_asked) and int(nodes_asked) > 1:
         raise NotUnderstood(
-            f"the existing command is for {nodes_asked} hosts and does not name them", "give mpirun -H node1,node2"
+            f"the existing command is for {nodes_asked} hosts and does not name them",
+            "give mpirun -H node1,node2, or leave --nnodes out and add launch --nnodes to the result",
         )
     asked = taken.get("nproc-per-node", "num-processes", "num-gpus", "world-size", "num-cores")
     if "," in taken.get("gpu-ids"):
