@@ -12,6 +12,7 @@ import errno
 import json
 import os
 import re
+import string
 import stat
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -265,7 +266,7 @@ def read_toml(path: Path, cure: str = "correct the file") -> dict[str, Any]:
 
 def whole_number(text: str, what: str, least: int = 0, most: int = 2**63 - 1, cure: str = "correct it") -> int:
     """The number that a text spells in ASCII digits. Raises UserError for anything else, and out of range."""
-    spelled = text.strip()
+    spelled = text.strip(string.whitespace)  # not the separators that str.strip takes too, as \x1f
     number = int(spelled) if _WHOLE.fullmatch(spelled) else None
     if number is None or not least <= number <= most:
         raise UserError(f"{what} is {text!r}, not a whole number {_between(least, most)}", cure)

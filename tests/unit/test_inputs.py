@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bertkit.errors import CAUSE_LIMIT, CURE_LIMIT, UserError
@@ -107,6 +107,7 @@ def test_toml_that_cannot_be(text: str) -> None:
 
 
 @given(st.text(max_size=40))
+@example("0\x1f")
 def test_a_number_or_an_error(text: str) -> None:
     try:
         number = inputs.whole_number(text, "RANK", 0, 1000)
