@@ -12,8 +12,8 @@ import errno
 import json
 import os
 import re
-import string
 import stat
+import string
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
