@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from bertkit.engine.interface import (
         Arrays,
         Batch,
+        BatchLimits,
         Capabilities,
         DeviceFacts,
         Engine,
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
         Job,
         LABELS,
         LayoutKind,
-        Limits,
         LossSpec,
         LossScaling,
         OptimizerSpec,
@@ -111,7 +111,7 @@ if TYPE_CHECKING:
     # Files, values from outside, and errors
     from bertkit.files.disk import write_atomically, write_text
     from bertkit.files.inputs import read_text_if_there, parse_json, read_object, whole_number
-    from bertkit.errors import UserError
+    from bertkit.errors import DoesNotFit, UserError, out_of_memory
 
 # Name -> (module, its name there). Imported when a plug-in asks for it: a card needs little, and is looked at often.
 _PLACES = {
@@ -124,9 +124,11 @@ _PLACES = {
     "AddSums": ("distributed.host_sums", "Add"),
     "Arrays": ("engine.interface", "Arrays"),
     "Batch": ("engine.interface", "Batch"),
+    "BatchLimits": ("engine.interface", "BatchLimits"),
     "Binding": ("launch.interface", "Binding"),
     "Capabilities": ("engine.interface", "Capabilities"),
     "Core": ("distributed.topology", "Core"),
+    "DoesNotFit": ("errors", "DoesNotFit"),
     "DeviceFacts": ("engine.interface", "DeviceFacts"),
     "Domain": ("launch.interface", "Domain"),
     "Engine": ("engine.interface", "Engine"),
@@ -145,7 +147,6 @@ _PLACES = {
     "LaunchPlan": ("launch.interface", "LaunchPlan"),
     "Layout": ("engine.layouts", "Layout"),
     "LayoutKind": ("engine.interface", "LayoutKind"),
-    "Limits": ("engine.interface", "Limits"),
     "LossSpec": ("engine.interface", "LossSpec"),
     "LossScaling": ("engine.interface", "LossScaling"),
     "Machine": ("distributed.topology", "Machine"),
@@ -183,6 +184,7 @@ _PLACES = {
     "lay_out": ("engine.layouts", "lay_out"),
     "meeting_place": ("distributed.collectives", "meeting_place"),
     "module_command": ("launch.children", "module_command"),
+    "out_of_memory": ("errors", "out_of_memory"),
     "parse_json": ("files.inputs", "parse_json"),
     "placing_domains": ("launch.affinity", "domains"),
     "rank_command": ("launch.interface", "rank_command"),
@@ -212,11 +214,13 @@ __all__ = [
     "AddSums",
     "Arrays",
     "Batch",
+    "BatchLimits",
     "Binding",
     "Capabilities",
     "Columns",
     "Core",
     "DeviceFacts",
+    "DoesNotFit",
     "Domain",
     "Engine",
     "Exchange",
@@ -231,7 +235,6 @@ __all__ = [
     "LaunchPlan",
     "Layout",
     "LayoutKind",
-    "Limits",
     "LossScaling",
     "LossSpec",
     "Machine",
@@ -270,6 +273,7 @@ __all__ = [
     "lay_out",
     "meeting_place",
     "module_command",
+    "out_of_memory",
     "parse_json",
     "placing_domains",
     "rank_command",

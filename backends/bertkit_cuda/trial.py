@@ -9,13 +9,13 @@ import time
 
 import torch
 
-from bertkit.plugin import Job, Limits
+from bertkit.plugin import BatchLimits, Job
 from bertkit_cuda.kernels import STRETCHES, Wanted, candidates, fastest
 from bertkit_torch.dropout import DeviceDropout
 from bertkit_torch.row_attention import InRows, InStretches, allowed, plain, sdpa
 from bertkit_torch.seen import Attention
 
-UNKNOWN = Limits(sequences=32, longest=128, answers=32)  # where a job does not say
+UNKNOWN = BatchLimits(sequences=32, longest=128)  # where a job does not say
 SECONDS = 0.05  # for each kernel
 ROWS = {"sdpa": sdpa, "plain": plain}
 
@@ -28,7 +28,8 @@ def choose(job: Job, dtype: torch.dtype, where: torch.device) -> tuple[str, str]
     names = candidates(Wanted(asked, job.layout, dtype != torch.float32, capability, size))
     if len(names) == 1:
         return fastest({names[0]: 0.0})
-    limits = job.limits or UNKNOWN
+    kinds = job.limits.training or job.limits.answers if job.limits else ()
+    limits = max(kinds, key=lambda each: each.most_tokens, default=UNKNOWN)
     rows = max(1, limits.sequences // 2)  # about what short sequences are packed into
     joined = torch.randn(rows * limits.longest, 3 * heads * size, dtype=dtype, device=where, requires_grad=True)
     rate = job.model.attention_probs_dropout_prob

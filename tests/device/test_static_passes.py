@@ -12,7 +12,7 @@ import pytest
 
 from bertkit.conformance import CHECKS, Skip
 from bertkit.conformance.fixtures import HEADS, RATE, example_batch, first_moments, gap, job, part, train, with_settings
-from bertkit.engine.interface import Limits, Update, label_counts
+from bertkit.engine.interface import BatchLimits, Limits, Update, label_counts
 from bertkit.model.config import HeadKind
 from bertkit_cpu import CpuBackend
 
@@ -35,7 +35,7 @@ def slow_where(values: Any, slow: bool) -> Any:
     return pytest.param(*given, marks=[pytest.mark.slow] if slow else [], id="-".join(given))
 
 
-LIMITS = Limits(sequences=12, longest=40, answers=12, masked=48)
+LIMITS = Limits((BatchLimits(12, 40, masked=48),), (BatchLimits(12, 40, masked=48),))
 
 
 @pytest.mark.parametrize("check", [slow_where(name, name == "static_shapes") for name in CHECKS])
