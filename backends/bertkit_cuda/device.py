@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+import os
+import platform
+import shutil
+import sysconfig
+from collections.abc import Callable, Mapping
 from importlib import util
+from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from bertkit.plugin import DeviceFacts, Job, Precision, UserError, World
+from bertkit.plugin import Arrays, DeviceFacts, Job, Precision, UserError, World
 from bertkit_cuda.cards import driver
 from bertkit_cuda.energy import joules
-from bertkit_cuda.kernels import FLAT, STRETCHES
+from bertkit_cuda.kernels import FLAT, STRETCHES, Wanted, candidates
+from bertkit_cuda.support import GET, has_code_for
 from bertkit_cuda.trial import ROWS, choose
 from bertkit_torch.accelerator import Accelerator
+from bertkit_torch.ranks import Ranks
 from bertkit_torch.row_attention import InRows, InStretches
 from bertkit_torch.seen import Attention
 
 WARM = 3  # runs before a recording: compilers and libraries settle in them
+CHOICE = "device.attention"  # the kernel's name in a checkpoint, as bytes
+logger = logging.getLogger("bertkit.engine")
 
 
 class CudaDevice(Accelerator):
@@ -31,17 +42,89 @@ class CudaDevice(Accelerator):
         where = super().open(job, world)
         torch.cuda.set_device(where)
         self.where = where
+        check_architecture(where)
         self._set_precision(job.precision)
+        self._set_order(bool(job.settings.get("deterministic", False)))
         self.compiled = self.static and job.settings.get("compile", "auto") == "auto" and has_compiler(where)
         self.captured = self.static and job.settings.get("graphs", "auto") == "auto" and not self.recompute
         self.pool = torch.cuda.graph_pool_handle() if self.captured else None
         self.chosen = "plain"
-        if self.static:
-            self.chosen, why = choose(job, self.compute_dtype(job.precision), where)
-            self.flat = self.chosen in FLAT
-            self.kernel = f"{self.chosen} ({why})"
         self._describe(where)
+        if self.recompute and job.settings.get("graphs", "auto") == "auto":
+            self.notes["graphs"] = "none: device.recompute turns them off"
         return where
+
+    def index(self, world: World) -> int:
+        """A launcher that gives each process one GPU (Slurm's --gpus-per-task=1) shows it as number 0 to all of them;
+        that they are different ones is seen when the ranks have met."""
+        return 0 if int(torch.cuda.device_count()) == 1 and world.local_size > 1 else super().index(world)
+
+    def settle(self, job: Job, ranks: Ranks) -> None:
+        """The attention kernel, which the first rank chooses: another one elsewhere would have other rounding."""
+        self._refuse_shared(ranks)
+        self.asked = str(job.settings.get("attention", "auto"))
+        if not self.static:
+            return
+        dtype = self.compute_dtype(job.precision)
+        size = job.model.hidden_size // job.model.num_attention_heads
+        capability = (0, 0) if torch.version.hip else torch.cuda.get_device_capability(self.where)
+        self.usable = candidates(Wanted(self.asked, job.layout, dtype != torch.float32, capability, size))
+        name, why = self.usable[0], ""
+        if ranks.world.is_first:
+            name, why = choose(self.usable, job, dtype, self.where, self.capture)
+        self.graphs = 0  # those of the trial are no programs of the job's
+        if ranks.world.size > 1:
+            name, _, why = ranks.from_first(f"{name} {why}").partition(" ")
+        if name not in self.usable:
+            raise UserError(
+                f"the first rank takes the attention kernel {name}, which the GPU of rank {ranks.world.rank} lacks",
+                "name one that all have, as device.attention=sdpa",
+            )
+        self._take(name, why)
+
+    def _take(self, name: str, why: str) -> None:
+        self.chosen, self.flat, self.kernel = name, name in FLAT, f"{name} ({why})"
+
+    def _refuse_shared(self, ranks: Ranks) -> None:
+        """Ranks that all have the number 0 must not have one GPU together."""
+        if ranks.world.size == 1:
+            return
+        uuid = str(getattr(torch.cuda.get_device_properties(self.where), "uuid", ""))
+        shown = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+        part = shown if shown.startswith("MIG-") or not uuid else ""  # parts of a GPU share its UUID
+        mine = f"{platform.node()} {uuid} {self.where.index} {part}"
+        owners: dict[str, int] = {}
+        for rank, whose in enumerate(ranks.from_each(mine)):
+            if owners.setdefault(whose, rank) != rank:
+                raise UserError(
+                    f"ranks {owners[whose]} and {rank} have one GPU together, local rank "
+                    f"{ranks.world.local_rank} has no device of its own",
+                    "start one process for each GPU, or show them more of them",
+                )
+
+    def state_dict(self) -> Arrays:
+        return {CHOICE: np.frombuffer(self.chosen.encode(), np.uint8).copy()} if self.static else {}
+
+    def load_state_dict(self, arrays: Mapping[str, np.ndarray]) -> bool:
+        """A resume takes the checkpoint's kernel, unless another was asked for or this GPU lacks it."""
+        kept = bytes(arrays[CHOICE].astype(np.uint8)).decode(errors="replace") if CHOICE in arrays else self.chosen
+        if not self.static or kept == self.chosen:
+            return False
+        if kept not in self.usable:
+            why = "was asked for" if self.asked != "auto" else f"this GPU or layout has no {kept}"
+            logger.warning("trained so far with attention kernel %s, from here on with %s: %s", kept, self.chosen, why)
+            return False
+        self._take(kept, "as in the checkpoint")
+        return True
+
+    def _set_order(self, deterministic: bool) -> None:
+        """Of sums: fixed, or the fastest."""
+        self.notes["sums"] = (
+            "in a fixed order" if deterministic else "in the fastest order: a resume is not bit for bit"
+        )
+        if deterministic:
+            torch.use_deterministic_algorithms(True)  # both ragged kernels have an order of their own then
+            torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
     def _set_precision(self, precision: Precision) -> None:
         """fp32 means fp32: tf32's 10-bit mantissa only where it is asked for."""
@@ -71,7 +154,8 @@ class CudaDevice(Accelerator):
         torch.cuda.current_stream().wait_stream(aside)
         graph = torch.cuda.CUDAGraph()
         self.graphs += 1
-        with torch.cuda.graph(graph, pool=self.pool):
+        # Other threads may pin memory meanwhile, which a capture in mode "global" would take for a fault.
+        with torch.cuda.graph(graph, pool=self.pool, capture_error_mode="thread_local"):
             run()
         replay: Callable[[], None] = graph.replay
         return replay
@@ -101,6 +185,39 @@ class CudaDevice(Accelerator):
         }
 
 
+def check_architecture(where: torch.device) -> None:
+    """Raises UserError where torch has no code for this GPU."""
+    if torch.version.hip:
+        return
+    capability, known = torch.cuda.get_device_capability(where), torch.cuda.get_arch_list()
+    if not has_code_for(capability, known):
+        raise UserError(
+            f"torch {torch.__version__} has no code for this GPU's compute capability "
+            f"{capability[0]}.{capability[1]}, only for {' '.join(known)}",
+            f"install a torch that has, as {GET} shows",
+        )
+
+
 def has_compiler(where: torch.device) -> bool:
-    """torch.compile makes its kernels with Triton, which needs compute capability 7.0."""
-    return util.find_spec("triton") is not None and torch.cuda.get_device_capability(where) >= (7, 0)
+    """torch.compile makes its kernels with Triton, which needs compute capability 7.0, a C compiler and Python.h."""
+    if util.find_spec("triton") is None or torch.cuda.get_device_capability(where) < (7, 0):
+        return False
+    lacks = lacking_of_triton(os.environ, Path(sysconfig.get_path("include")))
+    if lacks:
+        logger.warning(
+            "layers are not compiled, which is slower: Triton needs %s; install it, or silence this with "
+            "--set device.compile=off", lacks,
+        )  # fmt: skip
+    return not lacks
+
+
+def lacking_of_triton(env: Mapping[str, str], include: Path) -> str:
+    """What Triton builds its launchers with and that is not here; "": nothing."""
+    path = env.get("PATH")
+    named = env.get("CC", "")
+    compilers = [named] if named else ["clang", "gcc"]  # in Triton's own order of search
+    if not any(shutil.which(compiler.split()[0], path=path) for compiler in compilers if compiler.split()):
+        return f"the C compiler {named} that CC names" if named else "a C compiler (gcc)"
+    if not (include / "Python.h").exists():
+        return f"Python.h in {include} (Debian: python3-dev)"
+    return ""

@@ -173,7 +173,8 @@ class TorchEngine:
         return self.ranks.gather(rows)
 
     def synchronize(self) -> None:
-        self.device.synchronize()
+        with self.ranks.waiting("for the device"):
+            self.device.synchronize()
         if self.scaler:
             self.scaler.check(self.gradients.names)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -47,11 +48,11 @@ def test_ranks_that_do_not_meet_are_one_line(monkeypatch: pytest.MonkeyPatch) ->
     def fail(*args: Any, **kwargs: Any) -> None:
         raise RuntimeError("no route\nto host")
 
-    monkeypatch.setattr(ranks, "meet", lambda world, timeout: SimpleNamespace(store=None))
+    monkeypatch.setattr(ranks, "meet", lambda world, timeout: SimpleNamespace(store=None, joins=count()))
     monkeypatch.setattr(ranks.dist, "PrefixStore", lambda name, store: store)
     monkeypatch.setattr(ranks.dist, "init_process_group", fail)
     held = FlatGradients({"p": torch.nn.Parameter(torch.zeros(1))})
     with pytest.raises(UserError) as caught:
-        ranks.DeviceSum(World(0, 2, 0, 2), "theirs", held, Exchange())
+        ranks.DeviceSum(SimpleNamespace(world=World(0, 2, 0, 2)), "theirs", held, Exchange())  # type: ignore[arg-type]
     assert caught.value.cause == "the 2 processes did not find each other through theirs: no route to host"
     assert "MASTER_ADDR" in caught.value.cure

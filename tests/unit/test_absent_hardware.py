@@ -13,6 +13,7 @@ from bertkit.cli.hf_flags import translate
 from bertkit.cli.main import main
 from bertkit.recipes.resolve import resolve
 from bertkit.training.setup import device_settings
+from bertkit_cuda.cards import Found
 from bertkit_iluvatar import IluvatarBackend, look
 
 # what is missing, and two ways to get it
@@ -30,7 +31,7 @@ def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setattr(bertkit_gaudi, "package_version", lambda: "")
     monkeypatch.setattr(bertkit_gaudi, "find_cards", lambda root, env: bertkit_gaudi.cards.Cards(()))
-    monkeypatch.setattr(bertkit_cuda, "read_cards", list)
+    monkeypatch.setattr(bertkit_cuda, "find_cards", lambda: Found(()))
     monkeypatch.setattr(bertkit_iluvatar, "look", lambda root, env: look(tmp_path, {"PATH": "/nowhere"}))
 
 
