@@ -13,7 +13,7 @@ import numpy as np
 from bertkit.conformance.fixtures import HEADS, MODEL, RATE, job, part, with_settings
 from bertkit.conformance.tolerance import WAITS, Skip, must_compute
 from bertkit.data.lengths import lengths
-from bertkit.engine.interface import Backend, Batch, Counters, Engine, Job, Limits, Update, label_counts
+from bertkit.engine.interface import Backend, Batch, BatchLimits, Counters, Engine, Job, Limits, Update, label_counts
 from bertkit.model.config import HeadKind
 
 SEQUENCES = 8  # B, of every batch but the last of an epoch
@@ -74,7 +74,8 @@ def check_memory(backend: Backend) -> str:
 
 
 def _with_sensors(backend: Backend) -> tuple[Engine, Counters]:
-    limits = Limits(SEQUENCES, LONGEST, SEQUENCES)
+    most = BatchLimits(SEQUENCES, LONGEST)
+    limits = Limits((most,), (most,))
     wanted: Job = dataclasses.replace(job(KIND, dropout=True), limits=limits)
     engine = with_settings(backend, wanted)
     if not isinstance(engine, Counters):
