@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from contextlib import closing
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from bertkit.conformance.tolerance import WAITS, Skip, must_compute
 from bertkit.data.lengths import lengths
 from bertkit.engine.interface import Backend, Batch, BatchLimits, Counters, Engine, Job, Limits, Update, label_counts
 from bertkit.model.config import HeadKind
+from bertkit.training.prefetch import ahead
 
 SEQUENCES = 8  # B, of every batch but the last of an epoch
 LONGEST = MODEL.max_position_embeddings
@@ -102,6 +104,8 @@ def _epoch() -> Iterator[Batch]:
 
 
 def _train(engine: Engine, batches: list[Batch], first: int = 1) -> None:
-    """Updates whose numbers nobody reads."""
-    for number, batch in enumerate(batches, first):
-        engine.train_step(Update(number, (batch,), label_counts(KIND, [batch])), RATE)
+    """Updates whose numbers nobody reads, staged ahead in a thread of their own as in a run."""
+    updates = (Update(number, (batch,), label_counts(KIND, [batch])) for number, batch in enumerate(batches, first))
+    with closing(ahead(map(engine.stage, updates))) as staged:
+        for update in staged:
+            engine.train_step(update, RATE)
