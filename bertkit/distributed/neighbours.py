@@ -11,13 +11,16 @@ import json
 import os
 import platform
 import socket
+import threading
 import time
 from contextlib import ExitStack, suppress
 from typing import Any
 
 from bertkit.errors import UserError
+from bertkit.files.streams import tell
 
 PATIENCE = 600.0  # seconds that ranks may start apart
+SILENT = 2.0  # seconds until a rank says that it waits
 PAUSE = 0.2  # seconds between attempts to reach the first rank
 LONGEST = 1 << 24  # bytes of a line
 
@@ -32,6 +35,10 @@ def local_numbers(rank: int, size: int, address: str, patience: float = PATIENCE
     if not (port.isascii() and port.isdecimal() and 0 < int(port[:6]) < 65536):
         raise UserError(f"MASTER_PORT = {port!r} is no port", "give a number from 1024 to 65535")
     until = time.monotonic() + patience
+    what = f"rank {rank} of {size} waits at {address} for the others, for at most {patience:g} s"
+    notice = threading.Timer(SILENT, tell, (f"{what}: RANK and WORLD_SIZE say no more of where they run",))
+    notice.daemon = True
+    notice.start()
     mine = {"rank": rank, "size": size, "host": this_host()}
     try:
         hosts = _collect(mine, host, int(port), until) if rank == 0 else _tell(mine, host, int(port), until)
@@ -40,6 +47,8 @@ def local_numbers(rank: int, size: int, address: str, patience: float = PATIENCE
             f"rank {rank} of {size} did not meet the others at {address} within {patience:g} s: {error}",
             "check that all were started, and that MASTER_ADDR and MASTER_PORT are right and reachable",
         ) from None
+    finally:
+        notice.cancel()
     same = [other for other, where in enumerate(hosts) if where == mine["host"]]
     return same.index(rank), len(same)
 

@@ -211,6 +211,7 @@ def test_ranks_copied_from_pals_are_its_own() -> None:
 
 
 def ask(rank: int, size: int, port: int, host: str, found: dict[Any, Any], key: Any, patience: float = 20) -> None:
+    threading.current_thread().name = str(rank)
     try:
         found[key] = neighbours.local_numbers.__wrapped__(rank, size, f"{host}:{port}", patience)
     except UserError as error:
@@ -243,8 +244,7 @@ def test_ranks_meet_at_a_name_too() -> None:
 
 def test_ranks_learn_who_shares_their_host(monkeypatch: pytest.MonkeyPatch) -> None:
     assert all_ask([(2, 3), (1, 3), (0, 3)]) == [(2, 3), (1, 3), (0, 3)]
-    hosts = iter("abab")  # in the order in which they start
-    monkeypatch.setattr(neighbours, "this_host", lambda: next(hosts))
+    monkeypatch.setattr(neighbours, "this_host", lambda: "ab"[int(threading.current_thread().name) % 2])
     assert all_ask([(0, 4), (1, 4), (2, 4), (3, 4)]) == [(0, 2), (0, 2), (1, 2), (1, 2)]
 
 
@@ -259,6 +259,15 @@ def test_ranks_that_contradict_one_another_all_say_so(ranks: list[tuple[int, int
 def test_ranks_that_do_not_come_are_counted() -> None:
     assert "did not meet the others" in str(all_ask([(0, 3), (1, 3)], 0.6)[0])
     assert "1 did not come" in str(all_ask([(0, 3), (1, 3)], 0.6)[0])
+
+
+def test_a_rank_that_waits_says_so(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(neighbours, "SILENT", 0.05)
+    all_ask([(0, 2)], patience=0.5)
+    said = capfd.readouterr().err
+    assert "rank 0 of 2 waits at 127.0.0.1:" in said
+    all_ask([(0, 2), (1, 2)])
+    assert said.count("\n") == 1
 
 
 def test_what_is_no_rank_is_passed_over() -> None:
