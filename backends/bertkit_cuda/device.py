@@ -21,10 +21,12 @@ from bertkit_cuda.energy import joules
 from bertkit_cuda.kernels import FLAT, STRETCHES, Wanted, candidates
 from bertkit_cuda.support import GET, has_code_for
 from bertkit_cuda.trial import ROWS, choose
+from bertkit_cuda.weights import TrainingWeights
 from bertkit_torch.accelerator import Accelerator
 from bertkit_torch.ranks import Ranks
 from bertkit_torch.row_attention import InRows, InStretches
 from bertkit_torch.seen import Attention
+from bertkit_torch.weights import ComputeWeights
 
 WARM = 3  # runs before a recording: compilers and libraries settle in them
 CHOICE = "device.attention"  # the kernel's name in a checkpoint, as bytes
@@ -132,6 +134,9 @@ class CudaDevice(Accelerator):
         torch.backends.cuda.matmul.allow_tf32 = tf32
         torch.backends.cudnn.allow_tf32 = tf32
         torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False  # sums must not leave fp16's range
+
+    def compute_weights(self, masters: Mapping[str, Tensor], dtype: torch.dtype, *, training: bool) -> ComputeWeights:
+        return TrainingWeights(masters, dtype) if training and self.static else ComputeWeights(masters, dtype)
 
     def in_rows(self, allowed: Tensor, heads: int) -> Attention:
         return InRows(allowed, heads, ROWS[self.chosen])
