@@ -21,10 +21,12 @@ from bertkit_cuda.energy import joules
 from bertkit_cuda.kernels import FLAT, STRETCHES, Wanted, candidates
 from bertkit_cuda.support import GET, has_code_for
 from bertkit_cuda.trial import choose, proven
+from bertkit_cuda.weights import TrainingWeights
 from bertkit_torch.gpu import Gpu
 from bertkit_torch.ranks import Ranks
 from bertkit_torch.row_attention import InStretches
 from bertkit_torch.seen import Attention
+from bertkit_torch.weights import ComputeWeights
 
 CHOICE = "device.attention"  # the kernel's name in a checkpoint, as bytes
 logger = logging.getLogger("bertkit.engine")
@@ -134,6 +136,9 @@ class CudaDevice(Gpu):
         if util.find_spec("triton") is None or torch.cuda.get_device_capability(where) < (7, 0):
             return False
         return super().has_compiler(where)
+
+    def compute_weights(self, masters: Mapping[str, Tensor], dtype: torch.dtype, *, training: bool) -> ComputeWeights:
+        return TrainingWeights(masters, dtype) if training and self.static else ComputeWeights(masters, dtype)
 
     def in_stretches(self, bounds: Tensor, longest: int, heads: int) -> Attention:
         return InStretches(bounds, longest, heads, STRETCHES[self.chosen])

@@ -162,8 +162,7 @@ def pretraining_head(w: ComputeWeights, config: ModelConfig, hidden: Tensor, see
     name = "cls.predictions.transform"
     masked = w.dense_active(masked, f"{name}.dense", config.hidden_act)
     masked = w.layer_norm(masked, f"{name}.LayerNorm", config.layer_norm_eps)
-    decoder = w.cast("bert.embeddings.word_embeddings.weight")  # tied
-    logits = functional.linear(masked, decoder, w.cast("cls.predictions.bias"))
+    logits = w.decode(masked, "bert.embeddings.word_embeddings.weight", "cls.predictions.bias")  # tied
     pooled = pool(w, hidden, seen)
     return {"masked_logits": logits, "logits": w.dense_fp32(pooled, "cls.seq_relationship")}
 

@@ -35,6 +35,10 @@ class ComputeWeights:
         """One layer and what `hidden_act` names after it."""
         return activate(self.dense(x, name), activation)
 
+    def decode(self, x: Tensor, table: str, bias: str) -> Tensor:
+        """(M, H) -> (M, V) logits by the embeddings' own table; in training columns behind V may be minus infinity."""
+        return torch.nn.functional.linear(x, self.cast(table), self.cast(bias))
+
     def dense_fp32(self, x: Tensor, name: str) -> Tensor:
         """A small layer computed in float32 whatever the compute dtype: a head's last word on the logits."""
         weight, bias = self.masters[f"{name}.weight"], self.masters[f"{name}.bias"]

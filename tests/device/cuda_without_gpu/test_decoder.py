@@ -1,0 +1,49 @@
+"""The decoder with rows filled up: the same loss and gradients as without."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from bertkit.conformance.fixtures import example_batch, first_moments, gap, job, train
+from bertkit.distributed.world import World
+from bertkit.engine.interface import Precision
+
+torch = pytest.importorskip("torch")
+from bertkit_cuda.weights import GRAIN, TrainingWeights  # noqa: E402
+from bertkit_torch.engine import TorchEngine  # noqa: E402
+from bertkit_torch.weights import ComputeWeights  # noqa: E402
+from static_backend import StaticDevice  # noqa: E402
+
+
+class Padded(StaticDevice):
+    """The static way on CPU tensors with the GPU's weights."""
+
+    def compute_weights(
+        self, masters: dict[str, torch.Tensor], dtype: torch.dtype, *, training: bool
+    ) -> ComputeWeights:
+        return TrainingWeights(masters, dtype) if training else ComputeWeights(masters, dtype)
+
+
+@pytest.mark.parametrize(("precision", "within"), [("fp32", 1e-7), ("bf16", 1e-3), ("fp16", 1e-4)])
+def test_filled_up_rows_change_no_loss_no_gradient_and_no_answer(precision: Precision, within: float) -> None:
+    wanted = dataclasses.replace(job("pretraining", "packed", precision=precision), settings={"shapes": 2})
+    assert wanted.model.vocab_size % GRAIN
+    batch = example_batch("pretraining")
+    plain, padded = (TorchEngine(device, wanted, World()) for device in (StaticDevice(), Padded()))
+    assert gap(plain.predict(batch), padded.predict(batch)) == 0.0
+    assert padded.predict(batch)["masked_logits"].shape[1] == wanted.model.vocab_size
+    losses = [train(engine, batch, "pretraining", 3) for engine in (plain, padded)]
+    assert losses[0] == pytest.approx(losses[1], rel=10 * within)
+    assert gap(first_moments(plain), first_moments(padded)) < within
+
+
+def test_a_vocabulary_of_the_right_size_is_left_as_it_is() -> None:
+    table, bias = torch.randn(2 * GRAIN, 8), torch.randn(2 * GRAIN)
+    x = torch.randn(5, 8)
+    made = TrainingWeights({"table": table, "bias": bias}, torch.float32).decode(x, "table", "bias")
+    assert torch.equal(made, ComputeWeights({"table": table, "bias": bias}, torch.float32).decode(x, "table", "bias"))
+    more = TrainingWeights({"table": table[:-1], "bias": bias[:-1]}, torch.float32).decode(x, "table", "bias")
+    assert more.shape == made.shape
+    assert torch.isneginf(more[:, -1]).all()
