@@ -29,7 +29,7 @@ SECRET = re.compile(r"TOKEN|SECRET|PASS|KEY|CREDENTIAL|AUTH|COOKIE|SESSION", re.
 IN_ADDRESS = re.compile(r"(?<=://)[^/@\s]+@")
 HIDDEN = "(not shown)"
 VENDOR_TOOL = re.compile(r"[\w-]*smi")
-WAYS = ((), ("-q",), ("discovery",))  # of asking a vendor's tool for everything: each knows some of them
+WAYS = ((), ("-q",), ("discovery",), ("info",))  # of asking a vendor's tool for everything: each knows some of them
 SYSTEM_TOOLS = (("lscpu",), ("lspci", "-nn"), ("numactl", "-H"), ("free", "-b"), ("uname", "-a"))
 SECONDS = 15.0  # for each; a driver in trouble lets its tool hang
 MOST = 2_000_000  # characters of what one prints

@@ -68,10 +68,10 @@ def look(name: str, places: Places) -> tuple[dict[str, Any], str]:
 class Call:
     """The parts of one call as they go: what ended how, and the time."""
 
-    def __init__(self, parts: Sequence[Part], places: Places, minutes: float) -> None:
+    def __init__(self, parts: Sequence[Part], places: Places, minutes: float, started: float) -> None:
+        """`started`: of time.monotonic(); `minutes` count from then."""
         self.waiting, self.places = list(parts), places
-        self.whole = minutes * 60
-        self.started = time.monotonic()
+        self.whole, self.started = minutes * 60, started
         self.results: list[Result] = []
         self.left_out: list[tuple[Part, str]] = []
         self.ended = "all parts were reached"
@@ -198,7 +198,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser = options()
     asked = parser.parse_args(words)
     archive, places = prepare(asked, parser)
-    started = datetime.now(UTC).isoformat(timespec="seconds")
+    begun, started = time.monotonic(), datetime.now(UTC).isoformat(timespec="seconds")
     backend, warning = look(asked.backend, places)
     if warning:
         print(f"warning: {warning}", file=sys.stderr, flush=True)
@@ -215,7 +215,7 @@ def main(words: Sequence[str] | None = None) -> int:
     places.scratch.mkdir(parents=True)
     os.environ.update(BERTKIT_CACHE=str(places.scratch / CACHE), HF_HUB_OFFLINE="1")
     adopt_orphans()
-    call = Call(parts, places, asked.minutes)
+    call = Call(parts, places, asked.minutes, begun)
     if not backend["ready"]:
         call.leave_out("facts", "the backend is not ready")
     about = {"backend": backend, "size": asked.size, "minutes": asked.minutes, "started": started}
