@@ -203,8 +203,10 @@ def _speed(backend: str, case: Case, sets: Words, scale: Scale, places: Places) 
 def _trials(backend: Mapping[str, Any], scale: Scale, places: Places) -> Iterator[Part]:
     settings = backend["settings"]
     few, plain = _few_sizes(backend), "off" in settings.get("compile", {}).get("choices", ())
+    exact = _sets(("device.deterministic=true",)) if "deterministic" in settings else ()  # what a backend promises
+    bf16 = ("--dtype", "bf16") if "bf16" in backend["native_precisions"] else ()
     more: dict[str, Words] = {
-        "resume": ("--dtype", "bf16", *few) if "bf16" in backend["native_precisions"] else few,
+        "resume": (*bf16, *few, *exact),
         "starts": (*few, *(_sets(("device.compile=off",)) if plain else ())),
         "memory": few,
         "too_large": ("--host",) if backend["name"] == HOST else (),

@@ -41,6 +41,10 @@ class PeersLost(UserError):
     exit_code = 75  # EX_TEMPFAIL of sysexits.h
 
 
+class DoesNotFit(UserError):
+    """A batch needs more memory than the device has."""
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """``did you mean a or b?`` for a mistyped `word`, or the first few known words where none is near."""
     names = list(known)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from bertkit.engine.interface import (
         Arrays,
         Batch,
+        BatchLimits,
         Capabilities,
         DeviceFacts,
         Engine,
@@ -113,7 +114,7 @@ if TYPE_CHECKING:
     # Files, values from outside, and errors
     from bertkit.files.disk import write_atomically, write_text
     from bertkit.files.inputs import read_text_if_there, parse_json, read_object, whole_number
-    from bertkit.errors import UserError
+    from bertkit.errors import DoesNotFit, UserError, out_of_memory
 
 # Name -> (module, its name there). Imported when a plug-in asks for it: a card needs little, and is looked at often.
 _PLACES = {
@@ -126,9 +127,11 @@ _PLACES = {
     "AddSums": ("distributed.host_sums", "Add"),
     "Arrays": ("engine.interface", "Arrays"),
     "Batch": ("engine.interface", "Batch"),
+    "BatchLimits": ("engine.interface", "BatchLimits"),
     "Binding": ("launch.interface", "Binding"),
     "Capabilities": ("engine.interface", "Capabilities"),
     "Core": ("distributed.topology", "Core"),
+    "DoesNotFit": ("errors", "DoesNotFit"),
     "DeviceFacts": ("engine.interface", "DeviceFacts"),
     "Domain": ("launch.interface", "Domain"),
     "Engine": ("engine.interface", "Engine"),
@@ -187,6 +190,7 @@ _PLACES = {
     "lay_out": ("engine.layouts", "lay_out"),
     "meeting_place": ("distributed.collectives", "meeting_place"),
     "module_command": ("launch.children", "module_command"),
+    "out_of_memory": ("errors", "out_of_memory"),
     "own_device": ("distributed.clusters", "own_device"),
     "parse_json": ("files.inputs", "parse_json"),
     "placing_domains": ("launch.affinity", "domains"),
@@ -217,11 +221,13 @@ __all__ = [
     "AddSums",
     "Arrays",
     "Batch",
+    "BatchLimits",
     "Binding",
     "Capabilities",
     "Columns",
     "Core",
     "DeviceFacts",
+    "DoesNotFit",
     "Domain",
     "Engine",
     "Exchange",
@@ -277,6 +283,7 @@ __all__ = [
     "lay_out",
     "meeting_place",
     "module_command",
+    "out_of_memory",
     "own_device",
     "parse_json",
     "placing_domains",

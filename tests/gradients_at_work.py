@@ -66,6 +66,7 @@ def works(world: World) -> None:
             ]
             held.clear()
         met.close()
+        assert not ranks.dist.is_initialized()  # the group is left, and met anew by the next
     sys.stdout.write(f"rank {world.rank}: {len(CASES)} cases\n")  # in one piece, as the other writes too
 
 

@@ -1,23 +1,26 @@
-"""The GPUs that the driver shows, read from its files: nothing is imported and no program is started.
+"""The GPUs that are here, by the driver's library, else by device files and the driver's files. Nothing is imported.
 
-Formats: NVIDIA's /proc/driver/nvidia/gpus/*/information (driver README, "proc interface"); AMD's
+Formats: NVIDIA's /proc/driver/nvidia/gpus/*/information (driver README, "proc interface"), which a container shares
+with its host whatever GPUs it was given; /dev/nvidiaN, which it has only of its own; /dev/dxg under WSL2; AMD's
 /sys/class/kfd/kfd/topology/nodes/*/properties (Linux kernel, amdkfd).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from bertkit.plugin import read_text_if_there
+from bertkit_cuda.nvml import Library, read_library
 
 # Volta, Turing and what came before have tensor cores for fp16 alone, or none.
 NO_BF16 = re.compile(
     r"\b(V100\w*|GV100|TITAN|T4|T4G|T\d{3,4}|RTX 20[678]0|Quadro|GTX|MX\d+|P100|P40|P6|P4|K\d0\w*|M\d0|M[46])\b"
 )
 AMD_VENDOR = 4098  # 0x1002
+MODPROBE = "usr/bin/nvidia-modprobe"  # makes the device files when a GPU is first used
 
 
 @dataclass(frozen=True)
@@ -27,27 +30,80 @@ class Card:
     name: str
     node: int = -1  # memory node; -1: not known
     uuid: str = ""  # "" where it is not known
+    capability: tuple[int, int] = (0, 0)  # (0, 0): not known
 
     @property
     def has_bf16(self) -> bool:
-        return NO_BF16.search(self.name) is None
+        return self.capability >= (8, 0) if self.capability != (0, 0) else NO_BF16.search(self.name) is None
+
+
+@dataclass(frozen=True)
+class Found:
+    """What is here."""
+
+    cards: tuple[Card, ...]  # in the driver's order, which is that of the PCI bus
+    driver: str = ""  # NVIDIA's; "": not known
+    cuda: tuple[int, int] = (0, 0)  # the newest that the driver runs; (0, 0): not known
+
+
+def find_cards(root: Path = Path("/"), library: Callable[[], Library | None] = read_library) -> Found:
+    """By the driver's library where it works, else by files."""
+    told = library()
+    if told is None:
+        return Found(tuple(read_cards(root)), driver(root))
+    minors = _device_files(root)
+    cards = [
+        Card(one.name, _node(root, one.bus), one.uuid, one.capability)
+        for one in told.devices
+        if one.minor in minors or not minors  # WSL2 has none
+    ]
+    return Found(tuple(cards or _amd(root)), told.driver, told.cuda)
 
 
 def read_cards(root: Path = Path("/")) -> list[Card]:
-    """In the driver's order, which is that of the PCI bus."""
-    found = [_card(root, path) for path in sorted((root / "proc/driver/nvidia/gpus").glob("*/information"))]
-    return found or _amd(root)
+    """By files alone."""
+    minors = _device_files(root)
+    listed = [_card(root, path) for path in sorted((root / "proc/driver/nvidia/gpus").glob("*/information"))]
+    if minors:
+        own = [card for card, minor in listed if minor in minors or minor < 0]
+        return own[: len(minors)] or [Card("NVIDIA GPU") for _ in minors]
+    if listed and (root / MODPROBE).exists():
+        return [card for card, _ in listed]
+    return _without_device_files(root) or _amd(root)
 
 
-def _card(root: Path, information: Path) -> Card:
+def _device_files(root: Path) -> list[int]:
+    """N of each /dev/nvidiaN."""
+    names = (path.name for path in (root / "dev").glob("nvidia[0-9]*"))
+    return sorted(int(name.removeprefix("nvidia")) for name in names if re.fullmatch(r"nvidia[0-9]{1,4}", name))
+
+
+def _without_device_files(root: Path) -> list[Card]:
+    """GPUs that are reached in other ways: under WSL2, and the one of a Jetson."""
+    if (root / "dev/dxg").exists() and any((root / "usr/lib/wsl/lib").glob("libcuda.so*")):
+        return [Card("NVIDIA GPU under WSL2")]
+    if any((root / name).exists() for name in ("dev/nvhost-gpu", "dev/nvgpu/igpu0")):
+        model = _text(root / "proc/device-tree/model").strip("\0 \n")
+        return [Card(model or "NVIDIA Jetson")]
+    return []
+
+
+def _card(root: Path, information: Path) -> tuple[Card, int]:
+    """A GPU and the number of its device file; -1: not known."""
     fields = dict(re.findall(r"^([^:\n]+):[ \t]*(.*)$", _text(information), re.MULTILINE))
-    node = _text(root / "sys/bus/pci/devices" / information.parent.name.lower() / "numa_node").strip()
     uuid = fields.get("GPU UUID", "").strip()
-    return Card(
+    minor = fields.get("Device Minor", "").strip()
+    card = Card(
         fields.get("Model", "NVIDIA GPU").strip(),
-        int(node) if re.fullmatch(r"-?[0-9]{1,9}", node) else -1,
+        _node(root, information.parent.name.lower()),
         "" if "?" in uuid else uuid,  # question marks until the driver has first used the card
     )
+    return card, int(minor) if re.fullmatch(r"[0-9]{1,4}", minor) else -1
+
+
+def _node(root: Path, bus: str) -> int:
+    text = _text(root / "sys/bus/pci/devices" / bus / "numa_node").strip() if bus else ""
+    return int(text) if re.fullmatch(r"-?[0-9]{1,9}", text) else -1
 
 
 def _amd(root: Path) -> list[Card]:

@@ -64,6 +64,10 @@ class Accelerator(Device):
 
         return int(counters["stats"]["unique_graphs"])
 
+    def free(self) -> None:
+        if hasattr(self.module, "empty_cache"):
+            self.module.empty_cache()
+
     def peak_memory(self) -> int | None:
         return int(self.module.max_memory_allocated())
 

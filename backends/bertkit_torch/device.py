@@ -11,12 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bertkit.plugin import DeviceFacts, Grain, Job, LayoutKind, OptimizerSpec, Peak, Precision, World
+from bertkit.plugin import Arrays, DeviceFacts, Grain, Job, LayoutKind, OptimizerSpec, Peak, Precision, World
 from bertkit_torch.dropout import Mask, torch_masks
 from bertkit_torch.gradients import Gradients
 from bertkit_torch.lamb import Lamb
 from bertkit_torch.losses import masked_words
 from bertkit_torch.optimizer import AdamW, Optimizer
+from bertkit_torch.ranks import Ranks
 from bertkit_torch.row_attention import InRows, InStretches, sdpa, stretches_by_mask
 from bertkit_torch.seen import Attention
 from bertkit_torch.weights import ComputeWeights
@@ -40,6 +41,18 @@ class Device:
     def open(self, job: Job, world: World) -> torch.device:
         """Choose the device of this process; called once, before anything is put on it."""
         return torch.device("cpu")
+
+    def settle(self, job: Job, ranks: Ranks) -> None:
+        """Choose what must be alike on all ranks, once they have met; called after `open`, before any pass. A
+        collective."""
+
+    def state_dict(self) -> Arrays:
+        """What was chosen that the numbers depend on, for the checkpoint: under names that begin with `device.`"""
+        return {}
+
+    def load_state_dict(self, arrays: Mapping[str, np.ndarray]) -> bool:
+        """Choose as a checkpoint says. Returns whether that changes anything: the passes are then made anew."""
+        return False
 
     def compute_dtype(self, precision: Precision) -> torch.dtype:
         """What the dense layers compute in; the masters stay float32."""
@@ -110,6 +123,9 @@ class Device:
 
     def synchronize(self) -> None:
         """Wait until all work given to the device is done."""
+
+    def free(self) -> None:
+        """Give back memory that is held and not in use."""
 
     def peak_memory(self) -> int | None:
         """Bytes, the largest so far; None where it cannot be known."""

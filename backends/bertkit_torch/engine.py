@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bertkit.plugin import Arrays, Batch, DeviceFacts, Job, Peak, Scalars, Update, UserError, World
+from bertkit.plugin import Arrays, Batch, DeviceFacts, Job, Peak, Scalars, Update, UserError, World, out_of_memory
 from bertkit_torch.bert import Bert
 from bertkit_torch.device import Device
 from bertkit_torch.dropout import stream_key
@@ -47,11 +47,16 @@ class TorchEngine:
         self.scaler = LossScaler(job.loss_scaling, self.place) if job.precision == "fp16" else None
         self.total = torch.zeros((), device=self.place)  # the loss of an update's micro-batches so far
         self._inference: ComputeWeights | None = None
-        self._warm: set[bool] = set()  # whether training, whether answers
         self._exchanged = 0.0  # seconds
+        device.settle(job, self.ranks)
+        self._begin()
 
-    @functools.cached_property
-    def passes(self) -> RaggedPasses | StaticPasses:
+    def _begin(self) -> None:
+        """The passes, here and not in the thread that stages updates: a compiler's settings are its thread's own."""
+        self.passes = self._passes()
+        self._warm: set[bool] = set()  # whether training, whether answers
+
+    def _passes(self) -> RaggedPasses | StaticPasses:
         if self.device.static:
             return StaticPasses(self.device, self.job, self.place, self.parameters, self.gradients, self.total)
         return RaggedPasses(self.device, self.job, self.place, self.model, self.total)
@@ -74,6 +79,15 @@ class TorchEngine:
             raise UserError("hidden states have no loss to train with", "train another head")
         self._inference = None
         self.ranks.begin(update.step)
+        try:
+            return self._train_step(update, learning_rate)
+        except (RuntimeError, MemoryError) as error:
+            if not isinstance(self.passes, StaticPasses) or not out_of_memory(error):
+                raise
+            reason = str(error)
+        raise self.passes.does_not_fit_now(update, reason)
+
+    def _train_step(self, update: Update, learning_rate: float) -> Scalars:
         weights = self.device.compute_weights(self.parameters, self.dtype, training=True)
         self._warm_up(weights, training=True)
         slots = 0
@@ -95,6 +109,8 @@ class TorchEngine:
         if training in self._warm or not isinstance(self.passes, StaticPasses):
             return
         self._warm.add(training)
+        if training:
+            self.optimizer  # noqa: B018  # made now: its moments take memory that the sizes must fit beside
         if self.passes.warm_up(weights, training, self.scaler) and training:
             self._clear()
             self.device.step_boundary()
@@ -138,13 +154,16 @@ class TorchEngine:
 
     def state_dict(self) -> Arrays:
         scaler = self.scaler.state_dict() if self.scaler else {}
-        return {f"model.{name}": array for name, array in self.weights().items()} | self.optimizer.state_dict() | scaler
+        model = {f"model.{name}": array for name, array in self.weights().items()}
+        return model | self.optimizer.state_dict() | scaler | self.device.state_dict()
 
     def load_state_dict(self, arrays: Mapping[str, np.ndarray]) -> None:
         values = {n: read(arrays, f"model.{n}", tuple(p.shape)) for n, p in self.parameters.items()}
         self.optimizer.load_state_dict(arrays)
         if self.scaler:
             self.scaler.load_state_dict(arrays)
+        if self.device.load_state_dict(arrays):
+            self._begin()
         self._inference = None
         with torch.no_grad():
             for name, parameter in self.parameters.items():
@@ -154,7 +173,8 @@ class TorchEngine:
         return self.ranks.gather(rows)
 
     def synchronize(self) -> None:
-        self.device.synchronize()
+        with self.ranks.waiting("for the device"):
+            self.device.synchronize()
         if self.scaler:
             self.scaler.check(self.gradients.names)
 

@@ -5,9 +5,14 @@ A vendor says its `type`, the name of its class of graphs, and what to check whe
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+import os
+import shutil
+import sysconfig
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from importlib import util
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,6 +23,7 @@ from bertkit_torch.accelerator import Accelerator
 from bertkit_torch.row_attention import ROWS, InRows
 from bertkit_torch.seen import Attention
 
+logger = logging.getLogger("bertkit.engine")
 WARM = 3  # runs before a recording: compilers and libraries settle in them
 
 
@@ -48,8 +54,16 @@ class Gpu(Accelerator):
         return where
 
     def has_compiler(self, where: torch.device) -> bool:
-        """torch.compile makes its kernels with Triton."""
-        return util.find_spec("triton") is not None
+        """torch.compile makes its kernels with Triton, which needs a C compiler and Python.h."""
+        if util.find_spec("triton") is None:
+            return False
+        lacks = lacking_of_triton(os.environ, Path(sysconfig.get_path("include")))
+        if lacks:
+            logger.warning(
+                "layers are not compiled, which is slower: Triton needs %s; install it, or silence this with "
+                "--set device.compile=off", lacks,
+            )  # fmt: skip
+        return not lacks
 
     def in_rows(self, allowed: Tensor, heads: int) -> Attention:
         return InRows(allowed, heads, ROWS[self.chosen])
@@ -88,3 +102,15 @@ class Gpu(Accelerator):
     def facts(self) -> DeviceFacts:
         about = self.module.get_device_properties(self.where)
         return DeviceFacts("accelerator", str(about.name), int(about.total_memory))
+
+
+def lacking_of_triton(env: Mapping[str, str], include: Path) -> str:
+    """What Triton builds its launchers with and that is not here; "": nothing."""
+    path = env.get("PATH")
+    named = env.get("CC", "")
+    compilers = [named] if named else ["clang", "gcc"]  # in Triton's own order of search
+    if not any(shutil.which(compiler.split()[0], path=path) for compiler in compilers if compiler.split()):
+        return f"the C compiler {named} that CC names" if named else "a C compiler (gcc)"
+    if not (include / "Python.h").exists():
+        return f"Python.h in {include} (Debian: python3-dev)"
+    return ""

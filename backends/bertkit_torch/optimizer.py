@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from bertkit.plugin import Arrays, OptimizerSpec, UserError, decays, rate_factors
 
 # The fused kernel divides by 1 - beta ** step. At this step number beta ** step is 0 in double precision for every
-# beta below 1 - 1e-7, so the corrections are 1. Large enough, yet exact in the float32 that holds the step.
+# beta below 1 - 1e-7, so the corrections are 1. Float32, which holds the step, has no number between it and 64 more or
+# less: the kernel adds 1 to it at each update, and takes 1 off where one is left out, and it stays what it is.
 FAR = 2.0**30
 MOMENTS = {"exp_avg": "adam.first", "exp_avg_sq": "adam.second"}
 
@@ -87,9 +88,6 @@ class AdamW(Moments):
             group["lr"] = learning_rate * group["factor"]
         self.optimizer.found_inf = left_out  # type: ignore[attr-defined]  # torch's GradScaler tells it so too
         self.optimizer.step()
-        if not self.spec.bias_correction:
-            for parameter in self.parameters.values():
-                self.optimizer.state[parameter]["step"].fill_(FAR)
 
     def moments(self) -> Mapping[str, Mapping[str, Tensor]]:
         state: Mapping[Any, Any] = self.optimizer.state
@@ -104,6 +102,7 @@ class AdamW(Moments):
 
     def load_state_dict(self, arrays: Mapping[str, np.ndarray]) -> None:
         taken = self.load_moments(arrays)
+        taken = taken if self.spec.bias_correction else FAR
         for parameter in self.parameters.values():
             self.optimizer.state[parameter]["step"].fill_(taken)
 

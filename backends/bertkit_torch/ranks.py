@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, Protocol
 
@@ -10,7 +13,7 @@ import torch
 import torch.distributed
 from torch import Tensor
 
-from bertkit.plugin import Exchange, UserError, World
+from bertkit.plugin import GRACE, Exchange, Joined, UserError, World
 from bertkit.plugin import join_ranks as join
 from bertkit_torch.buckets import HostSum
 from bertkit_torch.gloo import meet
@@ -54,7 +57,7 @@ class Ranks:
         if self._sum is None and self._place.type == "cpu":
             self._sum = HostSum(self._joined, self.world, self._gradients.parameters, self.exchange)
         elif self._sum is None:
-            self._sum = DeviceSum(self.world, self._collectives, self._gradients, self.exchange)
+            self._sum = DeviceSum(self._joined, self._collectives, self._gradients, self.exchange)
 
     def arm(self) -> None:
         """The update's last backward pass begins: sums of what it finishes may start beside it."""
@@ -68,6 +71,26 @@ class Ranks:
     def gather(self, rows: np.ndarray) -> np.ndarray:
         """(N_r, …) of each rank -> all of them, in rank order, on every rank."""
         return self._joined.gather(rows)
+
+    @contextmanager
+    def waiting(self, what: str) -> Iterator[None]:
+        """Around a wait for this rank's device, which may itself wait for other ranks'; `what`: as "in a sum"."""
+        if self.world.size == 1 or self._place.type == "cpu":
+            yield
+            return
+        with self._joined.together(what), device_errors():
+            yield
+
+    def from_each(self, text: str) -> list[str]:
+        """What each rank gives, in rank order. A collective."""
+        given = np.array(list(text.encode()), np.uint8)
+        lengths = self.gather(np.array([len(given)]))
+        parts = np.split(self.gather(given), np.cumsum(lengths)[:-1])
+        return [bytes(part).decode() for part in parts]
+
+    def from_first(self, text: str) -> str:
+        """What the first rank gives. A collective."""
+        return self.from_each(text if self.world.is_first else "")[0]
 
     def describe(self) -> dict[str, str]:
         if self.world.size == 1:
@@ -85,17 +108,24 @@ class Ranks:
 
 
 class DeviceSum:
-    """Gradients on an accelerator, by torch.distributed with the vendor's library."""
+    """Gradients on an accelerator, by torch.distributed with the vendor's library.
 
-    def __init__(self, world: World, collectives: str, gradients: Gradients, exchange: Exchange) -> None:
-        self.gradients = gradients
+    torch has one group a process: engines of one process follow one another.
+    """
+
+    def __init__(self, joined: Joined, collectives: str, gradients: Gradients, exchange: Exchange) -> None:
+        self.joined, self.gradients = joined, gradients
         self.bf16 = exchange.gradients == "bf16"
         self.most = exchange.bucket_bytes // (2 if self.bf16 else 4)
-        if dist.is_initialized():  # torch has one world a process; engines that follow use it too
+        self.own = not dist.is_initialized()
+        if not self.own:
             return
+        world = joined.world
         try:
-            store = dist.PrefixStore("device", meet(world, exchange.timeout).store)
-            patience = timedelta(seconds=exchange.timeout)
+            meeting = meet(world, exchange.timeout)
+            store = dist.PrefixStore(f"device {next(meeting.joins)}", meeting.store)
+            # The watchdog of `joined` is first, and says more; the library's own would abort the process.
+            patience = timedelta(seconds=exchange.timeout + 2 * GRACE)
             dist.init_process_group(collectives, store=store, rank=world.rank, world_size=world.size, timeout=patience)
         except (RuntimeError, ValueError) as error:
             raise UserError(
@@ -107,6 +137,10 @@ class DeviceSum:
         pass
 
     def finish(self, loss: Tensor) -> Tensor:
+        with self.joined.together("in a sum on the device"), device_errors():
+            return self._finish(loss)
+
+    def _finish(self, loss: Tensor) -> Tensor:
         flat, parts = self._flat()
         if self.bf16:
             for stretch in torch.split(flat, self.most):  # each as soon as it is rounded
@@ -130,4 +164,16 @@ class DeviceSum:
         return flat, list(zip(loose, torch.split(flat, [one.numel() for one in loose]), strict=True))
 
     def close(self) -> None:
-        """The group stays for the next engine; torch leaves it when the process ends."""
+        """Leave the group, which waits for the others; not where an error is under way: the process is to end then."""
+        if self.own and dist.is_initialized() and sys.exc_info()[0] is None:
+            with self.joined.together("at the end of the device's sums"), device_errors():
+                dist.destroy_process_group()
+
+
+@contextmanager
+def device_errors() -> Iterator[None]:
+    """A vendor's library says DistError, of whatever kind, where the other ranks are lost."""
+    try:
+        yield
+    except dist.DistError as error:
+        raise ConnectionError(str(error).splitlines()[0] if str(error) else "the device's library failed") from None

@@ -1,7 +1,8 @@
 """Passes over batches of a few fixed sizes, for chips that compile, or capture, a program for each.
 
-Every size is computed once on an empty batch before the first update, so that nothing is compiled later; a batch that
-fits none is counted and warned about. The encoder layer is one function of tensors, compiled once for all layers.
+Every size is computed once on an empty batch before the first update, the largest first, so that nothing is compiled
+later and what does not fit into memory fails at once; a batch that fits none is counted and warned about. The encoder
+layer is one function of tensors, compiled once for all layers.
 
 Legend: N slots, T tokens, B sequences, M masked positions.
 """
@@ -11,7 +12,8 @@ from __future__ import annotations
 import functools
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,21 +25,24 @@ from bertkit.plugin import (
     PER_TOKEN,
     Arrays,
     Batch,
+    DoesNotFit,
     Job,
-    Limits,
     ModelConfig,
     Shapes,
     Sizes,
     Static,
     Update,
+    out_of_memory,
     sequence_lengths,
 )
 from bertkit.plugin import sizes_of as shapes_of
 from bertkit.plugin import static_batch as static
 from bertkit.plugin import static_sizes as shapes
+from bertkit_torch.allowance import Allowance
 from bertkit_torch.bert import Outputs, encoder_layer, outputs, prefix
 from bertkit_torch.device import Device
 from bertkit_torch.dropout import DeviceDropout, Dropout, dropout_seed
+from bertkit_torch.fitting import does_not_fit, largest_that_fits
 from bertkit_torch.gradients import Gradients
 from bertkit_torch.losses import Labels, Rule, loss
 from bertkit_torch.row_attention import allowed
@@ -70,17 +75,14 @@ class StaticPasses:
         self.late = 0  # sizes met after the warm-up
         self.layers = _layers(masters, job.model)
         self.layer = device.compile(self._layer)
-        if self.layer != self._layer:
-            planned = sum(len(plan) if plan else UNPLANNED for plan in (self.training, self.answering))
-            allow_graphs(2 * planned)  # of each size the last layer is another graph than the rest
+        planned = sum(len(plan) if plan else UNPLANNED for plan in (self.training, self.answering))
+        # Of each size the last layer is another graph than the rest.
+        self.allowance = Allowance(2 * planned if self.layer != self._layer else 0)
 
     def _plan(self, training: bool) -> Shapes | None:
         limits = self.job.limits
-        if limits is None:
-            return None
-        if not training:
-            limits = Limits(limits.answers, limits.longest, limits.answers, limits.masked)
-        return shapes(limits, int(self.job.settings.get("shapes", 8)), self.flat)
+        kinds = () if limits is None else limits.training if training else limits.answers
+        return shapes(kinds, int(self.job.settings.get("shapes", 8)), self.flat) if kinds else None
 
     # ---- batches ----
 
@@ -195,8 +197,13 @@ class StaticPasses:
     ) -> Tensor:
         given = self.layers[prefix], config, x, attention, asking, drop
         if self.device.recompute and torch.is_grad_enabled():
-            again: Tensor = checkpoint(self.layer, *given, use_reentrant=False)
+            again: Tensor = checkpoint(self._allowed_layer, *given, use_reentrant=False)
             return again
+        return self._allowed_layer(*given)
+
+    def _allowed_layer(self, *given: Any) -> Tensor:
+        """The layer's function as the device made it; backward calls it too where it recomputes, in another thread."""
+        self.allowance.grant()
         return self.layer(*given)
 
     def _layer(
@@ -209,31 +216,64 @@ class StaticPasses:
     # ---- warm-up ----
 
     def warm_up(self, weights: ComputeWeights, training: bool, scaler: LossScaler | None) -> bool:
-        """Compute every planned size once on an empty batch. Returns whether any was planned."""
+        """Compute every planned size once on an empty batch, the largest first. Returns whether any was planned.
+
+        Raises DoesNotFit, with the largest size that does, where memory is short.
+        """
         plan = self.training if training else self.answering
         if plan is None:
             return False
         what = f"warm-up: {len(plan)} sizes for {'training' if training else 'answers'}"
         start = said = time.perf_counter()
-        for number, made in enumerate(self._empty(plan, training)):
+        descending = list(plan)[::-1]
+
+        def warm(sizes: Sizes) -> None:
+            self._warm(weights, sizes, training, scaler)
+
+        for number, sizes in enumerate(descending):
             if time.perf_counter() - said > PATIENCE:
                 said = time.perf_counter()
                 logger.info("%s, %d done after %.0f s", what, number, said - start)
-            staged = Staged({}, made, Host.of(made, self.device.pin))
-            if training:
-                program = self._program(staged, scaler)
-                self.device.step_boundary()  # so that its making is in no graph of its running
-                program(staged, 0)
+            try:
+                warm(sizes)
+            except (RuntimeError, MemoryError) as error:
+                if not out_of_memory(error):
+                    raise
+                reason = str(error)
             else:
-                self._answers(weights, staged, {})
-            self.device.step_boundary()
-            self.met.add((training, made.sizes))
+                self.met.add((training, sizes))
+                continue
+            fits = largest_that_fits(warm, descending[number + 1 :], self.device.free)
+            raise self.does_not_fit(sizes, fits, reason, training)
         self.device.synchronize()
         if time.perf_counter() - start > PATIENCE:
             logger.info("%s in %.1f s", what, time.perf_counter() - start)
         return True
 
-    def _empty(self, plan: Shapes, training: bool) -> Iterator[Static]:
+    def _warm(self, weights: ComputeWeights, sizes: Sizes, training: bool, scaler: LossScaler | None) -> None:
+        made = self._empty(sizes, training)
+        staged = Staged({}, made, Host.of(made, self.device.pin))
+        if training:
+            program = self._program(staged, scaler)
+            self.device.step_boundary()  # so that its making is in no graph of its running
+            program(staged, 0)
+        else:
+            self._answers(weights, staged, {})
+        self.device.step_boundary()
+
+    def does_not_fit_now(self, update: Update, reason: str) -> DoesNotFit:
+        """The error for an update in the midst of training."""
+        batches = [batch for batch in update.micro_batches if len(batch["cu_seqlens"]) > 1]
+        sizes = [b.made.sizes if isinstance(b, Staged) else self._sizes(b, self.training) for b in batches]
+        largest = max(sizes, key=lambda each: each.slots)
+        ran = [each for each in self.programs if each.slots < largest.slots]
+        return self.does_not_fit(largest, max(ran, key=lambda each: each.slots, default=None), reason, training=True)
+
+    def does_not_fit(self, sizes: Sizes, fits: Sizes | None, reason: str, training: bool) -> DoesNotFit:
+        """The error for a batch of these sizes. `fits`: the largest known to fit."""
+        return does_not_fit(sizes, fits, reason, training, can_recompute="recompute" in self.job.settings)
+
+    def _empty(self, sizes: Sizes, training: bool) -> Static:
         kind = self.job.head.kind
         nobody = np.empty(0, np.int64)
         batch = dict.fromkeys(("input_ids", "token_type_ids", "masked_positions"), nobody)
@@ -241,8 +281,7 @@ class StaticPasses:
         batch |= dict.fromkeys(LABELS[kind], nobody)
         if shape := self.job.head.label_shape:
             batch["labels"] = np.empty((0, *shape), np.float32)
-        counts = {"sequences": 1, "masked": 1} if training else None
-        return (static(batch, kind, sizes, counts) for sizes in plan)
+        return static(batch, kind, sizes, {"sequences": 1, "masked": 1} if training else None)
 
     def slots(self, lengths: np.ndarray) -> int:
         found = self.answering.fit(lengths) if self.answering else None
@@ -250,18 +289,11 @@ class StaticPasses:
 
     def describe(self) -> dict[str, str]:
         plan = self.training
-        planned = f", sizes {', '.join(map(str, plan.steps))} (and {self.late} unforeseen)" if plan else ""
-        layout = "one row of ragged stretches" if self.flat else "packed rows"
-        wide = f" of {plan.longest}" if plan and not self.flat else ""
-        return {"layout": f"{layout}{wide}{planned}", "attention": self.device.kernel}
-
-
-def allow_graphs(more: int) -> None:
-    """torch gives up on a function that is compiled too often, and goes on without; these are meant."""
-    from torch._dynamo import config  # takes a second to import
-
-    config.recompile_limit += more
-    config.accumulated_recompile_limit += more
+        planned = f", sizes {plan} (and {self.late} unforeseen)" if plan else ""
+        return {
+            "layout": f"{'one row of ragged stretches' if self.flat else 'packed rows'}{planned}",
+            "attention": self.device.kernel,
+        }
 
 
 def _layers(masters: Tensors, config: ModelConfig) -> dict[str, dict[str, Tensor]]:

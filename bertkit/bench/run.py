@@ -20,7 +20,7 @@ from bertkit.conformance.fixtures import train as train_specimen
 from bertkit.console import Display
 from bertkit.distributed.world import World
 from bertkit.engine.interface import Arrays, Engine, Job, Peak, Precision
-from bertkit.errors import UserError, out_of_memory
+from bertkit.errors import DoesNotFit, UserError, out_of_memory
 from bertkit.files.inputs import exists, is_folder
 from bertkit.model.loading import starting_weights
 from bertkit.model.parameters import initial
@@ -115,12 +115,13 @@ class Bench:
                 memory = self._peak_memory(engine)  # before the peak's own matrices
                 self.peaks.setdefault(case.precision, []).append(engine.peak())
                 return entry | self._figures(entry, case, measured, engine, energy) | {"memory": memory}
-        except (MemoryError, RuntimeError) as error:
+        except (MemoryError, RuntimeError, DoesNotFit) as error:
             if not out_of_memory(error):
                 raise
             if self.world.size > 1:  # the other ranks wait in a collective for this one
                 raise UserError(f"{case}: out of memory on rank {self.world.rank}", "take a smaller batch") from error
-            reason = f"out of memory: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
+            said = str(error).splitlines()[0] if str(error) else type(error).__name__
+            reason = said if isinstance(error, DoesNotFit) else f"out of memory: {said}"
             self.display.warn(f"{case}: {reason}")
             return entry | {"status": DOES_NOT_FIT, "reason": reason}
 
@@ -167,7 +168,7 @@ class Bench:
             self.plan.settings,
             exchange(recipe),
             loss_scaling(recipe),
-            work.limits(case.batch_size, recipe.train.micro_batch_size),
+            work.limits(case.batch_size, recipe.train.micro_batch_size, recipe.seed, self.world.size),
         )
 
     def _measure(self, engine: Engine, case: Case, work: Workload, energy: Energy) -> Measured:

@@ -17,6 +17,7 @@ import numpy as np
 from bertkit.bench.suite import Kind
 from bertkit.data.features import Features
 from bertkit.data.lengths import find_distribution, lengths, masked_counts
+from bertkit.data.sampler import Sampler
 from bertkit.data.tasks import Task
 from bertkit.data.tasks.reading import Progress, read_split
 from bertkit.engine.interface import Batch, Limits, sequence_lengths
@@ -25,7 +26,8 @@ from bertkit.model.loading import ModelSource
 from bertkit.recipes.recipe import Recipe
 from bertkit.records.collect import lengths as lengths_of
 from bertkit.records.collect import number
-from bertkit.training.recipe_parts import cache_folder, limit_sequences, sequence_shape
+from bertkit.training.batch_limits import of_answers, of_training
+from bertkit.training.recipe_parts import cache_folder, sequence_shape
 from bertkit.training.setup import checked
 
 POOL = 10_000  # sequences drawn of a built-in distribution: as many as SQuAD's dev windows
@@ -44,13 +46,12 @@ class Workload:
         """How many positions are predicted in sequences of these lengths."""
         return int(masked_counts(lengths, self.most_masked).sum()) if self.most_masked else 0
 
-    def limits(self, batch_size: int, micro: int) -> Limits:
-        """What batches of so many of these sequences have at the most; `micro`: computed at once, 0: all."""
-        found = self.features.lengths
-        sequences = limit_sequences(batch_size, micro)
-        masked = np.sort(masked_counts(found, self.most_masked))[-sequences:].sum() if self.most_masked else 0
-        each = self.features.each
-        return Limits(sequences * each, int(found.max()), batch_size * each, int(masked))
+    def limits(self, batch_size: int, micro: int, seed: int, ranks: int) -> Limits:
+        """What batches of so many of these sequences hold on each rank; `micro`: computed at once, 0: all."""
+        found = self.features
+        masked = masked_counts(found.lengths, self.most_masked) if self.most_masked else None
+        sampler = Sampler(len(found), batch_size * ranks, seed)
+        return Limits((of_training(found, sampler, ranks, micro, masked),), (of_answers(found, batch_size, masked),))
 
     def describe(self) -> dict[str, Any]:
         """As a part of a record's data."""

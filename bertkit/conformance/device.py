@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from contextlib import closing
 
 import numpy as np
 
 from bertkit.conformance.fixtures import HEADS, MODEL, RATE, job, part, with_settings
 from bertkit.conformance.tolerance import WAITS, Skip, must_compute
 from bertkit.data.lengths import lengths
-from bertkit.engine.interface import Backend, Batch, Counters, Engine, Job, Limits, Update, label_counts
+from bertkit.engine.interface import Backend, Batch, BatchLimits, Counters, Engine, Job, Limits, Update, label_counts
 from bertkit.model.config import HeadKind
+from bertkit.training.prefetch import ahead
 
 SEQUENCES = 8  # B, of every batch but the last of an epoch
 LONGEST = MODEL.max_position_embeddings
@@ -74,7 +76,8 @@ def check_memory(backend: Backend) -> str:
 
 
 def _with_sensors(backend: Backend) -> tuple[Engine, Counters]:
-    limits = Limits(SEQUENCES, LONGEST, SEQUENCES)
+    most = BatchLimits(SEQUENCES, LONGEST)
+    limits = Limits((most,), (most,))
     wanted: Job = dataclasses.replace(job(KIND, dropout=True), limits=limits)
     engine = with_settings(backend, wanted)
     if not isinstance(engine, Counters):
@@ -101,6 +104,8 @@ def _epoch() -> Iterator[Batch]:
 
 
 def _train(engine: Engine, batches: list[Batch], first: int = 1) -> None:
-    """Updates whose numbers nobody reads."""
-    for number, batch in enumerate(batches, first):
-        engine.train_step(Update(number, (batch,), label_counts(KIND, [batch])), RATE)
+    """Updates whose numbers nobody reads, staged ahead in a thread of their own as in a run."""
+    updates = (Update(number, (batch,), label_counts(KIND, [batch])) for number, batch in enumerate(batches, first))
+    with closing(ahead(map(engine.stage, updates))) as staged:
+        for update in staged:
+            engine.train_step(update, RATE)

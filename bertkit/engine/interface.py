@@ -94,13 +94,35 @@ class LossScaling:
 
 
 @dataclass(frozen=True)
-class Limits:
-    """What a run's batches have at the most; a chip that needs few shapes plans them by it."""
+class DrawnBatch:
+    """A batch as it occurs, without its tokens."""
 
-    sequences: int  # of a micro-batch
+    lengths: np.ndarray  # (B,)
+    masked: int = 0  # positions
+
+
+@dataclass(frozen=True)
+class BatchLimits:
+    """What the batches of one kind, as those of a phase, have at the most; and some of them, as they occur."""
+
+    sequences: int
     longest: int  # tokens of a sequence
-    answers: int  # sequences of a batch that is only predicted
-    masked: int = 0  # positions of a micro-batch
+    masked: int = 0  # positions of a batch
+    tokens: int = 0  # of a batch; 0: as many as if all its sequences were the longest
+    drawn: tuple[DrawnBatch, ...] = field(default=(), repr=False, compare=False)  # (): not known
+
+    @property
+    def most_tokens(self) -> int:
+        """Tokens of a batch at the most."""
+        return self.tokens or self.sequences * self.longest
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a run's micro-batches hold, kind by kind; a chip that needs few shapes plans them by it."""
+
+    training: tuple[BatchLimits, ...]  # of each phase
+    answers: tuple[BatchLimits, ...]  # of what is only predicted
 
 
 @dataclass(frozen=True)

@@ -9,19 +9,21 @@ Legend: R rows, S width of a row, N slots (R * S), B sequences, M masked positio
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from bertkit.engine.interface import NO_LABEL, Batch, Limits, sequence_lengths
+from bertkit.engine.interface import NO_LABEL, Batch, BatchLimits, sequence_lengths
 from bertkit.engine.layouts import in_rows, pack
+from bertkit.engine.steps import best_steps, even_steps, round_up
 from bertkit.errors import UserError
 from bertkit.model.config import HeadKind
 
 IS_REAL: tuple[HeadKind, ...] = ("multilabel", "regression")  # heads whose labels are real numbers
 EIGHT = 8  # widths and slots are multiples of it: matrix units like that
 FLAT = 128  # slots of the one long row are multiples of it
+RARE = 1.1  # times the masked positions of the drawn batches
 
 
 @dataclass(frozen=True)
@@ -50,61 +52,95 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Shapes:
-    """The sizes that a run's batches are rounded up to; they differ in their rows, or in the one row's width."""
+    """The sizes that a run's batches are rounded up to, by their slots."""
 
-    longest: int
-    sequences: int
-    masked: int
-    steps: tuple[int, ...]  # rows, or where `flat` the widths of the one row; ascending
-    flat: bool = False
+    sizes: tuple[Sizes, ...]
+    flat: bool = False  # one row of any width; else rows as wide as the longest sequence
 
     def __iter__(self) -> Iterator[Sizes]:
-        return (self._sizes(step) for step in self.steps)
+        return iter(self.sizes)
 
     def __len__(self) -> int:
-        return len(self.steps)
+        return len(self.sizes)
 
-    def _sizes(self, step: int) -> Sizes:
-        rows, width = (1, step) if self.flat else (step, self.longest)
-        return Sizes(rows, width, self.sequences, self.masked, self.longest)
+    def __str__(self) -> str:
+        said = (str(each.width) if self.flat else f"{each.rows} x {each.width}" for each in self.sizes)
+        return ", ".join(dict.fromkeys(said))  # two may differ in their masked positions alone
 
     def fit(self, lengths: np.ndarray, masked: int = 0) -> Sizes | None:
         """The smallest sizes that hold sequences of these lengths (B,); None where none does."""
-        if len(lengths) > self.sequences or masked > self.masked or lengths.max(initial=1) > self.longest:
-            return None
-        needed = int(lengths.sum()) if self.flat else len(pack(lengths, self.longest))
-        return next((self._sizes(step) for step in self.steps if step >= needed), None)
+        longest, tokens = int(lengths.max(initial=1)), int(lengths.sum())
+        rows: dict[int, int] = {}  # that are needed, by their width
+        for sizes in self.sizes:
+            if len(lengths) > sizes.sequences or masked > sizes.masked or longest > sizes.longest:
+                continue
+            if tokens > sizes.slots:
+                continue
+            if not self.flat and sizes.width not in rows:
+                rows[sizes.width] = len(pack(lengths, sizes.width))
+            if self.flat or rows[sizes.width] <= sizes.rows:
+                return sizes
+        return None
 
 
-def shapes(limits: Limits, count: int, flat: bool = False) -> Shapes:
-    """At most `count` sizes for batches within `limits`, evenly from few rows to a row for each sequence.
+def shapes(limits: Sequence[BatchLimits], count: int, flat: bool = False) -> Shapes:
+    """At most `count` sizes for the batches of each kind: what fits its drawn batches best, else evenly spaced ones.
 
-    Raises UserError where there is to be none.
+    Whatever batch is within the limits has a size. Raises UserError where there is to be none.
     """
     if count < 1:
         raise UserError(f"device.shapes = {count}: no batch has a size", "set it to 1 or more")
-    longest = _up(limits.longest, EIGHT)
-    most = limits.sequences * (longest if flat else 1)
-    grain = FLAT if flat else 1
-    steps = sorted({_up(math.ceil(most * number / count), grain) for number in range(1, count + 1)})
-    return Shapes(longest, limits.sequences, limits.masked, tuple(steps), flat)
+    found = {sizes for each in limits for sizes in _sizes_within(each, count, flat)}
+    return Shapes(tuple(sorted(found, key=lambda sizes: (sizes.slots, sizes.masked, sizes.width))), flat)
+
+
+def _sizes_within(limits: BatchLimits, count: int, flat: bool) -> Iterator[Sizes]:
+    longest = round_up(limits.longest, EIGHT)
+    grain, most = FLAT if flat else 1, _most_needed(limits, longest, flat)
+
+    def sizes(step: int, masked: int) -> Sizes:
+        rows, width = (1, step) if flat else (step, longest)
+        return Sizes(rows, width, limits.sequences, masked, longest)
+
+    if not limits.drawn:
+        yield from (sizes(step, limits.masked) for step in even_steps(most, count, grain))
+        return
+    needed = np.array([_needed(each.lengths, longest, flat) for each in limits.drawn])
+    masked = np.array([each.masked for each in limits.drawn])
+    usual = min(limits.masked, round_up(int(masked.max()), EIGHT)) if limits.masked else 0
+    rare = count > 1 and limits.masked > RARE * usual  # masked positions that no drawn batch has: sizes of their own
+    steps = best_steps(needed, most, count - rare, grain)
+    for step in steps[:-1]:
+        yield sizes(step, min(usual, round_up(int(masked[needed <= step].max(initial=0)), EIGHT)))
+    if rare:
+        yield sizes(steps[-1], usual)
+    yield sizes(steps[-1], limits.masked)
+
+
+def _needed(lengths: np.ndarray, longest: int, flat: bool) -> int:
+    """Slots, or rows as wide as the longest."""
+    return int(lengths.sum()) if flat else len(pack(lengths, longest))
+
+
+def _most_needed(limits: BatchLimits, longest: int, flat: bool) -> int:
+    """Slots, or rows, of any batch within the limits: best fit leaves at most one row half empty."""
+    if flat:
+        return max(limits.most_tokens, 1)
+    return max(1, min(limits.sequences, -(-2 * limits.most_tokens // longest)))
 
 
 def shapes_of(lengths: np.ndarray, masked: int, flat: bool = False) -> Shapes:
     """The one size for a batch that no limits were given for: each amount rounded up to two significant bits."""
-    longest = _up(int(lengths.max(initial=1)), EIGHT)
-    needed = _up(_rounded(int(lengths.sum())), FLAT) if flat else _rounded(len(pack(lengths, longest)))
-    return Shapes(longest, _rounded(len(lengths)), _rounded(masked) if masked else 0, (needed,), flat)
-
-
-def _up(value: int, grain: int) -> int:
-    return max(1, -(-value // grain)) * grain
+    longest = round_up(int(lengths.max(initial=1)), EIGHT)
+    needed = round_up(_rounded(int(lengths.sum())), FLAT) if flat else _rounded(len(pack(lengths, longest)))
+    rows, width = (1, needed) if flat else (needed, longest)
+    return Shapes((Sizes(rows, width, _rounded(len(lengths)), _rounded(masked) if masked else 0, longest),), flat)
 
 
 def _rounded(value: int) -> int:
     """Up to 1, 2, 3, 4, 6, 8, 12, 16, … : less than half more."""
     power = 1 << max(0, value.bit_length() - 2)
-    return _up(value, power)
+    return round_up(value, power)
 
 
 @dataclass(frozen=True)

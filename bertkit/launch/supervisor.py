@@ -96,10 +96,14 @@ class OutputFollower:
                 file.write(said + "\n")
 
     def first(self, stopped: bool) -> Failure | None:
-        """The failure that the others follow from, as far as can be told."""
+        """The failure that the others follow from, as far as can be told.
+
+        An accelerator's library aborts the ranks that lost another one, maybe before the lost one's end is seen.
+        """
         causes = [f for f in self.failures if f.code != PeersLost.exit_code and not (stopped and f.code in STOP_CODES)]
         not_told_to_end = [f for f in causes if f.code != 128 + signal.SIGTERM]
-        return next(iter([*not_told_to_end, *causes, *([] if stopped else self.failures)]), None)
+        of_themselves = [f for f in not_told_to_end if f.code != 128 + signal.SIGABRT]
+        return next(iter([*of_themselves, *not_told_to_end, *causes, *([] if stopped else self.failures)]), None)
 
 
 def _show(text: str, stream: IO[str]) -> None:

@@ -14,7 +14,7 @@ from bertkit.data.pretraining.formats.shards import find_shards
 from bertkit.data.pretraining.sampler import updates
 from bertkit.data.tasks.task import Answered
 from bertkit.distributed.world import World
-from bertkit.engine.interface import Engine, Limits, Update
+from bertkit.engine.interface import Engine, Update
 from bertkit.errors import UserError
 from bertkit.model.formats.places import find_kind
 from bertkit.model.loading import ModelSource, starting_weights
@@ -22,6 +22,7 @@ from bertkit.recipes.recipe import Recipe
 from bertkit.training.extras import check_extras
 from bertkit.training.finetuning import words_of
 from bertkit.training.loop import Plan, When
+from bertkit.training.phase_limits import of_phases as limits_of_phases
 from bertkit.training.phases import Phase, open_phases, training_place
 from bertkit.training.pretraining_evaluation import score_set
 from bertkit.training.pretraining_record import of_phases
@@ -127,7 +128,9 @@ def pretraining(recipe: Recipe, world: World, display: Display, dry_run: bool) -
     phases = open_phases(recipe, source, world.size)
     fit = starting_weights(source, task.head, recipe.seed, recipe.model.allow_missing)
     say_fit(fit, source, display.say)
-    job = make_job(recipe, task, target, source, fit, _limits(phases, recipe.evaluation.batch_size))
+    job = make_job(
+        recipe, task, target, source, fit, limits_of_phases(phases, world.size, recipe.evaluation.batch_size)
+    )
     setup = RunSetup(target=target, task=task, source=source, fit=fit, job=job, **of_recipe(recipe))
     return Pretraining(setup, phases, world, make_plan(recipe, phases), recipe.evaluation.target_mlm_accuracy)
 
@@ -198,14 +201,6 @@ def _evaluates(recipe: Recipe, phase: Phase) -> When:
         return seen >= section.start_samples and seen // section.every_samples > before // section.every_samples
 
     return crosses
-
-
-def _limits(phases: tuple[Phase, ...], answers: int) -> Limits:
-    """What the batches of all phases have at the most; `answers`: sequences of a batch that is only scored."""
-    sequences = max(phase.update_settings.at_once for phase in phases)
-    data = [found for phase in phases for found in (phase.data, phase.scored_on.data)]
-    masked = max(sequences, answers) * max(found.most_masked for found in data)
-    return Limits(sequences, max(found.longest for found in data), answers, masked)
 
 
 def _introduce(phase: Phase, world: World, display: Display) -> None:

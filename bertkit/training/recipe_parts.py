@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,8 @@ from bertkit.data.tables.table import TableOptions
 from bertkit.data.tasks.own.base import OwnData, OwnFormat
 from bertkit.data.tasks.own.held_out import HeldOut
 from bertkit.data.tasks.own.labels import KINDS, TAGGING
-from bertkit.data.tasks.task import AnswerRules, Part, Shape, Task
-from bertkit.engine.interface import Exchange, Limits, LossScaling, OptimizerSpec
+from bertkit.data.tasks.task import AnswerRules, Shape, Task
+from bertkit.engine.interface import Exchange, LossScaling, OptimizerSpec
 from bertkit.errors import UserError
 from bertkit.model.config import ModelConfig
 from bertkit.recipes.recipe import Recipe, to_flat
@@ -144,14 +143,6 @@ def loss_scaling(recipe: Recipe) -> LossScaling:
         floor=section.floor,
         patience=section.patience,
     )
-
-
-def limits(recipe: Recipe, parts: Sequence[Part]) -> Limits:
-    """What the batches of a run over these parts have at the most."""
-    longest = max((int(part.features.lengths.max(initial=1)) for part in parts), default=1)
-    each = max((part.features.each for part in parts), default=1)
-    sequences = limit_sequences(recipe.train.batch_size, recipe.train.micro_batch_size)
-    return Limits(sequences * each, longest, recipe.evaluation.batch_size * each)
 
 
 def limit_sequences(share: int, micro: int) -> int:

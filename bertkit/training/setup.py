@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bertkit.data.sampler import sharded
 from bertkit.data.tables.hub_tables import table_path
 from bertkit.data.tasks import Task, check_own, find_task
 from bertkit.data.tasks.labels import to_learn
@@ -18,7 +19,7 @@ from bertkit.data.tasks.own.making import check_groups, make_own_task
 from bertkit.data.tasks.reading import Progress, read_split
 from bertkit.data.tasks.task import AnswerRules, Part, Shape, SplitName, task_folder
 from bertkit.distributed.world import World
-from bertkit.engine.interface import PRECISIONS, Backend, Job, Limits, Precision
+from bertkit.engine.interface import PRECISIONS, Backend, BatchLimits, Job, Limits, Precision
 from bertkit.engine.registry import Choice, choose
 from bertkit.errors import UserError, nearest
 from bertkit.model.config import Head
@@ -26,6 +27,7 @@ from bertkit.model.loading import ModelSource, find_source, starting_weights
 from bertkit.model.weights import Fit
 from bertkit.recipes.recipe import Recipe
 from bertkit.recipes.sections import DataSection, LogSection
+from bertkit.training.batch_limits import of_answers, of_training
 from bertkit.training.extras import check_extras, frozen, loss_spec
 from bertkit.training.recipe_parts import (
     answer_rules,
@@ -34,7 +36,6 @@ from bertkit.training.recipe_parts import (
     exchange,
     is_own_data,
     kept_settings,
-    limits,
     loss_scaling,
     optimizer_spec,
     own_data,
@@ -125,7 +126,7 @@ def prepare(
         say(note)
     for warning in warnings:
         logger.warning("%s", warning)
-    job = make_job(recipe, task, target, source, fit, limits(recipe, [train, *dev]))
+    job = make_job(recipe, task, target, source, fit, _limits(recipe, train, dev, world.size if world else 1))
     job = dataclasses.replace(job, loss=loss_spec(recipe, task, train.features))
     return FineTuningSetup(
         target=target,
@@ -139,6 +140,14 @@ def prepare(
         shape=sequence_shape(recipe.data, recipe.data.train_rows),
         rules=answer_rules(recipe),
     )
+
+
+def _limits(recipe: Recipe, train: Part, dev: list[Part], ranks: int) -> Limits:
+    """What the micro-batches of a run on these hold."""
+    features, batch = train.features, recipe.train
+    sampler = sharded(len(features), recipe.data.shard, batch.batch_size * ranks, recipe.seed)
+    scored = tuple(of_answers(part.features, recipe.evaluation.batch_size) for part in dev)
+    return Limits((of_training(features, sampler, ranks, batch.micro_batch_size),), scored)
 
 
 def of_recipe(recipe: Recipe) -> dict[str, Any]:
@@ -180,7 +189,7 @@ def inference_job(recipe: Recipe, head: Head, target: ComputeTarget, source: Mod
         layout=recipe.model.layout,
         settings=target.settings,
         exchange=exchange(recipe),
-        limits=Limits(at_once, recipe.data.seq_length, at_once),
+        limits=Limits((), (BatchLimits(at_once, recipe.data.seq_length),)),
     )
 
 

@@ -24,15 +24,15 @@ from bertkit.conformance import CHECKS
 from bertkit.conformance.fixtures import RATE, example_batch, gap, job, train, with_settings
 from bertkit.conformance.report import configured
 from bertkit.distributed.world import World
-from bertkit.engine.interface import Limits, OptimizerSpec, Update, label_counts
+from bertkit.engine.interface import BatchLimits, Limits, OptimizerSpec, Update, label_counts
 from bertkit_gaudi import GaudiBackend
 
 LAZY = os.environ.get("PT_HPU_LAZY_MODE") == "1"
 BACKEND = GaudiBackend()
 BATCH = example_batch("classification")
 LAMB = OptimizerSpec(algorithm="lamb", clip_norm=0.05)
-LIMITS = Limits(12, 40, 12)
-ODD = Limits(5, 43, 5)  # that no other check has, so that it is compiled here
+LIMITS = Limits((BatchLimits(12, 40),), (BatchLimits(12, 40),))
+ODD = Limits((BatchLimits(5, 43),), (BatchLimits(5, 43),))  # that no other check has, so that it is compiled here
 
 
 def engine(kind: str = "classification", backend: Any = BACKEND, **changed: Any) -> Any:

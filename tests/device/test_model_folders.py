@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from bertkit.data.encoding import encode
-from bertkit.engine.interface import Limits
+from bertkit.engine.interface import BatchLimits, Limits
 from bertkit.model.config import Head
 from bertkit.model.formats.convert import convert
 from bertkit.model.loading import ModelSource, find_source, starting_weights
@@ -270,7 +270,7 @@ def ours(source: ModelSource, texts: list[Any]) -> tuple[list[list[int]], np.nda
     features = encode(source.vocabulary, first, second, {}, 64)
     fit = starting_weights(source, HEAD, 1)
     assert not fit.missing
-    limits = Limits(len(texts), 64, len(texts))
+    limits = Limits((), (BatchLimits(len(texts), 64),))
     job = Job(source.config.without_dropout(), HEAD, fit.weights, precision="fp32", limits=limits)
     logits = CpuBackend().engine(job, World()).predict(features.batch(np.arange(len(texts))))["logits"]
     starts = features.cu_seqlens

@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch")
+from bertkit.engine.interface import BatchLimits  # noqa: E402
 from bertkit.engine.layouts import lay_out  # noqa: E402
-from bertkit.engine.static_shapes import Limits, shapes, static  # noqa: E402
+from bertkit.engine.static_shapes import shapes, static  # noqa: E402
 from bertkit_torch.attention import InGroups  # noqa: E402
 from bertkit_torch.dropout import DeviceDropout, Dropout  # noqa: E402
 from bertkit_torch.placement import place  # noqa: E402
@@ -47,8 +48,8 @@ def attend(way: str, tokens: Any, lengths: list[int], count: int) -> Any:
         placed = place(layout, batch, "span", HEADS, torch.device("cpu"), torch.float64)
         slots, attention, total = layout.token_slots, InGroups(placed.heads), layout.slots
     else:
-        limits = Limits(len(lengths) + 1, max(lengths) + 2, 1)
-        sizes = shapes(limits, count, kind == "stretches").fit(np.array(lengths))
+        limits = BatchLimits(len(lengths) + 1, max(lengths) + 2)
+        sizes = shapes([limits], count, kind == "stretches").fit(np.array(lengths))
         assert sizes is not None
         made = static(batch, "classification", sizes)
         slots, total = made.token_slots, sizes.slots

@@ -12,13 +12,17 @@ import pytest
 
 from bertkit.conformance import CHECKS, Skip
 from bertkit.conformance.fixtures import HEADS, RATE, example_batch, first_moments, gap, job, part, train, with_settings
-from bertkit.engine.interface import Limits, Update, label_counts
+from bertkit.distributed.world import World
+from bertkit.engine.interface import BatchLimits, Limits, Update, label_counts
+from bertkit.errors import DoesNotFit, out_of_memory
 from bertkit.model.config import HeadKind
 from bertkit_cpu import CpuBackend
 
 torch = pytest.importorskip("torch")
 from bertkit_torch.accelerator import Accelerator  # noqa: E402
-from static_backend import StaticBackend  # noqa: E402
+from bertkit_torch.engine import TorchEngine  # noqa: E402
+from bertkit_torch.seen import Attention  # noqa: E402
+from static_backend import StaticBackend, StaticDevice  # noqa: E402
 
 WAYS: Mapping[str, tuple[str, Mapping[str, bool]]] = {
     "rows": ("packed", {}),
@@ -35,7 +39,7 @@ def slow_where(values: Any, slow: bool) -> Any:
     return pytest.param(*given, marks=[pytest.mark.slow] if slow else [], id="-".join(given))
 
 
-LIMITS = Limits(sequences=12, longest=40, answers=12, masked=48)
+LIMITS = Limits((BatchLimits(12, 40, masked=48),), (BatchLimits(12, 40, masked=48),))
 
 
 @pytest.mark.parametrize("check", [slow_where(name, name == "static_shapes") for name in CHECKS])
@@ -147,3 +151,93 @@ def test_a_lazy_device_is_told_after_each_backward_and_after_the_update() -> Non
     train(with_settings(backend, job("classification")), example_batch("classification"), "classification", 3, splits=4)
     (engine,) = backend.made
     assert engine.device.boundaries == 3 * (4 + 1)
+
+
+class SmallDevice(StaticDevice):
+    """Attention over more rows than `most` does not fit into its memory."""
+
+    most, freed = 3, 0
+
+    def in_rows(self, allowed: torch.Tensor, heads: int) -> Attention:
+        if len(allowed) > self.most:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nGPU 0 has a total of 3 GiB")
+        return super().in_rows(allowed, heads)
+
+    def free(self) -> None:
+        self.freed += 1
+
+
+def small_engine(limits: Limits | None, **settings: Any) -> tuple[TorchEngine, SmallDevice]:
+    device = SmallDevice()
+    known = {"shapes": 4, **settings}
+    wanted = dataclasses.replace(job("classification", "packed"), limits=limits, settings=known)
+    return TorchEngine(device, wanted, World()), device
+
+
+@pytest.mark.parametrize(
+    ("most", "said", "cure"),
+    [
+        (3, "the largest planned size that fits is 3 x 40", "train.micro_batch_size to 3 or less"),
+        (9, "the largest planned size that fits is 9 x 40", "train.micro_batch_size to 9 or less"),
+        (0, "no smaller size is known to fit", "train.micro_batch_size to 11 or less"),
+    ],
+)
+def test_a_warm_up_out_of_memory_says_what_fits_and_what_to_lower(most: int, said: str, cure: str) -> None:
+    engine, device = small_engine(LIMITS, recompute=False)
+    device.most = most
+    batch = example_batch("classification")
+    with pytest.raises(DoesNotFit) as caught:
+        train(engine, batch, "classification", 1)
+    assert caught.value.cause.startswith(
+        "out of memory: a batch of 12 x 40 (12 sequences, 48 masked) does not fit (CUDA"
+    )
+    assert "GPU 0" not in caught.value.cause
+    assert said in caught.value.cause
+    assert cure in caught.value.cure
+    assert "device.recompute=true" in caught.value.cure
+    assert device.freed > 0
+    assert out_of_memory(caught.value)  # what measures or searches goes on with the next case
+
+
+def test_answers_out_of_memory_name_their_own_setting() -> None:
+    engine, _ = small_engine(LIMITS)
+    with pytest.raises(DoesNotFit) as caught:
+        engine.predict(example_batch("classification"))
+    assert "evaluation.batch_size to 3 or less" in caught.value.cure
+    assert "recompute" not in caught.value.cure
+
+
+def test_an_update_out_of_memory_says_what_has_fitted_so_far() -> None:
+    """Without limits there is no warm-up, and memory may be short at any time."""
+    engine, _ = small_engine(None)
+    whole = example_batch("classification")
+    train(engine, part(whole, np.arange(2)), "classification", 1)
+    with pytest.raises(DoesNotFit, match=r"largest planned size that fits is 2 x \d+"):
+        train(engine, whole, "classification", 1)
+    engine.device.in_rows = broken  # type: ignore[method-assign]
+    with pytest.raises(RuntimeError, match="another fault"):
+        train(engine, part(whole, np.arange(5)), "classification", 1)
+
+
+def broken(allowed: torch.Tensor, heads: int) -> Attention:
+    raise RuntimeError("another fault")
+
+
+def test_the_moments_are_there_before_the_sizes_are_tried() -> None:
+    """They take as much memory as the model twice, beside which every size must fit."""
+    engine, device = small_engine(LIMITS)
+    device.most, tried = 12, []
+    real = device.in_rows
+    device.in_rows = lambda allowed, heads: (tried.append("optimizer" in vars(engine)), real(allowed, heads))[1]  # type: ignore
+    train(engine, example_batch("classification"), "classification", 1)
+    assert all(tried)
+    assert len(tried) > 0
+
+
+def test_the_largest_size_is_the_first_to_be_tried() -> None:
+    engine, device = small_engine(LIMITS)
+    device.most, rows = 12, []
+    real = device.in_rows
+    device.in_rows = lambda allowed, heads: (rows.append(len(allowed)), real(allowed, heads))[1]  # type: ignore
+    train(engine, example_batch("classification"), "classification", 1)
+    assert list(dict.fromkeys(rows))[:4] == [12, 9, 6, 3]

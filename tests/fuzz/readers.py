@@ -431,6 +431,7 @@ def make_sys(folder: Path) -> None:
         "proc/cpuinfo": "model name : a chip\ncpu MHz : 2000.5\n",
         "proc/1/comm": "systemd",
         "proc/driver/nvidia/gpus/0000:01:00.0/information": "Model: NVIDIA A100\nGPU UUID: GPU-1234\n",
+        "dev/nvidia0": "",
         "sys/bus/pci/devices/0000:01:00.0/numa_node": "0",
     }
     for cpu in (0, 1):

@@ -13,6 +13,7 @@ from bertkit.cli.main import main
 from bertkit.recipes.resolve import resolve
 from bertkit.training.setup import device_settings
 from bertkit_accelerator import AcceleratorBackend
+from bertkit_cuda.cards import Found
 from bertkit_iluvatar import IluvatarBackend
 from bertkit_xpu import XpuBackend
 
@@ -33,7 +34,7 @@ def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setattr(bertkit_gaudi, "package_version", lambda: "")
     monkeypatch.setattr(bertkit_gaudi, "find_cards", lambda root, env: bertkit_gaudi.cards.Cards(()))
-    monkeypatch.setattr(bertkit_cuda, "read_cards", list)
+    monkeypatch.setattr(bertkit_cuda, "find_cards", lambda: Found(()))
     for card in (IluvatarBackend, XpuBackend, AcceleratorBackend):
         look = card.look
         monkeypatch.setattr(card, "look", lambda self, root, env, look=look: look(self, tmp_path, {"PATH": "/nowhere"}))

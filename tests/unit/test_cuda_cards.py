@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -14,8 +15,10 @@ from hypothesis import strategies as st
 
 import bertkit_cuda
 from bertkit_cuda import CudaBackend
-from bertkit_cuda.cards import Card, driver, read_cards, visible
+from bertkit_cuda.cards import Card, Found, driver, find_cards, read_cards, visible
 from bertkit_cuda.energy import joules
+from bertkit_cuda.nvml import Library, read_library
+from bertkit_cuda.support import architecture_missing, driver_too_old, has_code_for
 from bertkit_torch.build import Build, read_build, torch_build
 
 VERSION = """\
@@ -44,6 +47,7 @@ def gpu(number: int, model: str, node: str = "0", uuid: str = "") -> dict[str, s
     return {
         f"proc/driver/nvidia/gpus/{bus}/information": text,
         f"sys/bus/pci/devices/{bus.lower()}/numa_node": f"{node}\n",
+        f"dev/nvidia{number}": "",
     }
 
 
@@ -62,7 +66,7 @@ def test_a_box_of_cards_with_their_nodes(tmp_path: Path) -> None:
 
 
 def test_half_a_file_is_a_card_still(tmp_path: Path) -> None:
-    root = write(tmp_path, {"proc/driver/nvidia/gpus/0000:01:00.0/information": "IRQ: 3\n"})
+    root = write(tmp_path, {"proc/driver/nvidia/gpus/0000:01:00.0/information": "IRQ: 3\n", "dev/nvidia0": ""})
     assert read_cards(root) == [Card("NVIDIA GPU")]
 
 
@@ -119,6 +123,193 @@ def test_cards_before_ampere_have_no_bf16(name: str) -> None:
 @pytest.mark.parametrize("name", NEW)
 def test_cards_from_ampere_on_have_it(name: str) -> None:
     assert Card(name).has_bf16
+
+
+# ---- what else shows GPUs ----
+
+
+class FakeLibrary:
+    """NVIDIA's management library, as far as it is asked, of GPUs on buses 1b, 1c, …"""
+
+    def __init__(self, names: list[str], closed: tuple[int, ...] = (), minors: bool = True, cuda: int = 12080) -> None:
+        self.names, self.closed, self.minors, self.cuda = names, closed, minors, cuda
+
+    def __getattr__(self, name: str) -> Any:
+        def number(at: Any, value: int) -> int:
+            at._obj.value = value
+            return 0
+
+        def text(at: Any, value: str) -> int:
+            at.value = value.encode()
+            return 0
+
+        def handle(which: Any, at: Any) -> int:
+            return 4 if which.value in self.closed else number(at, which.value + 100)  # 4: no permission
+
+        def capability(of: Any, major: Any, minor: Any) -> int:
+            return number(major, 9) or number(minor, 0)
+
+        def bus(of: Any, at: Any) -> int:
+            at._obj.domain, at._obj.bus, at._obj.device = 0, 27 + of.value - 100, 0
+            return 0
+
+        return {
+            "nvmlInit_v2": lambda: 0,
+            "nvmlShutdown": lambda: 0,
+            "nvmlDeviceGetCount_v2": lambda at: number(at, len(self.names)),
+            "nvmlSystemGetCudaDriverVersion_v2": lambda at: number(at, self.cuda),
+            "nvmlSystemGetDriverVersion": lambda at, length: text(at, "570.86.15"),
+            "nvmlDeviceGetHandleByIndex_v2": handle,
+            "nvmlDeviceGetMinorNumber": lambda of, at: number(at, of.value - 100) if self.minors else 3,
+            "nvmlDeviceGetCudaComputeCapability": capability,
+            "nvmlDeviceGetName": lambda of, at, length: text(at, self.names[of.value - 100]),
+            "nvmlDeviceGetUUID": lambda of, at, length: text(at, UUIDS[of.value - 100]),
+            "nvmlDeviceGetPciInfo_v3": bus,
+        }[name]
+
+
+def told(library: FakeLibrary) -> Callable[[], Library | None]:
+    return lambda: read_library(lambda name: library)
+
+
+def test_the_drivers_library_tells_name_uuid_node_and_capability(tmp_path: Path) -> None:
+    root = write(tmp_path, gpu(0, "old name", "1") | gpu(1, "old name", "0"))
+    found = find_cards(root, told(FakeLibrary(["NVIDIA H200", "NVIDIA H200"])))
+    assert (found.driver, found.cuda) == ("570.86.15", (12, 8))
+    assert found.cards == tuple(Card("NVIDIA H200", node, UUIDS[n], (9, 0)) for n, node in enumerate((1, 0)))
+
+
+def test_a_gpu_that_this_process_may_not_open_is_none_of_its(tmp_path: Path) -> None:
+    root = write(tmp_path, {f"dev/nvidia{number}": "" for number in range(3)})
+    found = find_cards(root, told(FakeLibrary(["A", "B", "C"], closed=(1,))))
+    assert [card.name for card in found.cards] == ["A", "C"]
+
+
+def test_without_a_library_files_are_read(tmp_path: Path) -> None:
+    def missing(name: str) -> Any:
+        raise OSError(f"{name}: cannot open shared object file")
+
+    assert read_library(missing) is None
+    assert read_library(lambda name: SimpleNamespace(nvmlInit_v2=lambda: 9)) is None  # no driver behind it
+    assert read_library(lambda name: SimpleNamespace()) is None  # an older library
+    root = write(tmp_path, gpu(0, "NVIDIA A100") | {"proc/driver/nvidia/version": VERSION})
+    found = find_cards(root, lambda: read_library(missing))
+    assert [card.name for card in found.cards] == ["NVIDIA A100"]
+    assert (found.driver, found.cuda) == ("570.86.15", (0, 0))
+
+
+EIGHT = {
+    name: text for number in range(8) for name, text in gpu(number, "NVIDIA A100", "1").items() if "dev/" not in name
+}
+
+
+@pytest.mark.parametrize("library", [False, True])
+@pytest.mark.parametrize("given", [(0,), (5,), (2, 7)])
+def test_a_container_with_the_hosts_list_has_the_gpus_whose_device_files_it_has(
+    tmp_path: Path, given: tuple[int, ...], library: bool
+) -> None:
+    """Eight are listed in /proc, which a container shares with its host."""
+    root = write(tmp_path, EIGHT | {f"dev/nvidia{number}": "" for number in given} | {"dev/nvidiactl": ""})
+    if library:
+        many = FakeLibrary(["NVIDIA A100"] * 3)
+        many.names, own = ["NVIDIA A100"] * 3, tuple(number for number in given if number < 3)
+        assert len(find_cards(root, told(many)).cards) == len(own)
+        return
+    found = read_cards(root)
+    assert len(found) == len(given)
+    assert {(card.name, card.node) for card in found} == {("NVIDIA A100", 1)}
+
+
+def test_a_container_with_none_of_the_hosts_gpus_has_none(tmp_path: Path) -> None:
+    root = write(tmp_path, EIGHT)
+    assert read_cards(root) == []
+    write(root, {"usr/bin/nvidia-modprobe": ""})  # on the host itself it makes the device files at the first use
+    assert len(read_cards(root)) == 8
+
+
+def test_device_files_alone_are_gpus(tmp_path: Path) -> None:
+    """gVisor has no /proc/driver."""
+    root = write(tmp_path, {"dev/nvidia0": "", "dev/nvidia1": "", "dev/nvidiactl": "", "dev/nvidia-uvm": ""})
+    assert read_cards(root) == [Card("NVIDIA GPU")] * 2
+
+
+def test_wsl2_has_one_by_its_library_or_by_its_files(tmp_path: Path) -> None:
+    root = write(tmp_path, {"dev/dxg": ""})
+    assert read_cards(root) == []  # of another vendor
+    write(root, {"usr/lib/wsl/lib/libcuda.so.1": ""})
+    assert [card.name for card in read_cards(root)] == ["NVIDIA GPU under WSL2"]
+    (card,) = find_cards(root, told(FakeLibrary(["NVIDIA GeForce RTX 4090"], minors=False))).cards
+    assert card.name == "NVIDIA GeForce RTX 4090"
+
+
+def test_a_jetson_has_the_one_of_its_board(tmp_path: Path) -> None:
+    files = {"dev/nvhost-gpu": "", "proc/device-tree/model": "NVIDIA Jetson AGX Orin Developer Kit\0"}
+    assert read_cards(write(tmp_path, files)) == [Card("NVIDIA Jetson AGX Orin Developer Kit")]
+
+
+# ---- whether torch can run on them ----
+
+
+@pytest.mark.parametrize(
+    ("toolkit", "version", "cuda", "said"),
+    [
+        ("12.8", "570.86.15", (12, 8), ""),
+        ("12.8", "535.104.05", (12, 2), ""),  # within a major version older drivers do
+        ("13.0", "570.86.15", (12, 8), "driver 570.86.15 runs CUDA up to 12.8, but torch is built for CUDA 13.0"),
+        ("12.4", "470.82.01", (11, 4), "install driver 525 or newer"),
+        ("12.4", "470.82.01", (12, 4), ""),  # a compatibility package is installed
+        ("12.4", "470.82.01", (0, 0), "driver 470.82.01 is older than CUDA 12 needs"),
+        ("12.4", "525.60.13", (0, 0), ""),
+        ("12.4", "", (0, 0), ""),
+        ("14.0", "600.1", (13, 1), "install a newer driver"),
+    ],
+)
+def test_a_driver_older_than_the_toolkit(toolkit: str, version: str, cuda: tuple[int, int], said: str) -> None:
+    found = driver_too_old(toolkit, version, cuda)
+    assert said in found
+    assert bool(said) == bool(found)
+
+
+@pytest.mark.parametrize(
+    ("capability", "toolkit", "said"),
+    [
+        ((9, 0), "12.4", ""),
+        (
+            (12, 0),
+            "12.4",
+            "compute capability 12.0, but torch for CUDA 12.4 has code up to 9.0; install a torch for a newer",
+        ),
+        ((12, 0), "12.8", ""),
+        ((6, 1), "12.6", ""),
+        ((6, 1), "12.8", "code from 7.0 on; install a torch for an older"),
+        ((7, 0), "13.0", "code from 7.5 on"),
+        ((8, 9), "13.0", ""),
+        ((0, 0), "13.0", ""),
+        ((12, 0), "10.2", ""),  # a build that nobody knows here
+    ],
+)
+def test_an_architecture_without_code(capability: tuple[int, int], toolkit: str, said: str) -> None:
+    cards = [Card("a card", capability=capability)]
+    found = architecture_missing(cards, toolkit, official=True)
+    assert said in found
+    assert bool(said) == bool(found)
+    assert architecture_missing(cards, toolkit, official=False) == ""
+
+
+@pytest.mark.parametrize(
+    ("capability", "known", "has"),
+    [
+        ((9, 0), ["sm_80", "sm_90"], True),
+        ((8, 9), ["sm_80", "sm_86"], True),
+        ((8, 0), ["sm_86", "sm_90"], False),
+        ((12, 0), ["sm_80", "sm_90a"], False),
+        ((12, 0), ["sm_90", "compute_90"], True),
+        ((12, 1), ["sm_100", "sm_120"], True),
+        ((7, 0), [], True),
+    ],
+)
+def test_code_for_an_architecture(capability: tuple[int, int], known: list[str], has: bool) -> None:
+    assert has_code_for(capability, known) == has
 
 
 # ---- which are visible ----
@@ -251,8 +442,7 @@ def test_torchs_own_file_says_it(tmp_path: Path, text: str, build: Build) -> Non
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The root of a machine without cards, with a torch that must not be imported: `site/torch/version.py` is it."""
-    monkeypatch.setattr(bertkit_cuda, "read_cards", lambda: read_cards(tmp_path / "root"))
-    monkeypatch.setattr(bertkit_cuda, "driver", lambda: driver(tmp_path / "root"))
+    monkeypatch.setattr(bertkit_cuda, "find_cards", lambda: find_cards(tmp_path / "root", lambda: None))
     for name in ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.delitem(sys.modules, "torch", raising=False)
@@ -325,6 +515,20 @@ def test_amd_through_torchs_rocm_build(machine: Path) -> None:
     probe = CudaBackend().probe()
     assert probe.ready
     assert probe.detail == "AMD gfx942, torch 2.13.0+rocm6.4 with HIP 6.4.4"
+
+
+def test_not_ready_where_torch_cannot_run(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(machine, CUDA_BUILD.replace("12.8", "13.0").replace("cu128", "cu130"))
+    write(machine, gpu(0, "NVIDIA H200") | {"proc/driver/nvidia/version": VERSION})
+    probe = CudaBackend().probe()
+    assert not probe.ready
+    assert probe.detail.startswith("driver 570.86.15 is older than CUDA 13 needs, but torch is built for CUDA 13.0; ")
+    install(machine, CUDA_BUILD.replace("12.8", "12.4").replace("cu128", "cu124"))
+    blackwell = Found((Card("NVIDIA GeForce RTX 5090", capability=(12, 0)),), "570.86.15", (12, 8))
+    monkeypatch.setattr(bertkit_cuda, "find_cards", lambda: blackwell)
+    probe = CudaBackend().probe()
+    assert not probe.ready
+    assert "compute capability 12.0, but torch for CUDA 12.4 has code up to 9.0" in probe.detail
 
 
 def test_looking_imports_nothing(machine: Path) -> None:

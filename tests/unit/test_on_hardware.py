@@ -97,6 +97,14 @@ def test_sizes_are_tried_where_a_backend_has_them(script: Any) -> None:
     assert {"trial.recompiles-8", "trial.recompiles-32"} < set(names)
 
 
+def test_a_resume_is_tried_as_a_backend_promises_it(script: Any) -> None:
+    """Bit for bit, in bf16 where the device has it, with the setting that the promise asks for."""
+    for backend in (entry("cuda") | {"native_precisions": ["bf16"]}, entry("cpu") | {"native_precisions": ["fp32"]}):
+        found = next(part.commands[0] for part in planned(script, backend) if part.name == "trial.resume")
+        assert ("device.deterministic=true" in found) == ("deterministic" in backend["settings"])
+        assert ("bf16" in found) == ("bf16" in backend["native_precisions"])
+
+
 def test_commands_of_speed_are_taken_by_bertkit(script: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each as a dry run."""
     monkeypatch.setenv("BERTKIT_CACHE", os.devnull)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from bertkit.engine.interface import NO_LABEL, Batch, Limits, label_counts
+from bertkit.engine.interface import NO_LABEL, Batch, BatchLimits, label_counts
 from bertkit.engine.layouts import pack
 from bertkit.engine.static_shapes import Shapes, Sizes, Static, shapes, shapes_of, static
 from bertkit.errors import UserError
@@ -40,8 +40,8 @@ def made(draw: st.DrawFn) -> tuple[list[int], Static]:
     flat = draw(st.booleans())
     planned = shapes_of(np.array(lengths), 0, flat)
     if draw(st.booleans()):
-        limits = Limits(len(lengths) + draw(st.integers(0, 5)), max(lengths) + draw(st.integers(0, 20)), 1)
-        planned = shapes(limits, draw(st.integers(1, 9)), flat)
+        limits = BatchLimits(len(lengths) + draw(st.integers(0, 5)), max(lengths) + draw(st.integers(0, 20)))
+        planned = shapes([limits], draw(st.integers(1, 9)), flat)
     sizes = planned.fit(np.array(lengths))
     assert sizes is not None
     return lengths, static(batch_of(lengths), "classification", sizes)
@@ -151,17 +151,21 @@ def test_labels_beyond_the_batch_are_counted_by_no_loss(kind: HeadKind, flat: bo
 
 
 @st.composite
-def planned(draw: st.DrawFn) -> tuple[Limits, Shapes, list[int], int]:
+def planned(draw: st.DrawFn) -> tuple[BatchLimits, Shapes, list[int], int]:
     """A run's sizes, and a batch within its limits."""
-    limits = Limits(draw(st.integers(1, 40)), draw(st.integers(1, 50)), 1, draw(st.integers(0, 30)))
-    plan = shapes(limits, draw(st.integers(1, 12)), draw(st.booleans()))
+    limits = BatchLimits(draw(st.integers(1, 40)), draw(st.integers(1, 50)), draw(st.integers(0, 30)))
+    plan = shapes([limits], draw(st.integers(1, 12)), draw(st.booleans()))
     lengths = draw(st.lists(st.integers(1, limits.longest), min_size=1, max_size=limits.sequences))
     return limits, plan, lengths, draw(st.integers(0, limits.masked))
 
 
+def steps_of(plan: Shapes) -> list[int]:
+    return [one.width if plan.flat else one.rows for one in plan]
+
+
 @given(planned())
 def test_any_batch_within_the_limits_has_a_size_and_no_smaller_one_holds_it(
-    case: tuple[Limits, Shapes, list[int], int],
+    case: tuple[BatchLimits, Shapes, list[int], int],
 ) -> None:
     _, plan, lengths, masked = case
     sizes = plan.fit(np.array(lengths), masked)
@@ -171,40 +175,41 @@ def test_any_batch_within_the_limits_has_a_size_and_no_smaller_one_holds_it(
     assert sizes.masked >= masked
     assert sizes.longest >= max(lengths)
     needed = sum(lengths) if plan.flat else len(pack(np.array(lengths), sizes.width))
-    steps = [one.width if plan.flat else one.rows for one in plan]
+    steps = steps_of(plan)
     own = sizes.width if plan.flat else sizes.rows
     assert own == min(step for step in steps if step >= needed)
     assert (sizes.rows == 1) if plan.flat else (sizes.width == sizes.longest)
 
 
 @given(planned(), st.integers(1, 5))
-def test_a_batch_beyond_the_limits_has_none(case: tuple[Limits, Shapes, list[int], int], more: int) -> None:
+def test_a_batch_beyond_the_limits_has_none(case: tuple[BatchLimits, Shapes, list[int], int], more: int) -> None:
     limits, plan, lengths, masked = case
     too_many = np.ones(limits.sequences + more, np.int64)
     assert plan.fit(too_many, masked) is None
     assert plan.fit(np.array(lengths), limits.masked + more) is None
-    assert plan.fit(np.array([plan.longest + more]), masked) is None
+    assert plan.fit(np.array([plan.sizes[0].longest + more]), masked) is None
 
 
 @given(st.integers(1, 300), st.integers(1, 600), st.integers(1, 40), st.booleans())
 @example(sequences=32, longest=128, count=8, flat=False)
 def test_sizes_are_few_ascending_and_even(sequences: int, longest: int, count: int, flat: bool) -> None:
-    plan = shapes(Limits(sequences, longest, 1), count, flat)
+    plan = shapes([BatchLimits(sequences, longest)], count, flat)
+    steps = steps_of(plan)
     assert 1 <= len(plan) <= count
-    assert list(plan.steps) == sorted(set(plan.steps))
+    assert steps == sorted(set(steps))
     assert len(set(plan)) == len(plan)
-    most = sequences * plan.longest if flat else sequences
-    assert most <= plan.steps[-1] < most + (128 if flat else 1)
+    most = sequences * longest if flat else min(sequences, -(-2 * sequences * longest // plan.sizes[0].longest))
+    assert most <= steps[-1] < most + (128 if flat else 1)
     assert all(sizes.slots % 8 == 0 for sizes in plan)
-    assert plan.longest - longest in range(8)
-    apart = np.diff([0, *plan.steps])
+    assert {sizes.longest - longest for sizes in plan} <= set(range(8))
+    apart = np.diff([0, *steps])
     assert apart.max() <= -(-most // count) + (128 if flat else 1)
 
 
 @pytest.mark.parametrize("count", [0, -3])
 def test_no_size_at_all_is_refused(count: int) -> None:
     with pytest.raises(UserError, match=f"device.shapes = {count}"):
-        shapes(Limits(32, 128, 32), count)
+        shapes([BatchLimits(32, 128)], count)
 
 
 @given(LENGTHS, st.integers(0, 50), st.booleans())

@@ -58,6 +58,19 @@ def test_the_cause_is_named_and_not_its_consequences() -> None:
     assert follow(["[rank 0 on a]! 143 exit code 143"]).first(stopped=True) is None
 
 
+def test_a_rank_that_a_library_aborted_is_no_cause_where_another_ended_of_itself() -> None:
+    """An accelerator's library ends the victims by SIGABRT, and their end may be seen first."""
+    victims = [f"[rank {rank} on a]! 134 killed by SIGABRT" for rank in (0, 1)]
+    killed, wrong = "[rank 2 on b]! 137 killed by SIGKILL", "[rank 3 on b]! 2 exit code 2"
+    for cause, rank in ((killed, 2), (wrong, 3)):
+        found = follow([*victims, cause, "[rank 4 on b]! 75 exit code 75"]).first(stopped=False)
+        assert found is not None
+        assert found.rank == rank
+    alone = follow(["[rank 4 on b]! 75 exit code 75", *victims]).first(stopped=False)
+    assert alone is not None
+    assert alone.rank == 0
+
+
 def test_an_error_of_the_user_becomes_one_line_with_its_rank_and_code_2() -> None:
     follower = follow(["[rank 1 on b] bertkit: no such file; check the path", "[rank 1 on b]! 2 exit code 2"])
     failed = explain(Ended(1, follower.first(False), False), REQUEST, "mpirun")
