@@ -31,7 +31,7 @@ def environment(world: World, engine: Engine | None = None) -> dict[str, Any]:
     return {
         "command": shlex.join(["bertkit", *sys.argv[1:]]),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "git": git_state(Path(__file__).parent),
+        "git": git_state(Path(__file__).resolve().parents[1]),
         "versions": versions(),
         "hardware": {
             "device": device(engine, world),

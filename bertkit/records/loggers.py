@@ -24,7 +24,7 @@ class Follower(Protocol):
     """Told of a run's events as they come."""
 
     def write(self, event: str, time: float, values: Values) -> None:
-        """`time`: seconds since 1970. Events: init, start, update, evaluating, evaluation, stopped, end."""
+        """`time`: seconds since 1970. Events: init, start, update, evaluating, evaluation, programs, stopped, end."""
 
 
 class Lines:

@@ -31,6 +31,7 @@ from bertkit.training.callbacks.checkpointing import Checkpointing
 from bertkit.training.callbacks.evaluation import Evaluation
 from bertkit.training.callbacks.event_log import EventLog
 from bertkit.training.callbacks.profiling import Profiling, wanted
+from bertkit.training.callbacks.programs import Programs
 from bertkit.training.callbacks.progress import ConsoleProgress
 from bertkit.training.callbacks.stopping import EarlyStopping, FiniteLoss, Interruptions, Target
 from bertkit.training.ensemble import SAME, Compare, announce_workers, train_workers
@@ -218,7 +219,8 @@ class Trainer:
         progress = ConsoleProgress(objective, meter, display)
         evaluation = Evaluation(objective, engine, display, callbacks)
         interruptions = Interruptions(engine, most)
-        callbacks += [progress, EventLog(log, objective), FiniteLoss(), Target(objective), *self.callbacks]
+        callbacks += [progress, EventLog(log, objective), Programs(engine, log), FiniteLoss(), Target(objective)]
+        callbacks += self.callbacks
         if self.recipe.evaluation.patience:
             callbacks.append(EarlyStopping(self.recipe.evaluation.patience))
         if self.recipe.log.profile:

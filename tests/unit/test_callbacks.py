@@ -8,13 +8,15 @@ import sys
 import types
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 import bertkit
 from bertkit.distributed.world import World
 from bertkit.errors import UserError
+from bertkit.records.event_log import FILE, RunLog, read_log
+from bertkit.training.callbacks.programs import Programs
 from bertkit.training.run import Run, UpdateMetrics
 
 UPDATES = [UpdateMetrics(step=1, learning_rate=1e-4, loss=0.7, grad_norm=2.0)]
@@ -193,3 +195,39 @@ def test_tensorboard_draws_a_run(tmp_path: Path) -> None:
         "train/grad_norm": [2.0],
         "evaluation/accuracy": [0.5],
     }
+
+
+class _Counting:
+    """An engine that counts programs, as far as the log's callback looks at it."""
+
+    def __init__(self, *counts: int | None) -> None:
+        self.counts = list(counts)
+
+    def programs(self) -> int | None:
+        return self.counts.pop(0)
+
+    def host_waits(self, run: Callable[[], None]) -> int | None: ...
+    def facts(self) -> Any: ...
+    def energy(self) -> float | None: ...
+    def communication(self) -> float | None: ...
+
+
+def test_programs_are_logged_where_more_were_compiled(tmp_path: Path) -> None:
+    engine, run = cast(Any, _Counting(16, 16, 24, 26)), Run()
+    callback = Programs(engine, RunLog(tmp_path))
+    callback.on_updates(run, UPDATES)
+    callback.on_updates(run, [dataclasses.replace(UPDATES[0], step=2)])
+    callback.on_evaluation(run, {})
+    callback.on_updates(run, [dataclasses.replace(UPDATES[0], step=3)])
+    found = [{name: value for name, value in event.items() if name != "time"} for event in read_log(tmp_path / FILE)]
+    assert found == [
+        {"event": "programs", "step": 1, "during": "training", "compiled": 16, "total": 16},
+        {"event": "programs", "step": 0, "during": "evaluation", "compiled": 8, "total": 24},
+        {"event": "programs", "step": 3, "during": "training", "compiled": 2, "total": 26},
+    ]
+
+
+def test_engines_that_count_no_programs_log_none(tmp_path: Path) -> None:
+    for engine in (cast(Any, object()), cast(Any, _Counting(None))):
+        Programs(engine, RunLog(tmp_path)).on_updates(Run(), UPDATES)
+    assert not (tmp_path / FILE).exists()

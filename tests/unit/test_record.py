@@ -17,6 +17,7 @@ from bertkit.distributed.world import World
 from bertkit.engine.interface import Peak
 from bertkit.records.collect import (
     energy,
+    environment,
     git_state,
     number,
     peak_memory,
@@ -29,6 +30,7 @@ from bertkit.records.collect import (
 from bertkit.records.energy import Energy, nothing
 from bertkit.records.host import memory_bytes
 from bertkit.records.meter import Reading
+from conftest import ROOT
 
 READING = Reading(
     updates=9, sequences=80, tokens=2000, slots=4000, flops=6e9, seconds=4.0, waiting_for_data=0.5, warmup_seconds=1.0,
@@ -187,3 +189,9 @@ def test_versions_and_memory() -> None:
 def test_settings_say_where_what_is_no_default_comes_from() -> None:
     made = settings({"a": 1, "b": 2}, {"a": "default", "b": "--set"})
     assert made == {"config": {"a": 1, "b": 2}, "config_sources": {"b": "--set"}}
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not a checkout")
+def test_a_record_names_the_commit_of_the_checkout_that_made_it() -> None:
+    asked = subprocess.run(["git", "-C", str(ROOT), "rev-parse", "HEAD"], check=True, capture_output=True, text=True)
+    assert environment(World())["git"]["commit"] == asked.stdout.strip()
