@@ -20,8 +20,13 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-# MiniLM on the stand-in takes minutes a case: by hand, `python tests/seeded_losses.py --compare`
-RUN = [case for case in CASES if case.task != "mrpc" or not case.way.startswith("gaudi")]
+# By hand, `python tests/seeded_losses.py --compare`: MiniLM on the stand-in and on two ranks, minutes a case, and bf16 in
+# the stand-in's older mode, which fp32 stands for there.
+RUN = [
+    case
+    for case in CASES
+    if not (case.task == "mrpc" and case.way != "cpu") and not (case.precision == "bf16" and case.way == "gaudi lazy")
+]
 
 
 @pytest.mark.slow_but("sample fp32 cpu")
