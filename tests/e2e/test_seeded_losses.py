@@ -20,8 +20,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-# By hand, `python tests/seeded_losses.py --compare`: MiniLM on the stand-in and on two ranks, minutes a case, and bf16 in
-# the stand-in's older mode, which fp32 stands for there.
+# By hand, `python tests/seeded_losses.py --compare`: MiniLM on the stand-in and on two ranks (minutes each), and bf16
+# in the stand-in's older mode, which fp32 stands for there.
 RUN = [
     case
     for case in CASES
