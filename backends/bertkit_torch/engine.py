@@ -82,7 +82,7 @@ class TorchEngine:
         try:
             return self._train_step(update, learning_rate)
         except (RuntimeError, MemoryError) as error:
-            if not isinstance(self.passes, StaticPasses) or not out_of_memory(error):
+            if not out_of_memory(error):
                 raise
             reason = str(error)
         raise self.passes.does_not_fit_now(update, reason)

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bertkit.plugin import LABELS, Arrays, Batch, Job, Layout, LayoutKind, Update, lay_out, sequence_lengths
+from bertkit.plugin import LABELS, Arrays, Batch, DoesNotFit, Job, Layout, LayoutKind, Update, lay_out, sequence_lengths
 from bertkit_torch.attention import InGroups
 from bertkit_torch.bert import Bert
 from bertkit_torch.device import Device
@@ -53,6 +53,17 @@ class RaggedPasses:
         outputs = self.model(weights, self.see(self.lay_out(batch), batch), Dropout())
         held = {"masked_logits": len(batch.get("masked_positions", ()))}
         return {name: tensor[: held.get(name)].float().cpu().numpy() for name, tensor in outputs.items()}
+
+    def does_not_fit_now(self, update: Update, reason: str) -> DoesNotFit:
+        """The error for an update in the midst of training."""
+        lengths = max((sequence_lengths(batch) for batch in update.micro_batches), key=lambda each: int(each.sum()))
+        first = (reason.splitlines() or ["out of memory"])[0]
+        what = f"a batch of {len(lengths):,} sequences with {int(lengths.sum()):,} tokens"
+        return DoesNotFit(
+            f"out of memory: {what} does not fit ({first})",
+            f"set train.micro_batch_size to {max(1, len(lengths) // 2)} or less (an update is then computed in more "
+            "parts, with the same result)",
+        )
 
     def slots(self, lengths: np.ndarray) -> int:
         nothing = np.zeros(int(lengths.sum()), np.int32)

@@ -15,7 +15,7 @@ import pytest
 import bertkit_cpu
 from bertkit.conformance.fixtures import example_batch, job
 from bertkit.distributed.world import World
-from bertkit.engine.interface import Job
+from bertkit.engine.interface import Job, Update, label_counts
 from bertkit.errors import UserError
 from bertkit_cpu import CpuBackend, extension
 from bertkit_cpu.topology import read_cpu
@@ -37,6 +37,20 @@ def test_bf16_is_refused_where_the_cpu_emulates_it(monkeypatch: pytest.MonkeyPat
         CpuBackend().engine(settled(), World())
     engine = CpuBackend().engine(settled(bf16="force"), World())
     assert np.isfinite(engine.predict(example_batch("classification"))["logits"]).all()
+
+
+def test_training_out_of_memory_is_a_line_with_what_to_lower(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the CPU allocator's own words."""
+    engine = CpuBackend().engine(dataclasses.replace(settled(), precision="fp32"), World())
+
+    def full(*_: Any) -> int:
+        raise RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 8 bytes.\nmore")
+
+    monkeypatch.setattr(engine.passes, "learn", full)  # type: ignore[attr-defined]
+    batch = example_batch("classification", 12)
+    update = Update(1, (batch,), label_counts("classification", [batch]))
+    with pytest.raises(UserError, match=r"out of memory: a batch of 12 sequences.*set train\.micro_batch_size to 6"):
+        engine.train_step(update, 1e-4)
 
 
 def test_threads_can_be_asked_for() -> None:
