@@ -7,6 +7,7 @@ from importlib import metadata, util
 
 from bertkit.plugin import Capabilities, Engine, Job, Precision, Probe, Setting, UserError, World
 from bertkit_cpu.topology import has_int8, native_bf16, read_cpu, threads
+from bertkit_torch.capabilities import EXTRAS, HEADS
 
 
 class CpuBackend:
@@ -15,9 +16,9 @@ class CpuBackend:
     preference = 10
     capabilities = Capabilities(
         precisions=("fp32", "bf16"),
-        heads=("classification", "multilabel", "regression", "choice", "tokens", "span", "pretraining", "encoder"),
+        heads=HEADS,
         layouts=("padded", "unpadded", "packed"),
-        extras=("class_weights", "label_smoothing", "focal_gamma", "layer_decay", "freeze"),
+        extras=EXTRAS,
         answers_in=("int8",),
         gradients=("fp32", "bf16"),
         overlap=True,

@@ -13,6 +13,7 @@ from bertkit.plugin import Capabilities, Engine, Job, Precision, Probe, Setting,
 from bertkit_cuda.cards import find_cards, visible
 from bertkit_cuda.support import architecture_missing, driver_too_old
 from bertkit_torch.build import torch_build
+from bertkit_torch.capabilities import EXTRAS, HEADS
 
 WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"  # cuBLAS reads it once; with these values its sums come in a fixed order
 FIXED = (":4096:8", ":16:8")
@@ -24,9 +25,9 @@ class CudaBackend:
     preference = 30
     capabilities = Capabilities(
         precisions=("fp32", "tf32", "bf16", "fp16"),
-        heads=("classification", "multilabel", "regression", "choice", "tokens", "span", "pretraining", "encoder"),
+        heads=HEADS,
         layouts=("padded", "unpadded", "packed"),
-        extras=("class_weights", "label_smoothing", "focal_gamma", "layer_decay", "freeze"),
+        extras=EXTRAS,
         environment=("CUDA_", "CUBLAS_", "NCCL_", "TORCH_NCCL_", "NVIDIA_", "HIP_", "ROCR_", "HSA_", "RCCL_"),
         gradients=("fp32", "bf16"),
         sharded_optimizer=True,

@@ -45,8 +45,6 @@ class CudaDevice(Gpu):
         self._set_order(bool(job.settings.get("deterministic", False)))
         self.chosen = "plain"
         self._describe(where)
-        if self.recompute and job.settings.get("graphs", "auto") == "auto":
-            self.notes["graphs"] = "none: device.recompute turns them off"
         return where
 
     def index(self, world: World) -> int:

@@ -13,6 +13,7 @@ from bertkit_gaudi.fit import CURE, misfit, required_torch
 from bertkit_gaudi.gaudi_config import GaudiConfig, read_config, with_operators, write_lists
 from bertkit_gaudi.generations import supports
 from bertkit_torch.build import torch_build
+from bertkit_torch.capabilities import EXTRAS, HEADS
 
 
 class GaudiBackend:
@@ -21,9 +22,9 @@ class GaudiBackend:
     preference = 40
     capabilities = Capabilities(
         precisions=("fp32", "bf16", "fp16"),
-        heads=("classification", "multilabel", "regression", "choice", "tokens", "span", "pretraining", "encoder"),
+        heads=HEADS,
         layouts=("padded", "packed"),
-        extras=("class_weights", "label_smoothing", "focal_gamma", "layer_decay", "freeze"),
+        extras=EXTRAS,
         environment=environment.FORWARDED,
         gradients=("fp32", "bf16"),
         sharded_optimizer=True,

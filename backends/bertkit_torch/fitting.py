@@ -27,17 +27,24 @@ def largest_that_fits(
     return None
 
 
-def does_not_fit(
-    sizes: Sizes, fits: Sizes | None, reason: str, training: bool, can_recompute: bool = False
+def planned_does_not_fit(
+    sizes: Sizes, fits: Sizes | None, reason: str, training: bool, can_recompute: bool
 ) -> DoesNotFit:
-    """`reason`: the framework's own words. The cure names as many sequences as the size that fits stands for."""
+    """Of planned sizes. The cure names as many sequences as the size that fits stands for."""
+    known = f"; the largest planned size that fits is {fits}" if fits else "; no smaller size is known to fit"
+    most = sizes.sequences - 1 if fits is None else sizes.sequences * fits.slots // sizes.slots
+    return does_not_fit(str(sizes), reason, most, training, known, can_recompute)
+
+
+def does_not_fit(
+    batch: str, reason: str, most: int, training: bool = True, known: str = "", can_recompute: bool = False
+) -> DoesNotFit:
+    """`batch`: what it is of; `reason`: the framework's own words; `most`: sequences that may fit."""
     first = reason.splitlines()[0] if reason else "out of memory"
     words = first if len(first) <= SAID else f"{first[:SAID]} …"
-    known = f"the largest planned size that fits is {fits}" if fits else "no smaller size is known to fit"
     setting = "train.micro_batch_size" if training else "evaluation.batch_size"
-    most = sizes.sequences - 1 if fits is None else sizes.sequences * fits.slots // sizes.slots
     lower = f"set {setting} to {max(1, most)} or less"
     if training:
         lower += " (an update is then computed in more parts, with the same result)"
         lower += ", or device.recompute=true" if can_recompute else ""
-    return DoesNotFit(f"out of memory: a batch of {sizes} does not fit ({words}); {known}", lower)
+    return DoesNotFit(f"out of memory: a batch of {batch} does not fit ({words}){known}", lower)

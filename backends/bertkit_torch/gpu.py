@@ -51,6 +51,8 @@ class Gpu(Accelerator):
             "layers": "compiled by torch.compile" if self.compiled else "as they are",
             "graphs": f"one {self.graph.removesuffix('Graph')} graph for each batch size" if self.captured else "none",
         }
+        if self.recompute and job.settings.get("graphs", "off") == "auto":
+            self.notes["graphs"] = "none: device.recompute turns them off"
         return where
 
     def has_compiler(self, where: torch.device) -> bool:

@@ -16,13 +16,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from bertkit.plugin import Capabilities, Engine, Extra, HeadKind, Job, LayoutKind, Precision, Probe, Setting, World
+from bertkit.plugin import Capabilities, Engine, Job, LayoutKind, Precision, Probe, Setting, World
 from bertkit_torch.build import torch_build
+from bertkit_torch.capabilities import EXTRAS, HEADS
 
-HEADS: tuple[HeadKind, ...] = (
-    "classification", "multilabel", "regression", "choice", "tokens", "span", "pretraining", "encoder",
-)  # fmt: skip
-EXTRAS: tuple[Extra, ...] = ("class_weights", "label_smoothing", "focal_gamma", "layer_decay", "freeze")
 SETTINGS: Mapping[str, Setting] = {
     "attention": Setting("sdpa", "torch's fused attention, or two plain products", ("sdpa", "plain")),
     "compile": Setting("auto", "the encoder layer through torch.compile where Triton is installed", ("auto", "off")),

@@ -11,6 +11,7 @@ from bertkit_torch.attention import InGroups
 from bertkit_torch.bert import Bert
 from bertkit_torch.device import Device
 from bertkit_torch.dropout import Dropout
+from bertkit_torch.fitting import does_not_fit
 from bertkit_torch.losses import Labels, Rule, loss
 from bertkit_torch.placement import place
 from bertkit_torch.scaling import LossScaler, backward
@@ -57,13 +58,8 @@ class RaggedPasses:
     def does_not_fit_now(self, update: Update, reason: str) -> DoesNotFit:
         """The error for an update in the midst of training."""
         lengths = max((sequence_lengths(batch) for batch in update.micro_batches), key=lambda each: int(each.sum()))
-        first = (reason.splitlines() or ["out of memory"])[0]
-        what = f"a batch of {len(lengths):,} sequences with {int(lengths.sum()):,} tokens"
-        return DoesNotFit(
-            f"out of memory: {what} does not fit ({first})",
-            f"set train.micro_batch_size to {max(1, len(lengths) // 2)} or less (an update is then computed in more "
-            "parts, with the same result)",
-        )
+        batch = f"{len(lengths):,} sequences with {int(lengths.sum()):,} tokens"
+        return does_not_fit(batch, reason, len(lengths) // 2)
 
     def slots(self, lengths: np.ndarray) -> int:
         nothing = np.zeros(int(lengths.sum()), np.int32)

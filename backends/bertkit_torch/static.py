@@ -42,7 +42,7 @@ from bertkit_torch.allowance import Allowance
 from bertkit_torch.bert import Outputs, encoder_layer, outputs, prefix
 from bertkit_torch.device import Device
 from bertkit_torch.dropout import DeviceDropout, Dropout, dropout_seed
-from bertkit_torch.fitting import does_not_fit, largest_that_fits
+from bertkit_torch.fitting import largest_that_fits, planned_does_not_fit
 from bertkit_torch.gradients import Gradients
 from bertkit_torch.losses import Labels, Rule, loss
 from bertkit_torch.row_attention import allowed
@@ -271,7 +271,7 @@ class StaticPasses:
 
     def does_not_fit(self, sizes: Sizes, fits: Sizes | None, reason: str, training: bool) -> DoesNotFit:
         """The error for a batch of these sizes. `fits`: the largest known to fit."""
-        return does_not_fit(sizes, fits, reason, training, can_recompute="recompute" in self.job.settings)
+        return planned_does_not_fit(sizes, fits, reason, training, can_recompute="recompute" in self.job.settings)
 
     def _empty(self, sizes: Sizes, training: bool) -> Static:
         kind = self.job.head.kind

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
 from bertkit.model.tokenizer_files import read_vocabulary
 from bertkit.model.vocabulary import Vocabulary
+from conftest import ROOT
 from publisher import Publisher
 
 
@@ -29,3 +33,15 @@ def vocabulary(tmp_path_factory: pytest.TempPathFactory) -> Vocabulary:
     from pretraining_files import write_vocabulary
 
     return read_vocabulary(write_vocabulary(tmp_path_factory.mktemp("vocabulary")))
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Any]]:
+    """Imports a script of benchmarks/ by name."""
+    folder = str(ROOT / "benchmarks")
+    monkeypatch.syspath_prepend(folder)
+    before = set(sys.modules)
+    yield importlib.import_module
+    for name in set(sys.modules) - before:
+        if folder in str(getattr(sys.modules[name], "__file__", "")):
+            del sys.modules[name]

@@ -2,28 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-
-FOLDER = Path(__file__).parents[2] / "benchmarks"
-
-
-@pytest.fixture
-def benchmark(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Imports a script of benchmarks/ by name."""
-    monkeypatch.syspath_prepend(str(FOLDER))
-    before = set(sys.modules)
-    yield importlib.import_module
-    for name in set(sys.modules) - before:
-        if str(FOLDER) in str(getattr(sys.modules[name], "__file__", "")):
-            del sys.modules[name]
 
 
 @pytest.mark.parametrize(
@@ -33,15 +17,15 @@ def benchmark(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         ("v1.1_bert-tiny_tf1.json", 37.776726584673604, 50.62683542311178),
     ],
 )
-def test_scores_equal_the_official_script(benchmark: Any, real_data: Path, file: str, exact: float, f1: float) -> None:
-    squad = benchmark("squad_v1")
+def test_scores_equal_the_official_script(script: Any, real_data: Path, file: str, exact: float, f1: float) -> None:
+    squad = script("squad_v1")
     predictions = json.loads((real_data / "squad/predictions" / file).read_text(encoding="utf-8"))
     found = squad.scores(squad.read(real_data / "squad/dev-v1.1.json"), predictions)
     assert found == {"exact_match": pytest.approx(exact, abs=1e-9), "f1": pytest.approx(f1, abs=1e-9)}
 
 
-def test_the_best_span_lies_in_the_context_and_is_not_too_long(benchmark: Any) -> None:
-    squad = benchmark("squad_v1")
+def test_the_best_span_lies_in_the_context_and_is_not_too_long(script: Any) -> None:
+    squad = script("squad_v1")
     offsets = [None, (0, 3), (4, 7), (8, 11), None]
     starts, ends = np.array([9.0, 3, 0, 1, 9]), np.array([9.0, 0, 1, 5, 9])
     window = squad.Window(offsets, starts, ends)
@@ -51,9 +35,9 @@ def test_the_best_span_lies_in_the_context_and_is_not_too_long(benchmark: Any) -
 
 
 @pytest.mark.parametrize("name", ["mrpc", "squad"])
-def test_seeded_lengths_have_the_published_mean_and_quantiles(benchmark: Any, name: str) -> None:
-    shape = benchmark("workloads").KINDS[name].lengths
-    lengths = benchmark("workloads").seeded_lengths(shape, 5000, np.random.default_rng(1))
+def test_seeded_lengths_have_the_published_mean_and_quantiles(script: Any, name: str) -> None:
+    shape = script("workloads").KINDS[name].lengths
+    lengths = script("workloads").seeded_lengths(shape, 5000, np.random.default_rng(1))
     assert lengths.mean() == pytest.approx(shape.mean, rel=0.005)
     for share, tokens in shape.quantiles:
         assert np.quantile(lengths, share) == pytest.approx(tokens, rel=0.02)
@@ -61,16 +45,16 @@ def test_seeded_lengths_have_the_published_mean_and_quantiles(benchmark: Any, na
     assert lengths.max() <= shape.limit
 
 
-def test_with_50_steps_random_and_grouped_batches_are_the_same_examples(benchmark: Any) -> None:
+def test_with_50_steps_random_and_grouped_batches_are_the_same_examples(script: Any) -> None:
     lengths = np.random.default_rng(0).integers(5, 400, 500)
-    for one in benchmark("workloads").plan(lengths, 8, 50, 1, 1):
+    for one in script("workloads").plan(lengths, 8, 50, 1, 1):
         assert sorted(one.random.ravel()) == sorted(one.grouped.ravel())
         assert len(set(one.random.ravel())) == 400
 
 
-def test_grouped_batches_hardly_need_padding_and_both_ways_hold_as_many_tokens(benchmark: Any) -> None:
+def test_grouped_batches_hardly_need_padding_and_both_ways_hold_as_many_tokens(script: Any) -> None:
     lengths = np.random.default_rng(0).integers(5, 400, 2000)
-    _, *rounds = benchmark("workloads").plan(lengths, 32, 4, 3, 1)
+    _, *rounds = script("workloads").plan(lengths, 32, 4, 3, 1)
     grouped = np.concatenate([lengths[one.grouped] for one in rounds])
     random = np.concatenate([lengths[one.random] for one in rounds])
     assert grouped.sum() / (grouped.max(axis=1) * 32).sum() > 0.97
@@ -79,21 +63,21 @@ def test_grouped_batches_hardly_need_padding_and_both_ways_hold_as_many_tokens(b
     assert len({example for one in rounds for example in one.grouped.ravel()}) == 3 * 4 * 32
 
 
-def test_ratios_are_of_times_per_real_token_in_the_same_round(benchmark: Any) -> None:
+def test_ratios_are_of_times_per_real_token_in_the_same_round(script: Any) -> None:
     def entry(name: str, number: int, wall: float, tokens: int) -> dict[str, Any]:
         return {"competitor": name, "precision": "bf16", "round": number, "wall": wall, "cpu": 2 * wall, "steps": 2,
                 "sequences": 8, "tokens": tokens, "flops": 100.0}  # fmt: skip
 
     rounds = [entry("a", 1, 1, 100), entry("b", 1, 3, 100), entry("a", 2, 2, 100), entry("b", 2, 2, 50)]
-    made = benchmark("report").summary(rounds, "a", {"bf16": 200.0})
+    made = script("report").summary(rounds, "a", {"bf16": 200.0})
     assert made["b"]["wall_ratio"] == {"median": 2.5, "min": 2.0, "max": 3.0}
     assert made["a"]["mfu"] == {"median": 0.375, "min": 0.25, "max": 0.5}
     assert made["b"]["step_seconds"]["median"] == 1.25
-    assert "2.50 (2.00..3.00)" in benchmark("report").table(made, "a")
+    assert "2.50 (2.00..3.00)" in script("report").table(made, "a")
 
 
-def test_the_allocator_is_set_for_those_who_ask_only(benchmark: Any) -> None:
-    competitors = benchmark("competitors")
+def test_the_allocator_is_set_for_those_who_ask_only(script: Any) -> None:
+    competitors = script("competitors")
     plain = competitors.find("train", "hf-best", "eager")
     tuned = competitors.find("train", "hf-best+malloc", "eager")
     outer = {"MALLOC_TOP_PAD_": "1", "PATH": "/bin"}

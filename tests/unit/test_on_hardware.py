@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -26,20 +24,6 @@ from bertkit.engine.registry import find, installed
 from bertkit.model.tokenizer_files import read_vocabulary
 from bertkit.recipes.resolve import parse_set
 from bertkit.training.setup import device_settings
-from conftest import ROOT
-
-FOLDER = ROOT / "benchmarks"
-
-
-@pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Any]]:
-    """Imports a script of benchmarks/ by name."""
-    monkeypatch.syspath_prepend(str(FOLDER))
-    before = set(sys.modules)
-    yield importlib.import_module
-    for name in set(sys.modules) - before:
-        if str(FOLDER) in str(getattr(sys.modules[name], "__file__", "")):
-            del sys.modules[name]
 
 
 def entry(name: str) -> dict[str, Any]:
