@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.optim.adamw import adamw
 
 from bertkit.plugin import Arrays, OptimizerSpec, UserError, decays, rate_factors
 
@@ -61,50 +62,52 @@ class Moments:
 
 
 class AdamW(Moments):
-    """One optimizer; `step` takes the learning rate, so that the schedule stays a pure function outside."""
+    """One optimizer; `step` takes the learning rate, so that the schedule stays a pure function outside.
+
+    By torch's function: making its class loads torch's compiler, one CPU second that no update needs.
+    """
 
     def __init__(self, parameters: Mapping[str, nn.Parameter], spec: OptimizerSpec) -> None:
         self.parameters = dict(parameters)
         self.spec = spec
-        self.optimizer = torch.optim.AdamW(
-            groups(parameters, spec),
-            lr=0.0,
-            betas=(spec.beta1, spec.beta2),
-            eps=spec.epsilon,
-            fused=True,
-        )
-        for parameter in self.parameters.values():
-            self.optimizer.state[parameter] = self._fresh(parameter)
+        self.alike = alike(parameters, spec)
+        self.first = {name: torch.zeros_like(p) for name, p in parameters.items()}
+        self.second = {name: torch.zeros_like(p) for name, p in parameters.items()}
+        taken = 0.0 if spec.bias_correction else FAR
+        self.steps = {name: torch.tensor(taken, device=p.device) for name, p in parameters.items()}
 
-    def _fresh(self, parameter: nn.Parameter) -> dict[str, Tensor]:
-        return {
-            "step": torch.tensor(0.0 if self.spec.bias_correction else FAR, device=parameter.device),
-            "exp_avg": torch.zeros_like(parameter),
-            "exp_avg_sq": torch.zeros_like(parameter),
-        }
-
+    @torch.no_grad()
     def step(self, learning_rate: float, left_out: Tensor | None = None) -> None:
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate * group["factor"]
-        self.optimizer.found_inf = left_out  # type: ignore[attr-defined]  # torch's GradScaler tells it so too
-        self.optimizer.step()
+        for (decay, factor), names in self.alike.items():
+            used = [(name, gradient) for name in names if (gradient := self.parameters[name].grad) is not None]
+            adamw(
+                [self.parameters[name] for name, _ in used],
+                [gradient for _, gradient in used],
+                [self.first[name] for name, _ in used],
+                [self.second[name] for name, _ in used],
+                [],
+                [self.steps[name] for name, _ in used],
+                fused=True,
+                found_inf=left_out,
+                lr=learning_rate * factor,
+                beta1=self.spec.beta1,
+                beta2=self.spec.beta2,
+                weight_decay=decay,
+                eps=self.spec.epsilon,
+                amsgrad=False,
+                maximize=False,
+            )
 
     def moments(self) -> Mapping[str, Mapping[str, Tensor]]:
-        state: Mapping[Any, Any] = self.optimizer.state
-        return {
-            ours: {name: state[parameter][theirs] for name, parameter in self.parameters.items()}
-            for theirs, ours in MOMENTS.items()
-        }
+        return {"adam.first": self.first, "adam.second": self.second}
 
     def state_dict(self) -> Arrays:
-        first = next(iter(self.parameters.values()))
-        return self.moments_dict() | {"adam.step": np.array(float(self.optimizer.state[first]["step"]))}
+        return self.moments_dict() | {"adam.step": np.array(float(next(iter(self.steps.values()))))}
 
     def load_state_dict(self, arrays: Mapping[str, np.ndarray]) -> None:
         taken = self.load_moments(arrays)
-        taken = taken if self.spec.bias_correction else FAR
-        for parameter in self.parameters.values():
-            self.optimizer.state[parameter]["step"].fill_(taken)
+        for step in self.steps.values():
+            step.fill_(taken if self.spec.bias_correction else FAR)
 
 
 def groups(parameters: Mapping[str, nn.Parameter], spec: OptimizerSpec) -> list[dict[str, Any]]:

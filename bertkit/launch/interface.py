@@ -96,6 +96,7 @@ class LaunchPlan:
     warnings: tuple[str, ...] = ()
     script: str = ""  # to be handed in instead of starting `argv`
     stop_signal: int = field(default=15)  # what makes `argv`'s processes save and end
+    lost_peer_codes: tuple[int, ...] = ()  # exit codes by which its library ends a rank that lost another
 
 
 class Launcher(Protocol):

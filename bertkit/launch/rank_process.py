@@ -34,8 +34,10 @@ FROM_BATCH = (signal.SIGUSR1, signal.SIGALRM)  # what a batch system sends ahead
 STOPS = (signal.SIGTERM, signal.SIGINT, *FROM_BATCH)  # each means: save and end
 DAEMONS = ("orted", "prted", "hydra_pmi_proxy")  # what an mpirun has on every other host
 DAEMON_SECONDS = 5.0
+LAST_WORDS_SECONDS = 1.0  # that a failed rank waits, since an mpirun kills the others when it sees the first one gone
 STOPPED_SECONDS = 5.0  # that a process stands still before it is said
 PEERS_LOST = PeersLost.exit_code
+ENDS_OF_ALL = (0, 2, 130, 143)  # exit codes that every rank has alike: done, wrongly used, asked to stop
 
 
 def main(words: Sequence[str]) -> int:
@@ -63,9 +65,12 @@ def main(words: Sequence[str]) -> int:
     with _passing_on(child, label) as still:
         code = _watch(child, label)
     _report(code, label, "stopped by a signal (SIGSTOP), so it was killed" if still else "")
+    code = code if code >= 0 else 128 - code
     if code == PEERS_LOST:
         _end_daemon()
-    return code if code >= 0 else 128 - code
+    elif code not in ENDS_OF_ALL:
+        time.sleep(LAST_WORDS_SECONDS)
+    return code
 
 
 def child_program(words: Sequence[str]) -> tuple[tuple[str, ...], dict[str, str]]:

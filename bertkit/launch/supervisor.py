@@ -57,6 +57,7 @@ class OutputFollower:
 
     tag: bool  # show every rank's lines with their labels, not only the first rank's
     folder: Path | None = None  # for a file of each rank's lines
+    lost_peer_codes: tuple[int, ...] = ()  # the plan's
     tails: dict[int, deque[str]] = field(default_factory=dict)
     failures: list[Failure] = field(default_factory=list)
     others: deque[str] = field(default_factory=lambda: deque(maxlen=40))  # lines of no rank
@@ -98,11 +99,12 @@ class OutputFollower:
     def first(self, stopped: bool) -> Failure | None:
         """The failure that the others follow from, as far as can be told.
 
-        An accelerator's library aborts the ranks that lost another one, maybe before the lost one's end is seen.
+        A library (an accelerator's, MPI's) ends the ranks that lost another one, maybe before that one's end is seen.
         """
+        by_library = {128 + signal.SIGABRT, *self.lost_peer_codes}
         causes = [f for f in self.failures if f.code != PeersLost.exit_code and not (stopped and f.code in STOP_CODES)]
         not_told_to_end = [f for f in causes if f.code != 128 + signal.SIGTERM]
-        of_themselves = [f for f in not_told_to_end if f.code != 128 + signal.SIGABRT]
+        of_themselves = [f for f in not_told_to_end if f.code not in by_library]
         return next(iter([*of_themselves, *not_told_to_end, *causes, *([] if stopped else self.failures)]), None)
 
 
@@ -117,7 +119,7 @@ def supervise(plan: LaunchPlan, tag: bool, grace: float, folder: Path | None = N
     A signal of `STOPS` asks the ranks to save and end, and has them killed after `grace` seconds; so has the failure of
     a rank where the starting program does not end the others by then.
     """
-    follower = OutputFollower(tag, folder)
+    follower = OutputFollower(tag, folder, plan.lost_peer_codes)
     adopt_orphans()
     before = frozenset(children(os.getpid()))
     try:

@@ -42,6 +42,7 @@ class Line:
     usual: Mapping[str, str] = field(default_factory=dict)  # variables where the user has set none of the name
     notes: tuple[str, ...] = ()
     stop_signal: int = signal.SIGTERM
+    lost_peer_codes: tuple[int, ...] = ()
 
 
 def ssh_words(request: Request) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import signal
 from collections.abc import Sequence
 
@@ -13,6 +14,8 @@ from bertkit_mpi.job import Job, Line, ssh_words
 LEVELS: dict[Domain, str] = {"socket": "socket", "numa": "numa", "machine": "node"}
 # A peer that is silent for 5 s is asked every 2 s and given up after 3 questions; Open MPI's own is 8 minutes.
 KEEPALIVE = (("time", 5), ("intvl", 2), ("probes", 3))
+# With what version 5's runtime aborts a rank that has lost another: MPI_ERR_UNKNOWN of its mpi.h.
+UNKNOWN_ERROR = 14
 # Ranks of one host meet in its memory: without these none of them listens on the network. mpirun itself does, on all
 # addresses: neither version can bind that port.
 ALONE = {"OMPI_MCA_btl": "^tcp,ofi", "OMPI_MCA_mtl": "^ofi"}
@@ -45,7 +48,7 @@ def open_mpi_5(job: Job) -> Line:
             options += ["--prtemca", f"oob_tcp_keepalive_{name}", str(value)]
         if job.request.interface:
             options += ["--prtemca", "prte_if_include", job.request.interface]
-    return _line(job, mapping, options, words, notes)
+    return dataclasses.replace(_line(job, mapping, options, words, notes), lost_peer_codes=(UNKNOWN_ERROR,))
 
 
 def _line(job: Job, mapping: Sequence[str], options: Sequence[str], words: str, notes: Sequence[str]) -> Line:

@@ -84,6 +84,7 @@ def mpi_plan(
         notes=(line.words, f"threads of each process: {threads} ({formula})", *line.notes),
         warnings=_warnings(machine, where, numactl),
         stop_signal=line.stop_signal,
+        lost_peer_codes=line.lost_peer_codes,
     )
 
 

@@ -67,8 +67,7 @@ def clip_nothing(engine: Any) -> None:
 
 
 def decay_everything(engine: Any) -> None:
-    for group in engine.optimizer.optimizer.param_groups:
-        group["weight_decay"] = 0.5
+    engine.optimizer.alike = {(0.5, factor): names for (_, factor), names in engine.optimizer.alike.items()}
 
 
 def forget_the_moments(engine: Any) -> None:

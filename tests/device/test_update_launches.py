@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 import pytest
 
 from bertkit.engine.interface import OptimizerSpec
+from conftest import ROOT
 
 torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
@@ -59,7 +62,7 @@ def test_the_step_number_without_bias_correction_stays_what_it_is() -> None:
     made = optimizer(3, bias_correction=False)
     for left_out in (None, torch.tensor(1.0), torch.tensor(0.0), None):
         made.step(1e-3, left_out)
-        assert {float(state["step"]) for state in made.optimizer.state.values()} == {FAR}
+        assert {float(step) for step in made.steps.values()} == {FAR}
     made.load_state_dict(made.state_dict() | {"adam.step": torch.tensor(7.0).numpy()})  # of one with correction
     assert float(made.state_dict()["adam.step"]) == FAR
 
@@ -77,3 +80,24 @@ def test_the_peak_rate_is_of_random_numbers_several_times(monkeypatch: pytest.Mo
     for left, right in seen.products:
         assert 0.9 < float(left.std()) < 1.1
         assert not torch.equal(left, right)
+
+
+PROGRAM = """
+import sys
+sys.path[:0] = {path!r}
+import torch
+from bertkit.engine.interface import OptimizerSpec
+from bertkit_torch.optimizer import AdamW
+weight = torch.nn.Parameter(torch.ones(3, 2))
+weight.grad = torch.ones(3, 2)
+AdamW({{"weight": weight}}, OptimizerSpec()).step(1e-3)
+assert float(weight[0, 0]) < 1
+sys.exit("torch._dynamo" in sys.modules)
+"""
+
+
+def test_an_update_does_not_load_torchs_compiler() -> None:
+    """Making torch's own optimizer does: a second of every process, and of each rank."""
+    program = PROGRAM.format(path=[str(ROOT), str(ROOT / "backends")])
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr

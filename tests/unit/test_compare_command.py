@@ -17,6 +17,7 @@ from bertkit.records.files import write
 from made_records import record, save
 
 Typed = Callable[..., tuple[int, str, list[str]]]
+QUIET_WORK = 0.13  # seconds of 3,000,000 squares on the machine whose five seconds are meant, with nothing beside
 
 
 @pytest.fixture
@@ -238,17 +239,21 @@ def test_a_thousand_records_take_under_five_seconds_and_a_gibibyte(tmp_path: Pat
         system, seed = divmod(number, 10)
         config = {"seed": seed, "optimizer.beta1": 0.9, "data.cache": "x" * 200}
         write(tmp_path / f"s{system}-seed{seed}" / "record.json", made | {"config": config | {"log": system}})
-    program = "import resource, sys; from bertkit.cli.main import main\ntry: main()\nexcept SystemExit as end:\n"
+    # how fast this machine is just now: a fixed piece of work in the same process, before
+    program = "import resource, sys, time; from bertkit.cli.main import main\n"
+    program += "begun = time.process_time(); sum(i * i for i in range(3_000_000)); work = time.process_time() - begun\n"
+    program += "try: main()\nexcept SystemExit as end:\n"
     program += " use = resource.getrusage(resource.RUSAGE_SELF)\n"
     # not ru_maxrss, which a child takes over from a large parent (getrusage(2): kept across execve)
     program += " most = next(line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM'))\n"
-    program += " print(end.code, use.ru_utime + use.ru_stime, most, file=sys.stderr)"
+    program += " print(end.code, use.ru_utime + use.ru_stime - work, work, most, file=sys.stderr)"
     words = ["compare", str(tmp_path), "-q", "--csv", "x.csv", "--html", "x.html"]
     done = subprocess.run(
         [sys.executable, "-c", program, *words], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True
     )
-    code, seconds, kibibytes = map(float, done.stderr.split())
+    code, seconds, work, kibibytes = map(float, done.stderr.split())
     assert code == 0
     assert len((tmp_path / "x.csv").read_text().splitlines()) > 100
-    assert seconds < 5, f"{seconds} s of computing"
+    slower = max(1.0, work / QUIET_WORK)
+    assert seconds < 5 * slower, f"{seconds} s of computing, on a machine {slower:.1f} times as slow as a quiet one"
     assert kibibytes < 2**20, f"{kibibytes} KiB"

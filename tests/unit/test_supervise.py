@@ -71,6 +71,16 @@ def test_a_rank_that_a_library_aborted_is_no_cause_where_another_ended_of_itself
     assert alone.rank == 0
 
 
+def test_a_rank_that_mpi_ended_for_another_is_no_cause() -> None:
+    victim, killed = "[rank 0 on a]! 14 exit code 14", "[rank 1 on b]! 137 killed by SIGKILL"
+    for codes, rank in (((14,), 1), ((), 0)):
+        follower = follow([victim, killed])
+        follower.lost_peer_codes = codes
+        found = follower.first(stopped=False)
+        assert found is not None
+        assert found.rank == rank
+
+
 def test_an_error_of_the_user_becomes_one_line_with_its_rank_and_code_2() -> None:
     follower = follow(["[rank 1 on b] bertkit: no such file; check the path", "[rank 1 on b]! 2 exit code 2"])
     failed = explain(Ended(1, follower.first(False), False), REQUEST, "mpirun")
