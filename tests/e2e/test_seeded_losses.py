@@ -20,12 +20,13 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-# By hand, `python tests/seeded_losses.py --compare`: MiniLM on the stand-in and on two ranks (minutes each), and bf16
-# in the stand-in's older mode, which fp32 stands for there.
+# By hand, `python tests/seeded_losses.py --compare`: MiniLM on the stand-in and on two ranks (minutes each), bf16 in
+# the stand-in's older mode, which fp32 stands for there, and bf16 of the sample task, for which pre-training stands.
 RUN = [
     case
     for case in CASES
-    if not (case.task == "mrpc" and case.way != "cpu") and not (case.precision == "bf16" and case.way == "gaudi lazy")
+    if case.way == "cpu" or not (case.task == "mrpc" or (case.precision == "bf16" and case.way == "gaudi lazy"))
+    if not (case.task == "sample" and case.precision == "bf16" and case.way != "cpu")
 ]
 
 

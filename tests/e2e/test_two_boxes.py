@@ -51,8 +51,10 @@ def left(boxes: Boxes) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("by", ["environment", "option"])
-@pytest.mark.parametrize("mpi", MPIS)
+@pytest.mark.parametrize(
+    ("mpi", "by"),
+    [pytest.param(*one.values, by, marks=one.marks) for one, by in zip(MPIS, ("environment", "option"), strict=True)],
+)
 def test_two_boxes_learn_what_one_does(
     boxes: Boxes, bertkit: Run, tmp_path: Path, sample_dir: Path, mpi: str, by: str
 ) -> None:
@@ -71,8 +73,14 @@ def test_two_boxes_learn_what_one_does(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", ["cut", "silent", "killed", "stopped"])
-@pytest.mark.parametrize("mpi", USUAL)
+@pytest.mark.parametrize(
+    ("mpi", "how"),
+    [
+        pytest.param(*one.values, how, marks=one.marks)
+        for one, ways in zip(MPIS, (("cut", "killed"), ("cut", "silent", "killed", "stopped")), strict=True)
+        for how in ways
+    ],
+)
 def test_what_breaks_a_job_ends_it_on_both_boxes_and_a_resume_goes_on(
     boxes: Boxes, tmp_path: Path, sample_dir: Path, mpi: str, how: str
 ) -> None:
