@@ -1,7 +1,7 @@
 """What lies behind the metrics of labels and numbers: each class by itself, confusions, calibration, the worst errors,
 errors by length, and how far the metrics would move on another draw of examples.
 
-Metrics are scikit-learn's. Calibration: the expected error of Guo et al. 2017, arXiv:1706.04599, in bins of equal
+Calibration: the expected error of Guo et al. 2017, arXiv:1706.04599, in bins of equal
 width. Intervals: percentiles of the bootstrap (Efron 1979) over examples.
 
 Legend: N examples, C classes or labels, R resamples.
@@ -10,12 +10,12 @@ Legend: N examples, C classes or labels, R resamples.
 from __future__ import annotations
 
 import functools
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from bertkit.data.tasks.counts import areas, by_class, cells, ratio, scores_of_classes, scores_of_labels
 from bertkit.data.tasks.metrics import probabilities
 
 BINS = 15  # of probabilities, as in Guo et al.
@@ -28,19 +28,17 @@ Details = dict[str, Any]  # as JSON has it
 
 def class_details(logits: np.ndarray, labels: np.ndarray, names: Sequence[str], sizes: np.ndarray) -> Details:
     """(N, C), (N,) -> of classes that exclude one another. `sizes`: (N,) tokens of each example."""
-    from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
-
-    shares, found, every = probabilities("classification", logits), logits.argmax(-1), range(logits.shape[1])
-    each = precision_recall_fscore_support(labels, found, labels=list(every), zero_division=0)
-    areas = [_areas(labels == number, shares[:, number]) for number in every]
+    shares, found, classes = probabilities("classification", logits), logits.argmax(-1), logits.shape[1]
+    each = [np.bincount(which, minlength=classes) for which in (labels, found, labels[labels == found])]
+    curves = [_areas(labels == number, shares[:, number]) for number in range(classes)]
     temperature = fitted_temperature(logits, labels)
     cooled = probabilities("classification", logits / temperature)
     right = found == labels
     made: Details = {
         "examples": len(labels),
-        "classes": _by_name(names, each, areas, np.bincount(found, minlength=len(names))),
-        "macro_auroc": _mean([one["auroc"] for one in areas]),
-        "mean_average_precision": _mean([one["average_precision"] for one in areas]),
+        "classes": _by_name(names, each, curves),
+        "macro_auroc": _mean([one["auroc"] for one in curves]),
+        "mean_average_precision": _mean([one["average_precision"] for one in curves]),
         "calibration": _calibration(shares.max(-1), right),
         "temperature": temperature,
         "calibration_at_temperature": _calibration(cooled.max(-1), right),
@@ -52,25 +50,23 @@ def class_details(logits: np.ndarray, labels: np.ndarray, names: Sequence[str], 
         ],
     }
     if len(names) <= MOST_CONFUSED:
-        made["confusion"] = confusion_matrix(labels, found, labels=list(every)).tolist()
+        made["confusion"] = np.bincount(labels * classes + found, minlength=classes**2).reshape(classes, -1).tolist()
     return made
 
 
 def label_details(logits: np.ndarray, labels: np.ndarray, names: Sequence[str], sizes: np.ndarray) -> Details:
     """(N, C), (N, C) of 0 and 1 -> of labels any number of which may apply."""
-    from sklearn.metrics import precision_recall_fscore_support
-
     shares, wanted = probabilities("multilabel", logits), labels.astype(np.int64)
     found = (shares >= 0.5).astype(np.int64)
-    each = precision_recall_fscore_support(wanted, found, zero_division=0)
-    areas = [_areas(wanted[:, number] == 1, shares[:, number]) for number in range(len(names))]
+    each = [which.sum(0) for which in (wanted, found, wanted * found)]
+    curves = [_areas(wanted[:, number] == 1, shares[:, number]) for number in range(len(names))]
     thresholds = [best_threshold(wanted[:, number], shares[:, number]) for number in range(len(names))]
     wrong = (found != wanted).sum(-1)
     return {
         "examples": len(labels),
-        "classes": _by_name(names, each, areas, found.sum(0)),
-        "macro_auroc": _mean([one["auroc"] for one in areas]),
-        "mean_average_precision": _mean([one["average_precision"] for one in areas]),
+        "classes": _by_name(names, each, curves),
+        "macro_auroc": _mean([one["auroc"] for one in curves]),
+        "mean_average_precision": _mean([one["average_precision"] for one in curves]),
         "calibration": _calibration(np.maximum(shares, 1 - shares).ravel(), (found == wanted).ravel()),
         "thresholds": thresholds,
         "at_thresholds": at_thresholds(labels, shares, thresholds),
@@ -158,11 +154,8 @@ def best_threshold(wanted: np.ndarray, shares: np.ndarray) -> float:
 
 def at_thresholds(labels: np.ndarray, shares: np.ndarray, thresholds: Sequence[float]) -> dict[str, float]:
     """(N, C), (N, C), (C,) -> F1, micro and macro, where a label applies from its own threshold on."""
-    from sklearn.metrics import f1_score
-
-    wanted, found = labels.astype(np.int64), (shares >= np.array(thresholds)).astype(np.int64)
-    averages = ("micro", "macro")
-    return {f"tuned_{name}_f1": float(f1_score(wanted, found, average=name, zero_division=0)) for name in averages}
+    found = scores_of_labels(labels.astype(np.int64), (shares >= np.array(thresholds)).astype(np.int64))[0]
+    return {f"tuned_{name}": found[name] for name in ("micro_f1", "macro_f1")}
 
 
 def expected_error(bins: Sequence[Mapping[str, float]]) -> float:
@@ -194,42 +187,15 @@ def class_intervals(labels: np.ndarray, found: np.ndarray) -> dict[str, list[flo
 
     To draw N examples anew is to draw how many fall into each cell of the confusion matrix: one multinomial.
     """
-    classes = int(max(labels.max(initial=0), found.max(initial=0))) + 1
-    cells, counts = np.unique(labels * classes + found, return_counts=True)
-    rows, columns = np.divmod(cells, classes)
+    rows, columns, counts = cells(labels, found)
     drawn = np.random.default_rng(SEED).multinomial(len(labels), counts / len(labels), RESAMPLES)  # (R, cells)
-    hits = np.where(rows == columns, drawn, 0)
-    names = np.unique(np.concatenate([rows, columns]))
-    of_label, of_found, right = (
-        np.stack([what[:, place == name].sum(1) for name in names], 1)
-        for what, place in ((drawn, rows), (drawn, columns), (hits, rows))
-    )  # (R, classes) each
-    both = of_label + of_found
-    f1 = np.divide(2 * right, both, out=np.zeros(both.shape), where=both > 0)
-    total = len(labels)
-    correct = right.sum(1)
-    spread = np.sqrt((total**2 - (of_found**2).sum(1)) * (total**2 - (of_label**2).sum(1)).astype(np.float64))
-    cross = correct * total - (of_label * of_found).sum(1)
-    values = {
-        "accuracy": correct / total,
-        "macro_f1": f1.sum(1) / np.maximum(1, (both > 0).sum(1)),
-        "weighted_f1": (f1 * of_label).sum(1) / total,
-        "mcc": np.divide(cross, spread, out=np.zeros(RESAMPLES), where=spread > 0),
-    }
-    return {name: _percentiles(value) for name, value in values.items()}
+    return {name: _percentiles(values) for name, values in scores_of_classes(by_class(rows, columns, drawn)).items()}
 
 
 def label_intervals(wanted: np.ndarray, found: np.ndarray) -> dict[str, list[float]]:
     """Of F1, micro and macro, and of rows with all labels right."""
-    hits, both, whole = wanted * found, wanted + found, (wanted == found).all(-1)
-    values: dict[str, list[float]] = {"micro_f1": [], "macro_f1": [], "all_labels_right": []}
-    for times in _resampled(len(wanted)):
-        right, sums = times @ hits, times @ both
-        f1 = np.divide(2 * right, sums, out=np.zeros(len(right)), where=sums > 0)
-        values["micro_f1"].append(float(2 * right.sum() / max(1, sums.sum())))
-        values["macro_f1"].append(float(f1.mean()))
-        values["all_labels_right"].append(float(times @ whole / len(wanted)))
-    return {name: _percentiles(np.array(value)) for name, value in values.items()}
+    scores = scores_of_labels(wanted, found, _resampled(len(wanted)))
+    return {name: _percentiles(np.array([one[name] for one in scores])) for name in scores[0]}
 
 
 def target_intervals(found: np.ndarray, wanted: np.ndarray) -> dict[str, list[float]]:
@@ -261,34 +227,26 @@ def _percentiles(values: np.ndarray) -> list[float]:
 # ---- parts ----
 
 
-def _by_name(names: Sequence[str], each: Any, areas: Sequence[Details], said: np.ndarray) -> list[Details]:
-    precision, recall, f1, support = each
+def _by_name(names: Sequence[str], each: Sequence[np.ndarray], curves: Sequence[Details]) -> list[Details]:
+    """`each`: (C,) examples of each class, examples that were given it, both."""
     return [
         {
             "label": name,
-            "precision": float(precision[number]),
-            "recall": float(recall[number]),
-            "f1": float(f1[number]),
-            "support": int(support[number]),
-            "predicted": int(said[number]),
-            **areas[number],
+            "precision": float(ratio(right, predicted)),
+            "recall": float(ratio(right, support)),
+            "f1": float(ratio(2 * right, support + predicted)),
+            "support": int(support),
+            "predicted": int(predicted),
+            **curve,
         }
-        for number, name in enumerate(names)
+        for name, support, predicted, right, curve in zip(names, *each, curves, strict=True)
     ]
 
 
 def _areas(there: np.ndarray, shares: np.ndarray) -> Details:
     """The area under the receiver's curve, and average precision; null where the class is everywhere or nowhere."""
-    from sklearn.metrics import average_precision_score, roc_auc_score
-
-    if there.all() or not there.any():
-        return {"auroc": None, "average_precision": None}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return {
-            "auroc": float(roc_auc_score(there, shares)),
-            "average_precision": float(average_precision_score(there, shares)),
-        }
+    both = areas(there, shares) if there.any() and not there.all() else (None, None)
+    return {"auroc": both[0], "average_precision": both[1]}
 
 
 def _by_length(sizes: np.ndarray, error: np.ndarray, what: str) -> Details:

@@ -1,4 +1,4 @@
-"""Metrics of GLUE and of own data, by scikit-learn and scipy: fractions of 1, not per cent.
+"""Metrics of GLUE and of own data: fractions of 1, not per cent.
 
 Legend: N examples, C outputs of the head.
 Source: Wang et al. 2018, arXiv:1804.07461, table 1.
@@ -7,10 +7,11 @@ Source: Wang et al. 2018, arXiv:1804.07461, table 1.
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Mapping
 
 import numpy as np
+
+from bertkit.data.tasks.counts import areas, correlation, counted, ranks, scores_of_classes, scores_of_labels
 
 Metrics = dict[str, float]  # by name
 
@@ -26,40 +27,29 @@ def probabilities(kind: str, logits: np.ndarray) -> np.ndarray:
 
 def accuracy(logits: np.ndarray, labels: np.ndarray) -> Metrics:
     """(N, C), (N,) -> share of examples whose largest logit is the label's."""
-    from sklearn.metrics import accuracy_score
-
-    return {"accuracy": float(accuracy_score(labels, logits.argmax(-1)))}
+    return {"accuracy": float((logits.argmax(-1) == labels).mean())}
 
 
 def accuracy_and_f1(logits: np.ndarray, labels: np.ndarray) -> Metrics:
     """Accuracy, and F1 of class 1 (0 where class 1 is neither there nor predicted)."""
-    from sklearn.metrics import f1_score
-
-    f1 = float(f1_score(labels, logits.argmax(-1), zero_division=0))
-    return accuracy(logits, labels) | {"f1": f1}
+    wanted, found = ((classes == 1)[:, None].astype(np.int64) for classes in (labels, logits.argmax(-1)))
+    return accuracy(logits, labels) | {"f1": scores_of_labels(wanted, found)[0]["macro_f1"]}
 
 
 def matthews(logits: np.ndarray, labels: np.ndarray) -> Metrics:
     """Matthews' correlation coefficient (0 where a class is missing), and accuracy."""
-    from sklearn.metrics import matthews_corrcoef
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the warning about a single label is answered by the 0 above
-        mcc = float(matthews_corrcoef(labels, logits.argmax(-1)))
-    return {"mcc": mcc} | accuracy(logits, labels)
+    found = scores_of_classes(counted(labels, logits.argmax(-1)))
+    return {name: float(found[name][0]) for name in ("mcc", "accuracy")}
 
 
 def correlations(logits: np.ndarray, labels: np.ndarray) -> Metrics:
     """Pearson's and Spearman's correlation of the first output; 0 where one side is constant."""
-    from scipy.stats import pearsonr, spearmanr
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the warning about constant input is answered by the 0 below
-        found = {
-            "pearson": float(pearsonr(logits[:, 0], labels)[0]) if len(labels) > 1 else 0.0,
-            "spearman": float(spearmanr(logits[:, 0], labels)[0]) if len(labels) > 1 else 0.0,
-        }
-    return {name: value if np.isfinite(value) else 0.0 for name, value in found.items()}
+    if len(labels) < 2 or not np.isfinite(logits[:, 0]).all():
+        return {"pearson": 0.0, "spearman": 0.0}
+    return {
+        "pearson": correlation(logits[:, 0], labels),
+        "spearman": correlation(ranks(logits[:, 0]), ranks(labels)),
+    }
 
 
 SMALLER_IS_BETTER = frozenset({"mae", "mse", "rmse", "loss", "perplexity"})
@@ -87,28 +77,16 @@ METRICS: Mapping[str, tuple[Callable[[np.ndarray, np.ndarray], Metrics], bool]] 
 
 def class_scores(logits: np.ndarray, labels: np.ndarray) -> Metrics:
     """(N, C), (N,) -> accuracy, F1 over the classes that occur (macro, and weighted by support), Matthews'."""
-    from sklearn.metrics import f1_score
-
-    found = logits.argmax(-1)
-    averages = ("macro", "weighted")
-    f1 = {f"{name}_f1": float(f1_score(labels, found, average=name, zero_division=0)) for name in averages}
-    return accuracy(logits, labels) | f1 | {"mcc": matthews(logits, labels)["mcc"]}
+    return {name: float(one[0]) for name, one in scores_of_classes(counted(labels, logits.argmax(-1))).items()}
 
 
 def label_scores(logits: np.ndarray, labels: np.ndarray) -> Metrics:
     """(N, C), (N, C) of 0 and 1 -> F1 at probability 0.5, micro and macro; rows with all labels right; mean average
     precision over the labels that occur."""
-    from sklearn.metrics import accuracy_score, average_precision_score, f1_score
-
-    wanted, found = labels.astype(np.int64), (logits >= 0).astype(np.int64)
-    occurring = wanted.any(0)
-    precision = average_precision_score(wanted[:, occurring], logits[:, occurring]) if occurring.any() else 0.0
-    return {
-        "micro_f1": float(f1_score(wanted, found, average="micro", zero_division=0)),
-        "macro_f1": float(f1_score(wanted, found, average="macro", zero_division=0)),
-        "all_labels_right": float(accuracy_score(wanted, found)),
-        "mean_average_precision": float(precision),
-    }
+    wanted = labels.astype(np.int64)
+    precisions = [areas(there, scores)[1] for there, scores in zip(wanted.T == 1, logits.T, strict=True) if there.any()]
+    precision = float(np.mean(precisions)) if precisions else 0.0
+    return scores_of_labels(wanted, (logits >= 0).astype(np.int64))[0] | {"mean_average_precision": precision}
 
 
 def target_scores(logits: np.ndarray, labels: np.ndarray) -> Metrics:

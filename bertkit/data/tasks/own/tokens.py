@@ -20,6 +20,7 @@ from bertkit.data.encoding import encode_words
 from bertkit.data.features import Features
 from bertkit.data.tables.opening import open_table
 from bertkit.data.tables.table import DataTable, Row, shown
+from bertkit.data.tasks.counts import counted, scores_of_classes
 from bertkit.data.tasks.metrics import Metrics
 from bertkit.data.tasks.own.base import OwnFormat
 from bertkit.data.tasks.own.columns import TextColumns
@@ -149,11 +150,9 @@ class TokenFormat(OwnFormat):
         return Answered(metrics, functools.partial(self._write, task, part, said))
 
     def _score(self, task: Task, gold: np.ndarray, said: np.ndarray, words: np.ndarray) -> Metrics:
-        from sklearn.metrics import f1_score
-
         accuracy = float((gold == said).mean())
         if not self.scheme:
-            macro = float(f1_score(gold, said, average="macro", zero_division=0))
+            macro = float(scores_of_classes(counted(gold, said))["macro_f1"][0])
             return {"token_accuracy": accuracy, "token_macro_f1": macro}
         counts = count_entities(*(_by_sentence(task, numbers, words) for numbers in (gold, said)))
         precision, recall, f1 = counts.scores()
