@@ -91,7 +91,7 @@ def embed(w: ComputeWeights, config: ModelConfig, seen: Seen, drop: Dropout) -> 
     table = w.masters
     words = functional.embedding(seen.input_ids, table["bert.embeddings.word_embeddings.weight"])
     positions = functional.embedding(seen.position_ids, table["bert.embeddings.position_embeddings.weight"])
-    types = functional.embedding(seen.token_type_ids, table["bert.embeddings.token_type_embeddings.weight"])
+    types = w.of_few_rows(seen.token_type_ids, "bert.embeddings.token_type_embeddings.weight")
     summed = (words + positions + types).to(w.dtype)
     return drop(w.layer_norm(summed, "bert.embeddings.LayerNorm", config.layer_norm_eps), config.hidden_dropout_prob)
 

@@ -44,6 +44,10 @@ class ComputeWeights:
         weight, bias = self.masters[f"{name}.weight"], self.masters[f"{name}.bias"]
         return torch.nn.functional.linear(x.float(), weight, bias)
 
+    def of_few_rows(self, ids: Tensor, table: str) -> Tensor:
+        """(N,) -> (N, H) float32: the rows `ids` of a table of two or three, the segments' embeddings."""
+        return torch.nn.functional.embedding(ids, self.masters[table])
+
     def layer_norm(self, x: Tensor, name: str, epsilon: float) -> Tensor:
         weight, bias = self.cast(f"{name}.weight"), self.cast(f"{name}.bias")
         return torch.nn.functional.layer_norm(x, weight.shape, weight, bias, epsilon)

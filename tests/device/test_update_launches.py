@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Any
 
 import pytest
 
@@ -15,26 +12,10 @@ from conftest import ROOT
 
 torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
-from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 
 from bertkit_torch import device as devices  # noqa: E402
 from bertkit_torch.optimizer import FAR, AdamW  # noqa: E402
-
-
-class Operators(TorchDispatchMode):  # type: ignore[misc]
-    def __init__(self) -> None:
-        super().__init__()
-        self.counts: Counter[str] = Counter()
-        self.products: list[Any] = []
-
-    def __torch_dispatch__(
-        self, func: Any, types: Sequence[Any], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        name = func.__name__.partition(".")[0]
-        self.counts[name] += 1
-        if name == "mm":
-            self.products.append(args)
-        return func(*args, **(kwargs or {}))
+from operators import Operators  # noqa: E402
 
 
 def optimizer(tensors: int, bias_correction: bool) -> AdamW:

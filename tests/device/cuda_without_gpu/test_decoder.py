@@ -1,4 +1,4 @@
-"""The decoder with rows filled up: the same loss and gradients as without."""
+"""The decoder with rows filled up, and the segments' embeddings: the same loss and gradients as without."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ torch = pytest.importorskip("torch")
 from bertkit_cuda.weights import GRAIN, TrainingWeights  # noqa: E402
 from bertkit_torch.engine import TorchEngine  # noqa: E402
 from bertkit_torch.weights import ComputeWeights  # noqa: E402
+from operators import Operators  # noqa: E402
 from static_backend import StaticDevice  # noqa: E402
 
 
@@ -47,3 +48,17 @@ def test_a_vocabulary_of_the_right_size_is_left_as_it_is() -> None:
     more = TrainingWeights({"table": table[:-1], "bias": bias[:-1]}, torch.float32).decode(x, "table", "bias")
     assert more.shape == made.shape
     assert torch.isneginf(more[:, -1]).all()
+
+
+def test_the_segments_gradient_is_the_same_without_a_chain_of_additions() -> None:
+    ids = torch.randint(0, 2, (300,))
+    made = []
+    for kind in (ComputeWeights, TrainingWeights):
+        table = torch.linspace(-1, 1, 16).reshape(2, 8).requires_grad_()
+        with Operators() as seen:
+            rows = kind({"table": table}, torch.float32).of_few_rows(ids, "table")
+            (rows * torch.arange(2400.0).reshape(300, 8) / 1000).sum().backward()
+        made.append((rows, table.grad, seen.counts["embedding_dense_backward"]))
+    assert torch.equal(made[0][0], made[1][0])
+    assert torch.allclose(made[0][1], made[1][1], rtol=1e-5)
+    assert (made[0][2], made[1][2]) == (1, 0)
