@@ -39,13 +39,16 @@ if TYPE_CHECKING:
     # A batch laid out for a device
     from bertkit.engine.layouts import Grain, Group, Layout, lay_out
     from bertkit.engine.static_shapes import (
-        Shapes,
         Sizes,
         Static,
         shapes as static_sizes,
-        shapes_of as sizes_of,
         static as static_batch,
     )
+
+    from bertkit.engine.static_plan import Filled, StaticPlan
+
+    # Loss scaling for fp16
+    from bertkit.engine.loss_scaling import MOST as MOST_SCALING, begun as loss_scaling, restored as restored_scaling
 
     # Tasks
     from bertkit.data.tasks import find_task
@@ -69,6 +72,7 @@ if TYPE_CHECKING:
         join as join_ranks,
         meeting_place,
     )
+    from bertkit.engine.gradient_sums import HostSums
     from bertkit.distributed.host_sums import (
         Add as AddSums,
         FlatType,
@@ -137,6 +141,7 @@ _PLACES = {
     "Engine": ("engine.interface", "Engine"),
     "Exchange": ("engine.interface", "Exchange"),
     "Extra": ("engine.interface", "Extra"),
+    "Filled": ("engine.static_plan", "Filled"),
     "Flat": ("distributed.collectives", "Flat"),
     "FlatType": ("distributed.host_sums", "FlatType"),
     "GRACE": ("distributed.collectives", "GRACE"),
@@ -144,6 +149,7 @@ _PLACES = {
     "Group": ("engine.layouts", "Group"),
     "Head": ("model.config", "Head"),
     "HeadKind": ("model.config", "HeadKind"),
+    "HostSums": ("engine.gradient_sums", "HostSums"),
     "Job": ("engine.interface", "Job"),
     "LABELS": ("engine.interface", "LABELS"),
     "PER_TOKEN": ("model.config", "PER_TOKEN"),
@@ -155,6 +161,7 @@ _PLACES = {
     "LossSpec": ("engine.interface", "LossSpec"),
     "LossScaling": ("engine.interface", "LossScaling"),
     "Machine": ("distributed.topology", "Machine"),
+    "MOST_SCALING": ("engine.loss_scaling", "MOST"),
     "ModelConfig": ("model.config", "ModelConfig"),
     "OptimizerSpec": ("engine.interface", "OptimizerSpec"),
     "Nodes": ("distributed.clusters", "Nodes"),
@@ -167,10 +174,10 @@ _PLACES = {
     "Request": ("launch.interface", "Request"),
     "Scalars": ("engine.interface", "Scalars"),
     "Setting": ("engine.interface", "Setting"),
-    "Shapes": ("engine.static_shapes", "Shapes"),
     "Sizes": ("engine.static_shapes", "Sizes"),
     "SlurmOptions": ("launch.interface", "SlurmOptions"),
     "Static": ("engine.static_shapes", "Static"),
+    "StaticPlan": ("engine.static_plan", "StaticPlan"),
     "Unread": ("model.formats.file_kinds", "Unread"),
     "Update": ("engine.interface", "Update"),
     "UserError": ("errors", "UserError"),
@@ -188,6 +195,7 @@ _PLACES = {
     "free_port": ("launch.interface", "free_port"),
     "join_ranks": ("distributed.collectives", "join"),
     "lay_out": ("engine.layouts", "lay_out"),
+    "loss_scaling": ("engine.loss_scaling", "begun"),
     "meeting_place": ("distributed.collectives", "meeting_place"),
     "module_command": ("launch.children", "module_command"),
     "out_of_memory": ("errors", "out_of_memory"),
@@ -201,9 +209,9 @@ _PLACES = {
     "read_object": ("files.inputs", "read_object"),
     "read_text_if_there": ("files.inputs", "read_text_if_there"),
     "refuse_nested": ("launch.interface", "refuse_nested"),
+    "restored_scaling": ("engine.loss_scaling", "restored"),
     "resumed_command": ("launch.interface", "resumed"),
     "sequence_lengths": ("engine.interface", "sequence_lengths"),
-    "sizes_of": ("engine.static_shapes", "shapes_of"),
     "static_batch": ("engine.static_shapes", "static"),
     "static_sizes": ("engine.static_shapes", "shapes"),
     "thread_count": ("launch.affinity", "thread_count"),
@@ -215,6 +223,7 @@ _PLACES = {
 __all__ = [
     "GRACE",
     "LABELS",
+    "MOST_SCALING",
     "PER_TOKEN",
     "PLACES",
     "Absent",
@@ -232,12 +241,14 @@ __all__ = [
     "Engine",
     "Exchange",
     "Extra",
+    "Filled",
     "Flat",
     "FlatType",
     "Grain",
     "Group",
     "Head",
     "HeadKind",
+    "HostSums",
     "Job",
     "Joined",
     "LaunchPlan",
@@ -258,11 +269,11 @@ __all__ = [
     "Request",
     "Scalars",
     "Setting",
-    "Shapes",
     "Sizes",
     "SlurmOptions",
     "Split",
     "Static",
+    "StaticPlan",
     "Task",
     "Unread",
     "Update",
@@ -281,6 +292,7 @@ __all__ = [
     "free_port",
     "join_ranks",
     "lay_out",
+    "loss_scaling",
     "meeting_place",
     "module_command",
     "out_of_memory",
@@ -295,9 +307,9 @@ __all__ = [
     "read_object",
     "read_text_if_there",
     "refuse_nested",
+    "restored_scaling",
     "resumed_command",
     "sequence_lengths",
-    "sizes_of",
     "static_batch",
     "static_sizes",
     "table_task",

@@ -121,7 +121,7 @@ def update(kind: HeadKind, kernel: str, precision: Precision, spec: OptimizerSpe
             scalars = engine.train_step(made, RATE)
             for name in ("loss", "grad_norm"):
                 check(scalars[name], torch.float32, ())
-            assert engine.passes.late == 0
+            assert engine.passes.plan.late == 0
             for name, parameter in engine.trained.items():
                 check(parameter.grad, torch.float32, tuple(parameter.shape))
                 check(parameter.data, torch.float32, tuple(wanted.weights[name].shape))

@@ -6,20 +6,14 @@ Source: Micikevicius et al. 2017, arXiv:1710.03740.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from bertkit.plugin import Arrays, LossScaling, UserError
+from bertkit.plugin import MOST_SCALING, Arrays, LossScaling, UserError, loss_scaling, restored_scaling
 from bertkit_torch.gradients import Gradients, norms
-
-STATE = ("factor", "good", "overflows", "first")
-MOST = 2.0**24  # the factor is not doubled beyond it: gradients of zeros never overflow, however large it is
-LARGEST = 3e38  # float32 ends at 3.4e38
-logger = logging.getLogger(__name__)
 
 
 class LossScaler:
@@ -56,7 +50,9 @@ class LossScaler:
             return
         grown = self.good >= self.spec.grow_after
         halved = (self.factor / 2).clamp(min=self.spec.floor)
-        doubled = torch.maximum(self.factor, (self.factor * 2).clamp(max=MOST))  # a larger one that was asked for stays
+        doubled = torch.maximum(
+            self.factor, (self.factor * 2).clamp(max=MOST_SCALING)
+        )  # a larger one that was asked for stays
         self.factor.copy_(torch.where(overflow, halved, torch.where(grown, doubled, self.factor)))
         self.good.copy_(torch.where(grown, 0.0, self.good))
 
@@ -71,22 +67,10 @@ class LossScaler:
             )
 
     def state_dict(self) -> Arrays:
-        return {f"loss_scaling.{name}": np.array(float(getattr(self, name))) for name in STATE}
+        return {f"loss_scaling.{name}": np.array(float(getattr(self, name))) for name in loss_scaling(self.spec)}
 
     def load_state_dict(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Also from a checkpoint that has none, of a run in another precision: then it begins anew.
-
-        So it does, with a warning, where a number of it is not finite: no later update could mend it.
-        """
-        found = {name: float(array) for name in STATE if (array := arrays.get(f"loss_scaling.{name}")) is not None}
-        wrong = [name for name, value in found.items() if not abs(value) < LARGEST or (name == "factor" and value <= 0)]
-        if wrong:
-            logger.warning(
-                "the checkpoint's loss scaling has %s = %g: the loss scale restarts at %g",
-                wrong[0], found[wrong[0]], self.spec.initial,
-            )  # fmt: skip
-            found = {"factor": float(self.spec.initial), "good": 0.0, "overflows": 0.0, "first": -1.0}
-        for name, value in found.items():
+        for name, value in restored_scaling(self.spec, arrays).items():
             getattr(self, name).fill_(value)
 
 

@@ -21,23 +21,18 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from bertkit.plugin import (
-    LABELS,
     PER_TOKEN,
     Arrays,
     Batch,
     DoesNotFit,
     Job,
     ModelConfig,
-    Shapes,
     Sizes,
     Static,
+    StaticPlan,
     Update,
     out_of_memory,
-    sequence_lengths,
 )
-from bertkit.plugin import sizes_of as shapes_of
-from bertkit.plugin import static_batch as static
-from bertkit.plugin import static_sizes as shapes
 from bertkit_torch.allowance import Allowance
 from bertkit_torch.bert import Outputs, encoder_layer, outputs, prefix
 from bertkit_torch.device import Device
@@ -67,22 +62,14 @@ class StaticPasses:
         self.dtype = device.compute_dtype(job.precision)
         self.rule = Rule.of(job.loss, where)
         self.flat = device.flat
-        self.training = self._plan(training=True)
-        self.answering = self._plan(training=False)
+        self.plan = StaticPlan(job, self.flat)
         self.masters = masters
         self.programs: dict[Sizes, Program] = {}  # of training
-        self.met: set[tuple[bool, Sizes]] = set()
-        self.late = 0  # sizes met after the warm-up
         self.layers = _layers(masters, job.model)
         self.layer = device.compile(self._layer)
-        planned = sum(len(plan) if plan else UNPLANNED for plan in (self.training, self.answering))
+        planned = sum(len(plan) if plan else UNPLANNED for plan in (self.plan.training, self.plan.answering))
         # Of each size the last layer is another graph than the rest.
         self.allowance = Allowance(2 * planned if self.layer != self._layer else 0)
-
-    def _plan(self, training: bool) -> Shapes | None:
-        limits = self.job.limits
-        kinds = () if limits is None else limits.training if training else limits.answers
-        return shapes(kinds, int(self.job.settings.get("shapes", 8)), self.flat) if kinds else None
 
     # ---- batches ----
 
@@ -95,25 +82,8 @@ class StaticPasses:
         return Update(update.step, staged, update.label_counts)
 
     def _stage(self, batch: Batch, counts: Mapping[str, int] | None) -> Staged:
-        plan = self.answering if counts is None else self.training
-        sizes = self._sizes(batch, plan)
-        made = static(batch, self.job.head.kind, sizes, counts)
+        made = self.plan.make(batch, counts)
         return Staged(batch, made, Host.of(made, self.device.pin))
-
-    def _sizes(self, batch: Batch, plan: Shapes | None) -> Sizes:
-        lengths, masked = sequence_lengths(batch), len(batch.get("masked_positions", ()))
-        found = plan.fit(lengths, masked) if plan else None
-        return found or next(iter(shapes_of(lengths, masked, self.flat)))
-
-    def _meet(self, sizes: Sizes, training: bool) -> None:
-        """Count sizes that the warm-up did not know; without limits there was none."""
-        if (training, sizes) in self.met:
-            return
-        self.met.add((training, sizes))
-        planned = self.training if training else self.answering
-        if planned is not None:
-            self.late += 1
-            logger.warning("a batch of new sizes, %s, is compiled now: number %d since the warm-up", sizes, self.late)
 
     # ---- passes ----
 
@@ -127,7 +97,7 @@ class StaticPasses:
     ) -> int:
         """Forward and backward; the loss is added to the total. Returns the slots."""
         staged = batch if isinstance(batch, Staged) else self._stage(batch, update.label_counts)
-        self._meet(staged.made.sizes, training=True)
+        self.plan.meet(staged.made.sizes, training=True)
         self._program(staged, scaler)(staged, dropout_seed(key))
         return staged.made.sizes.slots
 
@@ -160,7 +130,7 @@ class StaticPasses:
 
     def predict(self, weights: ComputeWeights, batch: Batch) -> Arrays:
         staged = self._stage(batch, None)
-        self._meet(staged.made.sizes, training=False)
+        self.plan.meet(staged.made.sizes, training=False)
         return self._answers(weights, staged, batch)
 
     def _answers(self, weights: ComputeWeights, staged: Staged, batch: Batch) -> Arrays:
@@ -169,10 +139,7 @@ class StaticPasses:
         with self.device.autocast(self.job.precision):
             found = self._outputs(weights, made.sizes, views(made, whole, real), DeviceDropout(active=False))
         arrays = {name: tensor.float().cpu().numpy() for name, tensor in found.items()}
-        if self.job.head.kind in PER_TOKEN:
-            return {name: array[made.token_slots] for name, array in arrays.items()}
-        held = {"masked_logits": len(batch.get("masked_positions", ()))}
-        return {name: array[: held.get(name, made.sequences)] for name, array in arrays.items()}
+        return self.plan.real(made, arrays, batch)
 
     def _outputs(self, weights: ComputeWeights, sizes: Sizes, tensors: Tensors, drop: Dropout) -> Outputs:
         head, config = self.job.head, self.job.model
@@ -220,12 +187,11 @@ class StaticPasses:
 
         Raises DoesNotFit, with the largest size that does, where memory is short.
         """
-        plan = self.training if training else self.answering
-        if plan is None:
+        descending = list(self.plan.planned(training))
+        if not descending:
             return False
-        what = f"warm-up: {len(plan)} sizes for {'training' if training else 'answers'}"
+        what = f"warm-up: {len(descending)} sizes for {'training' if training else 'answers'}"
         start = said = time.perf_counter()
-        descending = list(plan)[::-1]
 
         def warm(sizes: Sizes) -> None:
             self._warm(weights, sizes, training, scaler)
@@ -241,7 +207,7 @@ class StaticPasses:
                     raise
                 reason = str(error)
             else:
-                self.met.add((training, sizes))
+                self.plan.met.add((training, sizes))
                 continue
             fits = largest_that_fits(warm, descending[number + 1 :], self.device.free)
             raise self.does_not_fit(sizes, fits, reason, training)
@@ -251,7 +217,7 @@ class StaticPasses:
         return True
 
     def _warm(self, weights: ComputeWeights, sizes: Sizes, training: bool, scaler: LossScaler | None) -> None:
-        made = self._empty(sizes, training)
+        made = self.plan.empty(sizes, training)
         staged = Staged({}, made, Host.of(made, self.device.pin))
         if training:
             program = self._program(staged, scaler)
@@ -264,7 +230,7 @@ class StaticPasses:
     def does_not_fit_now(self, update: Update, reason: str) -> DoesNotFit:
         """The error for an update in the midst of training."""
         batches = [batch for batch in update.micro_batches if len(batch["cu_seqlens"]) > 1]
-        sizes = [b.made.sizes if isinstance(b, Staged) else self._sizes(b, self.training) for b in batches]
+        sizes = [b.made.sizes if isinstance(b, Staged) else self.plan.sizes(b, training=True) for b in batches]
         largest = max(sizes, key=lambda each: each.slots)
         ran = [each for each in self.programs if each.slots < largest.slots]
         return self.does_not_fit(largest, max(ran, key=lambda each: each.slots, default=None), reason, training=True)
@@ -273,25 +239,12 @@ class StaticPasses:
         """The error for a batch of these sizes. `fits`: the largest known to fit."""
         return planned_does_not_fit(sizes, fits, reason, training, can_recompute="recompute" in self.job.settings)
 
-    def _empty(self, sizes: Sizes, training: bool) -> Static:
-        kind = self.job.head.kind
-        nobody = np.empty(0, np.int64)
-        batch = dict.fromkeys(("input_ids", "token_type_ids", "masked_positions"), nobody)
-        batch["cu_seqlens"] = np.zeros(1, np.int64)
-        batch |= dict.fromkeys(LABELS[kind], nobody)
-        if shape := self.job.head.label_shape:
-            batch["labels"] = np.empty((0, *shape), np.float32)
-        return static(batch, kind, sizes, {"sequences": 1, "masked": 1} if training else None)
-
     def slots(self, lengths: np.ndarray) -> int:
-        found = self.answering.fit(lengths) if self.answering else None
-        return (found or next(iter(shapes_of(lengths, 0, self.flat)))).slots
+        return self.plan.slots(lengths)
 
     def describe(self) -> dict[str, str]:
-        plan = self.training
-        planned = f", sizes {plan} (and {self.late} unforeseen)" if plan else ""
         return {
-            "layout": f"{'one row of ragged stretches' if self.flat else 'packed rows'}{planned}",
+            "layout": self.plan.describe(),
             "attention": self.device.kernel,
         }
 

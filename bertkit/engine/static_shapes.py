@@ -129,10 +129,14 @@ def _most_needed(limits: BatchLimits, longest: int, flat: bool) -> int:
     return max(1, min(limits.sequences, -(-2 * limits.most_tokens // longest)))
 
 
-def shapes_of(lengths: np.ndarray, masked: int, flat: bool = False) -> Shapes:
-    """The one size for a batch that no limits were given for: each amount rounded up to two significant bits."""
+def shapes_of(lengths: np.ndarray, masked: int, flat: bool = False, alone: bool = False) -> Shapes:
+    """The one size for a batch that no limits were given for: each amount rounded up to two significant bits.
+
+    `alone`: with a row for each sequence.
+    """
     longest = round_up(int(lengths.max(initial=1)), EIGHT)
-    needed = round_up(_rounded(int(lengths.sum())), FLAT) if flat else _rounded(len(pack(lengths, longest)))
+    rows_needed = len(lengths) if alone else 0 if flat else len(pack(lengths, longest))
+    needed = round_up(_rounded(int(lengths.sum())), FLAT) if flat else _rounded(rows_needed)
     rows, width = (1, needed) if flat else (needed, longest)
     return Shapes((Sizes(rows, width, _rounded(len(lengths)), _rounded(masked) if masked else 0, longest),), flat)
 
@@ -154,8 +158,11 @@ class Static:
     real: Mapping[str, np.ndarray]  # float32: likewise
 
 
-def static(batch: Batch, kind: HeadKind, sizes: Sizes, counts: Mapping[str, int] | None = None) -> Static:
+def static(
+    batch: Batch, kind: HeadKind, sizes: Sizes, counts: Mapping[str, int] | None = None, alone: bool = False
+) -> Static:
     """`batch` in `sizes`, which must hold it. `counts`: what the losses are divided by; without, no labels are taken.
+    `alone`: each sequence in a row of its own.
 
     Whole: input_ids, token_type_ids, position_ids, segments (N,) · first, lengths (B,) of each sequence ·
     bounds (K + 1,) of the stretches that attention is kept within · masked (M,) slots · the head's labels, with
@@ -164,6 +171,7 @@ def static(batch: Batch, kind: HeadKind, sizes: Sizes, counts: Mapping[str, int]
     """
     lengths = sequence_lengths(batch)
     rows = [list(range(len(lengths)))] if sizes.rows == 1 else pack(lengths, sizes.width)
+    rows = [[number] for number in range(len(lengths))] if alone else rows
     layout = in_rows(batch, "packed", lengths, rows + [[]] * (sizes.rows - len(rows)), sizes.width)
     starts = layout.token_slots[batch["cu_seqlens"][:-1]]
     segments = layout.groups[0].segments.reshape(-1)

@@ -77,7 +77,7 @@ def the_last_batch_has_a_planned_size() -> None:
     for count in (12, 5):  # the last of an epoch is smaller
         some = example_batch("classification", count)
         made.train_step(Update(2, (some,), label_counts("classification", [some])), RATE)
-    assert made.passes.late == 0, made.passes.late
+    assert made.passes.plan.late == 0, made.passes.plan.late
 
 
 def waits_for_nothing() -> None:

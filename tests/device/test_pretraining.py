@@ -115,7 +115,7 @@ def test_fixed_sizes_are_known_before_the_first_update_of_either_phase(
     static = TWO | {"backend": "static", "model.hidden_dropout": 0.0, "model.attention_dropout": 0.0}
     made = run(data, tmp_path / "static", **static, **{"model.layout": "packed"}).record
     assert isinstance(backend.made[0].passes, StaticPasses)
-    assert backend.made[0].passes.late == 0
+    assert backend.made[0].passes.plan.late == 0
     monkeypatch.undo()
     ragged = run(data, tmp_path / "ragged", **static | CPU).record
     assert made is not None

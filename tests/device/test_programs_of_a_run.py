@@ -106,10 +106,10 @@ def test_every_size_of_a_run_is_compiled_and_none_computed_without(
     passes, device = engine.passes, engine.device
     assert isinstance(passes, StaticPasses)
     assert isinstance(device, CountedDevice)
-    assert passes.training is not None
-    assert passes.answering is not None
-    assert len(passes.training) == sizes
-    assert passes.late == 0
-    assert device.graphs == 2 * (sizes + len(passes.answering))  # the last layer is another graph
+    assert passes.plan.training is not None
+    assert passes.plan.answering is not None
+    assert len(passes.plan.training) == sizes
+    assert passes.plan.late == 0
+    assert device.graphs == 2 * (sizes + len(passes.plan.answering))  # the last layer is another graph
     assert device.runs == calls > 0
     assert "recompile" not in caplog.text
