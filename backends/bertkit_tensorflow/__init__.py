@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib import metadata, util
+from pathlib import Path
 
-from bertkit.plugin import Capabilities, Engine, Job, Probe, Setting, UserError, World, cpu_model
+from bertkit.plugin import Capabilities, Engine, Job, Probe, Setting, UserError, World, cpu_model, cpuinfo
 
+GPU = Path("/dev/nvidiactl")  # the driver's device
+BF16 = ("amx_bf16", "avx512_bf16", "bf16")  # of /proc/cpuinfo: the CPU multiplies bf16 in hardware; the last is Arm's
 PACKAGES = ("tensorflow", "tensorflow-cpu", "tf-nightly")  # distributions that bring the module
 
 
@@ -32,7 +35,12 @@ class TensorFlowBackend:
     def probe(self) -> Probe:
         if not version():
             return Probe(False, "TensorFlow is not installed; pip install 'bertkit[tensorflow]'")
-        return Probe(True, f"{cpu_model()}, TensorFlow {version()}", ("fp32", "bf16"))
+        if GPU.exists():
+            return Probe(True, f"an NVIDIA GPU, if TensorFlow {version()} was built for it", ("fp32", "bf16", "fp16"))
+        flags = cpuinfo().get("flags") or cpuinfo().get("Features") or [""]
+        native = any(flag in BF16 for flag in flags[0].split())
+        said = f"{cpu_model()}, {'bf16' if native else 'no native bf16'}, TensorFlow {version()}"
+        return Probe(True, said, ("fp32", "bf16") if native else ("fp32",))
 
     def variables(self, settings: Mapping[str, str | int | float | bool]) -> Mapping[str, str]:
         # 2: errors alone; else it tells at each start which CPU instructions it was built for

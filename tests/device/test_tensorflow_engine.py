@@ -104,6 +104,11 @@ def test_xla_computes_the_same(capfd: pytest.CaptureFixture[str]) -> None:
         assert made[0][0] == pytest.approx(made[1][0], rel=1e-5)
         assert gap(made[0][1], made[1][1]) < 1e-4  # Adam's first updates divide roundings by roundings
         assert [said for *_, said in made] == ["TensorFlow's graphs", "compiled by XLA"]
+    twice = [
+        train(with_settings(TensorFlowBackend(), job("span", dropout=True), xla=True), example_batch("span"), "span", 2)
+        for _ in range(2)
+    ]
+    assert twice[0] == twice[1]
     assert "I0000" not in capfd.readouterr().err
 
 

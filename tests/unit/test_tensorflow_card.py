@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import metadata
+from pathlib import Path
 
 import pytest
 
@@ -31,10 +32,16 @@ def test_whatever_distribution_brings_it_is_named_with_its_version(monkeypatch: 
 
     monkeypatch.setattr(bertkit_tensorflow.util, "find_spec", lambda name: object())
     monkeypatch.setattr(bertkit_tensorflow.metadata, "version", version)
-    probe = TensorFlowBackend().probe()
-    assert probe.ready
-    assert "TensorFlow 2.21.0" in probe.detail
-    assert probe.precisions == ("fp32", "bf16")
+    monkeypatch.setattr(bertkit_tensorflow, "GPU", Path("/nowhere"))
+    for flags, precisions in (("avx2 avx512_bf16", ("fp32", "bf16")), ("avx2", ("fp32",)), ("", ("fp32",))):
+        monkeypatch.setattr(bertkit_tensorflow, "cpuinfo", lambda flags=flags: {"flags": [flags]} if flags else {})
+        probe = TensorFlowBackend().probe()
+        assert probe.ready
+        assert "TensorFlow 2.21.0" in probe.detail
+        assert probe.precisions == precisions
+    monkeypatch.setattr(bertkit_tensorflow, "GPU", Path("/"))
+    assert TensorFlowBackend().probe().precisions == ("fp32", "bf16", "fp16")
+    assert "an NVIDIA GPU" in TensorFlowBackend().probe().detail
     monkeypatch.setattr(bertkit_tensorflow, "PACKAGES", ())
     assert "TensorFlow of unknown version" in TensorFlowBackend().probe().detail
 
