@@ -9,7 +9,9 @@ import tempfile
 from collections.abc import Iterator
 
 # Notes of its C++ side, which come before its log level is looked at, and the line that says so.
-NOTES = re.compile(rb"I0000 00:00:\d|WARNING: All log messages before absl::InitializeLog")
+NOTES = re.compile(
+    rb"I0000 00:00:\d|WARNING: All log messages before absl::InitializeLog|To enable the following instructions: "
+)
 
 
 @contextlib.contextmanager

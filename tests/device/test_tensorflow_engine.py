@@ -179,6 +179,7 @@ def test_notes_are_left_out_and_the_rest_is_not(capfd: pytest.CaptureFixture[str
 
     with without_notes():
         os.write(2, b"I0000 00:00:1795976021.1 1 port.cc:153] oneDNN custom operations are on.\n")
+        os.write(2, b"To enable the following instructions: AVX2, rebuild TensorFlow.\n")
         os.write(2, b"E0000 00:00:1795976021.1 1 cuda.cc:1] no driver\nplain\n")
     assert capfd.readouterr().err == "E0000 00:00:1795976021.1 1 cuda.cc:1] no driver\nplain\n"
 
