@@ -47,8 +47,16 @@ if TYPE_CHECKING:
 
     from bertkit.engine.static_plan import Filled, StaticPlan
 
+    # What a checkpoint gives back
+    from bertkit.engine.state import read as read_array
+
     # Loss scaling for fp16
-    from bertkit.engine.loss_scaling import MOST as MOST_SCALING, begun as loss_scaling, restored as restored_scaling
+    from bertkit.engine.loss_scaling import (
+        MOST as MOST_SCALING,
+        begun as loss_scaling,
+        check as check_scaling,
+        restored as restored_scaling,
+    )
 
     # Tasks
     from bertkit.data.tasks import find_task
@@ -184,6 +192,7 @@ _PLACES = {
     "World": ("distributed.world", "World"),
     "add_sums": ("distributed.host_sums", "add"),
     "binding_places": ("launch.affinity", "places"),
+    "check_scaling": ("engine.loss_scaling", "check"),
     "cpu_model": ("records.host", "cpu_model"),
     "cpuinfo": ("records.host", "cpuinfo"),
     "decays": ("model.parameters", "decays"),
@@ -205,6 +214,7 @@ _PLACES = {
     "rank_command": ("launch.interface", "rank_command"),
     "rank_env": ("launch.affinity", "rank_env"),
     "read_cpu_list": ("distributed.topology", "read_cpu_list"),
+    "read_array": ("engine.state", "read"),
     "read_machine": ("distributed.topology", "read_machine"),
     "read_object": ("files.inputs", "read_object"),
     "read_text_if_there": ("files.inputs", "read_text_if_there"),
@@ -281,6 +291,7 @@ __all__ = [
     "World",
     "add_sums",
     "binding_places",
+    "check_scaling",
     "cpu_model",
     "cpuinfo",
     "decays",
@@ -302,6 +313,7 @@ __all__ = [
     "rank_command",
     "rank_env",
     "rate_factors",
+    "read_array",
     "read_cpu_list",
     "read_machine",
     "read_object",

@@ -31,11 +31,12 @@ from bertkit.plugin import (
     Update,
     UserError,
     World,
+    read_array,
 )
 from bertkit_tensorflow.device import Device
 from bertkit_tensorflow.losses import loss
 from bertkit_tensorflow.model import Dropout, Seen, Weights, outputs
-from bertkit_tensorflow.optimizers import LossScaler, Optimizer, read
+from bertkit_tensorflow.optimizers import LossScaler, Optimizer
 from bertkit_tensorflow.quiet import without_notes
 
 PATIENCE = 2.0  # seconds after which work is reported
@@ -227,7 +228,7 @@ class TensorFlowEngine:
         return model | self.optimizer.state_dict() | (self.scaler.state_dict() if self.scaler else {})
 
     def load_state_dict(self, arrays: Mapping[str, np.ndarray]) -> None:
-        values = {name: read(arrays, f"model.{name}", tuple(v.shape)) for name, v in self.masters.items()}
+        values = {name: read_array(arrays, f"model.{name}", tuple(v.shape)) for name, v in self.masters.items()}
         self.optimizer.load_state_dict(arrays)
         if self.scaler:
             self.scaler.load_state_dict(arrays)

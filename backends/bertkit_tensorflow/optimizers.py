@@ -17,10 +17,11 @@ from bertkit.plugin import (
     Arrays,
     LossScaling,
     OptimizerSpec,
-    UserError,
+    check_scaling,
     decays,
     loss_scaling,
     rate_factors,
+    read_array,
     restored_scaling,
 )
 
@@ -93,8 +94,8 @@ class Optimizer:
     def load_state_dict(self, arrays: Mapping[str, np.ndarray]) -> None:
         for kind, held in zip(MOMENTS, (self.first, self.second), strict=True):
             for name, variable in held.items():
-                variable.assign(read(arrays, f"adam.{kind}.{name}", tuple(variable.shape)))
-        self.count.assign(float(read(arrays, "adam.step", ())))
+                variable.assign(read_array(arrays, f"adam.{kind}.{name}", tuple(variable.shape)))
+        self.count.assign(float(read_array(arrays, "adam.step", ())))
 
 
 class LossScaler:
@@ -127,13 +128,8 @@ class LossScaler:
 
     def check(self, names: list[str]) -> None:
         """Raises UserError after too many overflows in a row, naming the first tensor."""
-        count = int(self.state["overflows"].numpy())
-        if count >= self.spec.patience:
-            raise UserError(
-                f"{count} updates in a row overflowed in fp16 at a loss scale down to {float(self.factor.numpy()):g}; "
-                f"the last began at the gradient of {names[int(self.state['first'].numpy())]}",
-                "train in bf16 (-d bf16), or lower optimizer.learning_rate or loss_scaling.initial",
-            )
+        overflows, factor, first = (float(self.state[key].numpy()) for key in ("overflows", "factor", "first"))
+        check_scaling(self.spec, int(overflows), factor, names[int(first)])
 
     def state_dict(self) -> Arrays:
         return {f"loss_scaling.{name}": np.array(float(v.numpy())) for name, v in self.state.items()}
@@ -141,14 +137,3 @@ class LossScaler:
     def load_state_dict(self, arrays: Mapping[str, np.ndarray]) -> None:
         for name, value in restored_scaling(self.spec, arrays).items():
             self.state[name].assign(value)
-
-
-def read(arrays: Mapping[str, np.ndarray], name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """arrays[name], which must be there and have this shape. Raises UserError, naming it."""
-    if name not in arrays:
-        raise UserError(f"the checkpoint lacks {name}", "it belongs to another model or optimizer")
-    if arrays[name].shape != shape:
-        raise UserError(
-            f"{name} is {arrays[name].shape} in the checkpoint, {shape} in the model", "it belongs to another model"
-        )
-    return arrays[name]

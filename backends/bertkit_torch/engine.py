@@ -13,12 +13,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bertkit.plugin import Arrays, Batch, DeviceFacts, Job, Peak, Scalars, Update, UserError, World, out_of_memory
+from bertkit.plugin import (
+    Arrays,
+    Batch,
+    DeviceFacts,
+    Job,
+    Peak,
+    Scalars,
+    Update,
+    UserError,
+    World,
+    out_of_memory,
+    read_array,
+)
 from bertkit_torch.bert import Bert
 from bertkit_torch.device import Device
 from bertkit_torch.dropout import stream_key
 from bertkit_torch.gradients import FlatGradients, Gradients
-from bertkit_torch.optimizer import Optimizer, read
+from bertkit_torch.optimizer import Optimizer
 from bertkit_torch.ragged import RaggedPasses
 from bertkit_torch.ranks import Ranks
 from bertkit_torch.scaling import LossScaler
@@ -63,7 +75,7 @@ class TorchEngine:
 
     @functools.cached_property
     def optimizer(self) -> Optimizer:
-        """Made when it is first needed: torch's optimizers take two seconds to import, which no answer waits for."""
+        """Made when it is first needed: its moments are twice the weights, which no answer needs."""
         spec = self.job.optimizer
         if spec.shard and self.world.size > 1:
             return Sharded(self.trained, spec, self.device.optimizer, self.world, self.ranks.gather)
@@ -158,7 +170,7 @@ class TorchEngine:
         return model | self.optimizer.state_dict() | scaler | self.device.state_dict()
 
     def load_state_dict(self, arrays: Mapping[str, np.ndarray]) -> None:
-        values = {n: read(arrays, f"model.{n}", tuple(p.shape)) for n, p in self.parameters.items()}
+        values = {n: read_array(arrays, f"model.{n}", tuple(p.shape)) for n, p in self.parameters.items()}
         self.optimizer.load_state_dict(arrays)
         if self.scaler:
             self.scaler.load_state_dict(arrays)

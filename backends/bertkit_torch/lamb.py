@@ -18,20 +18,15 @@ import torch
 from torch import Tensor, nn
 
 from bertkit.plugin import Arrays, OptimizerSpec
-from bertkit_torch.optimizer import Moments, alike
+from bertkit_torch.optimizer import OwnMoments
 
 
-class Lamb(Moments):
+class Lamb(OwnMoments):
     """One optimizer; `step` takes the learning rate. Where the spec says AdamW, the ratio is 1 and this is AdamW."""
 
     def __init__(self, parameters: Mapping[str, nn.Parameter], spec: OptimizerSpec) -> None:
-        self.parameters = dict(parameters)
-        self.spec = spec
-        first = next(iter(parameters.values()))
-        self.alike = alike(parameters, spec)
-        self.count = torch.tensor(0.0, device=first.device)
-        self.first = {name: torch.zeros_like(p) for name, p in parameters.items()}
-        self.second = {name: torch.zeros_like(p) for name, p in parameters.items()}
+        super().__init__(parameters, spec)
+        self.count = torch.tensor(0.0, device=next(iter(parameters.values())).device)
 
     @torch.no_grad()
     def step(self, learning_rate: float, left_out: Tensor | None = None) -> None:
@@ -74,9 +69,6 @@ class Lamb(Moments):
         updates = torch._foreach_div(first, roots)
         torch._foreach_div_(updates, _correction(spec.beta1, count))
         return list(updates)
-
-    def moments(self) -> Mapping[str, Mapping[str, Tensor]]:
-        return {"adam.first": self.first, "adam.second": self.second}
 
     def state_dict(self) -> Arrays:
         return self.moments_dict() | {"adam.step": np.array(float(self.count))}

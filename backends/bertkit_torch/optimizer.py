@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.adamw import adamw
 
-from bertkit.plugin import Arrays, OptimizerSpec, UserError, decays, rate_factors
+from bertkit.plugin import Arrays, OptimizerSpec, decays, rate_factors, read_array
 
 # The fused kernel divides by 1 - beta ** step. At this step number beta ** step is 0 in double precision for every
 # beta below 1 - 1e-7, so the corrections are 1. Float32, which holds the step, has no number between it and 64 more or
@@ -57,15 +57,12 @@ class Moments:
         for ours, tensors in self.moments().items():
             for name, tensor in tensors.items():
                 shape = tuple(self.parameters[name].shape)
-                tensor.copy_(torch.from_numpy(read(arrays, f"{ours}.{name}", shape).copy()))
-        return float(read(arrays, "adam.step", ()))
+                tensor.copy_(torch.from_numpy(read_array(arrays, f"{ours}.{name}", shape).copy()))
+        return float(read_array(arrays, "adam.step", ()))
 
 
-class AdamW(Moments):
-    """One optimizer; `step` takes the learning rate, so that the schedule stays a pure function outside.
-
-    By torch's function: making its class loads torch's compiler, one CPU second that no update needs.
-    """
+class OwnMoments(Moments):
+    """Tensors of ours, and the parameters by what their updates have alike."""
 
     def __init__(self, parameters: Mapping[str, nn.Parameter], spec: OptimizerSpec) -> None:
         self.parameters = dict(parameters)
@@ -73,6 +70,19 @@ class AdamW(Moments):
         self.alike = alike(parameters, spec)
         self.first = {name: torch.zeros_like(p) for name, p in parameters.items()}
         self.second = {name: torch.zeros_like(p) for name, p in parameters.items()}
+
+    def moments(self) -> Mapping[str, Mapping[str, Tensor]]:
+        return {"adam.first": self.first, "adam.second": self.second}
+
+
+class AdamW(OwnMoments):
+    """One optimizer; `step` takes the learning rate, so that the schedule stays a pure function outside.
+
+    By torch's function: making its class loads torch's compiler, one CPU second that no update needs.
+    """
+
+    def __init__(self, parameters: Mapping[str, nn.Parameter], spec: OptimizerSpec) -> None:
+        super().__init__(parameters, spec)
         taken = 0.0 if spec.bias_correction else FAR
         self.steps = {name: torch.tensor(taken, device=p.device) for name, p in parameters.items()}
 
@@ -97,9 +107,6 @@ class AdamW(Moments):
                 amsgrad=False,
                 maximize=False,
             )
-
-    def moments(self) -> Mapping[str, Mapping[str, Tensor]]:
-        return {"adam.first": self.first, "adam.second": self.second}
 
     def state_dict(self) -> Arrays:
         return self.moments_dict() | {"adam.step": np.array(float(next(iter(self.steps.values()))))}
@@ -127,15 +134,3 @@ def alike(names: Iterable[str], spec: OptimizerSpec) -> dict[tuple[float, float]
             if decays(name) == decayed:
                 found.setdefault((spec.weight_decay if decayed else 0.0, factor), []).append(name)
     return found
-
-
-def read(arrays: Mapping[str, np.ndarray], name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """arrays[name], which must be there and have this shape. Raises UserError, naming it."""
-    if name not in arrays:
-        raise UserError(f"the checkpoint lacks {name}", "it belongs to another model or optimizer")
-    if arrays[name].shape != shape:
-        raise UserError(
-            f"{name} is {arrays[name].shape} in the checkpoint, {shape} in the model",
-            "it belongs to another model",
-        )
-    return arrays[name]

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bertkit.plugin import MOST_SCALING, Arrays, LossScaling, UserError, loss_scaling, restored_scaling
+from bertkit.plugin import MOST_SCALING, Arrays, LossScaling, check_scaling, loss_scaling, restored_scaling
 from bertkit_torch.gradients import Gradients, norms
 
 
@@ -50,21 +50,14 @@ class LossScaler:
             return
         grown = self.good >= self.spec.grow_after
         halved = (self.factor / 2).clamp(min=self.spec.floor)
-        doubled = torch.maximum(
-            self.factor, (self.factor * 2).clamp(max=MOST_SCALING)
-        )  # a larger one that was asked for stays
+        most = (self.factor * 2).clamp(max=MOST_SCALING)
+        doubled = torch.maximum(self.factor, most)  # a larger one that was asked for stays
         self.factor.copy_(torch.where(overflow, halved, torch.where(grown, doubled, self.factor)))
         self.good.copy_(torch.where(grown, 0.0, self.good))
 
     def check(self, names: Sequence[str]) -> None:
         """Raises UserError after too many overflows in a row, naming the first tensor. Waits for the device."""
-        count = int(self.overflows)
-        if count >= self.spec.patience:
-            raise UserError(
-                f"{count} updates in a row overflowed in fp16 at a loss scale down to {float(self.factor):g}; the last "
-                f"began at the gradient of {names[int(self.first)]}",
-                "train in bf16 (-d bf16), or lower optimizer.learning_rate or loss_scaling.initial",
-            )
+        check_scaling(self.spec, int(self.overflows), float(self.factor), names[int(self.first)])
 
     def state_dict(self) -> Arrays:
         return {f"loss_scaling.{name}": np.array(float(getattr(self, name))) for name in loss_scaling(self.spec)}

@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bertkit.plugin import Arrays, OptimizerSpec, UserError, World
+from bertkit.plugin import Arrays, OptimizerSpec, UserError, World, read_array
 from bertkit_torch.buckets import cut
-from bertkit_torch.optimizer import MOMENTS, Optimizer, read
+from bertkit_torch.optimizer import MOMENTS, Optimizer
 
 BUNDLE = 2_000_000  # elements that a rank sends at once, or one tensor if that is larger
 Make = Callable[[Mapping[str, nn.Parameter], OptimizerSpec], Optimizer]
@@ -73,7 +73,7 @@ class Sharded:
     def load_state_dict(self, arrays: Mapping[str, np.ndarray]) -> None:
         for moment in MOMENTS.values():  # all, so that what lacks one stops every rank
             for name, parameter in self.parameters.items():
-                read(arrays, f"{moment}.{name}", tuple(parameter.shape))
+                read_array(arrays, f"{moment}.{name}", tuple(parameter.shape))
         self.inner.load_state_dict(arrays)
 
     def _everyones(self, own: Mapping[str, np.ndarray]) -> Iterator[tuple[str, np.ndarray]]:

@@ -10,16 +10,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bertkit.plugin import Batch, Static
+from bertkit.plugin import Batch, Filled, Static
 from bertkit_torch.device import Device
 
 
-class Staged(dict[str, np.ndarray]):
-    """A batch that carries its arrays of fixed sizes, made ahead."""
+class Staged(Filled):
+    """Made ahead, with its arrays where the device fetches them."""
 
     def __init__(self, batch: Batch, made: Static, host: Host) -> None:
-        super().__init__(batch)
-        self.made, self.host = made, host
+        super().__init__(batch, made)
+        self.host = host
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from bertkit.engine.interface import LossScaling
+from bertkit.errors import UserError
 
 # The factor; updates since the last overflow or growth; overflows in a row; the number of the parameter at which the
 # last one began.
@@ -36,3 +37,13 @@ def restored(spec: LossScaling, arrays: Mapping[str, np.ndarray]) -> dict[str, f
         "the checkpoint's loss scaling has %s = %g: the loss scale restarts at %g", name, found[name], spec.initial
     )
     return begun(spec)
+
+
+def check(spec: LossScaling, overflows: int, factor: float, name: str) -> None:
+    """Raises UserError after too many overflows in a row; `name`: of the parameter at which the last one began."""
+    if overflows >= spec.patience:
+        raise UserError(
+            f"{overflows} updates in a row overflowed in fp16 at a loss scale down to {factor:g}; the last "
+            f"began at the gradient of {name}",
+            "train in bf16 (-d bf16), or lower optimizer.learning_rate or loss_scaling.initial",
+        )

@@ -135,9 +135,10 @@ def shapes_of(lengths: np.ndarray, masked: int, flat: bool = False, alone: bool 
     `alone`: with a row for each sequence.
     """
     longest = round_up(int(lengths.max(initial=1)), EIGHT)
-    rows_needed = len(lengths) if alone else 0 if flat else len(pack(lengths, longest))
-    needed = round_up(_rounded(int(lengths.sum())), FLAT) if flat else _rounded(rows_needed)
-    rows, width = (1, needed) if flat else (needed, longest)
+    if flat:
+        rows, width = 1, round_up(_rounded(int(lengths.sum())), FLAT)
+    else:
+        rows, width = _rounded(len(lengths) if alone else len(pack(lengths, longest))), longest
     return Shapes((Sizes(rows, width, _rounded(len(lengths)), _rounded(masked) if masked else 0, longest),), flat)
 
 
@@ -170,8 +171,10 @@ def static(
     for labels that are no classes (`IS_REAL`): labels (B,) or (B, C), and counted (B,).
     """
     lengths = sequence_lengths(batch)
-    rows = [list(range(len(lengths)))] if sizes.rows == 1 else pack(lengths, sizes.width)
-    rows = [[number] for number in range(len(lengths))] if alone else rows
+    if alone:
+        rows = [[number] for number in range(len(lengths))]
+    else:
+        rows = [list(range(len(lengths)))] if sizes.rows == 1 else pack(lengths, sizes.width)
     layout = in_rows(batch, "packed", lengths, rows + [[]] * (sizes.rows - len(rows)), sizes.width)
     starts = layout.token_slots[batch["cu_seqlens"][:-1]]
     segments = layout.groups[0].segments.reshape(-1)
