@@ -76,7 +76,10 @@ def visible(text: str) -> str:
     return _UNSEEN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
-OUT_OF_MEMORY = ("memoryerror", "outofmemory", "out of memory", "allocate memory", "not enough memory")
+OUT_OF_MEMORY = (
+    "memoryerror", "outofmemory", "out of memory", "allocate memory", "not enough memory", "resource_exhausted",
+    "resourceexhausted",
+)  # fmt: skip
 
 
 def out_of_memory(error: BaseException) -> bool:

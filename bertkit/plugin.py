@@ -46,6 +46,8 @@ if TYPE_CHECKING:
     )
 
     from bertkit.engine.static_plan import Filled, StaticPlan
+    from bertkit.engine.warm_up import does_not_fit, planned_does_not_fit, warm_up
+    from bertkit.engine.static_engine import StaticEngine
 
     # What a checkpoint gives back
     from bertkit.engine.state import read as read_array
@@ -92,12 +94,13 @@ if TYPE_CHECKING:
     from bertkit.distributed.topology import (
         Core,
         Machine,
+        compute_threads,
         format_cpu_list,
         read_cpu_list,
         read_machine,
         usable_cpus,
     )
-    from bertkit.records.host import cpu_model, cpuinfo
+    from bertkit.records.host import cpu_model, cpuinfo, process_peak_memory
 
     # Starting processes
     from bertkit.launch.interface import (
@@ -130,10 +133,15 @@ if TYPE_CHECKING:
 
 # Name -> (module, its name there). Imported when a plug-in asks for it: a card needs little, and is looked at often.
 _PLACES = {
+    "compute_threads": ("distributed.topology", "compute_threads"),
+    "does_not_fit": ("engine.warm_up", "does_not_fit"),
     "find_task": ("data.tasks", "find_task"),
+    "planned_does_not_fit": ("engine.warm_up", "planned_does_not_fit"),
+    "process_peak_memory": ("records.host", "process_peak_memory"),
     "table_task": ("data.tasks.makers", "table_task"),
     "Columns": ("data.tasks.task", "Columns"),
     "Split": ("data.tasks.task", "Split"),
+    "StaticEngine": ("engine.static_engine", "StaticEngine"),
     "Task": ("data.tasks.task", "Task"),
     "Absent": ("distributed.collectives", "Absent"),
     "AddSums": ("distributed.host_sums", "Add"),
@@ -226,6 +234,7 @@ _PLACES = {
     "static_sizes": ("engine.static_shapes", "shapes"),
     "thread_count": ("launch.affinity", "thread_count"),
     "usable_cpus": ("distributed.topology", "usable_cpus"),
+    "warm_up": ("engine.warm_up", "warm_up"),
     "whole_number": ("files.inputs", "whole_number"),
     "write_atomically": ("files.disk", "write_atomically"),
     "write_text": ("files.disk", "write_text"),
@@ -283,6 +292,7 @@ __all__ = [
     "SlurmOptions",
     "Split",
     "Static",
+    "StaticEngine",
     "StaticPlan",
     "Task",
     "Unread",
@@ -292,9 +302,11 @@ __all__ = [
     "add_sums",
     "binding_places",
     "check_scaling",
+    "compute_threads",
     "cpu_model",
     "cpuinfo",
     "decays",
+    "does_not_fit",
     "empty_sum_buffer",
     "find_allocator",
     "find_task",
@@ -310,6 +322,8 @@ __all__ = [
     "own_device",
     "parse_json",
     "placing_domains",
+    "planned_does_not_fit",
+    "process_peak_memory",
     "rank_command",
     "rank_env",
     "rate_factors",
@@ -327,6 +341,7 @@ __all__ = [
     "table_task",
     "thread_count",
     "usable_cpus",
+    "warm_up",
     "whole_number",
     "write_atomically",
     "write_text",

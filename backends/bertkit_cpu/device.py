@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import resource
-import sys
 from collections.abc import Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 
@@ -13,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bertkit.plugin import DeviceFacts, Grain, Job, OptimizerSpec, Precision, UserError, World
+from bertkit.plugin import DeviceFacts, Grain, Job, OptimizerSpec, Precision, UserError, World, process_peak_memory
 from bertkit_cpu.dense import InferenceWeights, TrainingWeights, fast_products
 from bertkit_cpu.extension import load_extension
 from bertkit_cpu.int8 import Int8Weights, int8_works
@@ -90,8 +88,7 @@ class CpuDevice(Device):
         return Masks(key, self.pool)
 
     def peak_memory(self) -> int | None:
-        unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes on macOS, in KiB elsewhere
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+        return process_peak_memory()
 
     def facts(self) -> DeviceFacts:
         return DeviceFacts("cpu", read_cpu().model)

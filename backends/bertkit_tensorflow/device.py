@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import os
-import resource
-import sys
 import time
 
 import tensorflow as tf
 
-from bertkit.plugin import DeviceFacts, Job, Peak, Precision, UserError, World, cpu_model, own_device, read_machine
+from bertkit.plugin import (
+    DeviceFacts,
+    Job,
+    Peak,
+    Precision,
+    UserError,
+    World,
+    compute_threads,
+    cpu_model,
+    own_device,
+    process_peak_memory,
+)
 
 PEAK_SECONDS = 0.5
 PEAK_SIZE = 2048
@@ -23,7 +32,7 @@ class Device:
         if job.precision not in DTYPES:
             raise UserError(f"TensorFlow's engine does not compute in {job.precision}", "use " + ", ".join(DTYPES))
         self.dtype = DTYPES[job.precision]
-        self.threads = threads(int(job.settings.get("threads", 0)), world)
+        self.threads = compute_threads(int(job.settings.get("threads", 0)), world.local_size)
         set_threads(self.threads)
         gpus = tf.config.list_physical_devices("GPU")
         place = world.launcher, world.local_rank, world.local_size
@@ -41,8 +50,7 @@ class Device:
         """Of the GPU; on a CPU, of the process."""
         if self.gpu is not None:
             return int(tf.config.experimental.get_memory_info("GPU:0")["peak"])
-        unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes on macOS, in KiB elsewhere
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+        return process_peak_memory()
 
     def peak(self, precision: Precision) -> Peak:
         """The best of repeated products of square matrices of random numbers, measured now."""
@@ -58,16 +66,6 @@ class Device:
                 best = min(best, time.perf_counter() - start)
         how = f"measured: best {self.dtype.name} product of {PEAK_SIZE} x {PEAK_SIZE} matrices in {PEAK_SECONDS} s"
         return Peak(2 * PEAK_SIZE**3 / best, how)
-
-
-def threads(asked: int, world: World) -> int:
-    """As many as asked for; 0: as OMP_NUM_THREADS says, which `bertkit launch` sets, or a share of the cores."""
-    if asked < 0:
-        raise UserError(f"device.threads = {asked} is no number of threads", "leave it at 0, or name one")
-    said = os.environ.get("OMP_NUM_THREADS", "")
-    if asked or (said.isdecimal() and int(said)):
-        return asked or int(said)
-    return max(1, len(read_machine().cores) // world.local_size)
 
 
 def set_threads(count: int) -> None:

@@ -7,49 +7,25 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import logging
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, SupportsFloat
 
 import numpy as np
 import tensorflow as tf
 
-from bertkit.plugin import (
-    Arrays,
-    Batch,
-    DeviceFacts,
-    DoesNotFit,
-    Filled,
-    HostSums,
-    Job,
-    Peak,
-    Scalars,
-    Sizes,
-    Static,
-    StaticPlan,
-    Update,
-    UserError,
-    World,
-    read_array,
-)
+from bertkit.plugin import Arrays, DeviceFacts, Job, Peak, Sizes, Static, StaticEngine, StaticPlan, World
 from bertkit_tensorflow.device import Device
 from bertkit_tensorflow.losses import loss
 from bertkit_tensorflow.model import Dropout, Seen, Weights, outputs
 from bertkit_tensorflow.optimizers import LossScaler, Optimizer
 from bertkit_tensorflow.quiet import without_notes
 
-PATIENCE = 2.0  # seconds after which work is reported
-logger = logging.getLogger("bertkit.engine")
 
-
-class TensorFlowEngine:
+class TensorFlowEngine(StaticEngine):
     """Computes on one rank's device."""
 
     def __init__(self, job: Job, world: World) -> None:
-        self.job, self.world = job, world
         self.device = Device(job, world)
-        self.plan = StaticPlan(job, alone=job.layout == "padded")
         with tf.device(self.device.name):
             self.masters = {n: tf.Variable(a, trainable=False, dtype=tf.float32) for n, a in job.weights.items()}
             self.trained = {name: v for name, v in self.masters.items() if name not in job.frozen}
@@ -57,9 +33,9 @@ class TensorFlowEngine:
             self.total = tf.Variable(0.0, trainable=False)  # the loss of an update's micro-batches so far
             self.optimizer = Optimizer(self.trained, job.optimizer)
             self.scaler = LossScaler(job.loss_scaling) if job.precision == "fp16" else None
-        self.sums = HostSums(world, job.exchange, [int(np.prod(v.shape)) for v in self.trained.values()])
+        plan = StaticPlan(job, alone=job.layout == "padded")
+        super().__init__(job, world, plan, [int(np.prod(v.shape)) for v in self.trained.values()])
         self.traces = 0
-        self._warm: set[bool] = set()  # whether training, whether answers
         self._notes = bool(job.settings.get("xla"))
         self._learn: dict[Sizes, Callable[..., None]] = {}
         self._answer: dict[Sizes, Callable[..., Any]] = {}
@@ -122,123 +98,63 @@ class TensorFlowEngine:
             gradient.assign(tf.zeros_like(gradient))
         self.total.assign(0.0)
 
-    # ---- updates ----
+    # ---- what the base asks ----
 
-    def stage(self, update: Update) -> Update:
-        return self.plan.stage(update)
-
-    def train_step(self, update: Update, learning_rate: float) -> Scalars:
-        if not self.job.head.trained:
-            raise UserError("hidden states have no loss to train with", "train another head")
-        self.sums.at(f"at update {update.step}")
-        self._warm_up(training=True)
-        slots = 0
-        for number, batch in enumerate(update.micro_batches):
-            if len(batch["cu_seqlens"]) == 1:  # this rank has no sequence in this micro-batch
-                continue
-            made = self.plan.fill(batch, update.label_counts).made
-            self.plan.meet(made.sizes, training=True)
-            self._guarded(made.sizes, True, functools.partial(self._run, made, update.step, number))
-            slots += made.sizes.slots
-        if self.world.size > 1:
-            self._exchange()
-        total, norm = self._apply(tf.constant(learning_rate, tf.float32))
-        scalars: dict[str, SupportsFloat] = {"loss": total, "grad_norm": norm, "slots": slots}
-        return scalars if self.scaler is None else scalars | {"loss_scale": float(self.scaler.factor.numpy())}
-
-    def _run(self, made: Static, step: int, number: int) -> None:
-        key = np.random.SeedSequence([self.job.seed, step, self.world.rank, number]).generate_state(2, np.uint32)
-        with tf.device(self.device.name):
+    def learn(self, made: Static, key: np.ndarray) -> None:
+        with self._placed():
             whole, real = ({n: tf.constant(a) for n, a in part.items()} for part in (made.whole, made.real))
             if made.sizes not in self._learn:
                 self._learn[made.sizes] = self._program(functools.partial(self._learn_graph, made.sizes))
             self._learn[made.sizes](whole, real, tf.constant(key.view(np.int32)))
 
-    def _exchange(self) -> None:
-        """Gradients and loss become their sums over the ranks, through host memory."""
-        arrays = [variable.numpy().reshape(-1) for variable in self.gradients.values()]
-        total, summed = self.sums.sum_(float(self.total.numpy()), arrays)
-        for variable, array in zip(self.gradients.values(), summed, strict=True):
-            variable.assign(array.reshape(variable.shape))
-        self.total.assign(total)
+    def apply(self, rate: float) -> tuple[SupportsFloat, SupportsFloat]:
+        total, norm = self._apply(tf.constant(rate, tf.float32))
+        return total, norm
 
-    def _warm_up(self, training: bool) -> None:
-        """Compute every planned size once on an empty batch, so that no graph is made after it."""
-        if training in self._warm:
-            return
-        self._warm.add(training)
-        start = said = time.perf_counter()
-        planned = list(self.plan.planned(training))
-        what = f"warm-up: {len(planned)} sizes for {'training' if training else 'answers'}"
-        for number, sizes in enumerate(planned):
-            if time.perf_counter() - said > PATIENCE:
-                said = time.perf_counter()
-                logger.info("%s, %d done after %.0f s", what, number, said - start)
-            made = self.plan.empty(sizes, training)
-            compute = functools.partial(self._run, made, 0, 0) if training else functools.partial(self._found, made)
-            self._guarded(sizes, training, compute)
-            self.plan.met.add((training, sizes))
-        if training:
-            self._apply.get_concrete_function(tf.TensorSpec([], tf.float32))
-            self._clear()
-        if planned and time.perf_counter() - start > PATIENCE:
-            logger.info("%s in %.1f s", what, time.perf_counter() - start)
-
-    def _guarded(self, sizes: Sizes, training: bool, compute: Callable[[], Any]) -> Any:
-        """`compute()`; what does not fit into memory is one line. XLA has its notes at its first program."""
-        notes = without_notes() if self._notes else contextlib.nullcontext()
-        self._notes = False
-        try:
-            with notes:
-                return compute()
-        except (tf.errors.ResourceExhaustedError, MemoryError) as error:
-            reason = str(error).splitlines()[0][:120]
-        setting = "train.micro_batch_size" if training else "evaluation.batch_size"
-        raise DoesNotFit(
-            f"out of memory: a batch of {sizes} does not fit ({reason})",
-            f"set {setting} to {max(1, sizes.sequences // 2)} or less",
-        )
-
-    # ---- answers ----
-
-    def predict(self, batch: Batch) -> Arrays:
-        self._warm_up(training=False)
-        filled: Filled = self.plan.fill(batch, None)
-        self.plan.meet(filled.made.sizes, training=False)
-        found = self._guarded(filled.made.sizes, False, functools.partial(self._found, filled.made))
-        return self.plan.real(filled.made, found, batch)
-
-    def _found(self, made: Static) -> Arrays:
-        with tf.device(self.device.name):
+    def answer(self, made: Static) -> Arrays:
+        with self._placed():
             whole = {name: tf.constant(array) for name, array in made.whole.items()}
             if made.sizes not in self._answer:
                 self._answer[made.sizes] = self._program(functools.partial(self._answer_graph, made.sizes))
             return {name: tensor.numpy() for name, tensor in self._answer[made.sizes](whole).items()}
 
-    def slots(self, lengths: np.ndarray) -> int:
-        return self.plan.slots(lengths)
+    @contextlib.contextmanager
+    def _placed(self) -> Iterator[None]:
+        """On this rank's device; XLA has its notes at its first program."""
+        notes = without_notes() if self._notes else contextlib.nullcontext()
+        self._notes = False
+        with notes, tf.device(self.device.name):
+            yield
 
-    # ---- state ----
+    def summands(self) -> tuple[float, list[np.ndarray]]:
+        return float(self.total.numpy()), [variable.numpy().reshape(-1) for variable in self.gradients.values()]
 
-    def weights(self) -> Arrays:
+    def take_sums(self, loss: float, gradients: list[np.ndarray]) -> None:
+        for variable, array in zip(self.gradients.values(), gradients, strict=True):
+            variable.assign(array.reshape(variable.shape))
+        self.total.assign(loss)
+
+    def clear(self) -> None:
+        self._apply.get_concrete_function(tf.TensorSpec([], tf.float32))
+        self._clear()
+
+    def loss_scale(self) -> float | None:
+        return float(self.scaler.factor.numpy()) if self.scaler else None
+
+    def parameters(self) -> Arrays:
         return {name: variable.numpy() for name, variable in self.masters.items()}
 
-    def state_dict(self) -> Arrays:
-        model = {f"model.{name}": array for name, array in self.weights().items()}
-        return model | self.optimizer.state_dict() | (self.scaler.state_dict() if self.scaler else {})
+    def optimizer_state(self) -> Arrays:
+        return self.optimizer.state_dict() | (self.scaler.state_dict() if self.scaler else {})
 
-    def load_state_dict(self, arrays: Mapping[str, np.ndarray]) -> None:
-        values = {name: read_array(arrays, f"model.{name}", tuple(v.shape)) for name, v in self.masters.items()}
-        self.optimizer.load_state_dict(arrays)
+    def restore(self, parameters: Arrays, state: Mapping[str, np.ndarray]) -> None:
+        self.optimizer.load_state_dict(state)
         if self.scaler:
-            self.scaler.load_state_dict(arrays)
+            self.scaler.load_state_dict(state)
         for name, variable in self.masters.items():
-            variable.assign(values[name])
+            variable.assign(parameters[name])
 
     # ---- the rest of the seam ----
-
-    def gather(self, rows: np.ndarray) -> np.ndarray:
-        return self.sums.gather(rows)
 
     def synchronize(self) -> None:
         tf.test.experimental.sync_devices()
@@ -267,17 +183,8 @@ class TensorFlowEngine:
     def facts(self) -> DeviceFacts:
         return self.device.facts()
 
-    def energy(self) -> float | None:
-        return None
-
-    def communication(self) -> float | None:
-        return self.sums.seconds
-
     def programs(self) -> int | None:
         return self.traces
 
     def host_waits(self, run: Callable[[], None]) -> int | None:
         return None  # TensorFlow does not tell
-
-    def close(self) -> None:
-        self.sums.close()

@@ -6,12 +6,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bertkit.plugin import LABELS, Arrays, Batch, DoesNotFit, Job, Layout, LayoutKind, Update, lay_out, sequence_lengths
+from bertkit.plugin import (
+    LABELS,
+    Arrays,
+    Batch,
+    DoesNotFit,
+    Job,
+    Layout,
+    LayoutKind,
+    Update,
+    does_not_fit,
+    lay_out,
+    sequence_lengths,
+)
 from bertkit_torch.attention import InGroups
 from bertkit_torch.bert import Bert
 from bertkit_torch.device import Device
 from bertkit_torch.dropout import Dropout
-from bertkit_torch.fitting import does_not_fit
 from bertkit_torch.losses import Labels, Rule, loss
 from bertkit_torch.placement import place
 from bertkit_torch.scaling import LossScaler, backward

@@ -10,8 +10,6 @@ Legend: N slots, T tokens, B sequences, M masked positions.
 from __future__ import annotations
 
 import functools
-import logging
-import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -31,13 +29,13 @@ from bertkit.plugin import (
     Static,
     StaticPlan,
     Update,
-    out_of_memory,
+    planned_does_not_fit,
+    warm_up,
 )
 from bertkit_torch.allowance import Allowance
 from bertkit_torch.bert import Outputs, encoder_layer, outputs, prefix
 from bertkit_torch.device import Device
 from bertkit_torch.dropout import DeviceDropout, Dropout, dropout_seed
-from bertkit_torch.fitting import largest_that_fits, planned_does_not_fit
 from bertkit_torch.gradients import Gradients
 from bertkit_torch.losses import Labels, Rule, loss
 from bertkit_torch.row_attention import allowed
@@ -47,9 +45,7 @@ from bertkit_torch.staged import Host, Program, Staged, views
 from bertkit_torch.weights import ComputeWeights
 
 Tensors = Mapping[str, Tensor]
-PATIENCE = 2.0  # seconds after which work is reported
 UNPLANNED = 16  # sizes that are expected where a job does not say its limits
-logger = logging.getLogger("bertkit.engine")
 
 
 class StaticPasses:
@@ -183,38 +179,14 @@ class StaticPasses:
     # ---- warm-up ----
 
     def warm_up(self, weights: ComputeWeights, training: bool, scaler: LossScaler | None) -> bool:
-        """Compute every planned size once on an empty batch, the largest first. Returns whether any was planned.
-
-        Raises DoesNotFit, with the largest size that does, where memory is short.
-        """
-        descending = list(self.plan.planned(training))
-        if not descending:
-            return False
-        what = f"warm-up: {len(descending)} sizes for {'training' if training else 'answers'}"
-        start = said = time.perf_counter()
+        """Compute every planned size once on an empty batch. Returns whether any was planned."""
 
         def warm(sizes: Sizes) -> None:
             self._warm(weights, sizes, training, scaler)
 
-        for number, sizes in enumerate(descending):
-            if time.perf_counter() - said > PATIENCE:
-                said = time.perf_counter()
-                logger.info("%s, %d done after %.0f s", what, number, said - start)
-            try:
-                warm(sizes)
-            except (RuntimeError, MemoryError) as error:
-                if not out_of_memory(error):
-                    raise
-                reason = str(error)
-            else:
-                self.plan.met.add((training, sizes))
-                continue
-            fits = largest_that_fits(warm, descending[number + 1 :], self.device.free)
-            raise self.does_not_fit(sizes, fits, reason, training)
-        self.device.synchronize()
-        if time.perf_counter() - start > PATIENCE:
-            logger.info("%s in %.1f s", what, time.perf_counter() - start)
-        return True
+        can_recompute = "recompute" in self.job.settings
+        settled = {"free": self.device.free, "wait": self.device.synchronize}
+        return warm_up(self.plan, training, warm, **settled, can_recompute=can_recompute)
 
     def _warm(self, weights: ComputeWeights, sizes: Sizes, training: bool, scaler: LossScaler | None) -> None:
         made = self.plan.empty(sizes, training)

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from bertkit.errors import UserError
 from bertkit.files.inputs import read_text_if_there
 
 # At most five digits: a damaged file must not ask for a range of gigabytes (Linux stops at 8192 CPUs).
@@ -47,6 +48,19 @@ def usable_cpus() -> tuple[int, ...]:
     # macOS and Windows have no sched_getaffinity
     cpus = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
     return tuple(sorted(cpus))
+
+
+def compute_threads(asked: int, local_size: int) -> int:
+    """As many as asked for; 0: as OMP_NUM_THREADS says, which `bertkit launch` sets, or a share of the cores for each
+    of this machine's `local_size` processes. Raises UserError for a number below 0."""
+    if asked < 0:
+        raise UserError(f"device.threads = {asked} is no number of threads", "leave it at 0, or name one")
+    said = os.environ.get("OMP_NUM_THREADS", "")
+    if asked or (said.isdecimal() and int(said)):
+        return asked or int(said)
+    machine = read_machine()
+    cores = len(machine.cores) if machine.quota is None else min(len(machine.cores), int(max(1.0, machine.quota)))
+    return max(1, cores // max(1, local_size))
 
 
 def read_machine(root: Path = Path("/"), affinity: Iterable[int] | None = None) -> Machine:

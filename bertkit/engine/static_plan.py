@@ -77,7 +77,11 @@ class StaticPlan:
         return found or next(iter(shapes_of(lengths, masked, self.flat, self.alone)))
 
     def slots(self, lengths: np.ndarray) -> int:
-        return self._fit(self.answering, lengths, 0).slots
+        return self.places(self._fit(self.answering, lengths, 0))
+
+    def places(self, sizes: Sizes) -> int:
+        """Token places of a batch of these sizes."""
+        return sizes.slots
 
     def empty(self, sizes: Sizes, training: bool) -> Static:
         """A batch of nothing but filling."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
+import resource
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +81,12 @@ def in_container(root: Path = Path("/")) -> bool | None:
     if any(word in read_text_if_there(root / "proc/1/cgroup") for word in CONTAINER_GROUPS):
         return True
     return False if read_text_if_there(root / "proc/1/comm") in INITS else None
+
+
+def process_peak_memory() -> int:
+    """Bytes of this process in memory, the most so far."""
+    unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes on macOS, in KiB elsewhere
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def memory_bytes() -> int | None:
