@@ -6,10 +6,13 @@ folder that BERTKIT_TEST_DATA names, or in `../shared/data` beside the checkout,
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -24,6 +27,10 @@ for name in [n for n in os.environ if n.startswith("BERTKIT_") and not n.startsw
 # How long an example takes says what else the machine does.
 settings.register_profile("shared", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("shared")
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # the same small model is compiled for many tests; workers inherit it
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="bertkit-tests-")
+    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["HF_HUB_OFFLINE"] = "1"  # nothing is fetched, save where a test says so and serves it itself
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started in the background by a shell: children would inherit it

@@ -80,11 +80,6 @@ class JaxEngine(StaticEngine):
 
     # ---- graphs ----
 
-    def _on_each(self, graph: Callable[..., Any], results: Any, shared: int, program: int) -> Callable[..., Any]:
-        """`graph` on each device; of its arguments all but the last `shared` are the same on all of them."""
-        specs = (ONE,) * program + (SHARED,) * shared
-        return jax.shard_map(graph, mesh=self.device.mesh, in_specs=specs, out_specs=results)
-
     def _forward(
         self, sizes: Sizes, trained: Tree, frozen: Tree, whole: Tree, key: jax.Array | None
     ) -> tuple[Outputs, Tree]:
@@ -114,8 +109,10 @@ class JaxEngine(StaticEngine):
             (_, value), gradients = jax.value_and_grad(scaled, has_aux=True)(varying)
             return jax.lax.psum((gradients, value), AXIS)
 
-        each = self._on_each(on_one, (ONE, ONE), shared=2, program=4)
-        return jax.tree.map(jnp.add, summed, each(trained, frozen, factor, key, whole, real))
+        given = (ONE, ONE, ONE, ONE, SHARED, SHARED)
+        each = jax.shard_map(on_one, mesh=self.device.mesh, in_specs=given, out_specs=(ONE, ONE))
+        made: tuple[Tree, jax.Array] = jax.tree.map(jnp.add, summed, each(trained, frozen, factor, key, whole, real))
+        return made
 
     def _apply_graph(
         self, summed: tuple[Tree, jax.Array], trained: Tree, optimizer: dict[str, Any], scaling: Tree, rate: jax.Array
@@ -143,7 +140,8 @@ class JaxEngine(StaticEngine):
             found, _ = self._forward(sizes, trained, frozen, whole, None)
             return {name: array[None] for name, array in found.items()}
 
-        made: Outputs = self._on_each(on_one, SHARED, shared=1, program=2)(trained, frozen, whole)
+        each = jax.shard_map(on_one, mesh=self.device.mesh, in_specs=(ONE, ONE, SHARED), out_specs=SHARED)
+        made: Outputs = each(trained, frozen, whole)
         return made
 
     # ---- what the base asks ----

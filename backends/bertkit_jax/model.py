@@ -155,11 +155,16 @@ def layer(
     found = attention(w, config, f"{name}attention.self.", x, mask, drop)
     if asking is not None:
         x, found = x[asking], found[asking]
-    found = x + drop(w.dense(found, f"{name}attention.output.dense"), config.hidden_dropout_prob)
+    found = plus(x, w.dense(found, f"{name}attention.output.dense"), config.hidden_dropout_prob, drop)
     x = w.layer_norm(found, f"{name}attention.output.LayerNorm", config.layer_norm_eps)
     inner = activate(w.dense(x, f"{name}intermediate.dense"), config.hidden_act)
-    inner = x + drop(w.dense(inner, f"{name}output.dense"), config.hidden_dropout_prob)
+    inner = plus(x, w.dense(inner, f"{name}output.dense"), config.hidden_dropout_prob, drop)
     return w.layer_norm(inner, f"{name}output.LayerNorm", config.layer_norm_eps)
+
+
+def plus(x: jax.Array, values: jax.Array, rate: float, drop: Dropout) -> jax.Array:
+    """x and what is kept of `values`, (N, H) float32: the LayerNorm that follows reads nothing else."""
+    return x.astype(jnp.float32) + drop(values.astype(jnp.float32), rate)
 
 
 def attention(w: Weights, config: ModelConfig, name: str, x: jax.Array, mask: jax.Array, drop: Dropout) -> jax.Array:
@@ -173,8 +178,8 @@ def attention(w: Weights, config: ModelConfig, name: str, x: jax.Array, mask: ja
         found = jax.nn.dot_product_attention(query, key, value, mask=mask, implementation="cudnn")
     else:
         scores = jnp.einsum("rqad,rkad->raqk", query * np.asarray(shape[-1] ** -0.5, query.dtype), key)
-        chances = jax.nn.softmax(jnp.where(mask, scores.astype(jnp.float32), FAR)).astype(w.dtype)
-        found = jnp.einsum("raqk,rkad->rqad", drop(chances, rate), value)
+        chances = drop(jax.nn.softmax(jnp.where(mask, scores.astype(jnp.float32), FAR)), rate)
+        found = jnp.einsum("raqk,rkad->rqad", chances.astype(w.dtype), value)
     return found.reshape(-1, config.hidden_size)
 
 

@@ -54,8 +54,8 @@ class SharedPlan(StaticPlan):
         plan = self.training if training else self.answering
         lengths = [sequence_lengths(part) for part in parts]
         masked = [len(part.get("masked_positions", ())) for part in parts]
-        for sizes in plan or ():
-            only = dataclasses.replace(plan, sizes=(sizes,))  # type: ignore[type-var]
+        for sizes in plan.sizes if plan else ():
+            only = dataclasses.replace(plan, sizes=(sizes,))
             if all(only.fit(each, held) for each, held in zip(lengths, masked, strict=True)):
                 return sizes
         each = [self._fit(None, found, held) for found, held in zip(lengths, masked, strict=True)]

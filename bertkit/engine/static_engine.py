@@ -8,6 +8,7 @@ Legend: B sequences, P trained parameters.
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, SupportsFloat
@@ -97,7 +98,7 @@ class StaticEngine(ABC):
             made = self.plan.fill(batch, update.label_counts).made
             self.plan.meet(made.sizes, training=True)
             key = self._key(update.step, number)
-            self._guarded(made.sizes, True, lambda made=made, key=key: self.learn(made, key))
+            self._guarded(made.sizes, True, functools.partial(self.learn, made, key))
             slots += self.plan.places(made.sizes)
         if self.world.size > 1:
             self.take_sums(*self.sums.sum_(*self.summands()))
@@ -113,7 +114,7 @@ class StaticEngine(ABC):
         self._warm_up(training=False)
         made = self.plan.fill(batch, None).made
         self.plan.meet(made.sizes, training=False)
-        return self.plan.real(made, self._guarded(made.sizes, False, lambda: self.answer(made)), batch)
+        return self.plan.real(made, self._guarded(made.sizes, False, functools.partial(self.answer, made)), batch)
 
     def _warm_up(self, training: bool) -> None:
         if training in self._warm:
