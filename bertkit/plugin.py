@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     # A batch laid out for a device
     from bertkit.engine.layouts import Grain, Group, Layout, lay_out
     from bertkit.engine.static_shapes import (
+        Shapes,
         Sizes,
         Static,
         shapes as static_sizes,
@@ -190,6 +191,7 @@ _PLACES = {
     "Request": ("launch.interface", "Request"),
     "Scalars": ("engine.interface", "Scalars"),
     "Setting": ("engine.interface", "Setting"),
+    "Shapes": ("engine.static_shapes", "Shapes"),
     "Sizes": ("engine.static_shapes", "Sizes"),
     "SlurmOptions": ("launch.interface", "SlurmOptions"),
     "Static": ("engine.static_shapes", "Static"),
@@ -288,6 +290,7 @@ __all__ = [
     "Request",
     "Scalars",
     "Setting",
+    "Shapes",
     "Sizes",
     "SlurmOptions",
     "Split",

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from bertkit.plugin import Capabilities, Engine, Job, Probe, Setting, UserError, World, cpu_model
 
-GPU = Path("/dev/nvidiactl")  # the driver's device
-TPUS = ("accel0", "vfio/0")  # below /dev: the first TPU chip, by an older and a newer driver
+DEVICES = Path("/dev")
+GPU = "nvidiactl"  # the driver's device
+TPUS = ("accel0", "vfio/0")  # the first TPU chip, by an older and a newer driver
 
 
 class JaxBackend:
@@ -37,9 +38,9 @@ class JaxBackend:
     def probe(self) -> Probe:
         if not version():
             return Probe(False, "JAX is not installed; pip install 'bertkit[jax]'")
-        if any((Path("/dev") / name).exists() for name in TPUS) and util.find_spec("libtpu"):
+        if any((DEVICES / name).exists() for name in TPUS) and util.find_spec("libtpu"):
             return Probe(True, f"a TPU, JAX {version()}", ("fp32", "bf16"))
-        if GPU.exists():
+        if (DEVICES / GPU).exists():
             return Probe(True, f"an NVIDIA GPU, if JAX {version()} has its plug-in", ("fp32", "bf16", "fp16"))
         return Probe(True, f"{cpu_model()}, JAX {version()}", ("fp32",))  # XLA gains nothing by bf16 there
 

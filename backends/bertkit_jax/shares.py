@@ -17,6 +17,7 @@ from bertkit.plugin import (
     BatchLimits,
     Job,
     Limits,
+    Shapes,
     Sizes,
     Static,
     StaticPlan,
@@ -54,10 +55,13 @@ class SharedPlan(StaticPlan):
         plan = self.training if training else self.answering
         lengths = [sequence_lengths(part) for part in parts]
         masked = [len(part.get("masked_positions", ())) for part in parts]
-        for sizes in plan.sizes if plan else ():
-            only = dataclasses.replace(plan, sizes=(sizes,))
-            if all(only.fit(each, held) for each, held in zip(lengths, masked, strict=True)):
-                return sizes
+        if self.devices == 1:
+            return self._fit(plan, lengths[0], masked[0])
+        if plan:
+            for sizes in plan:
+                only = Shapes((sizes,))
+                if all(only.fit(each, held) for each, held in zip(lengths, masked, strict=True)):
+                    return sizes
         each = [self._fit(None, found, held) for found, held in zip(lengths, masked, strict=True)]
         return Sizes(**{f.name: max(getattr(s, f.name) for s in each) for f in dataclasses.fields(Sizes)})
 

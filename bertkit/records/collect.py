@@ -23,7 +23,7 @@ from bertkit.records.host import box
 from bertkit.records.meter import Reading
 from bertkit.version import __version__
 
-PACKAGES = ("numpy", "tokenizers", "safetensors", "scikit-learn", "scipy", "torch", "tensorflow", "mpi4py")
+PACKAGES = ("numpy", "tokenizers", "safetensors", "scikit-learn", "scipy", "torch", "tensorflow", "jax", "mpi4py")
 
 
 def environment(world: World, engine: Engine | None = None) -> dict[str, Any]:
