@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any, SupportsFloat
 
 import jax
@@ -32,6 +34,7 @@ from bertkit_jax import optimizers
 from bertkit_jax.device import AXIS, Device
 from bertkit_jax.losses import loss
 from bertkit_jax.model import Dropout, Outputs, Seen, Weights, mixed, outputs
+from bertkit_jax.profiling import recorded
 from bertkit_jax.shares import SharedPlan
 
 Tree = dict[str, jax.Array]
@@ -232,6 +235,9 @@ class JaxEngine(StaticEngine):
 
     def programs(self) -> int | None:
         return self.traces
+
+    def profile(self, trace: Path) -> AbstractContextManager[None]:
+        return recorded(trace)
 
     def host_waits(self, run: Callable[[], None]) -> int | None:
         return None  # JAX does not tell
