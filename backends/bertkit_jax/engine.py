@@ -48,6 +48,7 @@ class JaxEngine(StaticEngine):
         self.device = Device(job, world)
         given = {name: np.asarray(array, np.float32) for name, array in job.weights.items()}
         trained = {name: array for name, array in given.items() if name not in job.frozen}
+        self.names = tuple(trained)  # in the model's order: JAX gives dicts back in the alphabet's
         self.trained: Tree = self._put(trained)
         self.frozen: Tree = self._put({name: array for name, array in given.items() if name in job.frozen})
         self.optimizer: dict[str, Any] = self._put(optimizers.begun(trained))
@@ -124,7 +125,7 @@ class JaxEngine(StaticEngine):
         self.traces += 1
         gradients, total = summed
         factor = 1 / scaling["factor"] if scaling else jnp.float32(1)
-        norms = jnp.stack([optimizers.norm(gradient) for gradient in gradients.values()])
+        norms = jnp.stack([optimizers.norm(gradients[name]) for name in self.names])
         norm = optimizers.norm(norms) * factor
         if most := self.job.optimizer.clip_norm:
             factor *= jnp.minimum(1.0, most / (norm + 1e-6))
@@ -171,12 +172,12 @@ class JaxEngine(StaticEngine):
 
     def summands(self) -> tuple[float, list[np.ndarray]]:
         gradients, total = self.summed
-        return float(total), [np.asarray(array).reshape(-1) for array in gradients.values()]
+        return float(total), [np.asarray(gradients[name]).reshape(-1) for name in self.names]
 
     def take_sums(self, loss: float, gradients: list[np.ndarray]) -> None:
-        shapes = {name: array.shape for name, array in self.trained.items()}
-        given = zip(shapes.items(), gradients, strict=True)
-        self.summed = self._put(({name: a.reshape(shape) for (name, shape), a in given}, np.float32(loss)))
+        given = zip(self.names, gradients, strict=True)
+        shaped = {name: array.reshape(self.trained[name].shape) for name, array in given}
+        self.summed = self._put((shaped, np.float32(loss)))
 
     def clear(self) -> None:
         state = self.summed, self.trained, self.optimizer, self.scaling
@@ -208,7 +209,7 @@ class JaxEngine(StaticEngine):
         jax.block_until_ready((self.summed, self.trained))
         if self.scaling:
             overflows, factor, first = (float(self.scaling[key]) for key in ("overflows", "factor", "first"))
-            check_scaling(self.job.loss_scaling, int(overflows), factor, list(self.trained)[int(first)])
+            check_scaling(self.job.loss_scaling, int(overflows), factor, self.names[int(first)])
 
     def describe(self) -> Mapping[str, str]:
         devices = self.device.devices
