@@ -47,6 +47,9 @@ if TYPE_CHECKING:
 
     from bertkit.engine.static_plan import Filled, StaticPlan
 
+    # A profile of an engine whose profiler writes another form
+    from bertkit.engine.chrome_trace import TraceLine, TraceSpan, write_chrome_trace
+
     # What a checkpoint gives back
     from bertkit.engine.state import read as read_array
 
@@ -186,6 +189,8 @@ _PLACES = {
     "SlurmOptions": ("launch.interface", "SlurmOptions"),
     "Static": ("engine.static_shapes", "Static"),
     "StaticPlan": ("engine.static_plan", "StaticPlan"),
+    "TraceLine": ("engine.chrome_trace", "TraceLine"),
+    "TraceSpan": ("engine.chrome_trace", "TraceSpan"),
     "Unread": ("model.formats.file_kinds", "Unread"),
     "Update": ("engine.interface", "Update"),
     "UserError": ("errors", "UserError"),
@@ -228,6 +233,7 @@ _PLACES = {
     "usable_cpus": ("distributed.topology", "usable_cpus"),
     "whole_number": ("files.inputs", "whole_number"),
     "write_atomically": ("files.disk", "write_atomically"),
+    "write_chrome_trace": ("engine.chrome_trace", "write_chrome_trace"),
     "write_text": ("files.disk", "write_text"),
 }
 __all__ = [
@@ -285,6 +291,8 @@ __all__ = [
     "Static",
     "StaticPlan",
     "Task",
+    "TraceLine",
+    "TraceSpan",
     "Unread",
     "Update",
     "UserError",
@@ -329,6 +337,7 @@ __all__ = [
     "usable_cpus",
     "whole_number",
     "write_atomically",
+    "write_chrome_trace",
     "write_text",
 ]
 

@@ -10,6 +10,8 @@ import functools
 import logging
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any, SupportsFloat
 
 import numpy as np
@@ -278,6 +280,11 @@ class TensorFlowEngine:
 
     def host_waits(self, run: Callable[[], None]) -> int | None:
         return None  # TensorFlow does not tell
+
+    def profile(self, trace: Path) -> AbstractContextManager[None]:
+        from bertkit_tensorflow.profiling import recorded  # with the form in which TensorFlow writes it
+
+        return recorded(trace)
 
     def close(self) -> None:
         self.sums.close()
