@@ -37,6 +37,7 @@ def launch_benchmark(old: Old, draft: Draft) -> list[Draft]:
             f"launch_benchmark.py has no precision {ours['precision']!r}", "it has " + ", ".join(PRECISIONS)
         )
     draft.options["--backend"] = "cpu"
+    draft.framework = "torch" if ours.get("framework", "") == "pytorch" else "tensorflow"
     for name in [*sorted(set(ours) - set(SAID)), *sorted(set(model) - set(MODEL_SAID))]:
         if name in ours or is_on(model, name) or name not in table("flags.toml")["lost"]:
             draft.lost(f"--{name.replace('_', '-')}" if name in ours else name, lost_reason(name))
