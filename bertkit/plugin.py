@@ -50,6 +50,9 @@ if TYPE_CHECKING:
     # A profile of an engine whose profiler writes another form
     from bertkit.engine.chrome_trace import TraceLine, TraceSpan, write_chrome_trace
 
+    # A trained model in another program's format
+    from bertkit.engine.exports import ExportedModel, PaddedModel
+
     # What a checkpoint gives back
     from bertkit.engine.state import read as read_array
 
@@ -151,6 +154,7 @@ _PLACES = {
     "Domain": ("launch.interface", "Domain"),
     "Engine": ("engine.interface", "Engine"),
     "Exchange": ("engine.interface", "Exchange"),
+    "ExportedModel": ("engine.exports", "ExportedModel"),
     "Extra": ("engine.interface", "Extra"),
     "Filled": ("engine.static_plan", "Filled"),
     "Flat": ("distributed.collectives", "Flat"),
@@ -177,6 +181,7 @@ _PLACES = {
     "OptimizerSpec": ("engine.interface", "OptimizerSpec"),
     "Nodes": ("distributed.clusters", "Nodes"),
     "PLACES": ("launch.affinity", "PLACES"),
+    "PaddedModel": ("engine.exports", "PaddedModel"),
     "Peak": ("engine.interface", "Peak"),
     "Precision": ("engine.interface", "Precision"),
     "Probe": ("engine.interface", "Probe"),
@@ -256,6 +261,7 @@ __all__ = [
     "Domain",
     "Engine",
     "Exchange",
+    "ExportedModel",
     "Extra",
     "Filled",
     "Flat",
@@ -277,6 +283,7 @@ __all__ = [
     "ModelConfig",
     "Nodes",
     "OptimizerSpec",
+    "PaddedModel",
     "Peak",
     "Precision",
     "Probe",
