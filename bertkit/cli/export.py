@@ -63,6 +63,6 @@ def export(
         return
     put(f"{made.folder} ({made.format}, {made.task}, {made.precision}): {', '.join(made.files)}")
     put(
-        f"verified on {', '.join(made.verified_on)}: largest difference {made.difference:.2g}, "
+        f"verified on {', '.join(made.verified_on)}: largest difference {made.difference:.2g} of the largest logit, "
         f"within {made.tolerance:g}"
     )

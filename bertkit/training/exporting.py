@@ -27,12 +27,13 @@ from bertkit.model.saving import write_tokenizer
 from bertkit.model.tokenizer_files import write_vocabulary
 from bertkit.recipes.recipe import Recipe
 from bertkit.training.inference import Ready, open_model
+from bertkit.training.run_task import read_task
 from bertkit.training.setup import inference_job
 from bertkit.version import __version__
 
+SHORTEST = 3  # tokens that a recipe's length may be
 DESCRIPTION = "bertkit.json"  # what an export is of; a folder without it is no export
-# Of the largest logit where that is over 1: fp32 differs by the order of its sums, bf16 by 7 bits of mantissa in each
-# of up to 24 layers.
+# Of the largest logit: fp32 differs by the order of its sums, bf16 by 7 bits of mantissa in each of up to 24 layers.
 TOLERANCES: Mapping[Precision, float] = {"fp32": 1e-4, "bf16": 5e-2}
 
 
@@ -51,42 +52,34 @@ class ExportReport:
     task: str
     precision: str
     files: tuple[str, ...]
-    difference: float  # the largest, of logits over the largest logit, or 1
+    difference: float  # the largest of a logit, as a share of the largest logit
     tolerance: float
     verified_on: tuple[str, ...]
 
 
 def export(
-    recipe: Recipe,
-    form: str,
-    precision: Precision,
-    output: Path,
-    overwrite: bool,
-    display: Display,
+    recipe: Recipe, form: str, precision: Precision, output: Path, overwrite: bool, display: Display,
     force: bool = False,
-) -> ExportReport:
+) -> ExportReport:  # fmt: skip
     """Write the model in the folder `recipe.model.name` to `output`; `recipe` says what it is compared with.
 
     Raises UserError, with nothing written, where it cannot be; ExportDiffers where it is not what the engine computes.
     """
-    chosen, output = find_format(form), output.expanduser()
-    chosen.check()
-    if precision not in chosen.precisions:
-        raise UserError(f"--format {form} has no {precision}", f"it has {', '.join(chosen.precisions)}: choose with -d")
+    output = output.expanduser()
+    chosen = _usable(form, precision)
     refuse_place(output, overwrite)
-    unread = dataclasses.replace(recipe.data, seq_length=3)  # no text is read: the model's own length counts
-    ready = open_model(dataclasses.replace(recipe, data=unread), force=force)
+    ready = open_model(_without_length(recipe), force=force)
     for note in ready.notes:
         display.say(note)
     if ready.task.head.kind not in chosen.heads:
         raise UserError(f"--format {form} has no {ready.task.head.kind} head", f"it has {', '.join(chosen.heads)}")
+    model = ExportedModel(ready.source.config, ready.task.head, ready.fit.weights, precision)
     engine = reference(recipe, ready)  # first: a framework may be set up once in a process
     temporary = temporary_beside(output)
     try:
         temporary.mkdir(parents=True)
         sweep(output.parent)
         display.say(f"writing {output}")
-        model = ExportedModel(ready.source.config, ready.task.head, ready.fit.weights, precision)
         chosen.write(model, temporary)
         display.say(f"comparing with {ready.target.backend.name} in {ready.target.precision}")
         found = verify(chosen.load(temporary), engine, model)
@@ -98,6 +91,22 @@ def export(
         engine.close()
         shutil.rmtree(temporary, ignore_errors=True)
     return report
+
+
+def _usable(name: str, precision: Precision) -> ExportFormat:
+    """Raises UserError where it is not known or not installed, or has not this precision."""
+    chosen = find_format(name)
+    chosen.check()
+    if precision not in chosen.precisions:
+        raise UserError(f"--format {name} has no {precision}", f"it has {', '.join(chosen.precisions)}: choose with -d")
+    return chosen
+
+
+def _without_length(recipe: Recipe) -> Recipe:
+    """No text is read, so only a run's own length matters: another model may have fewer positions than the usual."""
+    if read_task(Path(recipe.model.name).expanduser()) is not None:
+        return recipe
+    return dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, seq_length=SHORTEST))
 
 
 def refuse_place(output: Path, overwrite: bool) -> None:
@@ -141,20 +150,23 @@ def edges(longest: int) -> dict[str, tuple[int, ...]]:
 
 
 def verify(exported: PaddedModel, engine: Engine, model: ExportedModel) -> dict[str, float]:
-    """The largest difference of the logits on each of the edges, over the largest logit where that is over 1.
+    """The largest difference of the logits on each of the edges, as a share of the largest logit on any of them.
 
     Raises ExportDiffers where one is beyond the tolerance.
     """
-    found = {}
+    gaps, scale = {}, 0.0
     for number, (what, lengths) in enumerate(edges(model.config.max_position_embeddings).items()):
         ragged = made_batch(model.config, np.repeat(lengths, model.head.sequences_each), number)
         inputs = padded(ragged)
         made, wanted = exported(inputs), engine.predict(ragged)
-        found[what] = _difference(model.head, made, wanted, inputs["attention_mask"] > 0)
+        gaps[what] = _difference(model.head, made, wanted, inputs["attention_mask"] > 0)
+        scale = max(scale, *(float(np.abs(wanted[name]).max()) for name in OUTPUTS[model.head.kind]))
+    found = {what: gap / (scale or 1.0) for what, gap in gaps.items()}
     worst, tolerance = max(found, key=lambda what: found[what]), TOLERANCES[model.precision]
     if not found[worst] <= tolerance:
         raise ExportDiffers(
-            f"the export differs from the engine by {found[worst]:.2g} on {worst}, over {tolerance:g}",
+            f"the export differs from the engine by {found[worst]:.2g} of the largest logit on {worst},"
+            f" over {tolerance:g}",
             "nothing was written; please report it, with the versions of `pip list`",
         )
     return found
@@ -186,14 +198,13 @@ def padded(ragged: Mapping[str, np.ndarray]) -> Arrays:
 def _difference(
     head: Head, made: Mapping[str, np.ndarray], wanted: Mapping[str, np.ndarray], real: np.ndarray
 ) -> float:
-    """Infinity where shapes differ, or a number is not finite."""
+    """The largest; infinity where shapes differ, or a number is not finite."""
     largest = 0.0
     for name in OUTPUTS[head.kind]:
         ours = made[name][real] if head.kind in PER_TOKEN else made[name]
         if ours.shape != wanted[name].shape or not np.isfinite(ours).all():
             return float("inf")
-        gap = np.abs(ours.astype(np.float64) - wanted[name]).max()
-        largest = max(largest, float(gap / max(1.0, np.abs(wanted[name]).max())))
+        largest = max(largest, float(np.abs(ours.astype(np.float64) - wanted[name]).max()))
     return largest
 
 
