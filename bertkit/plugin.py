@@ -50,6 +50,12 @@ if TYPE_CHECKING:
     from bertkit.engine.warm_up import does_not_fit, planned_does_not_fit, warm_up
     from bertkit.engine.static_engine import StaticEngine
 
+    # A profile of an engine whose profiler writes another form
+    from bertkit.engine.chrome_trace import TraceLine, TraceSpan, write_chrome_trace
+
+    # A trained model in another program's format
+    from bertkit.engine.exports import ExportedModel, PaddedModel
+
     # What a checkpoint gives back
     from bertkit.engine.state import read as read_array
 
@@ -157,6 +163,7 @@ _PLACES = {
     "Domain": ("launch.interface", "Domain"),
     "Engine": ("engine.interface", "Engine"),
     "Exchange": ("engine.interface", "Exchange"),
+    "ExportedModel": ("engine.exports", "ExportedModel"),
     "Extra": ("engine.interface", "Extra"),
     "Filled": ("engine.static_plan", "Filled"),
     "Flat": ("distributed.collectives", "Flat"),
@@ -183,6 +190,7 @@ _PLACES = {
     "OptimizerSpec": ("engine.interface", "OptimizerSpec"),
     "Nodes": ("distributed.clusters", "Nodes"),
     "PLACES": ("launch.affinity", "PLACES"),
+    "PaddedModel": ("engine.exports", "PaddedModel"),
     "Peak": ("engine.interface", "Peak"),
     "Precision": ("engine.interface", "Precision"),
     "Probe": ("engine.interface", "Probe"),
@@ -196,6 +204,8 @@ _PLACES = {
     "SlurmOptions": ("launch.interface", "SlurmOptions"),
     "Static": ("engine.static_shapes", "Static"),
     "StaticPlan": ("engine.static_plan", "StaticPlan"),
+    "TraceLine": ("engine.chrome_trace", "TraceLine"),
+    "TraceSpan": ("engine.chrome_trace", "TraceSpan"),
     "Unread": ("model.formats.file_kinds", "Unread"),
     "Update": ("engine.interface", "Update"),
     "UserError": ("errors", "UserError"),
@@ -239,6 +249,7 @@ _PLACES = {
     "warm_up": ("engine.warm_up", "warm_up"),
     "whole_number": ("files.inputs", "whole_number"),
     "write_atomically": ("files.disk", "write_atomically"),
+    "write_chrome_trace": ("engine.chrome_trace", "write_chrome_trace"),
     "write_text": ("files.disk", "write_text"),
 }
 __all__ = [
@@ -261,6 +272,7 @@ __all__ = [
     "Domain",
     "Engine",
     "Exchange",
+    "ExportedModel",
     "Extra",
     "Filled",
     "Flat",
@@ -282,6 +294,7 @@ __all__ = [
     "ModelConfig",
     "Nodes",
     "OptimizerSpec",
+    "PaddedModel",
     "Peak",
     "Precision",
     "Probe",
@@ -298,6 +311,8 @@ __all__ = [
     "StaticEngine",
     "StaticPlan",
     "Task",
+    "TraceLine",
+    "TraceSpan",
     "Unread",
     "Update",
     "UserError",
@@ -347,6 +362,7 @@ __all__ = [
     "warm_up",
     "whole_number",
     "write_atomically",
+    "write_chrome_trace",
     "write_text",
 ]
 

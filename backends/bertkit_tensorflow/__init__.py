@@ -7,10 +7,15 @@ from importlib import metadata, util
 from pathlib import Path
 
 from bertkit.plugin import Capabilities, Engine, Job, Probe, Setting, UserError, World, cpu_model, cpuinfo
+from bertkit_tensorflow.exports import SavedModelFormat
 
 GPU = Path("/dev/nvidiactl")  # the driver's device
 BF16 = ("amx_bf16", "avx512_bf16", "bf16")  # of /proc/cpuinfo: the CPU multiplies bf16 in hardware; the last is Arm's
 PACKAGES = ("tensorflow", "tensorflow-cpu", "tf-nightly")  # distributions that bring the module
+
+
+# 2: errors alone; else it tells at each start which CPU instructions it was built for
+VARIABLES = {"TF_CPP_MIN_LOG_LEVEL": "2", "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
 
 
 class TensorFlowBackend:
@@ -32,6 +37,10 @@ class TensorFlowBackend:
         "shapes": Setting(8, "sizes that batches are rounded up to, for each phase"),
     }
 
+    @property
+    def exports(self) -> tuple[SavedModelFormat, ...]:
+        return (SavedModelFormat(version, VARIABLES),)
+
     def probe(self) -> Probe:
         if not version():
             return Probe(False, "TensorFlow is not installed; pip install 'bertkit[tensorflow]'")
@@ -43,8 +52,7 @@ class TensorFlowBackend:
         return Probe(True, said, ("fp32", "bf16") if native else ("fp32",))
 
     def variables(self, settings: Mapping[str, str | int | float | bool]) -> Mapping[str, str]:
-        # 2: errors alone; else it tells at each start which CPU instructions it was built for
-        return {"TF_CPP_MIN_LOG_LEVEL": "2", "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
+        return VARIABLES
 
     def engine(self, job: Job, world: World) -> Engine:
         if not version():

@@ -8,6 +8,8 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any, SupportsFloat
 
 import numpy as np
@@ -188,3 +190,8 @@ class TensorFlowEngine(StaticEngine):
 
     def host_waits(self, run: Callable[[], None]) -> int | None:
         return None  # TensorFlow does not tell
+
+    def profile(self, trace: Path) -> AbstractContextManager[None]:
+        from bertkit_tensorflow.profiling import recorded  # with the form in which TensorFlow writes it
+
+        return recorded(trace)

@@ -79,7 +79,7 @@ class Seen:
     """What the encoder and the head read of a batch."""
 
     whole: Tensors  # as `bertkit.engine.static_shapes.static` has them
-    rows: int
+    rows: int | tf.Tensor
 
     def mask(self) -> tf.Tensor:
         """(R, 1, S, S) float32 to be added to scores: slots see those of their own segment."""
@@ -141,7 +141,7 @@ def plus(x: tf.Tensor, values: tf.Tensor, rate: float, drop: Dropout) -> tf.Tens
 
 def attention(w: Weights, config: ModelConfig, name: str, x: tf.Tensor, mask: tf.Tensor, drop: Dropout) -> tf.Tensor:
     """(N, H) -> (N, H): two products and a softmax in float32 between them, each row by itself."""
-    rows, heads = mask.shape[0], config.num_attention_heads
+    rows, heads = mask.shape[0] or tf.shape(mask)[0], config.num_attention_heads  # None: known only when computed
     shape = [rows, -1, heads, config.hidden_size // heads]
     query, key, value = (
         tf.transpose(tf.reshape(w.dense(x, f"{name}{part}"), shape), [0, 2, 1, 3]) for part in ("query", "key", "value")

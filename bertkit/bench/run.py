@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import gc
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bertkit.bench.measure import RULES, Amount, Measured, infer_case, train_case
+from bertkit.bench.measure import RULES, Amount, Measured, calls, infer_case, train_case
 from bertkit.bench.plan import SETTINGS, BenchPlan, Case
 from bertkit.bench.suite import DOES_NOT_FIT, Kind
 from bertkit.bench.workload import Workload
@@ -30,6 +31,7 @@ from bertkit.records.energy import Energy, energy_of
 from bertkit.records.files import collection, sealed, write_all
 from bertkit.records.host import cpu_mhz
 from bertkit.records.schema import blank
+from bertkit.training.callbacks.profiling import VIEWERS, profile_calls, profiler_of
 from bertkit.training.comparability import as_computed, of_case, optimizer
 from bertkit.training.recipe_parts import exchange, loss_scaling, make_update_settings, optimizer_spec, with_dropout
 
@@ -42,6 +44,7 @@ class Bench:
     amount: Amount
     world: World
     display: Display
+    profile: tuple[int, int] | None = None  # the first and the last call of each case whose trace is written
     # key, weights and their file's SHA-256 of the last case: the next one often has the same model
     _weights: tuple[object, Arrays, str | None] | None = None
     _memory: int | None = None  # what the last engine said of its process
@@ -54,9 +57,16 @@ class Bench:
         self._write(output)  # a place that cannot be written is known before the work, not after it
         for number, case in enumerate(self.plan.cases, 1):
             self.display.say(f"case {number} of {len(self.plan.cases)}: {case}")
-            self.cases.append(sealed(self._case(case)))
+            self.cases.append(sealed(self._case(case, trace_file(output, number))))
             self._write(output)
         return collection(self.cases)
+
+    def check_traces(self, output: Path, overwrite: bool) -> None:
+        """Raises UserError where a trace to be written is there already."""
+        traces = [trace_file(output, number) for number in range(1, len(self.plan.cases) + 1)] if self.profile else []
+        for path in traces:
+            if exists(path) and not overwrite:
+                raise UserError(f"{path} is there already", "choose another -o, or replace it with --overwrite")
 
     def _write(self, output: Path) -> None:
         if self.world.is_first:
@@ -86,6 +96,8 @@ class Bench:
             head, rules = HEADS["classification"], exchange(self.plan.recipe)
             job = Job(MODEL, head, weights, precision=precision, settings=self.plan.settings, exchange=rules)
             with self._engine(job) as engine:
+                if self.profile:
+                    profiler_of(engine, self.plan.backend.name)
                 if self.plan.kind == "train":
                     train_specimen(engine, example_batch("classification"), "classification", 1)
                 else:
@@ -102,7 +114,7 @@ class Bench:
             del engine
             gc.collect()
 
-    def _case(self, case: Case) -> dict[str, Any]:
+    def _case(self, case: Case, trace: Path) -> dict[str, Any]:
         """One case's record; one that does not fit into memory is a record too."""
         work = self.plan.workload(case)
         job = self._job(case, work)
@@ -114,6 +126,7 @@ class Bench:
                 measured = self._measure(engine, case, work, energy)
                 memory = self._peak_memory(engine)  # before the peak's own matrices
                 self.peaks.setdefault(case.precision, []).append(engine.peak())
+                self._profile(engine, case, work, trace)
                 return entry | self._figures(entry, case, measured, engine, energy) | {"memory": memory}
         except (MemoryError, RuntimeError, DoesNotFit) as error:
             if not out_of_memory(error):
@@ -179,6 +192,16 @@ class Bench:
         micro, rate = recipe.train.micro_batch_size, recipe.optimizer.learning_rate
         return train_case(engine, model, work, case.batch_size, micro, rate, recipe.seed, *common)
 
+    def _profile(self, engine: Engine, case: Case, work: Workload, trace: Path) -> None:
+        """Repeat the calls to be profiled, on the first rank, after all that is measured."""
+        if self.profile is None or not self.world.is_first:
+            return
+        first, last = self.profile
+        stream = calls(work.features, case.batch_size, self.plan.recipe.seed, self.world)
+        batches = (update.micro_batches[0] for update in itertools.islice(stream, first - 1, last))
+        profile_calls(engine, profiler_of(engine, self.plan.backend.name), batches, trace)
+        self.display.say(f"profile: calls {first} to {last} are in {trace}, {VIEWERS}")
+
     def _figures(
         self, entry: dict[str, Any], case: Case, measured: Measured, engine: Engine, energy: Energy
     ) -> dict[str, Any]:
@@ -230,6 +253,11 @@ def known_of(plan: BenchPlan, case: Case, work: Workload, job: Job, world: World
         "global_batch": case.batch_size * world.size,
         "warmup_rule": RULES["warm-up"],
     }
+
+
+def trace_file(record: Path, number: int) -> Path:
+    """Beside the record: where the profile of its case of this number goes, from 1 on."""
+    return record.with_name(f"{record.stem}.trace-{number}.json")
 
 
 def record_file(kind: Kind, asked: Path | None, overwrite: bool) -> Path:

@@ -43,6 +43,13 @@ Record = Annotated[
     Path | None,
     typer.Option("-o", "--output", help="Record file to write.", show_default="runs/bench/KIND-TIME.json"),
 ]
+Profile = Annotated[
+    str,
+    typer.Option(
+        "--profile", metavar="CALLS", help="Write a Chrome trace of these calls of each case, as 20-22.",
+        show_default=False,
+    ),
+]  # fmt: skip
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing record file.")]
 
 
@@ -155,21 +162,27 @@ def infer(
     sets: o.Sets = None,
     output: Record = None,
     overwrite: Overwrite = False,
+    profile: Profile = "",
     dry_run: o.DryRun = False,
     json_: o.Json = False,
     quiet: o.Quiet = False,
 ) -> int:
     """Measure inference: throughput and latency percentiles. Exit code 1 if a case is out of memory.
 
+    --profile repeats some calls of each case after the measurement, which they are no part of, and writes a Chrome
+    trace of each case beside the record.
+
     Examples:
 
       bertkit bench infer -m base -d bf16 -b 1,8,32 --lengths squad384
 
       bertkit bench infer -m runs/mrpc -t mrpc --data-dir data/glue -b 1 --steps 400 --json
+
+      bertkit bench infer -m base -d bf16 -b 8 --lengths squad384 --profile 20-22
     """
     return _bench(
         "infer", model, dtype, batch_size, lengths, seq_length, task, data_dir, steps, seconds, backend, seed, sets,
-        output, overwrite, dry_run, json_, quiet,
+        output, overwrite, dry_run, json_, quiet, profile,
     )  # fmt: skip
 
 
@@ -177,7 +190,7 @@ def _bench(
     kind: Kind, model: str, dtype: str, batch_size: str, lengths: str | None, seq_length: int | None,
     task: str | None, data_dir: str | None, steps: int | None, seconds: float | None, backend: str | None,
     seed: int | None, sets: list[str] | None, output: Path | None, overwrite: bool, dry_run: bool, as_json: bool,
-    quiet: bool,
+    quiet: bool, profile: str = "",
 ) -> int:  # fmt: skip
     """Plan, measure, show. Returns the exit code."""
     import sys
@@ -191,6 +204,7 @@ def _bench(
     from bertkit.errors import UserError
     from bertkit.files.disk import to_json
     from bertkit.recipes.resolve import resolve
+    from bertkit.training.callbacks.profiling import wanted
 
     if lengths is not None and task is not None:
         raise UserError("--lengths and -t exclude each other", "give one of them")
@@ -212,6 +226,7 @@ def _bench(
             display.say(f"{what}: {done:,} of {of:,}")
 
     target = record_file(kind, output, overwrite)
+    calls = wanted(profile, "calls") if profile else None
     longest = resolved.recipe.data.seq_length if given else 0
     plan = make_plan(kind, lists, resolved.recipe, longest, tell, dry_run, display.say)
     if dry_run:
@@ -219,7 +234,9 @@ def _bench(
         for case in plan.cases:
             display.say(f"case: {case}")
         return 0
-    made = Bench(plan, Amount(steps or 0, seconds or 20.0), world, display).run(target)
+    bench = Bench(plan, Amount(steps or 0, seconds or 20.0), world, display, profile=calls)
+    bench.check_traces(target, overwrite)
+    made = bench.run(target)
     if world.is_first:
         if as_json:
             put_json(to_json(made))

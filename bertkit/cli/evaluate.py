@@ -21,6 +21,7 @@ def evaluate(
     batch_size: Annotated[int | None, typer.Option("-b", "--batch-size", help="Batch size per process.")] = None,
     seq_length: o.SeqLength = None,
     sets: o.Sets = None,
+    profile: o.Profile = "",
     force: o.Force = False,
     offline: o.Offline = False,
     dry_run: o.DryRun = False,
@@ -29,17 +30,20 @@ def evaluate(
 ) -> None:
     """Evaluate a trained model on its task's dev set.
 
-    Task, precision, length and data folder default to those of the run.
+    Task, precision, length and data folder default to those of the run. --profile writes a Chrome trace of some batches
+    to evaluation-trace.json in the run folder.
 
-    Example:
+    Examples:
 
       bertkit evaluate runs/mrpc -t mrpc --data-dir data/glue --json
+
+      bertkit evaluate runs/mrpc --profile 2-3
     """
     from bertkit.console import Display
     from bertkit.distributed.world import from_env
     from bertkit.recipes.resolve import resolve
     from bertkit.training.inference import evaluate as evaluate_run
-    from bertkit.training.inference import plan
+    from bertkit.training.inference import plan, trace_file
     from bertkit.training.run_task import run_settings
 
     chosen = o.recipe_options(backend, dtype, run, task, data_dir, None, seq_length, None, None, None, None)
@@ -48,9 +52,11 @@ def evaluate(
     world = from_env()
     display = Display(quiet=quiet or not world.is_first)
     if dry_run:
+        if profile:
+            trace_file(resolved.recipe.model.name, profile)
         plan(resolved.recipe, "dev", None, display, force)
         return
-    found = evaluate_run(resolved.recipe, world, display, force)
+    found = evaluate_run(resolved.recipe, world, display, force, profile=profile)
     if not world.is_first:
         return
     if json:

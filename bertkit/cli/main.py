@@ -25,6 +25,7 @@ from bertkit.cli import (
     data,
     embed,
     evaluate,
+    export,
     launch,
     migrate,
     models,
@@ -83,6 +84,7 @@ app.command("embed")(embed.embed)
 app.command("ask")(ask.ask)
 app.command("score")(score.score)
 app.add_typer(bench.app, name="bench")
+app.command("export")(export.export)
 app.command("convert")(convert.convert)
 app.command("compare")(compare.compare)
 app.command("report")(report.report)

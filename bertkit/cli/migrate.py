@@ -30,6 +30,12 @@ def migrate(
     backend: Annotated[
         str, typer.Option("--backend", help="Target backend, in place of the one of the existing command.")
     ] = "",
+    same_framework: Annotated[
+        bool,
+        typer.Option(
+            "--same-framework", help="Keep the existing command's framework: TensorFlow's programs get its backend."
+        ),
+    ] = False,
     json: o.Json = False,
 ) -> int:
     """Translate an existing command line of NVIDIA's, Habana's, Intel's, Iluvatar's, Google's or Hugging Face's BERT.
@@ -46,10 +52,14 @@ def migrate(
       bertkit migrate --backend cpu "python run_squad.py --bert_model=large --fp16 --train_batch_size=8 --do_train"
 
       cat train.sh | bertkit migrate
+
+      bertkit migrate --same-framework scripts/finetune_train_benchmark.sh large true 8 squad
     """
     from bertkit.cli.migration.translate import migrate as translate
 
-    made = translate(_text(command or []), backend)
+    if backend and same_framework:
+        raise UserError("--backend and --same-framework exclude each other", "give one of them")
+    made = translate(_text(command or []), backend, same_framework)
     _show(made, json)
     for fault in made.faults:
         print(f"bertkit: {fault}", file=sys.stderr)

@@ -12,6 +12,12 @@ from bertkit.cli import completion
 from bertkit.errors import UserError
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
+Profile = Annotated[
+    str,
+    typer.Option(
+        "--profile", metavar="BATCHES", help="Write a Chrome trace of these batches, as 2-3.", show_default=False
+    ),
+]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Print errors only.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Validate inputs and print the plan without computing.")]
 Force = Annotated[

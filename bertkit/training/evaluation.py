@@ -5,7 +5,7 @@ Legend: N sequences, T tokens of them, C outputs of the head.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -19,6 +19,8 @@ from bertkit.engine.interface import OUTPUTS, Arrays, Engine
 from bertkit.errors import UserError
 from bertkit.model.config import PER_TOKEN, Head
 
+Watch = Callable[[Iterable[np.ndarray]], Iterable[np.ndarray]]  # the batches, as they are; called between them
+
 
 def predict(
     engine: Engine,
@@ -27,6 +29,7 @@ def predict(
     batch_size: int,
     world: World,
     progress: Callable[[int], object] = lambda done: None,
+    watch: Watch = iter,
 ) -> Arrays:
     """The head's outputs for every example in the order of `features`, on every rank: (N, C), (T, C) for
     tokens, or (T,) for spans.
@@ -36,7 +39,7 @@ def predict(
     numbers: list[np.ndarray] = [np.empty(0, np.int64)]
     empty = np.empty(0 if head.kind == "span" else (0, head.outputs), np.float32)
     found: dict[str, list[np.ndarray]] = {name: [empty] for name in OUTPUTS[head.kind]}
-    for examples in by_length(features.sizes, batch_size, world.rank, world.size):
+    for examples in watch(by_length(features.sizes, batch_size, world.rank, world.size)):
         outputs = engine.predict(features.batch(examples))
         for name, parts in found.items():
             parts.append(outputs[name].reshape(len(examples), -1) if head.sequences_each > 1 else outputs[name])
@@ -84,10 +87,11 @@ def answer(
     world: World,
     display: Display,
     what: str = "predicting",
+    watch: Watch = iter,
 ) -> Answered:
     """The task's answers to one part, on every rank."""
     with display.progress(what, len(part.features)) as bar:
-        outputs = predict(engine, task.head, part.features, batch_size, world, bar.add)
+        outputs = predict(engine, task.head, part.features, batch_size, world, bar.add, watch)
     check_finite(outputs, part.features, str(part.file))
     return task.format.answer(task, part, outputs, rules)
 
@@ -100,12 +104,13 @@ def evaluate(
     batch_size: int,
     world: World,
     display: Display,
+    watch: Watch = iter,
 ) -> tuple[dict[str, float], list[Answered]]:
     """(metrics, each part's answers). The metrics of a second part, as of mnli's, carry its name."""
     metrics: dict[str, float] = {}
     answered: list[Answered] = []
     for part in parts:
-        found = answer(engine, task, part, rules, batch_size, world, display, "evaluating")
+        found = answer(engine, task, part, rules, batch_size, world, display, "evaluating", watch)
         if not found.metrics:
             raise UserError(f"{part.file} has no labels", "give a file with answers to score")
         metrics |= labelled(found.metrics, part)

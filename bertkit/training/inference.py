@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bertkit.console import Display
+from bertkit.data.sampler import by_length
 from bertkit.data.tasks import Task, find_task
 from bertkit.data.tasks.labels import to_answer
 from bertkit.data.tasks.own.base import OwnFormat
@@ -27,11 +28,12 @@ from bertkit.model.weights import Fit
 from bertkit.recipes.keywords import from_keywords
 from bertkit.recipes.recipe import Recipe
 from bertkit.recipes.resolve import resolve
-from bertkit.training.evaluation import answer
+from bertkit.training.callbacks.profiling import EvaluationProfile, profiler_of, wanted
+from bertkit.training.evaluation import Watch, answer
 from bertkit.training.evaluation import evaluate as evaluate_parts
 from bertkit.training.extras import of_calibration
 from bertkit.training.recipe_parts import answer_rules, cache_folder, dev_file, sequence_shape
-from bertkit.training.run_folder import refuse_hiding
+from bertkit.training.run_folder import EVALUATION_TRACE, refuse_hiding
 from bertkit.training.run_task import check_task, differing, read_task, run_settings
 from bertkit.training.setup import (
     ComputeTarget,
@@ -67,6 +69,7 @@ class Loaded:
     source: ModelSource
     engine: Engine
     precision: str
+    backend: str  # its name
 
 
 def recipe_of_run(
@@ -150,7 +153,8 @@ def load(recipe: Recipe, world: World, display: Display, force: bool = False, ow
     for note in ready.notes:
         display.say(note)
     job = inference_job(recipe, ready.task.head, ready.target, ready.source, ready.fit)
-    return Loaded(ready.task, ready.source, ready.target.backend.engine(job, world), ready.target.precision)
+    backend = ready.target.backend
+    return Loaded(ready.task, ready.source, backend.engine(job, world), ready.target.precision, backend.name)
 
 
 def plan(recipe: Recipe, split: SplitName | None, file: Path | None, display: Display, force: bool = False) -> None:
@@ -176,13 +180,23 @@ def plan(recipe: Recipe, split: SplitName | None, file: Path | None, display: Di
 
 
 def evaluate(
-    recipe: Recipe, world: World, display: Display, force: bool = False, own: Task | None = None
+    recipe: Recipe, world: World, display: Display, force: bool = False, own: Task | None = None, profile: str = ""
 ) -> dict[str, Any]:
-    """Metrics on the task's dev set."""
+    """Metrics on the task's dev set. `profile`: batches whose trace goes into the run's folder, as "2-3"."""
+    trace = trace_file(recipe.model.name, profile) if profile else None
     loaded = load(recipe, world, display, force, own)
+    profiler = profiler_of(loaded.engine, loaded.backend) if profile else None
     parts = _split(loaded, recipe, "dev", recipe.data.eval_rows, display, dev_file(recipe, loaded.task))
-    size = recipe.evaluation.batch_size
-    metrics, _ = evaluate_parts(loaded.engine, loaded.task, parts, answer_rules(recipe), size, world, display)
+    size, rules = recipe.evaluation.batch_size, answer_rules(recipe)
+    recording = EvaluationProfile(profiler, profile, trace, display) if profiler and trace else None
+    if recording:
+        recording.check(sum(1 for part in parts for _ in by_length(part.features.sizes, size, 0, world.size)))
+    watch: Watch = recording.over if recording and world.is_first else iter
+    try:
+        metrics, _ = evaluate_parts(loaded.engine, loaded.task, parts, rules, size, world, display, watch)
+    finally:
+        if recording:
+            recording.close()
     loaded.engine.close()
     return {
         "model": str(loaded.source.folder),
@@ -191,6 +205,17 @@ def evaluate(
         "examples": sum(part.examples for part in parts),
         "metrics": metrics,
     }
+
+
+def trace_file(run: str, steps: str) -> Path:
+    """Where the profile of an evaluation of the model `run` goes: into its folder.
+
+    Raises UserError where `steps` names no batches, and where the model is no folder.
+    """
+    wanted(steps, "batches")
+    if not is_folder(Path(run).expanduser()):
+        raise UserError(f"{run} is not a folder that a trace can be written to", "check the path, or drop --profile")
+    return Path(run).expanduser() / EVALUATION_TRACE
 
 
 def answers_folder(run: str, output: Path | None) -> Path:

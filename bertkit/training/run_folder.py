@@ -8,7 +8,7 @@ recipe.toml    every setting, ready for --config
 task.json      what it is trained on, which later commands go by
 log.jsonl      one JSON object a line, as the run went
 mllog.txt dllogger.json tensorboard/   the same for other programs, where the recipe asks for it
-trace.json     what --profile recorded
+trace.json evaluation-trace.json   what --profile of train and of evaluate recorded
 predictions/   the dev set's answers in GLUE's submission format
 checkpoints/   for --resume
 """
@@ -30,11 +30,12 @@ from bertkit.recipes.recipe import Recipe, Value
 from bertkit.records.loggers import CURVES, DLLOGGER, MLLOG
 
 SCORES = "scores.json"  # what lies behind the dev set's metrics
-TRACE = "trace.json"  # what --profile recorded
+TRACE = "trace.json"  # what --profile recorded of the training
+EVALUATION_TRACE = "evaluation-trace.json"
 OURS = (
     "config.json", "model.safetensors", "vocab.txt", "tokenizer.json", "tokenizer_config.json", "record.json",
     "losses.json", SCORES, "recipe.toml", "task.json", "log.jsonl", "predictions", "checkpoints",
-    MLLOG, DLLOGGER, CURVES, TRACE,
+    MLLOG, DLLOGGER, CURVES, TRACE, EVALUATION_TRACE,
 )  # fmt: skip
 
 

@@ -224,7 +224,8 @@ class Trainer:
         if self.recipe.evaluation.patience:
             callbacks.append(EarlyStopping(self.recipe.evaluation.patience))
         if self.recipe.log.profile:
-            callbacks.append(Profiling(engine, self.recipe.log.profile, self.folder / TRACE, display))
+            backend = objective.setup.target.backend.name
+            callbacks.append(Profiling(engine, backend, self.recipe.log.profile, self.folder / TRACE, display))
         callbacks += [evaluation, Checkpointing(checkpoints, engine, callbacks), interruptions]
         if self.world.is_first:
             open_folder(self.folder, self.overwrite)

@@ -17,7 +17,7 @@ from conftest import Run
 
 COMMANDS = (
     "train", "evaluate", "predict", "score", "backends", "check", "models", "recipes", "recipes copy", "config show",
-    "data list", "data get", "data verify", "bench", "migrate", "tune",
+    "data list", "data get", "data verify", "bench", "migrate", "tune", "export",
 )  # fmt: skip
 
 

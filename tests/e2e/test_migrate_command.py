@@ -45,6 +45,15 @@ def test_options_of_migrate_stand_before_the_old_command(bertkit: Run) -> None:
     assert {note["kind"] for note in made["notes"]} == {"differs"}
 
 
+def test_the_framework_is_kept_where_that_is_asked_for(bertkit: Run) -> None:
+    line = "scripts/finetune_train_benchmark.sh large true 8 squad"
+    done = bertkit("migrate", "--same-framework", *line.split())
+    assert done.stdout.startswith("bertkit bench --backend tensorflow --suite squad-train")
+    assert "--set device.xla=true" in done.stdout.splitlines()[0]
+    done = bertkit("migrate", "--same-framework", "--backend", "cpu", *line.split())
+    assert_one_line_error(done, "--backend and --same-framework exclude each other; give one of them")
+
+
 def test_a_program_that_is_not_known_is_exit_code_1(bertkit: Run, tmp_path: Path) -> None:
     done = bertkit("migrate", "python mine.py --x")
     assert (done.returncode, done.stdout) == (1, "")

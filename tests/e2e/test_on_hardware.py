@@ -158,4 +158,4 @@ def test_a_killed_training_is_resumed_and_compared(tmp_path: Path) -> None:
 def test_a_profile_that_cannot_be_made_says_why(tmp_path: Path) -> None:
     found = tried("profile.phase1", tmp_path, "--model", "tiny", "--batch", "2")
     assert found["outcome"] == "failed"
-    assert "this backend has no profiler" in found["detail"]
+    assert "backend null has no profiler" in found["detail"]

@@ -120,7 +120,7 @@ def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
         MlLog(tmp_path / "nowhere" / "log", {}).write("start", 1.0, {})
 
 
-@pytest.mark.parametrize("steps", ["0", "5-4", "0-3"])
+@pytest.mark.parametrize("steps", ["0", "5-4", "0-3", "some", "1-", "²"])
 def test_updates_to_profile_are_some(steps: str) -> None:
     with pytest.raises(UserError, match="names no updates"):
         wanted(steps)

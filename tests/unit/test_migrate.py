@@ -137,6 +137,22 @@ MEANT = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("mode", "words"),
+    [
+        ("inference --benchmark-only", ("bench", "infer", "--profile", "20-22")),
+        ("inference --accuracy-only", ("evaluate", "c", "--profile", "2-4")),
+        ("training", ("train", "--profile", "10-12")),
+    ],
+)
+def test_intels_timeline_is_a_profile(mode: str, words: tuple[str, ...]) -> None:
+    old = f"python launch_benchmark.py --mode={mode} --data-location d --checkpoint c -- init_checkpoint=c profile="
+    made = migrate(f"{old}True")
+    assert set(words) <= set(made.commands[-1].words)
+    assert "Chrome trace" in "\n".join(map(str, made.notes))
+    assert "--profile" not in migrate(f"{old}False").commands[-1].words
+
+
 @pytest.mark.parametrize("old", MEANT)
 def test_what_the_old_words_mean(old: str) -> None:
     words = new(old)

@@ -198,6 +198,22 @@ def test_a_dry_run_accepts_it(
         assert not (tmp_path / "out").exists(), "a dry run writes nothing"
 
 
+KEPT = [case["old"] for case in CASES if "tensorflow" in str(migrate(case["old"], "", True).commands)]
+
+
+@pytest.mark.parametrize("old", KEPT, ids=[old[:60] for old in KEPT])
+def test_a_dry_run_accepts_it_in_its_own_framework(
+    old: str,
+    home: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("BERTKIT_CACHE", str(home / "cache"))
+    for command in migrate(old, same_framework=True).commands:
+        assert check(command, home, tmp_path, capsys)
+
+
 def test_predict_has_one_too(
     home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -51,7 +51,7 @@ def made(tmp_path: Path) -> Any:
     def make(name: str) -> Predictor:
         task = find_task(name)
         engine: Any = Parity(task.head.outputs)
-        return Predictor(Loaded(task, find_source("tiny", str(words)), engine, "fp32"), Recipe(task=name))
+        return Predictor(Loaded(task, find_source("tiny", str(words)), engine, "fp32", "stand-in"), Recipe(task=name))
 
     return make
 

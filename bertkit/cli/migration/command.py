@@ -35,6 +35,7 @@ class Note:
 
     kind: NoteKind  # lost: not carried over; differs: carried over, but means less or more; do: a step by hand
     text: str  # a line
+    unless: str = ""  # a setting that makes it untrue where the command has it
 
     def __str__(self) -> str:
         return f"{LABELS[self.kind]}: {self.text}"
@@ -105,9 +106,16 @@ class Draft:
     env: dict[str, str] = field(default_factory=dict)
     before: list[tuple[str, ...]] = field(default_factory=list)  # commands that it needs first
     notes: list[Note] = field(default_factory=list)
+    framework: Literal["torch", "tensorflow"] = "torch"  # of the old program
+    wishes: dict[str, str] = field(default_factory=dict)  # settings for a backend that has them; noted as lost else
 
-    def lost(self, what: str, why: str) -> None:
-        self._note("lost", f"{what}: {why}")
+    def lost(self, what: str, why: str, unless: str = "") -> None:
+        self._note("lost", f"{what}: {why}", unless)
+
+    def wish(self, what: str, why: str, key: str, value: str) -> None:
+        """`key`=`value` where the backend has such a setting; else `what` is lost."""
+        self.wishes[key] = value
+        self.lost(what, why, unless=key)
 
     def differs(self, text: str) -> None:
         self._note("differs", text)
@@ -123,8 +131,8 @@ class Draft:
         elif words:
             self.options[SHORT.get(words[0], words[0])] = words[1] if len(words) > 1 else ""
 
-    def _note(self, kind: NoteKind, text: str) -> None:
-        if (note := Note(kind, " ".join(text.replace(LITERAL, "$").split()))) not in self.notes:
+    def _note(self, kind: NoteKind, text: str, unless: str = "") -> None:
+        if (note := Note(kind, " ".join(text.replace(LITERAL, "$").split()), unless)) not in self.notes:
             self.notes.append(note)
 
     def as_commands(self) -> list[Command]:

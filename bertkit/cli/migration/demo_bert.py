@@ -63,6 +63,7 @@ def demo_bert(old: Old, draft: Draft) -> list[Draft]:
     if size not in WEIGHTS:
         raise UserError(f"demo_bert has no model {size!r}", nearest(size, WEIGHTS))
     draft.options["--backend"] = "gaudi"
+    draft.framework = "tensorflow"
     for name in flags.keys() - set(READ):
         draft.lost(f"--{name}", lost_reason(name))
     drafts = _pretraining(flags, size, draft) if sub == "pretraining" else [_finetuning(flags, size, draft)]

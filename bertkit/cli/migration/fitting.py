@@ -11,12 +11,20 @@ from bertkit.recipes.resolve import read_recipe
 COMPUTES = ("train", "evaluate", "predict", "ask", "bench")
 
 
-def fit(draft: Draft, asked: str) -> None:
-    """Name the backend, `asked` in place of the old command's, and leave out what it does not have, with a note."""
+TENSORFLOW = "tensorflow"  # the backend whose engine is TensorFlow's; those of the old commands are torch's
+
+
+def fit(draft: Draft, asked: str, same_framework: bool = False) -> None:
+    """Name the backend, `asked` in place of the old command's, and leave out what it does not have, with a note.
+
+    `same_framework`: an old program of TensorFlow's is for the backend of TensorFlow.
+    """
     named = asked or draft.options.pop("--backend", "")
     draft.options.pop("--backend", None)
     if draft.command[0] not in COMPUTES or "-h" in draft.command:
         return
+    if same_framework:
+        named = _of_the_framework(draft, named)
     if not named:
         _without_backend(draft)
         return
@@ -28,6 +36,20 @@ def fit(draft: Draft, asked: str) -> None:
         _precision(draft, card)
 
 
+def _of_the_framework(draft: Draft, named: str) -> str:
+    """The backend that computes with the old program's framework."""
+    if draft.framework == "torch":
+        whose = f"the engine of the backend {named}" if named else "each engine that is chosen by itself"
+        draft.differs(f"--same-framework changes nothing: the old program is PyTorch's, and so is {whose}")
+        return named
+    if named == "gaudi":
+        draft.differs(
+            "no TensorFlow of today computes on a Gaudi: --same-framework is for a CPU or an NVIDIA GPU;"
+            " without it the command is for a Gaudi, by PyTorch"
+        )
+    return TENSORFLOW
+
+
 def _without_backend(draft: Draft) -> None:
     """The best that is ready is taken: settings of some backends only are for the user to add."""
     for key in [key for key in draft.sets if key.startswith(DEVICE)]:
@@ -37,6 +59,7 @@ def _without_backend(draft: Draft) -> None:
 
 
 def _settings(draft: Draft, card: Backend) -> None:
+    draft.sets |= {k: value for k, value in draft.wishes.items() if k.removeprefix(DEVICE) in card.settings}
     for key in [key for key in draft.sets if key.startswith(DEVICE)]:
         if key.removeprefix(DEVICE) not in card.settings:
             draft.lost(f"{key}={draft.sets.pop(key)}", f"the backend {card.name} has no such setting")
@@ -49,7 +72,7 @@ def _precision(draft: Draft, card: Backend) -> None:
     """What the command says, or else its recipe."""
     recipe = draft.options.get("--recipe", "")
     said = draft.options.get("-d") or (str(read_recipe(recipe).get("precision", "auto")) if recipe else "auto")
-    has = ("auto", "int8", *card.capabilities.precisions)
+    has = ("auto", *card.capabilities.precisions, *card.capabilities.answers_in)
     kept = [one for one in said.split(",") if one in has]
     if kept != said.split(","):
         draft.options["-d"] = ",".join(kept) or "auto"

@@ -37,6 +37,7 @@ def launch_benchmark(old: Old, draft: Draft) -> list[Draft]:
             f"launch_benchmark.py has no precision {ours['precision']!r}", "it has " + ", ".join(PRECISIONS)
         )
     draft.options["--backend"] = "cpu"
+    draft.framework = "torch" if ours.get("framework", "") == "pytorch" else "tensorflow"
     for name in [*sorted(set(ours) - set(SAID)), *sorted(set(model) - set(MODEL_SAID))]:
         if name in ours or is_on(model, name) or name not in table("flags.toml")["lost"]:
             draft.lost(f"--{name.replace('_', '-')}" if name in ours else name, lost_reason(name))
@@ -44,14 +45,25 @@ def launch_benchmark(old: Old, draft: Draft) -> list[Draft]:
     if ours.get("socket_id", "-1") != "-1":
         draft.do(f"for socket {ours['socket_id']} alone, start it under numactl --cpunodebind={ours['socket_id']}")
     if ours.get("mode") == "inference":
-        return [_inference(ours, model, precision, draft)]
+        return [_profiled(ours, model, _inference(ours, model, precision, draft))]
     if ours.get("mode") != "training":
         raise UserError("launch_benchmark.py without --mode", "add --mode=training or --mode=inference")
     kind = model.get("train_option", "SQuAD").lower()
     _place(ours, draft)
     if kind == "pretraining":
-        return [_pretraining(ours, model, precision, draft)]
-    return [_training(kind, ours, model, precision, draft)]
+        return [_profiled(ours, model, _pretraining(ours, model, precision, draft))]
+    return [_profiled(ours, model, _training(kind, ours, model, precision, draft))]
+
+
+def _profiled(ours: Mapping[str, str], model: Mapping[str, str], draft: Draft) -> Draft:
+    """profile=True, which theirs takes for every mode."""
+    if is_on(ours, "profile") or is_on(model, "profile"):
+        few, what = {"bench": ("20-22", "calls"), "evaluate": ("2-4", "batches")}.get(
+            draft.command[0], ("10-12", "updates")
+        )
+        draft.options["--profile"] = few
+        draft.differs(f"the timeline is a Chrome trace of a few {what}: --profile FIRST-LAST chooses which")
+    return draft
 
 
 def _threads(ours: Mapping[str, str], draft: Draft) -> None:
@@ -61,8 +73,6 @@ def _threads(ours: Mapping[str, str], draft: Draft) -> None:
             draft.sets["device.threads"] = ours[name]
     if "disable_tcmalloc" in ours:
         draft.place = replace(draft.place, allocator="system" if is_on(ours, "disable_tcmalloc") else "tcmalloc")
-    if is_on(ours, "profile"):
-        draft.differs("a few updates are profiled by --profile 20-22")
 
 
 def _place(ours: Mapping[str, str], draft: Draft) -> None:

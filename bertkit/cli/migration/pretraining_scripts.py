@@ -9,7 +9,7 @@ from dataclasses import replace
 from bertkit.cli.migration.command import Draft, NotUnderstood, set_model, unless_open
 from bertkit.cli.migration.pretraining import PhaseOptions, pretrain
 from bertkit.cli.migration.python_flags import carry_over, is_on, lost_reason, read_flags
-from bertkit.cli.migration.python_scripts import BACKENDS, GAUDI, gaudi_settings, other_optimizer, whose
+from bertkit.cli.migration.python_scripts import BACKENDS, GAUDI, OF_TENSORFLOW, gaudi_settings, other_optimizer, whose
 from bertkit.cli.migration.starters import CARDS, WHOLE, whole
 from bertkit.cli.migration.words import Old
 from bertkit.model.config import ARCHITECTURES
@@ -24,6 +24,8 @@ def run_pretraining(old: Old, draft: Draft) -> list[Draft]:
         draft.options["--backend"] = "iluvatar"
     elif backend := BACKENDS[system]:
         draft.options["--backend"] = backend
+    if system in OF_TENSORFLOW:
+        draft.framework = "tensorflow"
     batch, parts = (_whole(flags, name, usual) for name, usual in (("train_batch_size", 32), (_parts(flags), 1)))
     inside = system in ("nvidia", "habana", "iluvatar")  # their batch is before accumulation divides it
     update, once = (batch, max(1, batch // parts)) if inside else (batch * parts, batch)

@@ -11,6 +11,7 @@ from bertkit.cli.migration.command import Draft
 from bertkit.files.packaged import packaged_table
 
 ELIDED = ("...", "…")  # a value that a document leaves out
+XLA = "device.xla"  # a setting of backends that compile by XLA only where they are told to
 FALSE = ("false", "f", "no", "0")
 
 
@@ -54,6 +55,9 @@ def carry_over(draft: Draft, flags: Mapping[str, str], without: Collection[str] 
             continue
         if name == "loss_scale":
             _loss_scale(draft, value)
+        elif name == "use_xla":
+            if is_on(flags, name):
+                draft.wish(f"--{name}", lost_reason(name), XLA, "true")
         elif name in SWITCHES or (value and name in WITH_VALUE):
             draft.say(spelled(name, value))
         elif name not in WITH_VALUE:

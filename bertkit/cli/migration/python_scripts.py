@@ -13,6 +13,7 @@ from bertkit.cli.migration.starters import whole
 from bertkit.cli.migration.words import Old
 
 BACKENDS = {"nvidia": "cuda", "habana": "gaudi", "tensorflow": "cuda", "intel": "cpu", "google": ""}
+OF_TENSORFLOW = ("tensorflow", "google")  # systems whose programs are TensorFlow's
 IPEX = "intel_extension_for_pytorch.cpu.launch"
 TORCH = ("torch.distributed.launch", "torch.distributed.run", "torchrun", "bind_pyt", "bind.sh")
 IS_PUBLISHED = re.compile(
@@ -70,6 +71,8 @@ def _fine_tune(family: str, task: str, old: Old, flags: dict[str, str], draft: D
     system = whose(old, flags)
     if backend := BACKENDS[system]:
         draft.options["--backend"] = backend
+    if system in OF_TENSORFLOW:
+        draft.framework = "tensorflow"
     if is_on(flags, "allreduce_post_accumulation_fp16"):
         draft.differs("gradients are summed in fp16 there, in fp32 here; ranks.gradients=bf16 sends half as much")
     precision = _precision(system, flags)

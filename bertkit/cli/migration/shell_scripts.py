@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from bertkit.cli.migration.command import Draft, NotUnderstood, set_model, spell_batch, unless_open
 from bertkit.cli.migration.pretraining import PhaseOptions, pretrain, pretrain_phases
-from bertkit.cli.migration.python_flags import lost_reason, table
+from bertkit.cli.migration.python_flags import XLA, lost_reason, table
 from bertkit.cli.migration.starters import CARDS, WHOLE, number, whole
 from bertkit.cli.migration.words import Old
 from bertkit.errors import UserError, nearest
@@ -134,8 +134,9 @@ def _benchmark(draft: Draft, suite: str, task: str, xla: bool) -> None:
     draft.command = ("bench",)
     draft.options |= {"--suite": suite, "-d": "fp16,fp32"}
     draft.differs("their second precision is --noamp: tf32 on an A100, fp32 before it; fp32 is taken")
+    draft.framework = "tensorflow"
     if xla:
-        draft.lost("use_xla", lost_reason("use_xla"))
+        draft.wish("use_xla", lost_reason("use_xla"), XLA, "true")
 
 
 def _four(old: Old, usual: tuple[str, ...], draft: Draft) -> list[str]:

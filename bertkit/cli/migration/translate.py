@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
@@ -17,6 +18,7 @@ from bertkit.cli.migration.words import PREPARES, Old, take_apart
 from bertkit.errors import UserError, nearest
 
 Reader = Callable[[Old, Draft], list[Draft]]
+Suit = Callable[[Draft], None]  # fits a command to the backend that is asked for
 READERS: Mapping[str, Reader] = {
     **SCRIPTS,
     **python_scripts.PROGRAMS,
@@ -41,8 +43,9 @@ VARIABLES = {
 EMPTY = UserError("the existing command is empty", 'give it, as in: bertkit migrate "./demo_bert finetuning …"')
 
 
-def migrate(text: str, backend: str = "") -> Migrated:
-    """`text` in our words. `backend`: whose chip, in place of the one that the old command is for.
+def migrate(text: str, backend: str = "", same_framework: bool = False) -> Migrated:
+    """`text` in our words. `backend`: whose chip, in place of the one that the old command is for; `same_framework`:
+    the backend that computes with the old program's framework, instead.
 
     Where it is one command and cannot be said, its fault is raised: a NotUnderstood where none of the known programs
     wrote it or it leaves out what nobody else can know. In a script of several the faults are in what is returned.
@@ -51,6 +54,7 @@ def migrate(text: str, backend: str = "") -> Migrated:
     notes: list[Note] = []
     faults: list[UserError] = []
     state, said = State(), Draft()
+    suit = functools.partial(fit, asked=backend, same_framework=same_framework)
     found = 0
     for line in read_script(check_text(text), state, said):
         if isinstance(line, UserError):
@@ -61,7 +65,7 @@ def migrate(text: str, backend: str = "") -> Migrated:
             continue
         found += 1
         notes, said.notes = [*notes, *said.notes], []
-        _one(line, backend, commands, notes, faults)
+        _one(line, suit, commands, notes, faults)
     notes += said.notes
     if not found and not faults:
         if notes:
@@ -76,7 +80,7 @@ def _is_run(line: Line) -> bool:
     return line.words[:2] == ("conda", "run")
 
 
-def _one(line: Line, backend: str, commands: list[Command], notes: list[Note], faults: list[UserError]) -> None:
+def _one(line: Line, suit: Suit, commands: list[Command], notes: list[Note], faults: list[UserError]) -> None:
     """One line of the script: its commands, notes and faults go to the lists."""
     taken = Draft()
     try:
@@ -84,7 +88,7 @@ def _one(line: Line, backend: str, commands: list[Command], notes: list[Note], f
             if old.program in PREPARES:
                 taken.lost(old.program, "it prepares the shell or the machine; keep it where you need it")
                 continue
-            drafts = _say(old, backend)
+            drafts = _say(old, suit)
             new = [note for one in (taken, *drafts) for note in one.notes]
             commands += [command for one in drafts for command in one.as_commands()]
             notes += [note for note in new if note not in notes]
@@ -94,7 +98,7 @@ def _one(line: Line, backend: str, commands: list[Command], notes: list[Note], f
         faults.append(type(error)(f"{several}{error.cause}", error.cure))
 
 
-def _say(old: Old, backend: str) -> list[Draft]:
+def _say(old: Old, suit: Suit) -> list[Draft]:
     """What one program of theirs is in our words. Raises NotUnderstood for one that is not known."""
     draft = Draft(place=old.place)
     read = _reader(old)
@@ -104,9 +108,10 @@ def _say(old: Old, backend: str) -> list[Draft]:
     if old.program not in TOLD_BY_VARIABLES:
         _variables(old, draft, drafts)
     for one in drafts:
-        fit(one, backend)
+        suit(one)
         refuse_open(one)
-    drafts[0].notes = list(dict.fromkeys([*draft.notes, *(note for one in drafts for note in one.notes)]))
+    notes = dict.fromkeys([*draft.notes, *(note for one in drafts for note in one.notes)])
+    drafts[0].notes = [note for note in notes if note.unless not in drafts[0].sets]
     return drafts[:1] + [_without_notes(one) for one in drafts[1:]]
 
 
