@@ -11,7 +11,7 @@ from conftest import Run
 
 def spans(path: Path) -> list[str]:
     """The names of what took a while in a Chrome trace whose times make sense, one for each time."""
-    found = [event for event in json.loads(path.read_text(encoding="utf-8"))["traceEvents"] if event["ph"] == "X"]
+    found = [event for event in json.loads(path.read_text(encoding="utf-8"))["traceEvents"] if event.get("ph") == "X"]
     assert found
     assert all(event["ts"] >= 0 and event["dur"] >= 0 for event in found)
     return [event["name"] for event in found]

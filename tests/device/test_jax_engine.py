@@ -6,6 +6,7 @@ import dataclasses
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +14,8 @@ import pytest
 import bertkit_jax
 from bertkit.conformance.fixtures import HEADS, MODEL, example_batch, job, part, train
 from bertkit.engine.interface import BatchLimits, DrawnBatch, Limits, label_counts
-from conftest import ROOT
+from conftest import ROOT, Run
+from profiles import profiled
 
 pytestmark = [
     pytest.mark.slow,
@@ -144,3 +146,9 @@ def test_cudnn_where_it_cannot_be_is_refused() -> None:
     for platform, size in (("cpu", 2), ("gpu", 4), ("tpu", 2)):
         with pytest.raises(UserError, match=r"device\.attention = cudnn"):
             kernel("cudnn", platform, size)
+
+
+def test_profiles_are_chrome_traces_of_what_was_asked_for(bertkit: Run, tmp_path: Path, sample_dir: Path) -> None:
+    for name, spans in profiled(bertkit, tmp_path, sample_dir, "jax").items():
+        calls = [span for span in spans if span.startswith("PjitFunction")]
+        assert len(calls) >= 2, (name, set(spans))
