@@ -13,6 +13,7 @@ from bertkit.engine.registry import installed
 
 BACKENDS = installed()
 READY = [name for name, backend in BACKENDS.items() if backend.probe().ready]
+COMPILED = ("tensorflow", "jax")  # a program for each size of each check: minutes
 
 
 @pytest.mark.parametrize("name", [name for name in BACKENDS if name not in READY])
@@ -22,7 +23,9 @@ def test_a_backend_that_is_not_ready_says_what_would_help(name: str) -> None:
 
 
 @pytest.mark.parametrize("check", CHECKS)
-@pytest.mark.parametrize("name", READY)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name in COMPILED else ()) for name in READY]
+)
 def test_backend_keeps_the_contract(name: str, check: str) -> None:
     backend: Backend = BACKENDS[name]
     watched = Watched(backend, lambda made: None, float("inf"))

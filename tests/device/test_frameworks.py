@@ -1,4 +1,4 @@
-"""The backends of other frameworks than torch, on the CPU: the contract, and what the contract does not ask."""
+"""The backends of other frameworks than torch, on the CPU: what the contract does not ask, and fp16."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 import bertkit_jax
 import bertkit_tensorflow
-from bertkit.conformance import CHECKS, Skip
+from bertkit.conformance import CHECKS
 from bertkit.conformance.fixtures import (
     HEADS,
     example_batch,
@@ -61,13 +61,10 @@ FRAMEWORKS = [
 pytestmark = [pytest.mark.slow, pytest.mark.parametrize("name", FRAMEWORKS)]
 
 
-@pytest.mark.parametrize("check", CHECKS)
-def test_the_contract(check: str, name: str) -> None:
-    backend = IN_FP16[name] if check in ("loss_scaling", "precisions") else find(name)
-    try:
-        assert CHECKS[check](backend)
-    except Skip as reason:
-        pytest.skip(str(reason))
+@pytest.mark.parametrize("check", ["loss_scaling", "precisions"])
+def test_the_contract_in_fp16(check: str, name: str) -> None:
+    """tests/contract has the rest."""
+    assert CHECKS[check](IN_FP16[name])
 
 
 @pytest.mark.parametrize(
