@@ -4,6 +4,7 @@
 #include "record.h"
 
 #include <ATen/CPUGeneratorImpl.h>
+#include <ATen/detail/CUDAHooksInterface.h>
 #include <ATen/detail/HPUHooksInterface.h>
 #include <ATen/detail/PrivateUse1HooksInterface.h>
 #include <ATen/detail/XPUHooksInterface.h>
@@ -199,6 +200,12 @@ struct StandinHooks : Interface {
   const Generator& getDefaultGenerator(DeviceIndex = -1) const override { return standin::default_random(); }
   Generator getNewGenerator(DeviceIndex = -1) const override { return standin::new_random(); }
 };
+
+// Older versions of torch are there as builds with CUDA alone, whose hooks would be a second accelerator: torch raises.
+inline const bool without_cuda = [] {
+  new (const_cast<CUDAHooksInterface*>(&detail::getCUDAHooks())) CUDAHooksInterface();
+  return true;
+}();
 
 #ifdef STANDIN_HPU
 // torch looks up this very name.
