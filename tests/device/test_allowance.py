@@ -10,7 +10,8 @@ import pytest
 torch = pytest.importorskip("torch")
 from bertkit_torch.allowance import Allowance  # noqa: E402
 
-NAMES = ("recompile_limit", "accumulated_recompile_limit")
+LIMIT = "cache_size_limit" if torch.__version__.startswith("2.6.") else "recompile_limit"
+NAMES = (LIMIT, f"accumulated_{LIMIT}")
 
 
 def in_a_thread(do: Callable[[], object]) -> list[object]:
