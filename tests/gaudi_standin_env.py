@@ -34,7 +34,7 @@ def require_standin() -> None:
 
 
 def require_generator() -> None:
-    """Skips the test where torch takes no device of this kind for a generator: before 2.7, save in the vendor's fork."""
+    """Skips the test where torch makes no generator of a Gaudi: before 2.7, save in the vendor's own build."""
     if tuple(map(int, version("torch").split(".")[:2])) < (2, 7):
         pytest.skip(f"torch {version('torch')} has no generators for a Gaudi")
 

@@ -56,9 +56,9 @@ def _required(metadata: str) -> str | None:
     toolkit = re.search(rf"Requires-Dist: ({TOOLKIT})\[.*\](==[\d.]+)", metadata)
     if toolkit is None:
         return None
-    with tempfile.TemporaryDirectory() as name:
-        with_metadata = zipfile.Path(_download(toolkit[1] + toolkit[2], Path(name)))
-        return _required(next(with_metadata.glob("*.dist-info/METADATA")).read_text(encoding="utf-8"))
+    with tempfile.TemporaryDirectory() as name, zipfile.ZipFile(_download(toolkit[1] + toolkit[2], Path(name))) as file:
+        metadata = next(each for each in file.namelist() if each.endswith(".dist-info/METADATA"))
+        return _required(file.read(metadata).decode())
 
 
 def _download(requirement: str, folder: Path) -> Path:
