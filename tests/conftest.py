@@ -87,9 +87,10 @@ def sample_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def gaudi_env() -> Callable[..., dict[str, str]]:
     """`gaudi_env(lazy)`: the environment of a process that finds the Gaudi stand-in; skips without a C++ compiler."""
-    from gaudi_standin_env import require_standin, standin_env
+    from gaudi_standin_env import require_generator, require_standin, standin_env
 
     require_standin()
+    require_generator()
     return standin_env
 
 

@@ -12,6 +12,7 @@ from bertkit.distributed.world import World, from_env
 from bertkit.engine.interface import Exchange
 from bertkit_torch import ranks
 from bertkit_torch.gradients import FlatGradients, Gradients
+from bertkit_torch.sharded import stretches
 
 SHAPES = {"a": (7, 3), "b": (5,), "c": (1,)}
 TOTAL = 27
@@ -65,9 +66,24 @@ def works(world: World) -> None:
                 torch.float32
             ]
             held.clear()
+        takes_weights(met, world)
         met.close()
         assert not ranks.dist.is_initialized()  # the group is left, and met anew by the next
     sys.stdout.write(f"rank {world.rank}: {len(CASES)} cases\n")  # in one piece, as the other writes too
+
+
+def takes_weights(met: ranks.Ranks, world: World) -> None:
+    """Each rank has its own share, in three turns; the second has less, and none in the last."""
+    whole = [torch.arange(10.0).reshape(2, 5), torch.arange(10.0, 13.0), -torch.arange(7.0)]
+    held = [torch.zeros_like(one) for one in whole]
+    for part, one in zip(held, whole, strict=True):
+        if (part.shape == (7,)) == (world.rank == 1):
+            part.copy_(one)
+    of_ranks = stretches(held[:2], 5), stretches(held[2:], 5)
+    assert [len(groups) for groups in of_ranks] == [3, 2]
+    for turn in itertools.zip_longest(*of_ranks, fillvalue=()):
+        met.share(turn)
+    assert all(map(torch.equal, held, whole))
 
 
 if __name__ == "__main__":

@@ -44,10 +44,10 @@ from triton.runtime import driver
 from bertkit.model.config import Head, ModelConfig
 from bertkit.model.parameters import initial
 from bertkit_cuda.kernels import flash
+from bertkit_cuda.weights import TrainingWeights
 from bertkit_torch.bert import encoder_layer
 from bertkit_torch.dropout import DeviceDropout
 from bertkit_torch.row_attention import InStretches
-from bertkit_torch.weights import ComputeWeights
 
 MODEL = ModelConfig(1024, 1, 16, 4096, vocab_size=8, max_position_embeddings=8)
 TOKENS = 8192  # N
@@ -166,7 +166,7 @@ def trace(mode: FakeTensorMode) -> dict[str, Any]:
     def layer(own: dict[str, Tensor], x: Tensor, bounds: Tensor) -> Tensor:
         heads = MODEL.num_attention_heads
         attention = InStretches(bounds, LONGEST, heads, flash)
-        return encoder_layer(ComputeWeights(own, torch.bfloat16), "", MODEL, x, attention, None, DeviceDropout())
+        return encoder_layer(TrainingWeights(own, torch.bfloat16), "", MODEL, x, attention, None, DeviceDropout())
 
     weights = initial(MODEL, Head("encoder", MODEL.hidden_size, (1,)), 1)
     own = {
@@ -218,10 +218,11 @@ def main(architectures: Sequence[int]) -> None:
     said: dict[str, Any] = {name: counts(found[name]) for name in ("forward", "backward")}
     said["kept_bytes_per_token"] = found["kept"] / TOKENS
     said["cubins"] = {}
-    sources = {name: source for way in ("forward", "backward") for name, source in KERNEL.findall(found[way])}
+    # Both passes number their kernels, so one of each may have the same name.
+    sources = [pair for way in ("forward", "backward") for pair in dict.fromkeys(KERNEL.findall(found[way]))]
     with tempfile.TemporaryDirectory() as folder:
         for architecture in architectures:
-            made = [compiled(name, source, architecture, Path(folder)) for name, source in sources.items()]
+            made = [compiled(name, source, architecture, Path(folder)) for name, source in sources]
             said["cubins"][str(architecture)] = {
                 "kernels": sum(each["bytes"] > 0 for each in made),
                 "spilling": sum(each["spills"] for each in made),

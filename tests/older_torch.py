@@ -19,7 +19,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-RUNTIME = "nvidia-cuda-runtime"
+RUNTIME, TOOLKIT = "nvidia-cuda-runtime", "cuda-toolkit"
 OF_SYSTEM = re.compile(r"lib(c|m|dl|rt|pthread|gcc_s|stdc\+\+)\.so|ld-linux")
 NO_DEVICE = 100  # cudaErrorNoDevice
 FUNCTION = ".globl {0}\n.type {0},@function\n{0}:\n mov ${1},%eax\n ret\n"
@@ -37,16 +37,28 @@ def install(version: str, folder: Path) -> None:
     """Put this torch into `folder`, which is to be on the path before others. Raises OSError, CalledProcessError."""
     with tempfile.TemporaryDirectory(dir=folder) as name:
         _unpack(_download(f"torch=={version}", Path(name)), folder)
-    metadata = next(folder.glob("torch-*.dist-info/METADATA")).read_text(encoding="utf-8")
-    found = re.search(rf"Requires-Dist: ({RUNTIME}[\w-]*) ?\(?(==[\d.]+)", metadata)
     libraries = folder / "torch" / "lib"
-    if found is None:  # a CPU build
+    runtime = _required(next(folder.glob("torch-*.dist-info/METADATA")).read_text(encoding="utf-8"))
+    if runtime is None:  # a CPU build
         return
     with tempfile.TemporaryDirectory(dir=folder) as name:
-        _unpack(_download(found[1] + found[2], Path(name)), Path(name))
+        _unpack(_download(runtime, Path(name)), Path(name))
         for file in Path(name).rglob("libcudart.so.*"):
             shutil.move(file, libraries / file.name)
     write_stand_ins(libraries)
+
+
+def _required(metadata: str) -> str | None:
+    """The CUDA runtime that a torch of this metadata requires; since CUDA 13 another wheel's metadata names it."""
+    found = re.search(rf"Requires-Dist: ({RUNTIME}[\w-]*) ?\(?(==[\w.*]+)", metadata)
+    if found:
+        return found[1] + found[2]
+    toolkit = re.search(rf"Requires-Dist: ({TOOLKIT})\[.*\](==[\d.]+)", metadata)
+    if toolkit is None:
+        return None
+    with tempfile.TemporaryDirectory() as name, zipfile.ZipFile(_download(toolkit[1] + toolkit[2], Path(name))) as file:
+        metadata = next(each for each in file.namelist() if each.endswith(".dist-info/METADATA"))
+        return _required(file.read(metadata).decode())
 
 
 def _download(requirement: str, folder: Path) -> Path:

@@ -25,9 +25,8 @@ class AcceleratorDevice(Accelerator):
     kernel = "two products and a softmax"
 
     def open(self, job: Job, world: World) -> torch.device:
-        accelerator = getattr(torch, "accelerator", None)  # from 2.6 on
-        found = accelerator and accelerator.current_accelerator(check_available=True)
-        if not found:
+        found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+        if found is None:
             raise UserError("torch finds no accelerator", "install the vendor's plug-in for torch; check its driver")
         asked = str(job.settings.get("type", "auto"))
         if asked not in ("auto", found.type):

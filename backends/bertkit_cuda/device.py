@@ -136,7 +136,9 @@ class CudaDevice(Gpu):
         return super().has_compiler(where)
 
     def compute_weights(self, masters: Mapping[str, Tensor], dtype: torch.dtype, *, training: bool) -> ComputeWeights:
-        return TrainingWeights(masters, dtype) if training and self.static else ComputeWeights(masters, dtype)
+        if training and self.static:
+            return TrainingWeights(masters, dtype)
+        return super().compute_weights(masters, dtype, training=training)
 
     def in_stretches(self, bounds: Tensor, longest: int, heads: int) -> Attention:
         return InStretches(bounds, longest, heads, STRETCHES[self.chosen])

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from bertkit_torch.weights import ComputeWeights
+from bertkit_torch.weights import NormsInFloat32
 
 GRAIN = 64  # rows of the decoder are filled up to a multiple of it: 30,522 are no multiple of 8
 
@@ -35,7 +35,7 @@ class _FewRows(torch.autograd.Function):
         return None, torch.stack([(gradient * (ids == row)[:, None]).sum(0) for row in range(ctx.rows)])
 
 
-class TrainingWeights(ComputeWeights):
+class TrainingWeights(NormsInFloat32):
     """Of training: its logits have columns more than there are pieces, minus infinity, which no loss sees."""
 
     def of_few_rows(self, ids: Tensor, table: str) -> Tensor:

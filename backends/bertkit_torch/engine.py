@@ -78,7 +78,8 @@ class TorchEngine:
         """Made when it is first needed: its moments are twice the weights, which no answer needs."""
         spec = self.job.optimizer
         if spec.shard and self.world.size > 1:
-            return Sharded(self.trained, spec, self.device.optimizer, self.world, self.ranks.gather)
+            share = None if self.place.type == "cpu" else self.ranks.share
+            return Sharded(self.trained, spec, self.device.optimizer, self.world, self.ranks.gather, share)
         return self.device.optimizer(self.trained, spec)
 
     def stage(self, update: Update) -> Update:

@@ -22,6 +22,7 @@ from bertkit.plugin import DeviceFacts, Job, UserError, World
 from bertkit_torch.accelerator import Accelerator
 from bertkit_torch.row_attention import ROWS, InRows
 from bertkit_torch.seen import Attention
+from bertkit_torch.weights import ComputeWeights, NormsInFloat32
 
 logger = logging.getLogger("bertkit.engine")
 WARM = 3  # runs before a recording: compilers and libraries settle in them
@@ -66,6 +67,9 @@ class Gpu(Accelerator):
                 "--set device.compile=off", lacks,
             )  # fmt: skip
         return not lacks
+
+    def compute_weights(self, masters: Mapping[str, Tensor], dtype: torch.dtype, *, training: bool) -> ComputeWeights:
+        return NormsInFloat32(masters, dtype)
 
     def in_rows(self, allowed: Tensor, heads: int) -> Attention:
         return InRows(allowed, heads, ROWS[self.chosen])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, Protocol
@@ -67,6 +67,15 @@ class Ranks:
     def sum_(self, loss: Tensor) -> Tensor:
         """Every parameter's gradient becomes its sum over the ranks; returns the loss's. A collective."""
         return loss if self._sum is None else self._sum.finish(loss)
+
+    def share(self, parts: Sequence[Sequence[Tensor]]) -> None:
+        """Each rank takes what the others have, on an accelerator: `parts[r]` (n,) float32 each are rank r's.
+
+        A collective within an update.
+        """
+        if not isinstance(self._sum, DeviceSum):
+            raise AssertionError("an accelerator's ranks share within an update")
+        self._sum.share(parts)
 
     def gather(self, rows: np.ndarray) -> np.ndarray:
         """(N_r, …) of each rank -> all of them, in rank order, on every rank."""
@@ -154,6 +163,22 @@ class DeviceSum:
         summed = loss.detach().float().reshape(1)
         dist.all_reduce(summed)  # by itself: bf16 would round it
         return summed[0]
+
+    def share(self, parts: Sequence[Sequence[Tensor]]) -> None:
+        """`Ranks.share`; all ranks send as much as the one that has most."""
+        rank, size = self.joined.world.rank, self.joined.world.size
+        width = max(sum(map(len, own)) for own in parts)
+        with self.joined.together("for the others' weights on the device"), device_errors():
+            sent = torch.zeros(width, device=self.gradients.parameters[0].device)
+            if parts[rank]:
+                sent[: sum(map(len, parts[rank]))] = torch.cat(list(parts[rank]))
+            found = sent.new_empty(size * width)
+            dist.all_gather_into_tensor(found, sent)
+            for other, theirs in enumerate(parts):
+                start = other * width
+                for part in theirs if other != rank else ():
+                    part.copy_(found[start : start + len(part)])
+                    start += len(part)
 
     def _flat(self) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
         """All gradients in one buffer, and for each that does not live there its place in it."""

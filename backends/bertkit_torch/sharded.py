@@ -1,7 +1,8 @@
 """An optimizer shared by the ranks: each keeps the moments of some parameters, updates these, and hands them on.
 
 Whole tensors are dealt, as LAMB's ratio needs a tensor's norm; so the largest one is the least that a rank can have.
-They travel through host memory in bundles, so that no second copy of the model is needed.
+They travel in bundles, so that no second copy of the model is needed: weights from device to device where the ranks
+have such, else through host memory, as moments do.
 
 Source: stage 1 of Rajbhandari et al. 2019, arXiv:1910.02054.
 """
@@ -9,7 +10,7 @@ Source: stage 1 of Rajbhandari et al. 2019, arXiv:1910.02054.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import zip_longest
 
 import numpy as np
@@ -22,6 +23,7 @@ from bertkit_torch.optimizer import MOMENTS, Optimizer
 
 BUNDLE = 2_000_000  # elements that a rank sends at once, or one tensor if that is larger
 Make = Callable[[Mapping[str, nn.Parameter], OptimizerSpec], Optimizer]
+Share = Callable[[Sequence[Sequence[Tensor]]], None]  # `Ranks.share`
 
 
 class Sharded:
@@ -36,13 +38,15 @@ class Sharded:
         make: Make,
         world: World,
         gather: Callable[[np.ndarray], np.ndarray],
+        share: Share | None = None,
     ) -> None:
+        """`share`: how weights go from device to device; None: through host memory."""
         if world.size > len(parameters):
             raise UserError(
                 f"{world.size} processes cannot share {len(parameters)} tensors", "leave optimizer.shard at false"
             )
         self.parameters = dict(parameters)
-        self.gather = gather
+        self.gather, self.share = gather, share
         self.shares = deal({name: p.numel() for name, p in parameters.items()}, world.size)
         self.rank = world.rank
         self.own = {name: parameters[name] for name in self.shares[world.rank]}
@@ -55,6 +59,11 @@ class Sharded:
     @torch.no_grad()
     def spread(self) -> None:
         """Every rank takes the others' weights."""
+        if self.share is not None:
+            of_ranks = ([self.parameters[name] for name in share] for share in self.shares)
+            for turn in zip_longest(*(stretches(tensors, BUNDLE) for tensors in of_ranks), fillvalue=()):
+                self.share(turn)
+            return
         own = {name: parameter.detach().cpu().numpy() for name, parameter in self.own.items()}
         for name, array in self._everyones(own):
             if name not in self.own:
@@ -103,3 +112,18 @@ def bundles(share: tuple[str, ...], sizes: Mapping[str, int]) -> list[tuple[str,
     """The names of a share in groups of about BUNDLE elements."""
     groups = cut([sizes[name] for name in share], BUNDLE)
     return [tuple(share[number] for number in sorted(group.parts)) for group in groups]
+
+
+def stretches(tensors: Sequence[Tensor], most: int) -> list[list[Tensor]]:
+    """Tensors end to end, cut every `most` elements: flat views, in groups of together `most`, the last of the rest."""
+    groups: list[list[Tensor]] = []
+    room = 0
+    for tensor in tensors:
+        rest = tensor.detach().view(-1)
+        while len(rest):
+            if not room:
+                groups.append([])
+                room = most
+            groups[-1].append(rest[:room])
+            room, rest = room - len(groups[-1][-1]), rest[len(groups[-1][-1]) :]
+    return groups

@@ -53,6 +53,15 @@ class ComputeWeights:
         return torch.nn.functional.layer_norm(x, weight.shape, weight, bias, epsilon)
 
 
+class NormsInFloat32(ComputeWeights):
+    """LayerNorm in float32 by the masters' own scale and shift, as autocast has it on GPUs; for devices that compile
+    layers, where its casts are part of the kernels around them."""
+
+    def layer_norm(self, x: Tensor, name: str, epsilon: float) -> Tensor:
+        weight, bias = self.masters[f"{name}.weight"], self.masters[f"{name}.bias"]
+        return torch.nn.functional.layer_norm(x.float(), weight.shape, weight, bias, epsilon).to(self.dtype)
+
+
 def activate(x: Tensor, name: str) -> Tensor:
     """`gelu` is the exact form by erf; `gelu_new` and `gelu_pytorch_tanh` the tanh form (arXiv:1606.08415)."""
     if name == "relu":

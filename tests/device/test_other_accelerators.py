@@ -55,7 +55,7 @@ def report(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
         ("xpu", "intel-gpu", (), CHEAP),
         pytest.param("xpu", "xpu", (), (), marks=pytest.mark.slow),
         pytest.param("xpu", "xpu", ("device.graphs=auto",), (*CHEAP, "static_shapes"), marks=pytest.mark.slow),
-        ("npu", "accelerator", (), CHEAP),
+        pytest.param("npu", "accelerator", (), CHEAP, id="npu"),
         pytest.param("npu", "accelerator", ("device.type=npu",), ("layouts", "lamb"), marks=pytest.mark.slow),
     ],
 )

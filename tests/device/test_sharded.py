@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
@@ -24,7 +25,7 @@ from conftest import ROOT
 torch = pytest.importorskip("torch")
 from bertkit_cpu.device import CpuDevice  # noqa: E402
 from bertkit_torch import sharded  # noqa: E402
-from bertkit_torch.sharded import Sharded, bundles, deal  # noqa: E402
+from bertkit_torch.sharded import Sharded, bundles, deal, stretches  # noqa: E402
 from ranks_learn import LAMB, learn, made  # noqa: E402
 
 UPDATES = 4
@@ -145,6 +146,28 @@ def test_weights_travel_in_bundles(monkeypatch: pytest.MonkeyPatch) -> None:
     assert own["b.weight"].tolist() == list(range(10))
     assert own["c.bias"].tolist() == list(range(10, 15))
     assert float(own["a.weight"].detach().max()) < 0
+
+
+def test_on_an_accelerator_weights_go_from_device_to_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is gathered through the host, which would take longer than the update itself."""
+    monkeypatch.setattr(sharded, "BUNDLE", 11)
+    own, turns, others = parameters(), [], Others([])
+    shared = Sharded(own, LAMB, CpuDevice().optimizer, World(0, 2, 0, 2), others, turns.append)
+    shared.spread()
+    assert others.took == []
+    assert [[[len(part) for part in parts] for parts in turn] for turn in turns] == [[[11], [10, 1]], [[1, 2], [4]]]
+    turns[1][1][0].fill_(1.0)  # they are the weights themselves
+    assert own["c.bias"].tolist() == [0, 1, 1, 1, 1]
+
+
+@given(st.lists(st.integers(0, 30), max_size=6), st.integers(1, 12))
+def test_stretches_cover_every_tensor_once_in_order(sizes: list[int], most: int) -> None:
+    ends = np.cumsum([0, *sizes])
+    tensors = [torch.arange(float(a), float(b)) for a, b in itertools.pairwise(ends)]
+    groups = stretches(tensors, most)
+    assert torch.equal(torch.cat([torch.empty(0), *(p for g in groups for p in g)]), torch.arange(float(ends[-1])))
+    assert [sum(map(len, group)) for group in groups[:-1]] == [most] * (len(groups) - 1)
+    assert all(0 < sum(map(len, group)) <= most for group in groups[-1:])
 
 
 def test_what_a_checkpoint_lacks_stops_every_rank() -> None:

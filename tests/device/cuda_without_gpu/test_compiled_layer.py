@@ -45,7 +45,7 @@ def test_a_layer_starts_no_more_than_it_did(layer: Any) -> None:
     assert layer["backward"]["products"] == 8
     assert layer["forward"]["attention"] == layer["backward"]["attention"] == 1
     assert layer["forward"]["triton"] <= 11
-    assert layer["backward"]["triton"] <= 26
+    assert layer["backward"]["triton"] <= 22  # 26 where LayerNorm's scale and shift are rounded first
 
 
 def test_a_layer_keeps_no_more_for_backward_than_it_did(layer: Any) -> None:

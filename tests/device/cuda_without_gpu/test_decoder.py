@@ -1,4 +1,5 @@
-"""The decoder with rows filled up, and the segments' embeddings: the same loss and gradients as without."""
+"""A GPU's weights: the decoder with rows filled up, and the segments' embeddings, give the same loss and gradients as
+without; LayerNorm rounds its result alone."""
 
 from __future__ import annotations
 
@@ -13,18 +14,27 @@ from bertkit.engine.interface import Precision
 torch = pytest.importorskip("torch")
 from bertkit_cuda.weights import GRAIN, TrainingWeights  # noqa: E402
 from bertkit_torch.engine import TorchEngine  # noqa: E402
-from bertkit_torch.weights import ComputeWeights  # noqa: E402
+from bertkit_torch.weights import ComputeWeights, NormsInFloat32  # noqa: E402
 from operators import Operators  # noqa: E402
 from static_backend import StaticDevice  # noqa: E402
 
 
-class Padded(StaticDevice):
-    """The static way on CPU tensors with the GPU's weights."""
+class Unpadded(StaticDevice):
+    """The static way on CPU tensors with what GPUs of all vendors have."""
 
     def compute_weights(
         self, masters: dict[str, torch.Tensor], dtype: torch.dtype, *, training: bool
     ) -> ComputeWeights:
-        return TrainingWeights(masters, dtype) if training else ComputeWeights(masters, dtype)
+        return NormsInFloat32(masters, dtype)
+
+
+class Padded(StaticDevice):
+    """And with what NVIDIA's have."""
+
+    def compute_weights(
+        self, masters: dict[str, torch.Tensor], dtype: torch.dtype, *, training: bool
+    ) -> ComputeWeights:
+        return TrainingWeights(masters, dtype) if training else NormsInFloat32(masters, dtype)
 
 
 @pytest.mark.parametrize(("precision", "within"), [("fp32", 1e-7), ("bf16", 1e-3), ("fp16", 1e-4)])
@@ -32,7 +42,7 @@ def test_filled_up_rows_change_no_loss_no_gradient_and_no_answer(precision: Prec
     wanted = dataclasses.replace(job("pretraining", "packed", precision=precision), settings={"shapes": 2})
     assert wanted.model.vocab_size % GRAIN
     batch = example_batch("pretraining")
-    plain, padded = (TorchEngine(device, wanted, World()) for device in (StaticDevice(), Padded()))
+    plain, padded = (TorchEngine(device, wanted, World()) for device in (Unpadded(), Padded()))
     assert gap(plain.predict(batch), padded.predict(batch)) == 0.0
     assert padded.predict(batch)["masked_logits"].shape[1] == wanted.model.vocab_size
     losses = [train(engine, batch, "pretraining", 3) for engine in (plain, padded)]
@@ -62,3 +72,17 @@ def test_the_segments_gradient_is_the_same_without_a_chain_of_additions() -> Non
     assert torch.equal(made[0][0], made[1][0])
     assert torch.allclose(made[0][1], made[1][1], rtol=1e-5)
     assert (made[0][2], made[1][2]) == (1, 0)
+
+
+def test_layer_norm_rounds_no_scale_and_no_shift_but_its_result_alone() -> None:
+    """Of a scale between two numbers of bf16, half a step is lost where it is rounded first."""
+    x = torch.linspace(-3, 3, 512).reshape(4, 128).bfloat16()
+    scale, shift = torch.full((128,), 1 + 2.0**-9), torch.full((128,), 2.0**-9)
+    masters = {"norm.weight": scale, "norm.bias": shift}
+    exact = torch.nn.functional.layer_norm(x.double(), (128,), scale.double(), shift.double(), 1e-12)
+    found, rounded = (
+        kind(masters, torch.bfloat16).layer_norm(x, "norm", 1e-12) for kind in (TrainingWeights, ComputeWeights)
+    )
+    assert found.dtype == torch.bfloat16
+    assert torch.equal(found, exact.bfloat16())
+    assert not torch.equal(rounded, exact.bfloat16())

@@ -36,12 +36,14 @@ def cache_folder(key: str) -> Path:
 
 
 def command(to: Path, key: str) -> list[str]:
+    from torch import compiled_with_cxx11_abi  # takes a second, which only a build needs
+
     found = find_spec("torch")
     assert found is not None
     assert found.origin is not None
     torch = Path(found.origin).parent
     includes = [torch / "include", torch / "include/torch/csrc/api/include", sysconfig.get_paths()["include"]]
-    abi = "-D_GLIBCXX_USE_CXX11_ABI=1"
+    abi = f"-D_GLIBCXX_USE_CXX11_ABI={int(compiled_with_cxx11_abi())}"  # 0 in builds with CUDA up to torch 2.6
     named = [] if key == "HPU" else [f"-DSTANDIN={key}", f"-DSTANDIN_{key}=1"]
     flags = [*named, "-O1", "-std=c++20", "-shared", "-fPIC", "-w", abi, *(f"-I{path}" for path in includes)]
     libraries = [f"-L{torch / 'lib'}", *"-ltorch -ltorch_cpu -ltorch_python -lc10".split()]

@@ -4,6 +4,7 @@
 #include "record.h"
 
 #include <ATen/CPUGeneratorImpl.h>
+#include <ATen/detail/CUDAHooksInterface.h>
 #include <ATen/detail/HPUHooksInterface.h>
 #include <ATen/detail/PrivateUse1HooksInterface.h>
 #include <ATen/detail/XPUHooksInterface.h>
@@ -138,14 +139,14 @@ struct Guard final : c10::impl::DeviceGuardImplInterface {
   c10::Device getDevice() const override { return kDevice; }
   void setDevice(c10::Device d) const override { check_index(d.index()); }
   void uncheckedSetDevice(c10::Device) const noexcept override {}
-  c10::Stream getStream(c10::Device) const override { return c10::Stream(c10::Stream::DEFAULT, kDevice); }
+  c10::Stream getStream(c10::Device) const noexcept override { return c10::Stream(c10::Stream::DEFAULT, kDevice); }
   c10::Stream getDefaultStream(c10::Device) const override { return c10::Stream(c10::Stream::DEFAULT, kDevice); }
   c10::Stream getStreamFromGlobalPool(c10::Device, bool = false) const override { return getNewStream(kDevice); }
   c10::Stream getNewStream(c10::Device, int = 0) const override {
     static c10::StreamId next = 1;
     return c10::Stream(c10::Stream::UNSAFE, kDevice, next++);
   }
-  c10::Stream exchangeStream(c10::Stream s) const override { return s; }
+  c10::Stream exchangeStream(c10::Stream s) const noexcept override { return s; }
   c10::DeviceIndex deviceCount() const noexcept override { return 1; }
   bool queryStream(const c10::Stream&) const override { return true; }
   void synchronizeStream(const c10::Stream&) const override { host_waits("synchronize"); }
@@ -179,8 +180,8 @@ namespace at {
 template <class Interface>
 struct StandinHooks : Interface {
   void init() const override {}
-  bool isBuilt() const override { return true; }
-  bool isAvailable() const override { return true; }
+  bool isBuilt() const { return true; } // these two are virtual since torch 2.7
+  bool isAvailable() const { return true; }
   bool hasPrimaryContext(DeviceIndex) const override { return true; }
   DeviceIndex deviceCount() const override { return 1; }
   DeviceIndex getCurrentDevice() const override { return 0; }
@@ -200,6 +201,12 @@ struct StandinHooks : Interface {
   Generator getNewGenerator(DeviceIndex = -1) const override { return standin::new_random(); }
 };
 
+// Older versions of torch are there as builds with CUDA alone, whose hooks would be a second accelerator: torch raises.
+inline const bool without_cuda = [] {
+  new (const_cast<CUDAHooksInterface*>(&detail::getCUDAHooks())) CUDAHooksInterface();
+  return true;
+}();
+
 #ifdef STANDIN_HPU
 // torch looks up this very name.
 struct HPUHooks final : StandinHooks<HPUHooksInterface> {
@@ -211,6 +218,8 @@ REGISTER_HPU_HOOKS(HPUHooks)
 
 #ifdef STANDIN_XPU
 struct XPUHooks final : StandinHooks<XPUHooksInterface> {
+  template <class... Args>
+  explicit XPUHooks(const Args&...) {} // torch 2.6 gives it one
   bool hasXPU() const override { return true; }
   DeviceIndex getNumGPUs() const override { return 1; }
   DeviceIndex current_device() const override { return 0; }
