@@ -22,6 +22,7 @@ class Competitor:
     grouped: bool = False  # computes batches of like length
     attention: Literal["", "eager", "sdpa"] = ""  # of transformers
     malloc: bool = False
+    backend: str = "cpu"  # of bertkit
 
 
 MALLOC = {
@@ -35,6 +36,10 @@ TRAIN = {
     for one in (
         Competitor("bertkit-bf16", "bertkit", "bf16", "none"),
         Competitor("bertkit-fp32", "bertkit", "fp32", "none"),
+        Competitor("tensorflow-bf16", "bertkit", "bf16", "none", backend="tensorflow"),
+        Competitor("tensorflow-fp32", "bertkit", "fp32", "none", backend="tensorflow"),
+        Competitor("jax-bf16", "bertkit", "bf16", "none", backend="jax"),
+        Competitor("jax-fp32", "bertkit", "fp32", "none", backend="jax"),
         Competitor("hf-default", "hf", "fp32", "full", attention="sdpa"),
         Competitor("hf-bf16-dynamic", "hf", "bf16", "longest", attention="sdpa"),
         Competitor("hf-best", "hf", "bf16", "longest", grouped=True),

@@ -9,22 +9,31 @@ from competitors import Competitor
 
 from bertkit.conformance.fixtures import with_settings
 from bertkit.data.features import Features
-from bertkit.engine.interface import Engine, Job, Update
+from bertkit.data.sampler import Sampler
+from bertkit.engine.interface import Engine, Job, Limits, Update
 from bertkit.engine.registry import choose
 from bertkit.errors import UserError
 from bertkit.model.config import Head, ModelConfig
+from bertkit.training.batch_limits import of_training
 
 NAMES = {"fp32": "float32", "bf16": "bfloat16", "int8": "int8"}  # in the engine's description
 Step = Callable[[np.ndarray], np.ndarray]  # (B,) example numbers -> the loss, or (T, 2) logits
 
 
 def engine(
-    one: Competitor, config: ModelConfig, head: Head, weights: Mapping[str, np.ndarray], threads: int
+    one: Competitor,
+    config: ModelConfig,
+    head: Head,
+    weights: Mapping[str, np.ndarray],
+    threads: int,
+    features: Features,
+    batch_size: int,
 ) -> tuple[Engine, dict[str, str]]:
-    """The engine, and what it says of itself."""
+    """The engine, and what it says of itself; one of few sizes plans them by batches of the features, as for a run."""
+    most = of_training(features, Sampler(len(features), batch_size, 1), 1, 0)
     # the type of `precision` grows with bertkit; the backend refuses what it lacks
-    job = Job(config, head, weights, precision=one.precision)  # type: ignore[arg-type]
-    made = with_settings(choose("cpu").backend, job, threads=threads)
+    job = Job(config, head, weights, precision=one.precision, limits=Limits((most,), ()))  # type: ignore[arg-type]
+    made = with_settings(choose(one.backend).backend, job, threads=threads)
     notes = dict(made.describe())
     if NAMES[one.precision] not in " ".join(notes.values()):
         raise UserError(f"bertkit says that it computes in {notes.get('compute dtype')}", "it lacks " + one.precision)
