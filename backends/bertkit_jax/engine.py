@@ -184,24 +184,24 @@ class JaxEngine(StaticEngine):
         jax.block_until_ready(self._apply.lower(*state, self._put(np.float32(0))).compile())
         self.summed = self._put(self._nothing(self.trained))
 
-    def loss_scale(self) -> float | None:
-        return float(self.scaling["factor"]) if self.scaling else None
+    def loss_scale(self) -> SupportsFloat | None:
+        return self.scaling["factor"] + 0 if self.scaling else None  # another array: this one is donated
 
-    def parameters(self) -> Arrays:
+    def weights(self) -> Arrays:
         both = {**self.trained, **self.frozen}
-        return {name: np.asarray(both[name]) for name in self.job.weights}
+        return {name: np.array(both[name]) for name in self.job.weights}  # copies: the next update takes their place
 
     def optimizer_state(self) -> Arrays:
         scaling = {f"loss_scaling.{name}": np.array(float(value)) for name, value in self.scaling.items()}
         return optimizers.saved(self.optimizer) | scaling
 
-    def restore(self, parameters: Arrays, state: Mapping[str, np.ndarray]) -> None:
+    def restore(self, weights: Arrays, state: Mapping[str, np.ndarray]) -> None:
         self.optimizer = self._put(optimizers.read(self.trained, state))
         if self.scaling:
             found = restored_scaling(self.job.loss_scaling, state)
             self.scaling = self.scaling | self._put({name: np.float32(value) for name, value in found.items()})
-        self.trained = self._put({name: np.asarray(parameters[name], np.float32) for name in self.trained})
-        self.frozen = self._put({name: np.asarray(parameters[name], np.float32) for name in self.frozen})
+        self.trained = self._put({name: np.asarray(weights[name], np.float32) for name in self.trained})
+        self.frozen = self._put({name: np.asarray(weights[name], np.float32) for name in self.frozen})
 
     # ---- the rest of the seam ----
 

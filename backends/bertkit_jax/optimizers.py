@@ -66,7 +66,7 @@ def saved(state: dict[str, Tree]) -> Arrays:
     """The state as a checkpoint has it."""
     made: Arrays = {"adam.step": np.array(float(state["count"]))}  # type: ignore[arg-type]
     for kind in MOMENTS:
-        made |= {f"adam.{kind}.{name}": np.asarray(array) for name, array in state[kind].items()}
+        made |= {f"adam.{kind}.{name}": np.array(array) for name, array in state[kind].items()}
     return made
 
 

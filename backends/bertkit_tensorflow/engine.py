@@ -140,21 +140,21 @@ class TensorFlowEngine(StaticEngine):
         self._apply.get_concrete_function(tf.TensorSpec([], tf.float32))
         self._clear()
 
-    def loss_scale(self) -> float | None:
-        return float(self.scaler.factor.numpy()) if self.scaler else None
+    def loss_scale(self) -> SupportsFloat | None:
+        return self.scaler.factor.read_value() if self.scaler else None
 
-    def parameters(self) -> Arrays:
+    def weights(self) -> Arrays:
         return {name: variable.numpy() for name, variable in self.masters.items()}
 
     def optimizer_state(self) -> Arrays:
         return self.optimizer.state_dict() | (self.scaler.state_dict() if self.scaler else {})
 
-    def restore(self, parameters: Arrays, state: Mapping[str, np.ndarray]) -> None:
+    def restore(self, weights: Arrays, state: Mapping[str, np.ndarray]) -> None:
         self.optimizer.load_state_dict(state)
         if self.scaler:
             self.scaler.load_state_dict(state)
         for name, variable in self.masters.items():
-            variable.assign(parameters[name])
+            variable.assign(weights[name])
 
     # ---- the rest of the seam ----
 

@@ -56,20 +56,20 @@ class StaticEngine(ABC):
         """Gradients and loss become zeros; the update's program is made where it is not yet."""
 
     @abstractmethod
-    def loss_scale(self) -> float | None:
-        """What the loss is multiplied by; None: it is not scaled."""
+    def loss_scale(self) -> SupportsFloat | None:
+        """What the loss is multiplied by, which may still be on the device; None: it is not scaled."""
 
     @abstractmethod
-    def parameters(self) -> Arrays:
-        """All of them, under Hugging Face's names."""
+    def weights(self) -> Arrays:
+        """As `Engine.weights`."""
 
     @abstractmethod
     def optimizer_state(self) -> Arrays:
         """The optimizer's and the loss scaling's part of a checkpoint."""
 
     @abstractmethod
-    def restore(self, parameters: Arrays, state: Mapping[str, np.ndarray]) -> None:
-        """Take back parameters whose shapes fit, and what `optimizer_state` gave."""
+    def restore(self, weights: Arrays, state: Mapping[str, np.ndarray]) -> None:
+        """Take back weights, whose shapes fit, and what `optimizer_state` gave."""
 
     @abstractmethod
     def synchronize(self) -> None:
@@ -148,11 +148,8 @@ class StaticEngine(ABC):
     def slots(self, lengths: np.ndarray) -> int:
         return self.plan.slots(lengths)
 
-    def weights(self) -> Arrays:
-        return self.parameters()
-
     def state_dict(self) -> Arrays:
-        return {f"model.{name}": array for name, array in self.parameters().items()} | self.optimizer_state()
+        return {f"model.{name}": array for name, array in self.weights().items()} | self.optimizer_state()
 
     def load_state_dict(self, arrays: Mapping[str, np.ndarray]) -> None:
         shapes = {name: array.shape for name, array in self.job.weights.items()}
