@@ -89,7 +89,6 @@ if TYPE_CHECKING:
         join as join_ranks,
         meeting_place,
     )
-    from bertkit.engine.gradient_sums import HostSums
     from bertkit.distributed.host_sums import (
         Add as AddSums,
         FlatType,
@@ -173,7 +172,6 @@ _PLACES = {
     "Group": ("engine.layouts", "Group"),
     "Head": ("model.config", "Head"),
     "HeadKind": ("model.config", "HeadKind"),
-    "HostSums": ("engine.gradient_sums", "HostSums"),
     "Job": ("engine.interface", "Job"),
     "LABELS": ("engine.interface", "LABELS"),
     "PER_TOKEN": ("model.config", "PER_TOKEN"),
@@ -281,7 +279,6 @@ __all__ = [
     "Group",
     "Head",
     "HeadKind",
-    "HostSums",
     "Job",
     "Joined",
     "LaunchPlan",

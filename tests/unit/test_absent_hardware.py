@@ -8,6 +8,7 @@ import pytest
 
 import bertkit_cuda
 import bertkit_gaudi
+import bertkit_jax
 import bertkit_tensorflow
 from bertkit.cli.hf_flags import translate
 from bertkit.cli.main import main
@@ -25,6 +26,7 @@ WORDS = {
     ("iluvatar", "corex"): ("CoreX is not installed", "CoreX container", "corex installer"),
     ("xpu", "intel-gpu"): ("no Intel GPU is visible", "install Intel's compute runtime", "container with --device"),
     ("tensorflow", "tf"): ("TensorFlow is not installed", "pip install", "bertkit[tensorflow]"),
+    ("jax",): ("JAX is not installed", "pip install", "bertkit[jax]"),
     ("accelerator",): ("no device of torch.accelerator", "mps", "install the vendor's plug-in"),
 }
 
@@ -37,6 +39,7 @@ def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bertkit_gaudi, "package_version", lambda: "")
     monkeypatch.setattr(bertkit_gaudi, "find_cards", lambda root, env: bertkit_gaudi.cards.Cards(()))
     monkeypatch.setattr(bertkit_tensorflow, "version", lambda: "")
+    monkeypatch.setattr(bertkit_jax, "version", lambda: "")
     monkeypatch.setattr(bertkit_cuda, "find_cards", lambda: Found(()))
     for card in (IluvatarBackend, XpuBackend, AcceleratorBackend):
         look = card.look

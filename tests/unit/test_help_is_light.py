@@ -12,7 +12,7 @@ import pytest
 from conftest import command_env
 from made_records import save
 
-HEAVY = "torch tensorflow transformers sklearn scipy pydantic tokenizers safetensors mpi4py huggingface_hub".split()
+HEAVY = "torch tensorflow jax transformers sklearn scipy pydantic tokenizers safetensors mpi4py huggingface_hub".split()
 PROGRAM = """
 import json, sys, time
 from bertkit.cli.main import main
@@ -80,7 +80,7 @@ def test_looking_at_every_card_takes_under_half_a_second_of_computing(tmp_path: 
     looks = [command(tmp_path, "backends") for _ in range(3)]
     for out, seen in looks:
         assert seen["code"] == 0
-        names = ["accelerator:", "cpu", "cuda", "gaudi", "iluvatar", "null:", "tensorflow", "xpu"]
+        names = ["accelerator:", "cpu", "cuda", "gaudi", "iluvatar", "jax:", "null:", "tensorflow", "xpu"]
         assert [line.partition(" ")[0] for line in out.splitlines()] == names
         assert all(": ready: " in line or ": not ready: " in line for line in out.splitlines())
         assert "torch" not in seen["loaded"]  # type: ignore[operator]

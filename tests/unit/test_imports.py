@@ -19,7 +19,7 @@ from structure import Import, module_name
 
 ROOT = Path(__file__).resolve().parents[2]
 BACKENDS = ROOT / "backends"
-SHARED = {"bertkit_torch", "bertkit_tensorflow"}  # engines that belong to no vendor
+SHARED = {"bertkit_torch", "bertkit_tensorflow", "bertkit_jax"}  # engines that belong to no vendor
 VENDORS = sorted({path.name for path in BACKENDS.glob("bertkit_*") if path.is_dir()} - SHARED)
 FRAMEWORK_FREE = set(
     """IPython google_crc32c h5py huggingface_hub jinja2 markupsafe matplotlib mlflow numpy optuna pyarrow pydantic rich
@@ -97,6 +97,12 @@ def test_the_torch_engine_imports_no_vendor() -> None:
     assert breaches(BACKENDS / "bertkit_torch", {"bertkit", "bertkit_torch", "torch", "numpy", "scipy"}) == []
 
 
+@pytest.mark.parametrize("framework", ["tensorflow", "jax"])
+def test_an_engine_of_another_framework_imports_no_torch(framework: str) -> None:
+    own = f"bertkit_{framework}"
+    assert breaches(BACKENDS / own, {"bertkit", own, framework, "numpy"}) == []
+
+
 @pytest.mark.parametrize("vendor", VENDORS)
 def test_a_vendor_imports_no_other_vendor(vendor: str) -> None:
     own = VENDORS_OWN.get(vendor, set())
@@ -110,7 +116,7 @@ def test_a_vendor_imports_no_other_vendor(vendor: str) -> None:
     assert by_string & (others | {name for name in VENDORS if name != vendor}) == set()
 
 
-@pytest.mark.parametrize("vendor", VENDORS)
+@pytest.mark.parametrize("vendor", [*VENDORS, "bertkit_tensorflow", "bertkit_jax"])
 def test_a_card_imports_no_framework(vendor: str) -> None:
     seen: set[Path] = set()
     queue = [BACKENDS / vendor / "__init__.py"]
