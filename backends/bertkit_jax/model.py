@@ -39,7 +39,8 @@ class Weights:
 
     def dense(self, x: jax.Array, name: str) -> jax.Array:
         """(…, inputs) -> (…, outputs)"""
-        return x @ self(f"{name}.weight").T + self(f"{name}.bias")
+        found = (x @ self(f"{name}.weight").T).astype(jnp.float32) + self.masters[f"{name}.bias"]
+        return found.astype(self.dtype)  # added in float32, so that the bias's gradient is summed so over the rows
 
     def dense_fp32(self, x: jax.Array, name: str) -> jax.Array:
         """A small layer in float32 whatever the compute dtype: a head's last word on the logits."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import tensorflow as tf
 
@@ -35,7 +36,8 @@ class Weights:
 
     def dense(self, x: tf.Tensor, name: str) -> tf.Tensor:
         """(…, inputs) -> (…, outputs)"""
-        return tf.nn.bias_add(tf.matmul(x, self(f"{name}.weight"), transpose_b=True), self(f"{name}.bias"))
+        bias = tf.convert_to_tensor(self.masters[f"{name}.bias"])
+        return plus_bias(tf.matmul(x, self(f"{name}.weight"), transpose_b=True), bias)
 
     def dense_fp32(self, x: tf.Tensor, name: str) -> tf.Tensor:
         """A small layer in float32 whatever the compute dtype: a head's last word on the logits."""
@@ -48,6 +50,18 @@ class Weights:
         centred = x - tf.reduce_mean(x, -1, keepdims=True)
         scale = tf.math.rsqrt(tf.reduce_mean(tf.square(centred), -1, keepdims=True) + epsilon)
         return tf.cast(centred * scale * self.masters[f"{name}.weight"] + self.masters[f"{name}.bias"], self.dtype)
+
+
+@tf.custom_gradient  # type: ignore[untyped-decorator]
+def plus_bias(values: tf.Tensor, bias: tf.Tensor) -> Any:
+    """(…, H) and a master (H,). TensorFlow's own gradient of the bias adds thousands of rows in bf16, 10 to 20 % off;
+    this one in float32."""
+
+    def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        rows = tf.reshape(tf.cast(upstream, tf.float32), [-1, bias.shape[0]])
+        return upstream, tf.cast(tf.reduce_sum(rows, 0), bias.dtype)
+
+    return tf.nn.bias_add(values, tf.cast(bias, values.dtype)), gradient
 
 
 @dataclass

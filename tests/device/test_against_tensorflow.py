@@ -20,6 +20,14 @@ tf = pytest.importorskip("tensorflow")
 DTYPES = (np.float32, np.float64, np.float16, np.int64, np.int32, np.uint8, np.bool_)
 
 
+@pytest.fixture(autouse=True)
+def _as_many_threads_as_engines_have() -> None:
+    """TensorFlow takes the number at its first operation, once a process, and other tests here make engines."""
+    from bertkit_tensorflow.device import set_threads
+
+    set_threads(1)
+
+
 def variables(seed: int) -> dict[str, np.ndarray]:
     """Variables of random names, shapes and dtypes."""
     rng = np.random.default_rng(seed)

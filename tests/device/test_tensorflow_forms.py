@@ -28,6 +28,14 @@ pytestmark = [
 KINDS = ("classification", "multilabel", "regression", "choice", "tokens", "span")
 
 
+@pytest.fixture(autouse=True)
+def _as_many_threads_as_engines_have() -> None:
+    """TensorFlow takes the number at its first operation, once a process, and other tests here make engines."""
+    from bertkit_tensorflow.device import set_threads
+
+    set_threads(1)
+
+
 def test_profiles_are_chrome_traces_of_what_was_asked_for(bertkit: Run, tmp_path: Path, sample_dir: Path) -> None:
     found = profiled(bertkit, tmp_path, sample_dir, "tensorflow")
     for name, spans in found.items():
