@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from bertkit_cpu.layer_norm import Bf16Training
 from bertkit_torch.weights import ComputeWeights
 
 FEW = 1024  # slots; with fewer, bringing the weights into blocks costs more than it saves
@@ -32,7 +33,7 @@ class _Joined:
     outputs: list[int]  # of each layer
 
 
-class TrainingWeights(ComputeWeights):
+class TrainingWeights(Bf16Training):
     """For forward passes with a gradient."""
 
     def __init__(self, masters: Mapping[str, Tensor], dtype: torch.dtype) -> None:
@@ -45,11 +46,6 @@ class TrainingWeights(ComputeWeights):
         parameters = [self.masters[f"{name}.{kind}"] for kind in ("weight", "bias") for name in names]
         found: Tensor = _Dense.apply(x, self._joined[names], *parameters)  # type: ignore[no-untyped-call]
         return found
-
-    def layer_norm(self, x: Tensor, name: str, epsilon: float) -> Tensor:
-        """With float32 scale and shift, as torch's kernel on the CPU takes them: more exact, and no cast."""
-        weight, bias = self.masters[f"{name}.weight"], self.masters[f"{name}.bias"]
-        return functional.layer_norm(x, weight.shape, weight, bias, epsilon)
 
 
 class _Dense(torch.autograd.Function):

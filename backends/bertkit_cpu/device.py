@@ -16,6 +16,7 @@ from bertkit_cpu.dense import InferenceWeights, TrainingWeights, fast_products
 from bertkit_cpu.extension import load_extension
 from bertkit_cpu.int8 import Int8Weights, int8_works
 from bertkit_cpu.lamb import BlockedLamb
+from bertkit_cpu.layer_norm import Bf16Training
 from bertkit_cpu.masked_words import in_place
 from bertkit_cpu.memory import keep_freed_memory
 from bertkit_cpu.norms import norm
@@ -65,10 +66,12 @@ class CpuDevice(Device):
         return torch.bfloat16 if precision == "int8" else super().compute_dtype(precision)
 
     def compute_weights(self, masters: Mapping[str, Tensor], dtype: torch.dtype, *, training: bool) -> ComputeWeights:
-        if dtype != torch.bfloat16 or not self.fast:
+        if dtype != torch.bfloat16:
             return ComputeWeights(masters, dtype)
         if training:
-            return TrainingWeights(masters, dtype)
+            return TrainingWeights(masters, dtype) if self.fast else Bf16Training(masters, dtype)
+        if not self.fast:
+            return ComputeWeights(masters, dtype)
         return Int8Weights(masters, dtype) if self.int8 else InferenceWeights(masters, dtype)
 
     def optimizer(self, parameters: Mapping[str, nn.Parameter], spec: OptimizerSpec) -> Optimizer:

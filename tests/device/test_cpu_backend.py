@@ -17,9 +17,10 @@ from bertkit.conformance.fixtures import example_batch, job
 from bertkit.distributed.world import World
 from bertkit.engine.interface import Job, Update, label_counts
 from bertkit.errors import UserError
-from bertkit_cpu import CpuBackend, extension
+from bertkit_cpu import CpuBackend, device, extension
 from bertkit_cpu.topology import read_cpu
 from conftest import ROOT
+from low_precision import NEAR, furthest_gradient
 
 torch = pytest.importorskip("torch")
 
@@ -37,6 +38,16 @@ def test_bf16_is_refused_where_the_cpu_emulates_it(monkeypatch: pytest.MonkeyPat
         CpuBackend().engine(settled(), World())
     engine = CpuBackend().engine(settled(bf16="force"), World())
     assert np.isfinite(engine.predict(example_batch("classification"))["logits"]).all()
+
+
+@pytest.mark.parametrize("fast", [True, False], ids=["oneDNN's products", "plain products"])
+def test_gradients_in_bf16_are_near_those_in_fp32(fast: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not fast:
+        monkeypatch.setattr(device, "fast_products", lambda: False)
+    if "bf16" not in CpuBackend().probe().precisions:
+        pytest.skip("this CPU has no native bf16")
+    apart, where = furthest_gradient(CpuBackend(), 256)
+    assert apart < NEAR, where
 
 
 def test_training_out_of_memory_is_a_line_with_what_to_lower(monkeypatch: pytest.MonkeyPatch) -> None:

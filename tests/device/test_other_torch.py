@@ -1,4 +1,4 @@
-"""The oldest torch that pyproject.toml allows, and one between it and the pinned one: the engine's tests pass there."""
+"""The oldest torch that pyproject.toml allows, where the engine's tests pass, and that of Gaudi's software 1.23."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ import older_torch
 from conftest import ROOT
 
 FLOOR = re.search(r'"torch>=([\d.]+)"', (ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-OLDEST, BETWEEN = f"{FLOOR[1]}.0" if FLOOR else "", "2.9.1"  # that of Gaudi's software 1.23
-FILES = (  # what calls torch by more than its oldest names
+OLDEST, OF_GAUDI = f"{FLOOR[1]}.0" if FLOOR else "", "2.9.1"
+ENGINE = (  # what calls torch by more than its oldest names
     "tests/contract/test_contract.py", "tests/device/test_cpu_backend.py", "tests/device/test_static_passes.py",
     "tests/device/test_against_transformers.py", "tests/device/test_lamb.py", "tests/device/test_sharded.py",
     "tests/device/test_loss_scaling.py", "tests/device/test_pickles.py", "tests/device/test_int8.py",
 )  # fmt: skip
-STAND_INS = {  # the vendor's newer releases by hand: docs/install.md
-    OLDEST: "tests/device/test_other_accelerators.py::test_the_contract[npu]",
-    BETWEEN: "tests/device/test_gaudi_backend.py",
+FILES = {  # the vendor's newer releases by hand: docs/install.md
+    OLDEST: (*ENGINE, "tests/device/test_other_accelerators.py::test_the_contract[npu]"),
+    OF_GAUDI: ("tests/device/test_gaudi_backend.py",),
 }
 
 
@@ -33,7 +33,7 @@ def test_the_floor_is_named() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("version", [OLDEST, BETWEEN])
+@pytest.mark.parametrize("version", FILES)
 def test_the_engine_on_another_torch(version: str, tmp_path: Path) -> None:
     if (sys.platform, platform.machine()) != ("linux", "x86_64"):
         pytest.skip("stand-ins of NVIDIA's libraries are written for Linux on x86-64")
@@ -53,7 +53,7 @@ def test_the_engine_on_another_torch(version: str, tmp_path: Path) -> None:
     ).stdout
     assert told.startswith(version)
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-n", "0", "-m", "not slow", *FILES, STAND_INS[version]],
+        [sys.executable, "-m", "pytest", "-q", "-n", "0", "-m", "not slow", *FILES[version]],
         cwd=ROOT, env=env, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-6000:]
