@@ -27,6 +27,11 @@ class CpuBackend:
     settings: Mapping[str, Setting] = {
         "threads": Setting(0, "compute threads of each process; 0: its share of the physical cores"),
         "bf16": Setting("native", "bf16 where the CPU computes it natively, or on any CPU", ("native", "force")),
+        "scales": Setting(
+            "static",
+            "int8: one scale for each layer's inputs, found on training data; or one for each token as it comes",
+            ("static", "dynamic"),
+        ),
         "extension": Setting(
             "auto",
             "Intel Extension for PyTorch: use it where it is installed and fits torch",

@@ -4,25 +4,38 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bertkit.plugin import DeviceFacts, Grain, Job, OptimizerSpec, Precision, UserError, World, process_peak_memory
+from bertkit.plugin import (
+    Batch,
+    DeviceFacts,
+    Grain,
+    Int8Calibration,
+    Job,
+    OptimizerSpec,
+    Precision,
+    UserError,
+    World,
+    process_peak_memory,
+)
 from bertkit_cpu.dense import InferenceWeights, TrainingWeights, fast_products
 from bertkit_cpu.extension import load_extension
 from bertkit_cpu.int8 import Int8Weights, int8_works
+from bertkit_cpu.int8_static import StaticInt8Weights, static_int8_works
 from bertkit_cpu.lamb import BlockedLamb
 from bertkit_cpu.layer_norm import Bf16Training
 from bertkit_cpu.masked_words import in_place
 from bertkit_cpu.memory import keep_freed_memory
 from bertkit_cpu.norms import norm
+from bertkit_cpu.ranges import calibrate
 from bertkit_cpu.topology import idle_under_torchrun, is_bound, read_cpu, threads
 from bertkit_cpu.words import LANES, Masks
-from bertkit_torch.device import Device
+from bertkit_torch.device import Device, Run
 from bertkit_torch.dropout import Mask
 from bertkit_torch.gradients import Gradients
 from bertkit_torch.optimizer import Optimizer
@@ -38,7 +51,8 @@ class CpuDevice(Device):
     def __init__(self) -> None:
         self.notes: dict[str, str] = {}
         self.fast = fast_products()
-        self.int8 = False
+        self.int8 = self.static_scales = False
+        self.scales: Mapping[str, np.ndarray] = {}  # of what enters dense layers in int8
         self.pool: Executor | None = None  # draws dropout's words beside the main thread
 
     def open(self, job: Job, world: World) -> torch.device:
@@ -57,7 +71,8 @@ class CpuDevice(Device):
             raise UserError("this build of torch lacks oneDNN's int8 products", "use -d bf16")
         self.notes = {"cpu": cpu.model, "threads": f"{count}: {reason}", "memory": memory}
         if self.int8:
-            self.notes["dense layers"] = "int8: weights a scale per output, inputs a scale per token"
+            self.static_scales = job.settings.get("scales", "static") == "static" and static_int8_works()
+            self.scales = job.scales if self.static_scales else {}
         if job.settings.get("extension", "auto") == "auto":
             self.notes["extension"] = load_extension()
         return torch.device("cpu")
@@ -72,7 +87,17 @@ class CpuDevice(Device):
             return TrainingWeights(masters, dtype) if self.fast else Bf16Training(masters, dtype)
         if not self.fast:
             return ComputeWeights(masters, dtype)
+        if self.int8 and self.scales:
+            return StaticInt8Weights(masters, dtype, self.scales)
         return Int8Weights(masters, dtype) if self.int8 else InferenceWeights(masters, dtype)
+
+    def wants_calibration(self) -> bool:
+        return self.int8 and self.static_scales and not self.scales
+
+    def calibrate(self, masters: Mapping[str, Tensor], run: Run, batches: Sequence[Batch]) -> Int8Calibration:
+        found = calibrate(masters, run, batches)
+        self.scales = found.scales
+        return found
 
     def optimizer(self, parameters: Mapping[str, nn.Parameter], spec: OptimizerSpec) -> Optimizer:
         return BlockedLamb(parameters, spec) if spec.algorithm == "lamb" else super().optimizer(parameters, spec)
@@ -97,4 +122,7 @@ class CpuDevice(Device):
         return DeviceFacts("cpu", read_cpu().model)
 
     def describe(self) -> Mapping[str, str]:
-        return self.notes
+        if not self.int8:
+            return self.notes
+        inputs = "each layer's inputs one scale" if self.scales else "inputs a scale per token"
+        return {**self.notes, "dense layers": f"int8: weights a scale per output, {inputs}"}

@@ -25,7 +25,7 @@ ZERO = 128  # oneDNN takes unsigned inputs: the int8 values, shifted
 
 
 @dataclass(frozen=True)
-class _Quantised:
+class Quantised:
     blocks: Tensor  # (O, I) int8 in oneDNN's order
     scales: Tensor  # (O,) float32
     zeros: Tensor  # (O,) int64
@@ -37,7 +37,7 @@ class Int8Weights(InferenceWeights):
 
     def __init__(self, masters: Mapping[str, Tensor], dtype: torch.dtype) -> None:
         super().__init__(masters, dtype)
-        self._quantised: dict[tuple[str, ...], _Quantised] = {}
+        self._quantised: dict[tuple[str, ...], Quantised] = {}
 
     def _product(self, x: Tensor, names: tuple[str, ...], after: str, form: str) -> Tensor:
         if not names[0].startswith(ENCODER):
@@ -50,17 +50,17 @@ class Int8Weights(InferenceWeights):
         return functional.gelu(found, approximate=form) if after == "gelu" else found
 
 
-def quantise(masters: Mapping[str, Tensor], names: tuple[str, ...]) -> _Quantised:
+def quantise(masters: Mapping[str, Tensor], names: tuple[str, ...]) -> Quantised:
     with torch.no_grad():
         weight = torch.cat([masters[f"{name}.weight"] for name in names])
         bias = torch.cat([masters[f"{name}.bias"] for name in names]).bfloat16()
         scales = weight.abs().amax(1).clamp_min_(torch.finfo(torch.float32).tiny) / 127
         rounded = (weight / scales[:, None]).round_().to(torch.int8)
         blocks = torch.ops.onednn.qlinear_prepack(rounded, None)
-        return _Quantised(blocks, scales, torch.zeros(len(scales), dtype=torch.int64), bias)
+        return Quantised(blocks, scales, torch.zeros(len(scales), dtype=torch.int64), bias)
 
 
-def product(x: Tensor, weight: _Quantised) -> Tensor:
+def product(x: Tensor, weight: Quantised) -> Tensor:
     """(N, I) bf16 -> (N, O) bf16."""
     largest = torch.linalg.vector_norm(x, float("inf"), 1, keepdim=True)
     inverse = LARGEST / largest.clamp_min_(1e-20)  # (N, 1) bf16

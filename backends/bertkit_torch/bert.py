@@ -121,11 +121,8 @@ def encoder_layer(
     found = attention(parts, drop, config.attention_probs_dropout_prob, softmax)
     if asking is not None and attention.whole:
         x, found = x.index_select(0, asking), found.index_select(0, asking)
-    found = drop.add(x, w.dense(found, f"{prefix}attention.output.dense"), config.hidden_dropout_prob)
-    x = w.layer_norm(found, f"{prefix}attention.output.LayerNorm", config.layer_norm_eps)
-    inner = w.dense_active(x, f"{prefix}intermediate.dense", config.hidden_act)  # (N, F)
-    inner = drop.add(x, w.dense(inner, f"{prefix}output.dense"), config.hidden_dropout_prob)
-    return w.layer_norm(inner, f"{prefix}output.LayerNorm", config.layer_norm_eps)
+    x = w.add_and_norm(x, found, f"{prefix}attention.output", config, drop)
+    return w.feed_forward(x, prefix, config, drop)
 
 
 def pool(w: ComputeWeights, hidden: Tensor, seen: Seen) -> Tensor:

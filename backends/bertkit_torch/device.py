@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
@@ -11,7 +11,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bertkit.plugin import Arrays, DeviceFacts, Grain, Job, LayoutKind, OptimizerSpec, Peak, Precision, World
+from bertkit.plugin import (
+    Arrays,
+    Batch,
+    DeviceFacts,
+    Grain,
+    Int8Calibration,
+    Job,
+    LayoutKind,
+    OptimizerSpec,
+    Peak,
+    Precision,
+    World,
+)
 from bertkit_torch.dropout import Mask, torch_masks
 from bertkit_torch.gradients import Gradients
 from bertkit_torch.lamb import Lamb
@@ -22,6 +34,7 @@ from bertkit_torch.row_attention import InRows, InStretches, sdpa, stretches_by_
 from bertkit_torch.seen import Attention
 from bertkit_torch.weights import ComputeWeights
 
+Run = Callable[[ComputeWeights, Batch], Arrays]  # a forward pass by these weights
 PEAK_SECONDS = 0.25  # spent on measuring the dense rate, at a run's start and at its end
 PEAK_SIZE = 2048  # rows and columns of the matrices, at first
 
@@ -65,6 +78,14 @@ class Device:
     def compute_weights(self, masters: Mapping[str, Tensor], dtype: torch.dtype, *, training: bool) -> ComputeWeights:
         """The weights of one update's forward passes, or of all until the next update, and the products with them."""
         return ComputeWeights(masters, dtype)
+
+    def wants_calibration(self) -> bool:
+        """Whether inference is in int8, and would be faster by scales that `calibrate` finds."""
+        return False
+
+    def calibrate(self, masters: Mapping[str, Tensor], run: Run, batches: Sequence[Batch]) -> Int8Calibration:
+        """Find them; `compute_weights` uses them from then on."""
+        raise NotImplementedError
 
     def masks(self, key: np.random.SeedSequence, device: torch.device) -> Mask:
         """Dropout masks of one forward pass."""

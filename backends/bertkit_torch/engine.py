@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import SupportsFloat
@@ -17,6 +17,7 @@ from bertkit.plugin import (
     Arrays,
     Batch,
     DeviceFacts,
+    Int8Calibration,
     Job,
     Peak,
     Scalars,
@@ -158,6 +159,15 @@ class TorchEngine:
                 self._inference = self.device.compute_weights(self.parameters, self.dtype, training=False)
             self._warm_up(self._inference, training=False)
             return self.passes.predict(self._inference, batch)
+
+    def wants_calibration(self) -> bool:
+        return self.device.wants_calibration()
+
+    def calibrate(self, batches: Sequence[Batch]) -> Int8Calibration:
+        with torch.no_grad():
+            found = self.device.calibrate(self.parameters, self.passes.predict, batches)
+        self._inference = None
+        return found
 
     def slots(self, lengths: np.ndarray) -> int:
         return self.passes.slots(lengths)

@@ -1,6 +1,8 @@
 """Parameters in the dtype that the dense layers compute in: cast once an update, neighbours joined into one matrix.
 
 The casts are part of the autograd graph, so gradients arrive at the float32 masters and are summed there in float32.
+
+Legend: N slots, H hidden, F hidden of the feed-forward part, I inputs, M masked positions, V vocabulary.
 """
 
 from __future__ import annotations
@@ -9,6 +11,9 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor
+
+from bertkit.plugin import ModelConfig
+from bertkit_torch.dropout import Dropout
 
 
 class ComputeWeights:
@@ -51,6 +56,16 @@ class ComputeWeights:
     def layer_norm(self, x: Tensor, name: str, epsilon: float) -> Tensor:
         weight, bias = self.cast(f"{name}.weight"), self.cast(f"{name}.bias")
         return torch.nn.functional.layer_norm(x, weight.shape, weight, bias, epsilon)
+
+    def add_and_norm(self, residual: Tensor, x: Tensor, block: str, config: ModelConfig, drop: Dropout) -> Tensor:
+        """(N, H), (N, I) -> (N, H): LayerNorm of the residual and the block's dense layer of x, with dropout."""
+        summed = drop.add(residual, self.dense(x, f"{block}.dense"), config.hidden_dropout_prob)
+        return self.layer_norm(summed, f"{block}.LayerNorm", config.layer_norm_eps)
+
+    def feed_forward(self, x: Tensor, prefix: str, config: ModelConfig, drop: Dropout) -> Tensor:
+        """(N, H) -> (N, H): the second half of the encoder layer whose names begin with `prefix`."""
+        inner = self.dense_active(x, f"{prefix}intermediate.dense", config.hidden_act)  # (N, F)
+        return self.add_and_norm(x, inner, f"{prefix}output", config, drop)
 
 
 class NormsInFloat32(ComputeWeights):

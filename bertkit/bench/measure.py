@@ -26,6 +26,7 @@ from bertkit.engine.interface import Engine, Update, sequence_lengths
 from bertkit.model.config import ModelConfig
 from bertkit.records.energy import Energy
 from bertkit.records.meter import WARMUP_RULE, Meter, Reading, over_ranks, warmup_updates
+from bertkit.training import calibration
 from bertkit.training.callbacks.base import Callback
 from bertkit.training.loop import Plan, every, fit, make_meter
 from bertkit.training.run import Run, UpdateMetrics
@@ -111,6 +112,8 @@ def infer_case(
 ) -> Measured:  # fmt: skip
     """Calls of `batch_size` sequences on each rank. A collective."""
     stream = calls(work.features, batch_size, seed, world)
+    if (without := calibration.wanted(engine)) is not None:
+        calibration.calibrate(without, work.features, display)
     steps = amount.steps or _steps(engine, lambda u: engine.predict(u.micro_batches[0]), stream, amount.seconds)
     meter = Meter(
         warmup_updates(steps),

@@ -153,6 +153,7 @@ class Job:
     limits: Limits | None = None  # None: not known
     loss: LossSpec = LossSpec()
     frozen: tuple[str, ...] = ()  # parameters that keep their values; nothing is computed for their sake
+    scales: Mapping[str, np.ndarray] = field(default_factory=dict)  # int8: as `Calibrates` found them
 
 
 @dataclass(frozen=True)
@@ -257,6 +258,27 @@ class Profiler(Protocol):
 
     def profile(self, trace: Path) -> AbstractContextManager[object]:
         """What the host and this rank's device do meanwhile goes to `trace` at its end, in Chrome's trace format."""
+
+
+@dataclass(frozen=True)
+class Int8Calibration:
+    """Scales of what enters the layers of a model in int8."""
+
+    scales: Arrays  # for `Job.scales`; the names are the backend's own
+    method: str  # by which they were chosen, in words
+    difference: float  # root mean square of the logits' difference to the unquantised model's, of the logits' own
+
+
+@runtime_checkable
+class Calibrates(Protocol):
+    """What an engine may have besides, whose int8 is faster once it knows what values enter its layers."""
+
+    def wants_calibration(self) -> bool:
+        """Whether the job is in int8, and has no scales."""
+
+    def calibrate(self, batches: Sequence[Batch]) -> Int8Calibration:
+        """Run some batches, none of them of the dev set; from then on the engine answers by what it found. Every rank
+        gives the same."""
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from bertkit.data.tasks.pretrain import refuse
 from bertkit.data.tasks.reading import own_file, read_part, read_split
 from bertkit.data.tasks.task import Part, SplitName
 from bertkit.distributed.world import World
-from bertkit.engine.interface import Engine
+from bertkit.engine.interface import Engine, Job
 from bertkit.errors import UserError
 from bertkit.files.inputs import exists, is_folder
 from bertkit.model.config import ARCHITECTURES
@@ -28,6 +29,7 @@ from bertkit.model.weights import Fit
 from bertkit.recipes.keywords import from_keywords
 from bertkit.recipes.recipe import Recipe
 from bertkit.recipes.resolve import resolve
+from bertkit.training import calibration
 from bertkit.training.callbacks.profiling import EvaluationProfile, profiler_of, wanted
 from bertkit.training.evaluation import Watch, answer
 from bertkit.training.evaluation import evaluate as evaluate_parts
@@ -154,7 +156,35 @@ def load(recipe: Recipe, world: World, display: Display, force: bool = False, ow
         display.say(note)
     job = inference_job(recipe, ready.task.head, ready.target, ready.source, ready.fit)
     backend = ready.target.backend
-    return Loaded(ready.task, ready.source, backend.engine(job, world), ready.target.precision, backend.name)
+    if ready.target.precision != "int8":
+        engine = backend.engine(job, world)
+    else:
+        engine = _in_int8(recipe, ready, job, world, display)
+    return Loaded(ready.task, ready.source, engine, ready.target.precision, backend.name)
+
+
+def _in_int8(recipe: Recipe, ready: Ready, job: Job, world: World, display: Display) -> Engine:
+    """The engine with scales for its layers' inputs: those in the run's folder, or found now and kept there."""
+    backend, folder = ready.target.backend, ready.source.folder
+    key = calibration.ScalesKey(backend.name, ready.fit.digest or "", recipe.data.seq_length)
+    kept = calibration.kept_scales(folder, key, display) if folder else {}
+    engine = backend.engine(dataclasses.replace(job, scales=kept), world)
+    without = calibration.wanted(engine)
+    if without is None:
+        return engine
+    try:
+        (part, *_) = _split(ready, recipe, "train", calibration.EXAMPLES, display, recipe.data.train_file)
+    except UserError as error:
+        logger.warning(
+            "int8: no training data to find the scales of layers' inputs on (%s): each token has scales of its own, "
+            "which is slower; name the data with --data-dir, or silence this with --set device.scales=dynamic",
+            error.cause,
+        )  # fmt: skip
+        return engine
+    found, what = calibration.calibrate(without, part.features, display)
+    if folder and world.is_first:
+        calibration.keep_scales(folder, key, found, what)
+    return engine
 
 
 def plan(recipe: Recipe, split: SplitName | None, file: Path | None, display: Display, force: bool = False) -> None:
@@ -198,13 +228,19 @@ def evaluate(
         if recording:
             recording.close()
     loaded.engine.close()
-    return {
+    found = {
         "model": str(loaded.source.folder),
         "task": loaded.task.name,
         "precision": loaded.precision,
         "examples": sum(part.examples for part in parts),
         "metrics": metrics,
     }
+    if loaded.precision != "int8" or not loaded.source.folder:
+        return found
+    before = calibration.trained_scores(loaded.source.folder, parts)
+    primary = loaded.task.primary
+    calibration.warn_of_loss(primary, metrics.get(primary, math.nan), before)
+    return found | ({"as_trained": before} if before else {})
 
 
 def trace_file(run: str, steps: str) -> Path:

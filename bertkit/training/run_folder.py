@@ -9,6 +9,7 @@ task.json      what it is trained on, which later commands go by
 log.jsonl      one JSON object a line, as the run went
 mllog.txt dllogger.json tensorboard/   the same for other programs, where the recipe asks for it
 trace.json evaluation-trace.json   what --profile of train and of evaluate recorded
+int8.safetensors   what inference in int8 found on training sequences, for the next time
 predictions/   the dev set's answers in GLUE's submission format
 checkpoints/   for --resume
 """
@@ -32,10 +33,11 @@ from bertkit.records.loggers import CURVES, DLLOGGER, MLLOG
 SCORES = "scores.json"  # what lies behind the dev set's metrics
 TRACE = "trace.json"  # what --profile recorded of the training
 EVALUATION_TRACE = "evaluation-trace.json"
+SCALES = "int8.safetensors"  # `calibration.py`
 OURS = (
     "config.json", "model.safetensors", "vocab.txt", "tokenizer.json", "tokenizer_config.json", "record.json",
     "losses.json", SCORES, "recipe.toml", "task.json", "log.jsonl", "predictions", "checkpoints",
-    MLLOG, DLLOGGER, CURVES, TRACE, EVALUATION_TRACE,
+    MLLOG, DLLOGGER, CURVES, TRACE, EVALUATION_TRACE, SCALES,
 )  # fmt: skip
 
 
