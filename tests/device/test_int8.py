@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bertkit.conformance.fixtures import example_batch, job, train, with_settings
 from bertkit.data.features import Features
@@ -13,17 +17,14 @@ from bertkit.data.tasks import find_task
 from bertkit.data.tasks.reading import read_split
 from bertkit.data.tasks.task import Shape
 from bertkit.distributed.world import World
-from bertkit.engine.interface import Job, Precision
+from bertkit.engine.interface import Arrays, Job, Precision
 from bertkit.engine.registry import choose
 from bertkit.errors import UserError
-from bertkit.model.config import Head
+from bertkit.model.config import Head, HeadKind
 from bertkit.model.loading import find_source, starting_weights
 from bertkit.training.setup import choose_precision
-from bertkit_cpu.topology import has_int8, native_bf16, read_cpu
-
-needs_int8 = pytest.mark.skipif(
-    not (has_int8(read_cpu()) and native_bf16(read_cpu())[0]), reason="this CPU lacks VNNI or AMX, or bf16"
-)
+from bertkit_cpu.ranges import METHODS, Seen, scale_and_zero
+from int8_here import needs_int8
 
 
 @pytest.fixture(scope="module")
@@ -33,14 +34,18 @@ def features(real_data: Path) -> Features:
     return part.features
 
 
-def answers(real_data: Path, features: Features, precision: Precision, examples: np.ndarray) -> np.ndarray:
+def open_engine(real_data: Path, precision: Precision, scales: Arrays | None = None) -> Any:
     source = find_source(str(real_data / "minilm"))
     head = Head("classification", 2)
     backend = choose("cpu").backend
     settings = {name: setting.default for name, setting in backend.settings.items()}
     weights = starting_weights(source, head, 1).weights
-    engine = backend.engine(Job(source.config, head, weights, precision=precision, settings=settings), World())
-    return engine.predict(features.batch(examples))["logits"]
+    job = Job(source.config, head, weights, precision=precision, settings=settings, scales=scales or {})
+    return backend.engine(job, World())
+
+
+def answers(real_data: Path, features: Features, precision: Precision, examples: np.ndarray) -> np.ndarray:
+    return open_engine(real_data, precision).predict(features.batch(examples))["logits"]  # type: ignore[no-any-return]
 
 
 @needs_int8
@@ -56,6 +61,66 @@ def test_a_sequence_answers_alike_in_any_batch(real_data: Path, features: Featur
     whole = answers(real_data, features, "int8", everyone)
     alone = answers(real_data, features, "int8", everyone[5:6])
     assert np.abs(whole[5] - alone[0]).max() < 2e-3  # bf16's rounding of attention; a scale for all would be coarser
+
+
+@needs_int8
+def test_scales_found_beforehand_are_near_fp32_and_make_an_answer_alike_in_any_batch(
+    real_data: Path, features: Features
+) -> None:
+    everyone = np.arange(len(features))
+    engine = open_engine(real_data, "int8")
+    assert engine.wants_calibration()
+    found = engine.calibrate([features.batch(group) for group in np.array_split(everyone[:32], 4)])
+    assert (found.method in METHODS, 0 < found.difference < 0.1, engine.wants_calibration()) == (True, True, False)
+    assert "one scale" in engine.describe()["dense layers"]
+    whole = engine.predict(features.batch(everyone))["logits"]
+    exact = answers(real_data, features, "fp32", everyone)
+    assert 0 < np.abs(whole - exact).max() < 0.04  # of logits that spread over 0.15
+    assert np.abs(whole[5] - engine.predict(features.batch(everyone[5:6]))["logits"][0]).max() < 2e-3
+    again = open_engine(real_data, "int8", found.scales)  # as a later process has them, from a file
+    assert not again.wants_calibration()
+    np.testing.assert_array_equal(again.predict(features.batch(everyone))["logits"], whole)
+
+
+@needs_int8
+@pytest.mark.parametrize("act", ["relu", "gelu", "gelu_new"])
+@pytest.mark.parametrize("kind", ["span", "tokens", "choice", "encoder"])
+def test_every_head_and_activation_has_scales(kind: HeadKind, act: str) -> None:
+    backend, plain = choose("cpu").backend, job(kind, precision="int8")
+    batch = example_batch(kind)
+    config = dataclasses.replace(plain.model, hidden_act=act)
+    engines = [
+        with_settings(backend, dataclasses.replace(plain, model=config, precision=precision))
+        for precision in ("fp32", "int8")
+    ]
+    engines[1].calibrate([batch])  # type: ignore[attr-defined]
+    exact, found = (engine.predict(batch) for engine in engines)
+    for name in exact:
+        assert np.sqrt(np.square(found[name] - exact[name]).mean()) < 0.1 * np.sqrt(np.square(exact[name]).mean())
+
+
+@needs_int8
+def test_scales_as_they_come_can_be_asked_for() -> None:
+    engine = with_settings(choose("cpu").backend, job("classification", precision="int8"), scales="dynamic")
+    assert not engine.wants_calibration()  # type: ignore[attr-defined]
+    assert "per token" in engine.describe()["dense layers"]
+
+
+@given(st.floats(-1e4, 0), st.floats(0, 1e4))
+def test_a_scale_covers_its_bounds_and_has_zero_exactly(low: float, high: float) -> None:
+    scale, zero = scale_and_zero((low, high))
+    assert 0 <= zero <= 255
+    steps = np.clip(np.rint(np.array([low, 0.0, high]) / scale) + zero, 0, 255) - zero
+    assert steps[1] == 0
+    assert np.abs(steps * scale - [low, 0, high]).max() <= 0.51 * scale
+
+
+def test_the_methods_leave_out_nothing_the_little_that_costs_least_or_a_share() -> None:
+    values = np.random.default_rng(1).standard_normal(50_000).astype(np.float32)
+    seen = Seen(-200.0, float(values.max()), [values])
+    assert METHODS["minimum and maximum"](seen)[0] == -200.0
+    assert -200 < METHODS["least squares"](seen)[0] < -150  # further in, the outlier's own error is the larger one
+    assert -5 < METHODS["percentile"](seen)[0] < -3
 
 
 def test_nothing_is_trained_in_int8() -> None:

@@ -13,6 +13,7 @@ from bertkit.data.tasks.labels import CLASSIFIER
 from bertkit.files.disk import read_arrays, write_arrays
 from command import CPU, record, run, settings
 from conftest import assert_one_line_error
+from int8_here import needs_int8
 
 ROWS = settings(data__train_rows=64, data__eval_rows=60, device__threads=1, model__hidden_dropout=0.0)
 SCORE = ("-d", "fp32", *settings(data__eval_rows=60, device__threads=1), "--json")
@@ -40,6 +41,36 @@ def reversed_copy(trained: Path, target: Path, names: dict[str, str]) -> Path:
     config |= {"id2label": names, "label2id": {name: int(number) for number, name in names.items()}}
     (target / "config.json").write_text(json.dumps(config))
     return target
+
+
+@needs_int8
+def test_int8_finds_its_scales_once(trained: Path, sample_dir: Path, tmp_path: Path) -> None:
+    """On training data, kept in the run's folder, used there without the data, and found anew for other weights."""
+    shutil.copytree(trained, tmp_path / "run")
+    score = ("evaluate", "run", "-d", "int8", *SCORE[2:])
+    first = run(tmp_path, *score, "--data-dir", sample_dir)
+    assert first.returncode == 0, first.stderr
+    assert "finding scales on 256 training sequences" in first.stderr
+    found = json.loads(first.stdout)
+    assert found["as_trained"] == {"precision": "fp32", "metrics": record(trained)["metrics"]}
+    kept = (tmp_path / "run" / "int8.safetensors").read_bytes()
+
+    again = run(tmp_path, *score, "--data-dir", sample_dir)
+    assert "finding scales" not in again.stderr
+    assert json.loads(again.stdout) == found
+    (tmp_path / "some.tsv").write_text("".join((sample_dir / "sample" / "dev.tsv").open().readlines()[:9]))
+    ask = ("predict", "run", "--file", "some.tsv", "-d", "int8", "--data-dir", "nowhere", "--offline", "-o")
+    alone = run(tmp_path, *ask, "alone")
+    assert (alone.returncode, "no training data" in alone.stderr) == (0, False), alone.stderr
+
+    arrays, metadata = read_arrays(tmp_path / "run" / "model.safetensors")
+    write_arrays(tmp_path / "run" / "model.safetensors", {n: 2 * a for n, a in arrays.items()}, metadata)
+    without = run(tmp_path, *ask, "without")
+    assert without.returncode == 0
+    assert "int8: no training data to find the scales of layers' inputs on" in without.stderr
+    assert (tmp_path / "run" / "int8.safetensors").read_bytes() == kept
+    (tmp_path / "run" / "int8.safetensors").write_bytes(kept[:-3])
+    assert "found anew" in run(tmp_path, *score, "--data-dir", sample_dir).stderr
 
 
 @pytest.mark.slow
