@@ -40,6 +40,8 @@ class Conditions:
     task: str | None
     batch: int | None  # sequences of an update over all devices
     length: int | None
+    mean_tokens: float | None  # of a sequence, without padding
+    concurrency: int | None  # requests in flight at a server; None: measured without one, or in an open loop
 
 
 @dataclass(frozen=True)
@@ -151,6 +153,8 @@ def _place(made: Mapping[str, Any]) -> Conditions:
         task=at(made, "fairness.task"),
         batch=at(made, "fairness.global_batch"),
         length=at(made, "fairness.sequence_length"),
+        mean_tokens=at(made, "data.train.mean_tokens"),
+        concurrency=at(made, "config").get("concurrency"),
     )
 
 
