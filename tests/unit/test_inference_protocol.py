@@ -13,8 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from bertkit.errors import UserError
-from bertkit_serve.protocol import (
+from bertkit.engine.inference_protocol import (
     Body,
     InferRequest,
     InferResponse,
@@ -25,7 +24,8 @@ from bertkit_serve.protocol import (
     encode_response,
     error_body,
 )
-from bertkit_serve.tensors import BF16, BYTES, DATATYPES, RAW_TYPES, Tensor, tensor
+from bertkit.engine.protocol_tensors import BF16, BYTES, DATATYPES, RAW_TYPES, Tensor, tensor
+from bertkit.errors import UserError
 
 NAMES = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20)
 SHAPES = npst.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=4)

@@ -12,8 +12,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from bertkit.plugin import UserError, parse_json
-from bertkit_serve.tensors import (
+from bertkit.engine.protocol_tensors import (
     Tensor,
     check_datatype,
     check_shape,
@@ -22,6 +21,8 @@ from bertkit_serve.tensors import (
     tensor_to_json,
     tensor_to_raw,
 )
+from bertkit.errors import UserError
+from bertkit.files.inputs import parse_json
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 JSON_TYPE, BINARY_TYPE = "application/json", "application/octet-stream"

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from bertkit.plugin import UserError
+from bertkit.errors import UserError
 
 BYTES, BF16 = "BYTES", "BF16"
 # Datatype -> what its elements are in a raw tensor, little-endian whatever the machine is.
