@@ -19,6 +19,7 @@ from bertkit.cli import (
     backends,
     bench,
     check,
+    client,
     compare,
     config,
     convert,
@@ -84,6 +85,7 @@ app.command("embed")(embed.embed)
 app.command("ask")(ask.ask)
 app.command("score")(score.score)
 app.add_typer(bench.app, name="bench")
+app.add_typer(client.app, name="client")
 app.command("export")(export.export)
 app.command("convert")(convert.convert)
 app.command("compare")(compare.compare)
