@@ -303,9 +303,9 @@ def models(url: Url, timeout: Timeout = 10.0, wait: Wait = 0.0, json: o.Json = F
       bertkit client models http://127.0.0.1:8000
     """
     from bertkit.engine.remote import list_models, open_model, wait_ready
-    from bertkit.files.http import HttpServer, read_address
+    from bertkit.files.http import server_at
 
-    server = HttpServer(read_address(url), timeout)
+    server = server_at(url, timeout)
     wait_ready(server, wait) if wait else None
     found = [open_model(server, name) for name in list_models(server)]
     if json:
@@ -347,9 +347,9 @@ def _open(
 ) -> RemoteModel:
     """The server's model, once the server is ready; which one, where it was not named."""
     from bertkit.engine.remote import open_model, wait_ready
-    from bertkit.files.http import HttpServer, read_address
+    from bertkit.files.http import server_at
 
-    server = HttpServer(read_address(url), timeout)
+    server = server_at(url, timeout)
     if wait:
         wait_ready(server, wait)
     found = open_model(server, name, version, of_texts)

@@ -136,7 +136,10 @@ def _name(record: Record) -> str:
     if case is None or record.place is None:  # a suite's cell: its file is named after it
         return str(path)
     model = case["model"].rstrip("/").rsplit("/", 1)[-1]
-    return f"{path}: {model} {at(made, 'precision.name')} {case['lengths']} b{case['batch_size']}"
+    config, precision = made["config"], at(made, "precision.name")
+    load = [f"{sign}{config[key]:g}" for key, sign in (("concurrency", "c"), ("request_rate", "r")) if config.get(key)]
+    parts = [model, *([precision] if precision else []), case["lengths"], f"b{case['batch_size']}", *load]
+    return f"{path}: {' '.join(parts)}"
 
 
 def _place(made: Mapping[str, Any]) -> Conditions:

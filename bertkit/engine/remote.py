@@ -5,11 +5,12 @@ Legend: B sequences, S length that they are padded to, C outputs of the head.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
@@ -24,7 +25,7 @@ from bertkit.engine.inference_protocol import (
 )
 from bertkit.engine.protocol_tensors import Tensor, tensor
 from bertkit.errors import UserError, nearest
-from bertkit.files.http import HttpServer, Reply, Unanswered
+from bertkit.files.http import RemoteServer, Reply, Unanswered
 from bertkit.files.inputs import parse_json
 
 IDS, TYPES, MASK = "ids", "types", "mask"
@@ -58,13 +59,14 @@ class TensorSpec:
 class RemoteModel:
     """A model that a server has."""
 
-    server: HttpServer
+    server: RemoteServer
     name: str
     version: str  # "": the server chooses
     platform: str
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     binary: bool  # whether the server takes raw tensors
+    facts: Mapping[str, Any] = field(default_factory=dict)  # what the metadata tell besides, as bertkit's own do
 
     @property
     def path(self) -> str:
@@ -85,7 +87,7 @@ class RemoteModel:
 # ---- what a server has ----
 
 
-def wait_ready(server: HttpServer, seconds: float, alive: Any = None) -> None:
+def wait_ready(server: RemoteServer, seconds: float, alive: Any = None) -> None:
     """Return when the server is ready. `alive`: called meanwhile; it raises where waiting has become pointless.
 
     Raises Unanswered after `seconds`.
@@ -105,7 +107,7 @@ def wait_ready(server: HttpServer, seconds: float, alive: Any = None) -> None:
         time.sleep(POLL_S)
 
 
-def list_models(server: HttpServer) -> tuple[str, ...]:
+def list_models(server: RemoteServer) -> tuple[str, ...]:
     """The names of the models that the server says it has. Raises UserError where it does not say."""
     reply = server.request("POST", "/v2/repository/index", b"{}", {"Content-Type": "application/json"})
     found = _parsed(reply, server, "the server's index of models")
@@ -113,7 +115,7 @@ def list_models(server: HttpServer) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for name in names if isinstance(name, str)))
 
 
-def open_model(server: HttpServer, name: str, version: str = "", of_texts: bool | None = None) -> RemoteModel:
+def open_model(server: RemoteServer, name: str, version: str = "", of_texts: bool | None = None) -> RemoteModel:
     """The model called `name`; for "" the only one that takes texts (`of_texts`) or token ids.
 
     Raises UserError where there is none, and Unanswered where there is no server.
@@ -142,7 +144,7 @@ def _names(models: Sequence[RemoteModel]) -> str:
     return ", ".join(one.name for one in models)
 
 
-def _extensions(server: HttpServer) -> Sequence[str]:
+def _extensions(server: RemoteServer) -> Sequence[str]:
     found = _parsed(server.request("GET", "/v2"), server, "the server's metadata")
     named = found.get("extensions") if isinstance(found, dict) else None
     if not isinstance(named, list):
@@ -150,7 +152,7 @@ def _extensions(server: HttpServer) -> Sequence[str]:
     return [str(one) for one in named]
 
 
-def _model(server: HttpServer, name: str, version: str, extensions: Sequence[str]) -> RemoteModel:
+def _model(server: RemoteServer, name: str, version: str, extensions: Sequence[str]) -> RemoteModel:
     made = RemoteModel(server, name, version, "", (), (), "binary_tensor_data" in extensions)
     reply = server.request("GET", made.path)
     if reply.status in (400, 404):
@@ -158,13 +160,14 @@ def _model(server: HttpServer, name: str, version: str, extensions: Sequence[str
     told = _parsed(reply, server, f"the metadata of {name}")
     if not isinstance(told, dict):
         raise UserError(f"{server.address}: the metadata of {name} are no JSON object", "check the address")
-    return RemoteModel(
-        server, name, version, str(told.get("platform") or ""), _specs(told, "inputs", name),
-        _specs(told, "outputs", name), made.binary,
+    facts = told.get("parameters")
+    return dataclasses.replace(
+        made, platform=str(told.get("platform") or ""), inputs=_specs(told, "inputs", name),
+        outputs=_specs(told, "outputs", name), facts=facts if isinstance(facts, dict) else {},
     )  # fmt: skip
 
 
-def _unknown(server: HttpServer, name: str, version: str) -> UserError:
+def _unknown(server: RemoteServer, name: str, version: str) -> UserError:
     try:
         known = list_models(server)
     except UserError:
@@ -183,7 +186,7 @@ def _specs(told: Mapping[str, Any], key: str, name: str) -> tuple[TensorSpec, ..
         raise UserError(f"the server does not describe the {key} of {name}", "check the server's model") from None
 
 
-def _parsed(reply: Reply, server: HttpServer, what: str) -> Any:
+def _parsed(reply: Reply, server: RemoteServer, what: str) -> Any:
     if not reply.ok:
         raise refused(reply, f"{server.address}: {what}")
     return parse_json(reply.content, what, "check the address")
@@ -218,7 +221,13 @@ class InputSpecs:
     def batch(self) -> int:
         """Sequences of every request; 0: any."""
         shape = self.names[IDS].shape
-        return max(0, shape[0]) if len(shape) > 1 else 0
+        return max(0, shape[0]) * self.each if len(shape) > 1 else 0
+
+    @property
+    def each(self) -> int:
+        """Sequences of an example: the choices of a model that chooses, else 1."""
+        shape = self.names[IDS].shape
+        return max(1, shape[1]) if len(shape) == 3 else 1
 
 
 def input_specs(model: RemoteModel) -> InputSpecs:
@@ -264,12 +273,14 @@ def padded_tensors(
     if longest > length:
         raise UserError(f"a sequence of {longest} tokens: the server's model takes {length}", f"cut them: -s {length}")
     rows = specs.batch or len(ids)
-    made = {key: np.zeros((rows, length), np.int64) for key in (IDS, TYPES, MASK)}
+    made: dict[str, np.ndarray] = {key: np.zeros((rows, length), np.int64) for key in (IDS, TYPES, MASK)}
     for row in range(rows):
         one = min(row, len(ids) - 1)  # of a fixed batch that is not full the last sequence stands in for the rest
         made[IDS][row, : len(ids[one])] = ids[one]
         made[TYPES][row, : len(ids[one])] = types[one]
         made[MASK][row, : len(ids[one])] = 1
+    if specs.each > 1:
+        made = {key: values.reshape(-1, specs.each, length) for key, values in made.items()}
     made["unused"] = np.zeros((rows, 1), np.int64)
     inputs = tuple(
         tensor(spec.name, made[key].astype(np.int32) if spec.datatype == "INT32" else made[key])

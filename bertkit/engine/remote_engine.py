@@ -44,7 +44,7 @@ class RemoteEngine:
             raise UserError(f"the server's model {self.model.name} takes texts, not token ids", "leave out --run")
         self.specs = input_specs(self.model)
         self.names = output_names(self.model, OUTPUTS[self.head.kind])
-        self.size = self.specs.batch or self.size
+        self.size = self.specs.batch or self.size * self.specs.each
         self._pool = ThreadPoolExecutor(self.concurrency, "request")
 
     def predict(self, batch: Batch) -> Arrays:
@@ -61,7 +61,8 @@ class RemoteEngine:
         outputs = outputs_of(infer(self.model, inputs, self.patience), self.names, self.model)
         rows = self.specs.batch or len(ids)
         real = np.arange(length) < np.array([len(one) for one in ids])[:, None]
-        for name, values in outputs.items():
+        for name, sent in outputs.items():
+            values = sent.reshape(-1, 1) if self.specs.each > 1 else sent  # a logit for each choice
             wanted = (rows, length) if self.head.kind in PER_TOKEN else (rows,)
             last = () if self.head.kind == "span" else (self.head.outputs if self.head.sequences_each == 1 else 1,)
             if values.shape != (*wanted, *last):

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import os
 import queue
 import ssl
+import time
 import urllib.parse
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from bertkit.errors import UserError
 
+KEY = "BERTKIT_API_KEY"  # variable with what `bertkit serve` may ask for
 LARGEST = 1 << 30  # bytes of a response; more is no answer to what is asked here
 STALE = (http.client.RemoteDisconnected, BrokenPipeError, ConnectionResetError)  # of a connection that was kept
 
@@ -31,6 +34,8 @@ class Reply:
     status: int
     headers: Mapping[str, str]  # names in lower case
     content: bytes
+    send_seconds: float = 0.0  # until the request was written
+    receive_seconds: float = 0.0  # from the response's head to its last byte
 
     @property
     def ok(self) -> bool:
@@ -51,6 +56,14 @@ class Address:
         return f"{self.scheme}://{host}:{self.port}{self.path}"
 
 
+def server_at(text: str, timeout: float) -> RemoteServer:
+    """The server at an address; its key is that of the environment. Raises UserError for what is no address."""
+    key = os.environ.get(KEY, "")
+    if not key.isascii() or not key.isprintable():
+        raise UserError(f"the variable {KEY} holds characters that no key has", "correct it")
+    return RemoteServer(read_address(text), timeout, key)
+
+
 def read_address(text: str) -> Address:
     """``http://HOST:PORT`` or HOST:PORT. Raises UserError for anything else."""
     cure = "write it as http://127.0.0.1:8000"
@@ -67,20 +80,22 @@ def read_address(text: str) -> Address:
 
 
 @dataclass
-class HttpServer:
+class RemoteServer:
     """A server, with the connections that are open and idle."""
 
     address: Address
     timeout: float = 60.0  # seconds for each wait on the network
+    key: str = field(default="", repr=False)  # sent with every request where it is set
     _idle: queue.LifoQueue[http.client.HTTPConnection] = field(default_factory=queue.LifoQueue)
 
     def request(self, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None) -> Reply:
         """One request and the whole response to it. Raises Unanswered where there is none."""
+        told = {**(headers or {}), **({"Authorization": f"Bearer {self.key}"} if self.key else {})}
         while True:
             kept = self._take()
             link = kept or self._connect()
             try:
-                reply = _exchange(link, method, self.address.path + path, body, headers or {})
+                reply = _exchange(link, method, self.address.path + path, body, told)
             except STALE as error:
                 link.close()
                 if kept is None:
@@ -122,9 +137,13 @@ class HttpServer:
 def _exchange(
     link: http.client.HTTPConnection, method: str, path: str, body: bytes, headers: Mapping[str, str]
 ) -> Reply:
+    start = time.perf_counter()
     link.request(method, path, body=body or None, headers=dict(headers))
+    sent = time.perf_counter()
     response = link.getresponse()
+    head = time.perf_counter()
     content = response.read(LARGEST + 1)
     if len(content) > LARGEST:
         raise http.client.HTTPException(f"its response has over {LARGEST:,} bytes")
-    return Reply(response.status, {name.lower(): value for name, value in response.getheaders()}, content)
+    names = {name.lower(): value for name, value in response.getheaders()}
+    return Reply(response.status, names, content, sent - start, time.perf_counter() - head)
