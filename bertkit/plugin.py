@@ -67,6 +67,10 @@ if TYPE_CHECKING:
         restored as restored_scaling,
     )
 
+    # Serving a trained model
+    from bertkit.data.features import Features
+    from bertkit.launch.serving import ServeOptions
+
     # Tasks
     from bertkit.data.tasks import find_task
     from bertkit.data.tasks.makers import table_task
@@ -166,6 +170,7 @@ _PLACES = {
     "Extra": ("engine.interface", "Extra"),
     "Filled": ("engine.static_plan", "Filled"),
     "Flat": ("distributed.collectives", "Flat"),
+    "Features": ("data.features", "Features"),
     "FlatType": ("distributed.host_sums", "FlatType"),
     "GRACE": ("distributed.collectives", "GRACE"),
     "Grain": ("engine.layouts", "Grain"),
@@ -199,6 +204,7 @@ _PLACES = {
     "Setting": ("engine.interface", "Setting"),
     "Shapes": ("engine.static_shapes", "Shapes"),
     "Sizes": ("engine.static_shapes", "Sizes"),
+    "ServeOptions": ("launch.serving", "ServeOptions"),
     "SlurmOptions": ("launch.interface", "SlurmOptions"),
     "Static": ("engine.static_shapes", "Static"),
     "StaticPlan": ("engine.static_plan", "StaticPlan"),
@@ -272,6 +278,7 @@ __all__ = [
     "Exchange",
     "ExportedModel",
     "Extra",
+    "Features",
     "Filled",
     "Flat",
     "FlatType",
@@ -299,6 +306,7 @@ __all__ = [
     "Rendezvous",
     "Request",
     "Scalars",
+    "ServeOptions",
     "Setting",
     "Shapes",
     "Sizes",

@@ -34,6 +34,7 @@ from bertkit.cli import (
     recipes,
     report,
     score,
+    serve,
     train,
     tune,
 )
@@ -83,6 +84,7 @@ app.command("predict")(predict.predict)
 app.command("embed")(embed.embed)
 app.command("ask")(ask.ask)
 app.command("score")(score.score)
+app.command("serve")(serve.serve)
 app.add_typer(bench.app, name="bench")
 app.command("export")(export.export)
 app.command("convert")(convert.convert)
