@@ -15,7 +15,7 @@ import numpy as np
 
 from bertkit.bench.load import Measurement, Sent, Timed, arrivals, closed_loop, measured, open_loop
 from bertkit.bench.requests import Requests, make_requests
-from bertkit.bench.server_stats import PARTS, between, server_times
+from bertkit.bench.server_stats import PARTS, ServerTimes, between, server_times
 from bertkit.console import Display
 from bertkit.distributed.world import World
 from bertkit.engine.inference_protocol import HEADER_LENGTH, decode_response
@@ -35,7 +35,7 @@ RULES = {
     "open loop those of all that were due meanwhile, however late they were answered",
     "errors": "counted beside; no latency is theirs, and no rate",
     "tokens": "without padding; token ids are random",
-    "server": "the server's own statistics, mean of a request; of its warm-up too",
+    "server": "the server's own statistics, mean of a request after the warm-up",
     "client": "Client Send: until the request was written; Client Recv: from the response's head to its last byte",
 }
 TIME_BASIS = "client's wall clock, to the last byte of the response"
@@ -103,11 +103,13 @@ class ServedBench:
         if fault:
             self.display.warn(f"{case}: {fault}")
             return entry | {"status": "failed", "reason": fault}
-        before = server_times(self.model)
+        before: list[ServerTimes | None] = []
+        warm = threading.Timer(self.settings.warmup, lambda: before.append(server_times(self.model)))
+        warm.start()
         made = self._loaded(case, requests)
-        after = server_times(self.model)
+        warm.join()
         found = measured(made, self.settings.warmup, self.settings.seconds, case.rate is not None)
-        told = figures(found, requests, case, between(before, after))
+        told = figures(found, requests, case, between(before[0] if before else None, server_times(self.model)))
         if not found.counted:
             reason = next(iter(found.errors), "") or f"no response within {self.settings.seconds:g} s; raise --seconds"
             self.display.warn(f"{case}: {reason}")

@@ -1,4 +1,4 @@
-"""What `bertkit bench serve` shows: NVIDIA's column names, first how fast, then where the time of a request went."""
+"""What `bertkit bench serve` shows, under the column names of Triton's tables: how fast, and where the time went."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bertkit.bench.table import figure, in_milliseconds
 
 WIDTH = 150  # at least: cells are never cut
 Cells = Mapping[str, str]
-# heading -> key of the record's part on serving: where NVIDIA's tables say that a request's time goes
+# heading -> key of the record's part on serving: where a request's time goes, by Triton's names
 WHERE = {
     "Client Send (ms)": "client_send_ms",
     "Network+Server Send/Recv (ms)": "network_ms",
@@ -38,9 +38,12 @@ def show_served(records: Sequence[Mapping[str, Any]], stream: TextIO) -> None:
 
 def _print(console: Console, rows: Sequence[Cells]) -> None:
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    if not rows:
+        return
     headings = list(dict.fromkeys(heading for row in rows for heading in row))
     for heading in headings:
-        table.add_column(heading, justify="left" if heading == "Lengths" else "right", min_width=_widest(heading))
+        width = max(_widest(heading), *(len(row.get(heading, "-")) for row in rows))
+        table.add_column(heading, justify="left" if heading == "Lengths" else "right", width=width)
     for row in rows:
         table.add_row(*(row.get(heading, "-") for heading in headings))
     console.print(table, markup=False)

@@ -30,7 +30,7 @@ def serve(
     ],
     words: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[-- OPTIONS]", help="Of a RUN: options of `bertkit serve`.", show_default=False),
+        typer.Argument(metavar="[-- OPTIONS]", help="Options of the `bertkit serve` on RUN.", show_default=False),
     ] = None,
     model: Annotated[
         str, typer.Option("--model", metavar="NAME", help="Model of token ids; default: the only one there is.")
@@ -101,7 +101,7 @@ def serve(
     file = record_file("serve", output, overwrite)
     display = Display(quiet=quiet)
     how = ServedSettings(seconds, tenth, seq_length or 0, vocab_size, seed or 1)
-    with _opened(Wanted(target, tuple(words or ()), model, version, timeout, wait), display) as (remote, subject):
+    with _opened(ServerTarget(target, tuple(words or ()), model, version, timeout, wait), display) as (remote, subject):
         made = ServedBench(remote, subject, how, display).run(cases, file)
     records = made["records"]
     if json:
@@ -115,7 +115,7 @@ def serve(
 
 
 @dataclass(frozen=True)
-class Wanted:
+class ServerTarget:
     """Which model of which server."""
 
     target: str
@@ -157,7 +157,7 @@ def _rate(text: str) -> float:
 
 
 @contextlib.contextmanager
-def _opened(wanted: Wanted, display: Display) -> Iterator[tuple[RemoteModel, Subject]]:
+def _opened(wanted: ServerTarget, display: Display) -> Iterator[tuple[RemoteModel, Subject]]:
     """The model at its server, which is started for a run."""
     from bertkit.bench.server_process import own_server
     from bertkit.engine.remote import wait_ready
@@ -180,7 +180,7 @@ def _opened(wanted: Wanted, display: Display) -> Iterator[tuple[RemoteModel, Sub
     server.close()
 
 
-def _model(server: RemoteServer, wanted: Wanted, display: Display, started: bool) -> tuple[RemoteModel, Subject]:
+def _model(server: RemoteServer, wanted: ServerTarget, display: Display, started: bool) -> tuple[RemoteModel, Subject]:
     from bertkit.bench.served import Subject
     from bertkit.engine.remote import open_model
 

@@ -35,6 +35,7 @@ from bertkit.cli import (
     recipes,
     report,
     score,
+    serve,
     train,
     tune,
 )
@@ -84,6 +85,7 @@ app.command("predict")(predict.predict)
 app.command("embed")(embed.embed)
 app.command("ask")(ask.ask)
 app.command("score")(score.score)
+app.command("serve")(serve.serve)
 app.add_typer(bench.app, name="bench")
 app.add_typer(client.app, name="client")
 app.command("export")(export.export)

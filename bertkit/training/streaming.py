@@ -16,7 +16,8 @@ from bertkit.errors import UserError
 from bertkit.files.inputs import parse_json
 from bertkit.recipes.recipe import Recipe
 from bertkit.training.inference import load
-from bertkit.training.predictor import AT_ONCE, Example, Prediction, Predictor
+from bertkit.training.predictor import AT_ONCE, Example, Predictor
+from bertkit.training.preparing import Prediction
 from bertkit.training.run_task import read_task
 
 STDIN = "-"
