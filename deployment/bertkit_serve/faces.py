@@ -101,8 +101,8 @@ class IdsFace:
         for name, each in inputs.items():
             if each.shape != ids.shape:
                 raise UserError(f"{name!r} has the shape {list(each.shape)}, 'input_ids' {list(ids.shape)}", "send one")
-        if not len(ids):
-            raise UserError("'input_ids' holds no example", "send one at least")
+        if not ids.size:
+            raise UserError("'input_ids' holds no token", "send one at least")
         rows = ids.reshape(-1, ids.shape[-1])
         lengths = _lengths(inputs.get("attention_mask"), rows)
         types = (
