@@ -38,6 +38,7 @@ RULES = {
     "server": "the server's own statistics, mean of a request after the warm-up",
     "client": "Client Send: until the request was written; Client Recv: from the response's head to its last byte",
 }
+OF_THE_MACHINE = ("cpu_model", "cpu_mhz", "cpu_mhz_most", "sockets", "cores", "logical_cpus", "memory_bytes")
 TIME_BASIS = "client's wall clock, to the last byte of the response"
 
 
@@ -74,6 +75,7 @@ class Subject:
     task: str | None
     precision: str | None
     server: str  # its address, or that it was started for this
+    on_this_cpu: bool  # whether it computes on this machine's CPU; else nothing is known of what it computes on
 
 
 @dataclass
@@ -109,7 +111,8 @@ class ServedBench:
         made = self._loaded(case, requests)
         warm.join()
         found = measured(made, self.settings.warmup, self.settings.seconds, case.rate is not None)
-        told = figures(found, requests, case, between(before[0] if before else None, server_times(self.model)))
+        inside = between(before[0] if before else None, server_times(self.model))
+        told = figures(found, requests, case, inside, entry["hardware"]["device"]["count"])
         if not found.counted:
             reason = next(iter(found.errors), "") or f"no response within {self.settings.seconds:g} s; raise --seconds"
             self.display.warn(f"{case}: {reason}")
@@ -160,7 +163,11 @@ class ServedBench:
             "mean_masked": None,
         }  # fmt: skip
         made = blank("bench") | collect.environment(World())
-        made["hardware"]["device"] = dict.fromkeys(made["hardware"]["device"]) | {"count": None}
+        device = dict.fromkeys(made["hardware"]["device"])
+        if subject.on_this_cpu:
+            made["hardware"]["device"] = device | {"kind": "cpu", "count": 1}
+        else:  # the machine of the client, which computes nothing
+            made["hardware"] |= dict.fromkeys(OF_THE_MACHINE) | {"device": device}
         made["hardware"]["engine"] = {"server": subject.server, "model": model.name, "platform": model.platform}
         return made | {
             "config": {
@@ -213,7 +220,7 @@ def probe(model: RemoteModel, requests: Requests) -> str:
 
 
 def figures(
-    found: Measurement, requests: Requests, case: ServedCase, server: Mapping[str, float | None]
+    found: Measurement, requests: Requests, case: ServedCase, server: Mapping[str, float | None], devices: int | None
 ) -> dict[str, Any]:
     """The measured parts of a record."""
     number, size = collect.number, requests.lengths.shape[1]
@@ -223,6 +230,8 @@ def figures(
     made = blank("bench")
     rates = {"sequences_per_second": number(sequences / found.seconds)}
     rates |= {"tokens_per_second": number(tokens / found.seconds), "seconds": number(found.seconds)}
+    if devices == 1:
+        rates |= {f"{name}_per_device": rates[name] for name in ("sequences_per_second", "tokens_per_second")}
     counted = made["throughput"]["counted"] | {"updates": len(found.within), "sequences": sequences, "tokens": tokens}
     serving: dict[str, Any] = {
         "requests": len(found.counted) + len(found.failed),
@@ -265,7 +274,7 @@ def network(serving: Mapping[str, Any]) -> float | None:
     if whole_ms is None or inside is None:
         return None
     rest = whole_ms - inside - (serving["client_send_ms"] or 0.0) - (serving["client_receive_ms"] or 0.0)
-    return collect.number(max(0.0, rest))
+    return collect.number(rest) if rest >= 0 else None  # the two means are of requests that are not quite the same
 
 
 def said(errors: Mapping[str, int]) -> str:

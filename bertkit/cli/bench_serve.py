@@ -195,4 +195,5 @@ def _model(server: RemoteServer, wanted: ServerTarget, display: Display, started
         task=task if isinstance(task, str) else None,
         precision=precision if isinstance(precision, str) and precision else None,
         server="started for this: bertkit serve " + " ".join(wanted.words) if started else str(server.address),
+        on_this_cpu=found.platform == "bertkit_cpu" and server.address.host in ("127.0.0.1", "localhost", "::1"),
     )

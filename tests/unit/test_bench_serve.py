@@ -66,7 +66,7 @@ def test_a_record_a_cell_with_rates_latencies_and_the_servers_own_times(typed: T
         assert made["time"]["step_of"] == "a request"
         serving = made["callbacks"]["serving"]
         assert serving["errors"] == {}
-        assert serving["server_queue_ms"] == pytest.approx(1.0)
+        assert serving["server_queue_ms"] == pytest.approx(1.0, abs=0.3)  # a request is counted when it comes
         assert serving["server_compute_infer_ms"] > 10
         assert serving["latency_mean_ms"] >= serving["network_ms"] >= 0
         assert (
@@ -163,6 +163,7 @@ def test_compare_shows_a_servers_latency_and_the_load_as_a_condition(typed: Type
     assert found.facts["concurrency"] == 2
     assert found.step_of == "a request"
     assert (found.place.concurrency, found.place.mean_tokens, found.place.precision) == (2, 12, None)
+    assert (found.place.device, found.place.devices) == (None, None), "the client's machine is not the server's"
     assert found.name.endswith("qa 12 b1 c2")
 
 

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bertkit_serve.protocol import InferRequest, RequestedOutput, decode_response, encode_request
-from bertkit_serve.tensors import tensor
+from bertkit.engine.inference_protocol import InferRequest, RequestedOutput, decode_response, encode_request
+from bertkit.engine.protocol_tensors import tensor
 from served import client, engine_of, stand_in, wait_until
 
 PAIR = ("good plot", "bad film")
