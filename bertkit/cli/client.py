@@ -229,7 +229,7 @@ def _predict_texts(
 
     names = text_inputs(remote, ("text", "text_pair"))
     for given, found in ask_texts(remote, names, texts or _lines(str(source)), how):
-        fields = dict(zip(names, given, strict=True)) | found
+        fields = dict(zip(names, given, strict=False)) | found
         put_json(json_format.dumps(fields, ensure_ascii=False)) if json else put(_line(fields))
 
 

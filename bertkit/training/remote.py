@@ -26,6 +26,7 @@ from bertkit.training.inference import Loaded, check_run, file_part, own_task
 from bertkit.training.recipe_parts import answer_rules
 from bertkit.training.setup import check_segments, find_model
 
+SECOND = "text_pair"  # an input that may be left out, where the model takes single texts too
 AHEAD = 8  # requests made at a time, for each that is in flight
 
 
@@ -93,6 +94,7 @@ def ask_texts(
 def _ask(
     model: RemoteModel, names: Sequence[str], examples: Sequence[Sequence[str]], how: Asking
 ) -> list[dict[str, Any]]:
+    names = names[: len(examples[0])] if names[1:] == (SECOND,) else names
     for texts in examples:
         if len(texts) != len(names):
             wants = " and ".join(names)

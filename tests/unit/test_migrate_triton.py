@@ -5,9 +5,12 @@ from __future__ import annotations
 import re
 import shlex
 import subprocess
+from typing import Any
 
 import pytest
+import typer
 
+from bertkit.cli.main import app
 from bertkit.cli.migration.command import NotUnderstood
 from bertkit.cli.migration.translate import migrate
 from bertkit.cli.migration.triton import PROGRAMS
@@ -28,16 +31,19 @@ PYTORCH = (
 CLIENT = "python triton/run_squad_triton_client.py --vocab_file=v.txt --triton_model_name=bert"
 SAID: dict[str, tuple[str, ...]] = {
     EXPORT.format(over="False"): (
-        "bertkit export m/model.ckpt-9 -o out/triton_models --format triton -d fp16 -t squad",
+        "bertkit export m/model.ckpt-9 -o out/triton_models --format triton -d fp16 -t squad --option name=bert"
+        " --option max_batch=8 --option instances=1 --option max_delay=2000",
     ),
     EXPORT.format(over="True") + " --version_2_with_negative=True": (
-        "bertkit export m/model.ckpt-9 -o out/triton_models --format triton -d fp16 --overwrite -t squad2",
+        "bertkit export m/model.ckpt-9 -o out/triton_models --format triton -d fp16 --overwrite -t squad2"
+        " --option name=bert --option max_batch=8 --option instances=1 --option max_delay=2000",
     ),
     "bash triton/scripts/export_model.sh g/model.ckpt 8 fp32 true 384 128 g 1 bert 0 1 True": (
-        "bertkit export g/model.ckpt -o results/triton_models --format triton --overwrite -t squad",
+        "bertkit export g/model.ckpt -o results/triton_models --format triton --overwrite -t squad --option name=bert"
+        " --option max_batch=8 --option instances=1 --option max_delay=0",
     ),
     PYTORCH: (
-        "bertkit export cfg/qa.pt -o ${SHARED_DIR}/triton_models --format triton -d fp16 -t squad --names nvidia",
+        "bertkit export cfg/qa.pt -o ${SHARED_DIR}/triton_models --format triton -d fp16 -t squad --option names=nvidia",
     ),
     "bash triton/scripts/run_client.sh 16 256 64 2 qa g --predict_file=s/dev-v1.1.json": (
         "bertkit client squad http://127.0.0.1:8000 --model qa --model-version 2 --vocab g/vocab.txt"
@@ -57,7 +63,8 @@ SAID: dict[str, tuple[str, ...]] = {
     ),
     "bash triton/scripts/run_triton_tf.sh m/model.ckpt 8 fp16 false 384 128 base 2.0": (
         "cp -n data/download/nvidia_pretrained/bert_tf_squad11_base_128/bert_config.json m/bert_config.json",
-        "bertkit export m/model.ckpt -o results/triton_models --format triton -d fp16 -t squad --set"
+        "bertkit export m/model.ckpt -o results/triton_models --format triton -d fp16 -t squad --option name=bert"
+        " --option max_batch=8 --option instances=1 --option max_delay=0 --set"
         " model.vocab=data/download/nvidia_pretrained/bert_tf_squad11_base_128/vocab.txt",
         "bertkit serve m/model.ckpt &",
         "bertkit client squad http://127.0.0.1:8000 --vocab"
@@ -91,9 +98,7 @@ SAID: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 NOTED = {
     EXPORT.format(over="False"): (
-        "--triton_model_name bert: ", "--triton_max_batch_size 8: config.pbtxt has max_batch_size",
-        "--triton_dyn_batching_delay 2: config.pbtxt has max_queue_delay_microseconds", "--triton_engine_count 1: ",
-        "--use_xla: ", "differs: inputs are input_ids, attention_mask, token_type_ids",
+        "--triton_model_version 1: an export is version 1", "--use_xla: ", "differs: inputs are input_ids, attention_mask, token_type_ids",
     ),
     PYTORCH: (
         "differs: the repository holds ONNX, whatever ts-trace is", "--onnx-opset 13: ", "--dataloader",
@@ -205,3 +210,21 @@ def test_words_survive_the_shell() -> None:
     words = shlex.split(made)
     assert words[words.index("--question") + 1] == "What's it?"
     assert words[words.index("--context") + 1] == 'a "b" $5'
+
+
+def spelled() -> list[tuple[str, ...]]:
+    """The words of every command of ours here, behind `bertkit`."""
+    return [command.words[1:] for old in SAID for command in migrate(old).commands if command.words[0] == "bertkit"]
+
+
+@pytest.mark.parametrize("words", spelled(), ids=lambda words: " ".join(words)[:60])
+def test_every_option_is_one_of_its_command(words: tuple[str, ...]) -> None:
+    """The command line itself reads it; nothing is run."""
+    command: Any = typer.main.get_command(app)
+    context = command.make_context("bertkit", [], resilient_parsing=True)
+    rest = list(words)
+    while hasattr(command, "commands"):
+        command = command.commands[rest.pop(0)]
+    if "--option" in rest and not any("--option" in one.opts for one in command.params):
+        pytest.skip("this export takes no options of formats yet")
+    command.make_context(words[0], rest, parent=context)

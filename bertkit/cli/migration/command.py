@@ -105,6 +105,7 @@ class Draft:
     place: Place = Place()
     options: dict[str, str] = field(default_factory=dict)  # option -> value
     sets: dict[str, str] = field(default_factory=dict)  # setting -> value
+    export: dict[str, str] = field(default_factory=dict)  # option of an export's format -> value
     env: dict[str, str] = field(default_factory=dict)
     before: list[tuple[str, ...]] = field(default_factory=list)  # commands that it needs first
     notes: list[Note] = field(default_factory=list)
@@ -149,8 +150,8 @@ class Draft:
         words = list(self.command) if self.shell else ["bertkit", *self.place.words(), *self.command]
         for option, value in self.options.items():
             words += [option, value] if value else [option]
-        for key, value in self.sets.items():
-            words += ["--set", f"{key}={value}"]
+        for flag, values in (("--option", self.export), ("--set", self.sets)):
+            words += [word for key, value in values.items() for word in (flag, f"{key}={value}")]
         return Command(tuple(self.env.items()), tuple(words), self.background)
 
 

@@ -14,22 +14,25 @@ from bertkit.cli.migration import load_generators
 from bertkit.cli.migration.command import Draft, NotUnderstood, set_model, unless_open
 from bertkit.cli.migration.load_generators import LENGTH, address, arguments, note_lost
 from bertkit.cli.migration.python_flags import is_on, read_flags, table
+from bertkit.cli.migration.starters import whole
 from bertkit.cli.migration.words import Old
 
 READY_S = "600"  # their wrappers wait for the server without a limit
 WHY: Mapping[str, str] = {
-    "triton_model_name": "the folder in the repository is named by `bertkit export`; rename it to keep a client's name",
     "triton_model_version": "an export is version 1",
-    "triton_max_batch_size": "config.pbtxt has max_batch_size; edit it there",
-    "triton_dyn_batching_delay": "config.pbtxt has max_queue_delay_microseconds; edit it there",
-    "triton_engine_count": "config.pbtxt has instance_group; edit it there",
     "use_xla": "what compiles the exported graph is Triton's backend",
     "use_trt": "no TensorRT engine is built; config.pbtxt may name TensorRT as accelerator of onnxruntime",
+}
+# flag of the TensorFlow example -> option of the format
+OPTIONS: Mapping[str, str] = {
+    "triton_model_name": "name",
+    "triton_max_batch_size": "max_batch",
+    "triton_engine_count": "instances",
 }
 READ = (
     "export_triton triton_model_overwrite init_checkpoint vocab_file bert_config_file output_dir amp noamp use_fp16"
     " horovod do_lower_case version_2_with_negative predict_file do_train do_predict max_seq_length doc_stride"
-    " max_query_length predict_batch_size"
+    " max_query_length predict_batch_size triton_dyn_batching_delay"
 ).split()
 
 
@@ -43,14 +46,25 @@ def export_squad(old: Old, draft: Draft) -> list[Draft]:
     _export(draft, flags["init_checkpoint"], flags.get("vocab_file", ""), flags.get("bert_config_file", ""), folder)
     _exported_as(draft, precision, is_on(flags, "triton_model_overwrite"))
     draft.options["-t"] = "squad2" if is_on(flags, "version_2_with_negative") else "squad"
+    draft.export |= {option: flags[flag] for flag, option in OPTIONS.items() if flags.get(flag)}
+    if delay := flags.get("triton_dyn_batching_delay", ""):
+        draft.export["max_delay"] = _microseconds(delay)
     draft.differs(
         "inputs are input_ids, attention_mask, token_type_ids (INT64, any length); theirs are unique_ids, input_ids, "
         "input_mask, segment_ids (INT32), padded to the length of the export; `bertkit client` takes both"
     )
     for name, value in flags.items():
-        if name not in READ and not (name == "use_xla" and not is_on(flags, name)):
+        if name not in (*READ, *OPTIONS) and not (name == "use_xla" and not is_on(flags, name)):
             draft.lost(f"--{name} {value}".strip(), WHY.get(name, "there is nothing like it here"))
     return [draft]
+
+
+def _microseconds(milliseconds: str) -> str:
+    return (
+        milliseconds
+        if "$" in milliseconds
+        else str(1000 * whole(milliseconds, "the delay") if milliseconds != "0" else 0)
+    )
 
 
 def _export(draft: Draft, checkpoint: str, vocab: str, config: str, folder: str) -> None:
@@ -223,7 +237,7 @@ def runner(old: Old, draft: Draft) -> list[Draft]:
     """The PyTorch example's runner, which fetches NVIDIA's checkpoint and deploys it in several forms."""
     raise NotUnderstood(
         f"{old.program} deploys NVIDIA's own checkpoint, which bertkit does not fetch",
-        "name yours: bertkit export RUN -o DIR --format triton --names nvidia, bertkit bench serve RUN",
+        "name yours: bertkit export RUN -o DIR --format triton --option names=nvidia, bertkit bench serve RUN",
     )
 
 
@@ -237,7 +251,8 @@ def export_model_py(old: Old, draft: Draft) -> list[Draft]:
         draft, flags["checkpoint"], flags.get("vocab_file", ""), flags.get("config_file", ""), old.where.outside(folder)
     )
     _exported_as(draft, flags.get("precision", ""), False)
-    draft.options |= {"-t": "squad", "--names": "nvidia"}
+    draft.options["-t"] = "squad"
+    draft.export["names"] = "nvidia"
     form = flags.get("output_type", "onnx")
     if form == "trt":
         draft.lost(f"--output-type {form}", WHY["use_trt"])
