@@ -37,6 +37,7 @@ from inference_server import (
     inference_server,
     nvidia,
     spans,
+    text_labels,
 )
 from squad_files import reviews, write_squad
 
@@ -202,6 +203,23 @@ def test_texts_are_classified_by_a_model_of_texts(
     assert [(one["text"], one["label"]) for one in found] == [("good", "short"), ("not a bad one", "long")]
     monkeypatch.setattr("sys.stdin", io.StringIO("dull\n"))
     assert typed("predict", server.url, "-", "--model", "texts")[1] == "dull\tshort\t0.0400\n"
+
+
+def test_a_second_text_may_be_left_out(typed: Typed) -> None:
+    """As Triton's model of texts has one that is optional."""
+    seen: list[list[str]] = []
+
+    def compute(inputs: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+        seen.append(sorted(inputs))
+        return text_labels(inputs)
+
+    both = tuple((name, "BYTES", [-1, 1]) for name in ("text", "text_pair"))
+    with inference_server(pairs=StandInModel(both, TEXTS.outputs, compute)) as server:
+        assert typed("predict", server.url, "--text", "a bold film and long")[1].endswith("\tlong\t0.2000\n")
+        out = typed("predict", server.url, "--text", "bold", "--text-pair", "a", "--json")[1]
+        assert json.loads(out) == {"text": "bold", "text_pair": "a", "label": "short", "score": pytest.approx(0.04)}
+    assert seen == [["text"], ["text", "text_pair"]]
+    assert server.counts.shapes == [(1, 1), (1, 1)]
 
 
 def test_texts_are_classified_by_token_ids_with_the_tasks_labels(typed: Typed, server: InferenceServer) -> None:

@@ -43,7 +43,8 @@ SAID: dict[str, tuple[str, ...]] = {
         " --option max_batch=8 --option instances=1 --option max_delay=0",
     ),
     PYTORCH: (
-        "bertkit export cfg/qa.pt -o ${SHARED_DIR}/triton_models --format triton -d fp16 -t squad --option names=nvidia",
+        "bertkit export cfg/qa.pt -o ${SHARED_DIR}/triton_models --format triton -d fp16 -t squad"
+        " --option names=nvidia",
     ),
     "bash triton/scripts/run_client.sh 16 256 64 2 qa g --predict_file=s/dev-v1.1.json": (
         "bertkit client squad http://127.0.0.1:8000 --model qa --model-version 2 --vocab g/vocab.txt"
@@ -98,7 +99,8 @@ SAID: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 NOTED = {
     EXPORT.format(over="False"): (
-        "--triton_model_version 1: an export is version 1", "--use_xla: ", "differs: inputs are input_ids, attention_mask, token_type_ids",
+        "--triton_model_version 1: an export is version 1", "--use_xla: ",
+        "differs: inputs are input_ids, attention_mask, token_type_ids",
     ),
     PYTORCH: (
         "differs: the repository holds ONNX, whatever ts-trace is", "--onnx-opset 13: ", "--dataloader",

@@ -60,11 +60,7 @@ def export_squad(old: Old, draft: Draft) -> list[Draft]:
 
 
 def _microseconds(milliseconds: str) -> str:
-    return (
-        milliseconds
-        if "$" in milliseconds
-        else str(1000 * whole(milliseconds, "the delay") if milliseconds != "0" else 0)
-    )
+    return "0" if milliseconds == "0" else str(1000 * whole(milliseconds, "the delay"))
 
 
 def _export(draft: Draft, checkpoint: str, vocab: str, config: str, folder: str) -> None:
