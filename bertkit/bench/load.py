@@ -81,10 +81,10 @@ def arrivals(rate: float, seconds: float, seed: int) -> np.ndarray:
 def open_loop(send: Send, due: Sequence[float] | np.ndarray, tell: Callable[[], object]) -> list[Timed]:
     """A request at each of these moments, whatever is in flight; returned when all are answered."""
     made, waiting = list[Timed](), queue.SimpleQueue[tuple[int, float] | None]()
-    most = min(MOST_WAITING, len(due))
+    most, stopped = min(MOST_WAITING, len(due)), threading.Event()
 
     def work() -> None:
-        while (given := waiting.get()) is not None:
+        while (given := waiting.get()) is not None and not stopped.is_set():
             number, moment = given
             start = time.perf_counter() - begin
             sent = send(number)
@@ -94,13 +94,18 @@ def open_loop(send: Send, due: Sequence[float] | np.ndarray, tell: Callable[[], 
     with ThreadPoolExecutor(max(1, most), "request") as pool:
         idle = [pool.submit(work) for _ in range(most)]
         begin = time.perf_counter()  # the threads are there: no request waits for one to be made
-        for number, moment in enumerate(due):
-            ahead = begin + moment - time.perf_counter()
-            if ahead > 0:
-                time.sleep(ahead)
-            waiting.put((number, float(moment)))
-        for _ in idle:
-            waiting.put(None)
+        try:
+            for number, moment in enumerate(due):
+                ahead = begin + moment - time.perf_counter()
+                if ahead > 0:
+                    time.sleep(ahead)
+                waiting.put((number, float(moment)))
+        except BaseException:  # Ctrl-C: what waits is not sent any more
+            stopped.set()
+            raise
+        finally:
+            for _ in idle:
+                waiting.put(None)
     return sorted(made, key=lambda one: one.done)
 
 

@@ -50,7 +50,7 @@ def make_requests(
     """`size`: sequences of a request; `longest`: what they are cut to, 0: not. Raises UserError where the model takes
     shorter ones only."""
     parts = parts_of(name)
-    size = specs.batch or size
+    size = specs.batch or size * specs.each
     count = POOL * size
     cut = longest or specs.length
     each = [drawn(part, -(-count // len(parts)), seed + number, cut) for number, part in enumerate(parts)]

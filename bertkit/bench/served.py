@@ -213,7 +213,7 @@ def probe(model: RemoteModel, requests: Requests) -> str:
     except UserError as error:
         return str(error)
     known = {name for names in OUTPUT_NAMES.values() for name in names}
-    rows = requests.lengths.shape[1]
+    rows = requests.lengths.shape[1] // input_specs(model).each
     if not any(one.name in known and one.shape[:1] == (rows,) for one in found.outputs):
         return f"the server's model {model.name} answers with none of {', '.join(sorted(known))} of {rows} sequences"
     return ""

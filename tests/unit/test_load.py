@@ -73,6 +73,24 @@ def test_a_stall_is_in_the_latency_of_all_that_were_due_meanwhile() -> None:
     assert by_number[10].latency == pytest.approx(0.2, abs=0.09)
 
 
+def test_ctrl_c_ends_an_open_loop_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    real, calls = time.sleep, []
+
+    def sleep(seconds: float) -> None:
+        calls.append(seconds)
+        if threading.current_thread() is threading.main_thread() and seconds > 5:
+            raise KeyboardInterrupt
+        real(seconds)
+
+    monkeypatch.setattr("bertkit.bench.load.time.sleep", sleep)
+    server, start = Server(0.05, 1), time.perf_counter()
+    monkeypatch.setattr("bertkit.bench.load.MOST_WAITING", 1)
+    with pytest.raises(KeyboardInterrupt):
+        open_loop(server.send, [*([0.0] * 50), 60.0], nothing)
+    assert time.perf_counter() - start < 2
+    assert len(server.numbers) < 5
+
+
 def test_a_client_that_is_late_itself_counts_its_lateness(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bertkit.bench.load.MOST_WAITING", 1)
     made = open_loop(Server(0.05).send, [0.0, 0.0, 0.0, 0.0], nothing)
