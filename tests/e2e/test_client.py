@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 import shutil
@@ -20,6 +21,7 @@ from bertkit.model.config import Head, ModelConfig, to_mapping
 from bertkit.model.parameters import initial
 from command import free_port, start
 from conftest import assert_one_line_error, command_env
+from inference_server import QA, inference_server, nvidia, token_scores
 from squad_files import reviews, write_squad
 
 pytest.importorskip("uvicorn", reason="uvicorn is not installed")
@@ -122,3 +124,54 @@ def test_a_server_that_does_not_start_says_why_in_one_line(home: Path, tmp_path:
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].startswith("bertkit: bertkit serve qa ended: ")
     assert "Traceback" not in done.stderr
+
+
+# A model for the python backend: NVIDIA's names, and the stand-in server's function.
+TENSORS = '{{ name: "{}" data_type: {} dims: [ -1 ] }}'
+INPUTS = ", ".join(TENSORS.format(f"input__{number}", "TYPE_INT32") for number in range(3))
+OUTPUTS = ", ".join(TENSORS.format(f"output__{number}", "TYPE_FP32") for number in range(2))
+TRITON_CONFIG = f"""
+name: "bert"
+backend: "python"
+max_batch_size: 16
+input [ {INPUTS} ]
+output [ {OUTPUTS} ]
+dynamic_batching {{ max_queue_delay_microseconds: 1000 }}
+instance_group [ {{ kind: KIND_CPU count: 1 }} ]
+"""
+TRITON_MODEL = """
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+class TritonPythonModel:
+    def execute(self, requests):
+        return [self.answer(request) for request in requests]
+
+    def answer(self, request):
+        ids, types, mask = (pb_utils.get_input_tensor_by_name(request, f"input__{n}").as_numpy() for n in range(3))
+        found = [np.where(mask > 0, token_scores(ids, types, salt), 99.0).astype(np.float32) for salt in range(2)]
+        return pb_utils.InferenceResponse([pb_utils.Tensor(f"output__{n}", one) for n, one in enumerate(found)])
+
+"""
+
+
+@pytest.mark.slow
+def test_triton_itself_is_asked_and_measured(home: Path, tmp_path: Path) -> None:
+    triton = pytest.importorskip("triton_server", reason="tests/triton_server.py starts it")
+    if absent := triton.absent():
+        pytest.skip(absent)
+    folder = tmp_path / "repository" / "bert"
+    (folder / "1").mkdir(parents=True)
+    (folder / "config.pbtxt").write_text(TRITON_CONFIG)
+    (folder / "1" / "model.py").write_text(TRITON_MODEL + inspect.getsource(token_scores))
+    (tmp_path / "scratch").mkdir()
+    with triton.triton_server(folder.parent, tmp_path / "scratch") as address:
+        asked = of(home, "client", "squad", f"http://{address}", "--run", "qa", *SPANS)
+        load = ("--concurrency", "4", "--lengths", "40", "--seconds", "3", "-o", str(tmp_path / "r.json"), "--json")
+        (made,) = of(home, "bench", "serve", f"http://{address}", *load)["records"]
+    with inference_server(bert=nvidia(QA)) as stand_in:
+        assert asked["metrics"] == of(home, "client", "squad", stand_in.url, "--run", "qa", *SPANS)["metrics"]
+    serving = made["callbacks"]["serving"]
+    assert serving["errors"] == {}
+    assert serving["server_sequences_per_batch"] > 1
+    assert serving["server_compute_infer_ms"] > 0
