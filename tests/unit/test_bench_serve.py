@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from bertkit.bench.requests import POOL, make_requests
+from bertkit.bench.served import network
 from bertkit.bench.server_stats import ServerTimes, between
 from bertkit.cli.main import main
 from bertkit.comparison.entries import entry
@@ -68,7 +69,7 @@ def test_a_record_a_cell_with_rates_latencies_and_the_servers_own_times(typed: T
         assert serving["errors"] == {}
         assert serving["server_queue_ms"] == pytest.approx(1.0, abs=0.3)  # a request is counted when it comes
         assert serving["server_compute_infer_ms"] > 10
-        assert serving["latency_mean_ms"] >= serving["network_ms"] >= 0
+        assert serving["latency_mean_ms"] >= (serving["network_ms"] or 0.0) >= 0
         assert (
             made["fairness"] | {"measures": "infer", "task": "squad", "sequence_length": 12, "global_batch": 2}
             == (made["fairness"])
@@ -220,6 +221,14 @@ def test_a_server_without_statistics_has_gaps(
     assert code == 0, errors
     serving = records()[0]["callbacks"]["serving"]
     assert (serving["server_queue_ms"], serving["network_ms"]) == (None, None)
+
+
+def test_what_neither_side_accounts_for_is_the_network() -> None:
+    parts = dict.fromkeys(["server_compute_input_ms", "server_compute_output_ms"])
+    known = {"latency_mean_ms": 10.0, "client_send_ms": 0.5, "client_receive_ms": 0.5} | parts
+    assert network(known | {"server_queue_ms": 2.0, "server_compute_infer_ms": 4.0}) == 3.0
+    assert network(known | {"server_queue_ms": 2.0, "server_compute_infer_ms": 9.0}) is None, "no negative time"
+    assert network(known | {"server_queue_ms": None, "server_compute_infer_ms": None}) is None
 
 
 def test_statistics_are_means_between_two_readings() -> None:
