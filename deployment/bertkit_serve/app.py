@@ -46,7 +46,9 @@ from bertkit_serve.service import Service, Trace
 
 SERVER = "bertkit"
 EXTENSIONS = ("binary_tensor_data", "statistics", "model_repository")
-PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; img-src data:"
+PAGE_POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; img-src data:"
+)
 Said = TypeVar("Said")
 
 

@@ -47,6 +47,7 @@ def command(folder: Path, *arguments: str) -> tuple[str, dict[str, object]]:
         (["-h"], "backends"),
         (["train", "-h"], "--batch-size"),
         (["score", "-h"], "--null-odds"),
+        (["serve", "-h"], "--max-tokens"),
         (["convert", "-h"], "--moments"),
         (["compare", "-h"], "--parity"),
         (["config", "show", "--help"], "--resolved"),
