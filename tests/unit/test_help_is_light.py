@@ -48,6 +48,8 @@ def command(folder: Path, *arguments: str) -> tuple[str, dict[str, object]]:
         (["train", "-h"], "--batch-size"),
         (["score", "-h"], "--null-odds"),
         (["serve", "-h"], "--max-tokens"),
+        (["client", "squad", "-h"], "--concurrency"),
+        (["bench", "serve", "-h"], "--rate"),
         (["convert", "-h"], "--moments"),
         (["compare", "-h"], "--parity"),
         (["config", "show", "--help"], "--resolved"),
