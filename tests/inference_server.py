@@ -70,6 +70,7 @@ class InferenceServer(ThreadingHTTPServer):
         self.ready = True
         self.lists = True
         self.extensions = ["binary_tensor_data", "statistics"]
+        self.facts: dict[str, Any] = {}  # "parameters" of the models' metadata
         self.counts = Counts()
         self.spent = {"queue": 0, "compute_infer": 0}  # nanoseconds
         self.lock = threading.Lock()
@@ -113,7 +114,7 @@ class Handler(BaseHTTPRequestHandler):
             told = {
                 key: [dict(zip(keys, one, strict=True)) for one in getattr(model, key)] for key in ("inputs", "outputs")
             }
-            self._json({"name": parts[2], "platform": "stand-in", **told})
+            self._json({"name": parts[2], "platform": "stand-in", "parameters": self.server.facts, **told})
         else:
             self._send(404, error_body(f"unknown: {self.path}"))
 

@@ -60,8 +60,9 @@ def serve(
         float | None, typer.Option("--warmup", min=0, help="Seconds of warm-up.", show_default="a tenth")
     ] = None,
     vocab_size: Annotated[
-        int, typer.Option("--vocab-size", min=1, help="Draw token ids below this number.")
-    ] = SAFE_IDS,
+        int | None,
+        typer.Option("--vocab-size", min=1, help="Draw token ids below this.", show_default="of the run, else 1000"),
+    ] = None,
     timeout: Annotated[float, typer.Option("--timeout", min=0.1, help="Seconds to wait for a response.")] = 60.0,
     wait: Annotated[float, typer.Option("--wait", min=0, help="Seconds to wait until the server is ready.")] = 0.0,
     seed: o.Seed = None,
@@ -100,8 +101,9 @@ def serve(
     cases = cases_of(concurrency, rate, batch_size, lengths)
     file = record_file("serve", output, overwrite)
     display = Display(quiet=quiet)
-    how = ServedSettings(seconds, tenth, seq_length or 0, vocab_size, seed or 1)
     with _opened(ServerTarget(target, tuple(words or ()), model, version, timeout, wait), display) as (remote, subject):
+        longest = seq_length or _longest(remote, display)
+        how = ServedSettings(seconds, tenth, longest, vocab_size or _vocabulary(target), seed or 1)
         made = ServedBench(remote, subject, how, display).run(cases, file)
     records = made["records"]
     if json:
@@ -112,6 +114,24 @@ def serve(
     display.say(f"record: {file}")
     failed = [one for one in records if one["status"] != "measured" or one["callbacks"]["serving"]["errors"]]
     return 1 if failed else 0
+
+
+def _longest(model: RemoteModel, display: Display) -> int:
+    """What lengths are cut to where nothing is said: the maximum that `bertkit serve` tells of its model; 0: not."""
+    told = model.facts.get("seq_length")
+    if type(told) is not int or told < 3:
+        return 0
+    display.say(f"lengths: cut to {told} tokens, the model's maximum")
+    return told
+
+
+def _vocabulary(target: str) -> int:
+    """Token ids that may be drawn: a run's own, else those that every published vocabulary has."""
+    from bertkit.files.inputs import is_folder
+    from bertkit.model.folder import read_configuration
+
+    folder = Path(target).expanduser()
+    return read_configuration(folder).model.vocab_size if is_folder(folder) else SAFE_IDS
 
 
 @dataclass(frozen=True)

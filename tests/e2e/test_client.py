@@ -93,8 +93,8 @@ def test_a_question_has_one_answer_by_ids_and_by_texts(home: Path, url: str) -> 
 @pytest.mark.slow
 def test_a_run_is_served_measured_and_ended(home: Path) -> None:
     words = (*COMPUTED, "-t", "squad")
-    done = typed(home, "bench", "serve", "qa", "--concurrency", "1,4", "--lengths", "sst2", "-s", "40", "--vocab-size",
-                 "60", "--seconds", "2", "-o", "load.json", "--json", "--", *words)  # fmt: skip
+    load = ("--concurrency", "1,4", "--lengths", "squad384", "--seconds", "2", "-o", "load.json", "--json")
+    done = typed(home, "bench", "serve", "qa", *load, "--", *words)
     assert done.returncode == 0, done.stderr
     one, four = json.loads(done.stdout)["records"]
     for made in (one, four):
@@ -108,6 +108,8 @@ def test_a_run_is_served_measured_and_ended(home: Path) -> None:
         assert 0 < serving["server_compute_infer_ms"] < serving["latency_mean_ms"]
         assert rates["tokens_per_second"] > rates["sequences_per_second"]
     assert four["callbacks"]["serving"]["server_sequences_per_batch"] > 1
+    assert {made["fairness"]["sequence_length"] for made in (one, four)} == {40}
+    assert "lengths: cut to 40 tokens, the model's maximum" in done.stderr
     (address,) = re.findall(r"model: qa at (http\S+),", done.stderr)
     assert_one_line_error(typed(home, "client", "models", address), "does not answer")
     shown = typed(home, "compare", "load.json")

@@ -204,6 +204,19 @@ def test_a_model_of_texts_or_of_other_outputs_is_refused(typed: Typed) -> None:
         assert "answers with none of end_logits, logits" in out
 
 
+def test_what_a_server_tells_of_its_model_is_used(typed: Typed, server: InferenceServer) -> None:
+    server.facts = {"task": "mrpc", "precision": "bf16", "seq_length": 20}
+    code, _, errors = typed(server.url, *SHORT, "--lengths", "mrpc")
+    assert code == 0, errors
+    (made,) = records()
+    assert made["fairness"]["task"] == "mrpc"
+    assert made["precision"]["name"] == "bf16"
+    assert made["fairness"]["sequence_length"] == 20
+    assert "lengths: cut to 20 tokens, the model's maximum" in errors
+    typed(server.url, *SHORT, "--lengths", "mrpc", "-s", "30")
+    assert records()[0]["fairness"]["sequence_length"] == 30
+
+
 def test_a_classifier_is_measured_too_and_what_it_tells_is_kept(typed: Typed) -> None:
     with inference_server(classes=CLASSIFIER) as server:
         code, out, errors = typed(server.url, *SHORT, "--json")
