@@ -124,6 +124,7 @@ def vandalize(address: str, model: str, random_: random.Random) -> tuple[str, st
         "huge body": (request("/predict", b"", "Content-Length: 99999999999\r\n").replace(b"Content-Length: 0\r\n", b"")
         + b"x" * 10_000, True),
         "large body": (request("/predict", b"[" * (5 << 20)), True),
+        "long header": (request("/predict", text, f"X-Long: {'a' * 200_000}\r\n"), True),
         "nested": (request("/predict", b"[" * 100_000), True),
         "no JSON": (request("/predict", random_.randbytes(200)), True),
         "no HTTP": (random_.randbytes(200) + b"\r\n\r\n", True),

@@ -12,6 +12,7 @@ import typer
 from bertkit.cli import options as o
 from bertkit.errors import UserError
 
+BATCH = "evaluation.batch_size"  # sequences that are computed together
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -70,8 +71,11 @@ def serve(
     from bertkit.recipes.resolve import parse_set
 
     chosen = o.recipe_options(backend, dtype, None, None, None, None, seq_length, None, None, None, None)
-    chosen |= {"evaluation.batch_size": max_sequences, "offline": True if offline else None}
-    given = dict(parse_set(text) for text in sets or ()) | {k: v for k, v in chosen.items() if v is not None}
+    chosen |= {BATCH: max_sequences, "offline": True if offline else None}
+    given = dict(parse_set(text) for text in sets or ())
+    if BATCH in given:
+        raise UserError(f"--set {BATCH} is --max-sequences here", "give that option")
+    given |= {key: value for key, value in chosen.items() if value is not None}
     settings = {key: value for key, value in given.items() if value is not None}
     raise typer.Exit(
         find_server().serve(

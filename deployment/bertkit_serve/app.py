@@ -37,14 +37,17 @@ from bertkit_serve.refusals import (
     NOT_FOUND,
     NOT_READY,
     TOO_LARGE,
+    TOO_MANY,
     TOO_SLOW,
     UNREADABLE,
     ClientGone,
     Refused,
 )
-from bertkit_serve.service import Service, Trace
+from bertkit_serve.service import INLINE_BYTES, Service, Trace
 
 SERVER = "bertkit"
+POLL = 0.05  # seconds
+MOST_HELD = 64  # bodies of the largest size that may be in memory at once
 EXTENSIONS = ("binary_tensor_data", "statistics", "model_repository")
 PAGE_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; img-src data:"
@@ -60,12 +63,15 @@ def app_for(runs: Mapping[str, str | Path | Predictor], key: str, options: Serve
     return app_of(Service(found, key, predictors))
 
 
-def app_of(service: Service) -> Starlette:
-    """The application of a service, which starts and ends with it."""
+def app_of(service: Service, loaded_first: bool = False) -> Starlette:
+    """The application of a service, which starts and ends with it. `loaded_first`: it has started when every model
+    answers, so that no connection comes before."""
 
     @contextlib.asynccontextmanager
     async def life(app: Starlette) -> AsyncIterator[None]:
         service.start()
+        while loaded_first and not (service.loaded or service.failure or service.draining):
+            await asyncio.sleep(POLL)
         watch = asyncio.create_task(service.watch())
         yield
         watch.cancel()
@@ -225,7 +231,8 @@ class Routes:
 
     async def _plain(self, request: Request, of_spans: bool) -> Response:
         content = await self._body(request)
-        told = json_object(content, "the request")
+        read = functools.partial(json_object, content, "the request")
+        told = await self.service.aside(len(content) > INLINE_BYTES, read)
         name = self._meant(told.get("model"), of_spans)
 
         def prepare(model: ServedModel, face: Face) -> Prepared[bytes]:
@@ -276,6 +283,13 @@ class Routes:
         if self.service.options.log_texts:
             request.scope["trace"].texts = f"texts {texts!r}"
 
+    def _hold(self, request: Request, count: int) -> None:
+        """Count bytes that a request keeps in memory until it is answered. Raises Refused for too many."""
+        request.scope["trace"].held += count
+        self.service.held += count
+        if self.service.held > MOST_HELD * self.service.options.body_bytes:
+            raise Refused(TOO_MANY, "too much is being sent at once", "try again later", {"Retry-After": "1"})
+
     async def _body(self, request: Request) -> bytes:
         """The request's body. Raises Refused where it is too large, too slow, or compressed."""
         most = self.service.options.body_bytes
@@ -291,6 +305,7 @@ class Routes:
                     size += len(part)
                     if size > most:
                         raise _too_large(most)
+                    self._hold(request, len(part))
                     parts.append(part)
         except TimeoutError:
             raise Refused(TOO_SLOW, "the request did not arrive in time", "send it faster") from None

@@ -66,6 +66,7 @@ class Gate:
             status = await self._refuse(error, reply)
         finally:
             self.service.active -= 1
+            self.service.held -= trace.held
         self._tell(scope, status, number, trace)
 
     def _check(self, scope: Scope, headers: dict[bytes, bytes]) -> None:

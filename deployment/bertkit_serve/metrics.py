@@ -72,8 +72,9 @@ class Metrics:
     def failed(self, model: str, outcome: str) -> None:
         self.requests.labels(model, outcome).inc()
 
-    def computed(self, model: str, batch: Computed) -> None:
-        """Called by the computing thread."""
+    def computed(self, model: str, batch: Computed, waiting: int) -> None:
+        """Called by the computing thread. `waiting`: sequences that are left in the queue."""
+        self.waiting.labels(model).set(waiting)
         self.batch_tokens.labels(model).observe(batch.tokens)
         self.batch_sequences.labels(model).observe(batch.sequences)
         self.batch_seconds.labels(model).observe(batch.seconds)

@@ -46,7 +46,7 @@ class ServedModel:
 
     @property
     def ready(self) -> bool:
-        return self.loaded.is_set() and self.failure is None
+        return self.loaded.is_set() and self.failure is None and self.thread.is_alive()
 
     def close(self) -> None:
         """Take no more; what waits is answered, then the device is freed."""

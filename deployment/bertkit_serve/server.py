@@ -74,11 +74,14 @@ def address_of(options: ServeOptions, listener: socket.socket) -> str:
 
 def say_ready(service: Service, address: str) -> None:
     """The models, and a line to try; on standard error, as all that is logged."""
-    names = ", ".join(f"{name} and {name}-text" for name in service.options.runs)
-    logger.info("serving %s at %s", names, address)
+    logger.info("serving %s at %s", ", ".join(service.names()), address)
+    logger.info("try: %s", line_to_try(service, address))
+
+
+def line_to_try(service: Service, address: str) -> str:
+    """A request to the first model, by curl; every model is loaded."""
     name, model = next(iter(service.models.items()))
-    if model.predictor is not None:
-        logger.info("try: %s", curl_line(address, name, model.predictor.fields, len(service.models) > 1))
+    return curl_line(address, name, model.faces[name].predictor.fields, len(service.models) > 1)
 
 
 def curl_line(address: str, name: str, fields: Sequence[str], several: bool) -> str:
@@ -96,11 +99,16 @@ def curl_line(address: str, name: str, fields: Sequence[str], several: bool) -> 
     return f"curl {address}/{path}{key} -d '{json.dumps(told)}'"
 
 
-def serve_on(listener: socket.socket, options: ServeOptions, ready: Ready) -> int:
-    """Serve from this socket until a signal; the exit code. Raises UserError where a run cannot be loaded."""
+def serve_on(listener: socket.socket, options: ServeOptions, ready: Ready, loaded_first: bool = False) -> int:
+    """Serve from this socket until a signal; the exit code. `loaded_first`: take connections when every model answers,
+    since other processes take them meanwhile.
+
+    Raises UserError where a run cannot be loaded.
+    """
     service = Service(options, os.environ.get(API_KEY, ""))
     config = uvicorn.Config(
-        app_of(service),
+        app_of(service, loaded_first),
+        http="h11",  # which refuses headers of over 64 KiB; uvicorn's other parser takes them without end
         log_config=None,
         access_log=False,
         server_header=False,

@@ -16,7 +16,7 @@ from typing import TypeVar
 import bertkit
 from bertkit import Predictor, Prepared
 from bertkit.plugin import ServeOptions, UserError
-from bertkit_serve.batching import BatchLimits, Replaced, Ticket
+from bertkit_serve.batching import BatchLimits, Computed, Replaced, Ticket
 from bertkit_serve.faces import Face
 from bertkit_serve.logs import logger
 from bertkit_serve.metrics import Metrics
@@ -36,6 +36,7 @@ class Trace:
     """What is known of a request when it ends, for the log and the metrics."""
 
     model: str = ""
+    held: int = 0  # bytes of its body
     examples: int = 0
     tokens: int = 0
     waited: float = 0.0
@@ -64,6 +65,7 @@ class Service:
         self.asked: dict[str, int] = {}  # name -> when another process last asked for its loading, as seen here
         self.draining = False
         self.active = 0  # requests that are being answered
+        self.held = 0  # bytes of their bodies
 
     # ---- models ----
 
@@ -78,15 +80,18 @@ class Service:
     def _make(self, name: str) -> ServedModel:
         run = self.options.runs[name]
 
+        def computed(batch: Computed) -> None:
+            self.metrics.computed(name, batch, self.models[name].batcher.sequences)
+
         def load() -> Predictor:
             if name in self.given:
                 return self.given.pop(name)
+            if not run:
+                raise UserError(f"{name} was loaded by the caller and has no folder", "give its folder")
             options = self.options
             return bertkit.load(run, task=options.task, force=options.force, settings=dict(options.settings))
 
-        return ServedModel(
-            name, load, self.limits, self.turns, lambda batch: self.metrics.computed(name, batch), signature_of(run)
-        )
+        return ServedModel(name, load, self.limits, self.turns, computed, signature_of(run))
 
     @property
     def loaded(self) -> bool:
@@ -186,12 +191,15 @@ class Service:
             model, face = self.find(name)
             trace.model = model.name
             try:
-                prepared = await self._aside(size > INLINE_BYTES, functools.partial(prepare, model, face))
+                async with asyncio.timeout(timeout):
+                    prepared = await self.aside(size > INLINE_BYTES, functools.partial(prepare, model, face))
                 trace.examples, trace.tokens = len(prepared.features), len(prepared.features.input_ids)
                 ticket = model.batcher.submit(prepared.features)
                 break
             except Replaced:
                 continue
+            except TimeoutError:
+                raise _too_slow(timeout) from None
         else:
             raise Refused(NOT_READY, f"{name} is being replaced", "try again", {"Retry-After": "1"})
         self.last[model.name] = time.time_ns() // 1_000_000
@@ -202,9 +210,9 @@ class Service:
             if not ticket.done.done():
                 model.batcher.cancel(ticket)
         outputs = ticket.outputs()
-        return await self._aside(trace.tokens > INLINE_TOKENS, lambda: prepared.finish(outputs))
+        return await self.aside(trace.tokens > INLINE_TOKENS, lambda: prepared.finish(outputs))
 
-    async def _aside(self, long: bool, work: Callable[[], Said]) -> Said:
+    async def aside(self, long: bool, work: Callable[[], Said]) -> Said:
         """The work's result; what takes long is done in a thread, so that others are served meanwhile."""
         return await asyncio.get_running_loop().run_in_executor(self.texts, work) if long else work()
 
@@ -233,7 +241,11 @@ async def _outputs_of(ticket: Ticket, gone: asyncio.Future[None], timeout: float
         return
     if gone.done() and not gone.cancelled():
         raise ClientGone
-    raise Refused(TIMED_OUT, f"the request was not answered within {timeout:g} s", "try again, or send less")
+    raise _too_slow(timeout)
+
+
+def _too_slow(timeout: float) -> Refused:
+    return Refused(TIMED_OUT, f"the request was not answered within {timeout:g} s", "try again, or send less")
 
 
 def raise_if_failed(service: Service) -> None:

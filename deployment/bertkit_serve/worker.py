@@ -14,7 +14,7 @@ import sys
 import threading
 from pathlib import Path
 
-from bertkit.plugin import ServeOptions, UserError
+from bertkit.plugin import ServeOptions, UserError, write_text
 from bertkit_serve import logs
 from bertkit_serve.service import FOLDER
 
@@ -28,12 +28,17 @@ def main() -> int:
             os.sched_setaffinity(0, told["cpus"])
     logs.prepare(told["options"]["quiet"], f"[{told['number']}] ")
     threading.Thread(target=_follow_parent, daemon=True).start()
-    from bertkit_serve.server import serve_on
+    from bertkit_serve.server import address_of, line_to_try, serve_on
+    from bertkit_serve.service import Service
 
+    options, listener = ServeOptions(**told["options"]), socket.socket(fileno=told["listener"])
     ready = Path(os.environ[FOLDER]) / f"ready-{told['number']}"
-    listener = socket.socket(fileno=told["listener"])
+
+    def tell(service: Service) -> None:
+        write_text(ready, line_to_try(service, address_of(options, listener)))
+
     try:
-        return serve_on(listener, ServeOptions(**told["options"]), lambda service: ready.touch())
+        return serve_on(listener, options, tell, loaded_first=True)
     except UserError as error:
         print(f"bertkit: {error}", file=sys.stderr)
         return error.exit_code

@@ -101,14 +101,17 @@ class Supervisor:
     def run(self) -> int:
         with self._catching():
             for worker in self.workers:
+                if self.caught:
+                    break
                 self._start(worker)
                 code = self._wait_ready(worker)
                 if code is not None:
                     return self._end(code)
             if not self.caught:
-                names = ", ".join(f"{name} and {name}-text" for name in self.options.runs)
+                names = ", ".join(f"{name}, {name}-text" for name in self.options.runs)
                 address = address_of(self.options, self.listener)
                 logger.info("serving %s at %s, %d processes", names, address, len(self.workers))
+                logger.info("try: %s", (self.folder / "ready-0").read_text(encoding="utf-8"))
             while not self.caught:
                 for worker in self.workers:
                     if not self._keep_alive(worker):

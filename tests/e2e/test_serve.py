@@ -163,6 +163,8 @@ def test_a_port_that_is_taken_is_one_line(server: Server, bertkit: Run, model: P
 
 def test_what_cannot_be_served_is_one_line(bertkit: Run, tmp_path: Path) -> None:
     assert_one_line_error(bertkit("serve", "nowhere", "--port", "0"), "nowhere")
+    size = "evaluation.batch_size=8"
+    assert_one_line_error(bertkit("serve", "run", "--set", size, "--port", "0"), "--max-sequences")
     assert_one_line_error(bertkit("serve", "a/run", "b/run", "--port", "0"), "two runs are called run")
 
 

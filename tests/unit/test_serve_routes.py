@@ -271,6 +271,22 @@ def test_a_large_body_is_refused(runs: dict[str, Any]) -> None:
         assert "over 1,000 bytes" in error_of(asked.post("/predict", content=pieces), 413)
 
 
+def test_bodies_do_not_fill_the_memory(runs: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    with client({"single": runs["single"]}, body_bytes=1000) as asked:
+        import bertkit_serve.app
+
+        monkeypatch.setattr(bertkit_serve.app, "MOST_HELD", 0.5)
+        for _ in range(3):  # what was held is given back
+            assert "too much is being sent" in error_of(asked.post("/predict", json={"text": "good " * 120}), 429)
+            assert asked.post("/predict", json={"text": "good " * 20}).status_code == 200
+
+
+def test_a_model_that_the_caller_loaded_cannot_be_loaded_anew(runs: dict[str, Any]) -> None:
+    with client({"single": runs["single"]}) as asked:
+        assert "has no folder" in error_of(asked.post("/v2/repository/models/single/load"), 400)
+        assert asked.post("/predict", json={"text": "good"}).status_code == 200
+
+
 def test_too_many_tokens_are_refused(runs: dict[str, Any]) -> None:
     with client({"single": runs["single"]}, request_tokens=10, queue=3) as asked:
         assert asked.post("/predict", json={"text": ["good"] * 3}).status_code == 200
