@@ -20,7 +20,6 @@ from bertkit_serve.logs import logger
 from bertkit_serve.service import Service, raise_if_failed
 
 API_KEY = "BERTKIT_API_KEY"
-BACKLOG = 2048
 POLL = 0.05  # seconds
 KEEP_ALIVE = 75  # seconds of an idle connection, as nginx has it
 STOPPED = 130  # exit code after a second Ctrl-C
@@ -29,26 +28,30 @@ Ready = Callable[[Service], None]  # called when every model answers
 
 def serve_alone(options: ServeOptions) -> int:
     """Serve in this process."""
-    listener = listen(options.host, options.port)
+    listener = bound(options.host, options.port)
     logs.prepare(options.quiet)
     warn_of(options)
     return serve_on(listener, options, lambda service: say_ready(service, address_of(options, listener)))
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A socket at this address. Raises UserError where it is taken, or none of this machine's."""
+def bound(host: str, port: int, shared: bool = False) -> socket.socket:
+    """A socket at this address, which uvicorn listens on. `shared`: several processes have one at it, and the system
+    deals connections out to those that listen.
+
+    Raises UserError where the address is taken, or none of this machine's.
+    """
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, kind, protocol, _, address = found[0]
         listener = socket.socket(family, kind, protocol)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         listener.bind(address)
-        listener.listen(BACKLOG)
     except PermissionError:
         raise UserError(f"port {port} is not for users", "take one above 1023 with --port") from None
     except OSError as error:
         raise UserError(f"{host}:{port}: {error.strerror or error}", "take another --port, or check --host") from None
-    listener.set_inheritable(True)
     return listener
 
 

@@ -9,7 +9,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import sys
 import threading
 from pathlib import Path
@@ -28,10 +27,11 @@ def main() -> int:
             os.sched_setaffinity(0, told["cpus"])
     logs.prepare(told["options"]["quiet"], f"[{told['number']}] ")
     threading.Thread(target=_follow_parent, daemon=True).start()
-    from bertkit_serve.server import address_of, line_to_try, serve_on
+    from bertkit_serve.server import address_of, bound, line_to_try, serve_on
     from bertkit_serve.service import Service
 
-    options, listener = ServeOptions(**told["options"]), socket.socket(fileno=told["listener"])
+    options = ServeOptions(**told["options"])
+    listener = bound(options.host, options.port, shared=True)
     ready = Path(os.environ[FOLDER]) / f"ready-{told['number']}"
 
     def tell(service: Service) -> None:
@@ -45,7 +45,8 @@ def main() -> int:
 
 
 def _follow_parent() -> None:
-    sys.stdin.buffer.read()
+    while os.read(0, 4096):  # not through sys.stdin, whose lock Python wants at its end
+        pass
     os.kill(os.getpid(), signal.SIGTERM)
 
 

@@ -1,4 +1,7 @@
-"""Several processes that serve from one socket, each bound to cores of its own; one that ends is started again.
+"""Several processes that serve at one address, each bound to cores of its own; one that ends is started again.
+
+Each has a socket of its own at the address (SO_REUSEPORT), so that the system deals the connections out evenly: of one
+socket, the process that wakes first takes all that wait.
 
 The first loads its models before the others begin, so that what cannot be loaded is reported once. The processes share
 a folder: the values of the metrics, who is ready, which run is to be loaded anew.
@@ -40,7 +43,7 @@ from bertkit.plugin import (
 from bertkit_serve import logs
 from bertkit_serve.logs import logger
 from bertkit_serve.metrics import FOLDER as METRICS
-from bertkit_serve.server import address_of, listen, warn_of
+from bertkit_serve.server import address_of, bound, warn_of
 from bertkit_serve.service import FOLDER
 
 POLL = 0.05  # seconds
@@ -63,13 +66,17 @@ class Worker:
 
 def serve_with_workers(options: ServeOptions) -> int:
     """Serve in `options.workers` processes until a signal; the exit code."""
+    if not hasattr(socket, "SO_REUSEPORT"):
+        raise UserError("processes cannot share an address on this system", "drop --workers")
     workers = _places(read_machine(), options.workers)
-    listener = listen(options.host, options.port)
+    with bound(options.host, options.port) as probe:  # which fails where another server has it, shared or not
+        port = probe.getsockname()[1]
+    listener = bound(options.host, port, shared=True)  # never listens: it keeps the port ours
     logs.prepare(options.quiet)
     warn_of(options)
     folder = Path(tempfile.mkdtemp(prefix="bertkit-serve-"))
     try:
-        return Supervisor(options, listener, folder, workers).run()
+        return Supervisor(dataclasses.replace(options, port=port), listener, folder, workers).run()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -135,7 +142,6 @@ class Supervisor:
         (self.folder / f"ready-{worker.number}").unlink(missing_ok=True)
         told = {
             "options": dataclasses.asdict(self.options) | {"runs": dict(self.options.runs)},
-            "listener": self.listener.fileno(),
             "number": worker.number,
             "cpus": worker.place.cpus,
         }
@@ -144,7 +150,6 @@ class Supervisor:
             module_command(sys.executable, "bertkit_serve.worker"),
             env=env,
             stdin=subprocess.PIPE,
-            pass_fds=[self.listener.fileno()],
             process_group=0,  # Ctrl-C reaches it once, through us
         )
         worker.started, self.processes[worker.number] = time.monotonic(), process
@@ -195,7 +200,8 @@ class Supervisor:
                     process.wait()
                     code = code or 1
                 time.sleep(POLL)
-            code = code or (process.returncode if process.returncode > 0 else 0)
+            ended_well = process.returncode in (0, -signal.SIGTERM)  # the latter before it began to serve
+            code = code or (0 if ended_well else 1)
         return code
 
 
