@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from bertkit.training.callbacks.integrations import Mlflow, TensorBoardCallback, WeightsAndBiases
     from bertkit.training.callbacks.stopping import EarlyStopping
     from bertkit.training.encoder import Encoder, TokenEmbeddings, load_encoder
-    from bertkit.training.predictor import Answer, Prediction, Predictor, load
+    from bertkit.training.predictor import Answer, Predictor, load
+    from bertkit.training.preparing import Prediction, Prepared
     from bertkit.training.run import Run, UpdateMetrics
     from bertkit.training.trainer import Trainer
 
@@ -43,8 +44,9 @@ _PLACES = {
     "Findings": "comparison.search.report",
     "Job": "engine.interface",
     "Mlflow": "training.callbacks.integrations",
-    "Prediction": "training.predictor",
+    "Prediction": "training.preparing",
     "Predictor": "training.predictor",
+    "Prepared": "training.preparing",
     "Run": "training.run",
     "Task": "data.tasks.task",
     "TensorBoardCallback": "training.callbacks.integrations",
@@ -68,10 +70,10 @@ _PLACES = {
 }
 _OTHER_NAMES = {"compare": "compare_runs"}
 __all__ = [
-    "Answer", "Callback", "EarlyStopping", "Encoder", "Findings", "Job", "Mlflow", "Prediction", "Predictor", "Run",
-    "Task", "TensorBoardCallback", "TokenEmbeddings", "Trainer", "UpdateMetrics", "UserError", "WeightsAndBiases",
-    "World", "compare", "evaluate", "get_data", "load", "load_encoder", "open_engine", "prepare", "table_task", "train",
-    "tune", "updates",
+    "Answer", "Callback", "EarlyStopping", "Encoder", "Findings", "Job", "Mlflow", "Prediction", "Predictor",
+    "Prepared", "Run", "Task", "TensorBoardCallback", "TokenEmbeddings", "Trainer", "UpdateMetrics", "UserError",
+    "WeightsAndBiases", "World", "compare", "evaluate", "get_data", "load", "load_encoder", "open_engine", "prepare",
+    "table_task", "train", "tune", "updates",
 ]  # fmt: skip
 
 

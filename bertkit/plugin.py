@@ -68,6 +68,27 @@ if TYPE_CHECKING:
         restored as restored_scaling,
     )
 
+    # Serving a trained model
+    from bertkit.data.features import Features
+    from bertkit.launch.serving import ServeOptions
+
+    # The Open Inference Protocol
+
+    # The Open Inference Protocol
+    from bertkit.engine.inference_protocol import (
+        HEADER_LENGTH as INFER_HEADER,
+        JSON_TYPE,
+        Body as InferBody,
+        InferRequest,
+        InferResponse,
+        decode_request as decode_infer_request,
+        encode_response as encode_infer_response,
+        error_body as infer_error,
+        json_object,
+        to_bytes as json_bytes,
+    )
+    from bertkit.engine.protocol_tensors import BYTES as TEXTS, Tensor as InferTensor, tensor as infer_tensor
+
     # Tasks
     from bertkit.data.tasks import find_task
     from bertkit.data.tasks.makers import table_task
@@ -140,6 +161,19 @@ if TYPE_CHECKING:
 
 # Name -> (module, its name there). Imported when a plug-in asks for it: a card needs little, and is looked at often.
 _PLACES = {
+    "INFER_HEADER": ("engine.inference_protocol", "HEADER_LENGTH"),
+    "JSON_TYPE": ("engine.inference_protocol", "JSON_TYPE"),
+    "InferBody": ("engine.inference_protocol", "Body"),
+    "InferRequest": ("engine.inference_protocol", "InferRequest"),
+    "InferResponse": ("engine.inference_protocol", "InferResponse"),
+    "decode_infer_request": ("engine.inference_protocol", "decode_request"),
+    "encode_infer_response": ("engine.inference_protocol", "encode_response"),
+    "infer_error": ("engine.inference_protocol", "error_body"),
+    "json_object": ("engine.inference_protocol", "json_object"),
+    "json_bytes": ("engine.inference_protocol", "to_bytes"),
+    "TEXTS": ("engine.protocol_tensors", "BYTES"),
+    "InferTensor": ("engine.protocol_tensors", "Tensor"),
+    "infer_tensor": ("engine.protocol_tensors", "tensor"),
     "compute_threads": ("distributed.topology", "compute_threads"),
     "does_not_fit": ("engine.warm_up", "does_not_fit"),
     "find_task": ("data.tasks", "find_task"),
@@ -165,6 +199,7 @@ _PLACES = {
     "Exchange": ("engine.interface", "Exchange"),
     "ExportedModel": ("engine.exports", "ExportedModel"),
     "Extra": ("engine.interface", "Extra"),
+    "Features": ("data.features", "Features"),
     "Filled": ("engine.static_plan", "Filled"),
     "Flat": ("distributed.collectives", "Flat"),
     "FlatType": ("distributed.host_sums", "FlatType"),
@@ -198,6 +233,7 @@ _PLACES = {
     "Rendezvous": ("distributed.collectives", "Rendezvous"),
     "Request": ("launch.interface", "Request"),
     "Scalars": ("engine.interface", "Scalars"),
+    "ServeOptions": ("launch.serving", "ServeOptions"),
     "Setting": ("engine.interface", "Setting"),
     "Shapes": ("engine.static_shapes", "Shapes"),
     "Sizes": ("engine.static_shapes", "Sizes"),
@@ -254,10 +290,13 @@ _PLACES = {
 }
 __all__ = [
     "GRACE",
+    "INFER_HEADER",
+    "JSON_TYPE",
     "LABELS",
     "MOST_SCALING",
     "PER_TOKEN",
     "PLACES",
+    "TEXTS",
     "Absent",
     "AddSums",
     "Arrays",
@@ -274,6 +313,7 @@ __all__ = [
     "Exchange",
     "ExportedModel",
     "Extra",
+    "Features",
     "Filled",
     "Flat",
     "FlatType",
@@ -281,6 +321,10 @@ __all__ = [
     "Group",
     "Head",
     "HeadKind",
+    "InferBody",
+    "InferRequest",
+    "InferResponse",
+    "InferTensor",
     "Int8Calibration",
     "Job",
     "Joined",
@@ -302,6 +346,7 @@ __all__ = [
     "Rendezvous",
     "Request",
     "Scalars",
+    "ServeOptions",
     "Setting",
     "Shapes",
     "Sizes",
@@ -324,14 +369,20 @@ __all__ = [
     "cpu_model",
     "cpuinfo",
     "decays",
+    "decode_infer_request",
     "does_not_fit",
     "empty_sum_buffer",
+    "encode_infer_response",
     "find_allocator",
     "find_task",
     "format_cpu_list",
     "format_places",
     "free_port",
+    "infer_error",
+    "infer_tensor",
     "join_ranks",
+    "json_bytes",
+    "json_object",
     "lay_out",
     "loss_scaling",
     "meeting_place",

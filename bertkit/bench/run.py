@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from bertkit.bench.measure import RULES, Amount, Measured, calls, infer_case, train_case
 from bertkit.bench.plan import SETTINGS, BenchPlan, Case
@@ -260,7 +260,7 @@ def trace_file(record: Path, number: int) -> Path:
     return record.with_name(f"{record.stem}.trace-{number}.json")
 
 
-def record_file(kind: Kind, asked: Path | None, overwrite: bool) -> Path:
+def record_file(kind: Kind | Literal["serve"], asked: Path | None, overwrite: bool) -> Path:
     """Where the record goes; by itself a new file each time. Raises UserError where `asked` is taken."""
     if asked is None:
         return Path("runs", "bench", f"{kind}-{datetime.now(UTC):%Y%m%dT%H%M%S%fZ}.json")

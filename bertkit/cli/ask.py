@@ -57,7 +57,7 @@ def ask(
     from bertkit.training.inference import load, plan
     from bertkit.training.run_task import run_settings
 
-    given = _context(context, context_file)
+    given = given_context(context, context_file)
     if question is not None:
         check_question(question)
     if given is not None:
@@ -78,11 +78,14 @@ def ask(
     for asked, text in pairs:
         start = time.perf_counter()
         found = ask_model(loaded, recipe, asked, text)
-        _show(found, asked, best, time.perf_counter() - start, json, with_question=question is None)
+        seconds = time.perf_counter() - start
+        show_found(found, asked, best, json, seconds)
+        if question is None and not json and sys.stdin.isatty():
+            print(f"({seconds * 1000:.0f} ms)", file=sys.stderr)
     loaded.engine.close()
 
 
-def _context(context: str | None, file: Path | None) -> str | None:
+def given_context(context: str | None, file: Path | None) -> str | None:
     if context is not None and file is not None:
         raise UserError("--context and --context-file are both given", "give one of them")
     if file is None:
@@ -114,7 +117,8 @@ def _line(prompt: str) -> str | None:
         raise UserError(f"standard input: not UTF-8 at byte {error.start + 1:,} of a line", "write UTF-8") from None
 
 
-def _show(found: Found, question: str, best: int, seconds: float, json: bool, with_question: bool) -> None:
+def show_found(found: Found, question: str, best: int, json: bool, seconds: float | None = None) -> None:
+    """Print the best answers. `seconds`: that they took, where that is known."""
     if json:
         put_json(json_format.dumps(_as_json(found, question, best, seconds)), flush=True)
         return
@@ -122,16 +126,14 @@ def _show(found: Found, question: str, best: int, seconds: float, json: bool, wi
         put(f"{span.probability:6.1%}  {span.text or '(no answer)'}")
     if best == 1:
         put(found.best or "(no answer)", flush=True)
-    if with_question and sys.stdin.isatty():
-        print(f"({seconds * 1000:.0f} ms)", file=sys.stderr)
 
 
-def _as_json(found: Found, question: str, best: int, seconds: float) -> dict[str, Any]:
+def _as_json(found: Found, question: str, best: int, seconds: float | None) -> dict[str, Any]:
     return {
         "question": question,
         "answer": found.best,
         "null_odds": found.null_odds,
-        "milliseconds": round(seconds * 1000, 1),
+        **({} if seconds is None else {"milliseconds": round(seconds * 1000, 1)}),
         "n_best": [
             {
                 "text": one.text,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bertkit.cli import options as o
+from bertkit.cli.bench_serve import serve
 from bertkit.files.streams import put_json, writing
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ Lengths = Annotated[
     str | None,
     typer.Option(
         "--lengths",
-        help="Length distributions: mrpc, squad384, wiki128, wiki512 or fixed lengths; comma-separated.",
+        help="Length distributions: mrpc, sst2, squad384, wiki128, wiki512 or fixed lengths; comma-separated.",
         show_default="mrpc",
     ),
 ]
@@ -99,7 +100,7 @@ def suite(
             raise UserError(f"--suite and {context.invoked_subcommand}", "give one of them")
         return None
     if suite is None:
-        raise UserError("neither a suite nor train nor infer", "name one, as in bertkit bench --suite glue")
+        raise UserError("neither a suite nor train, infer or serve", "name one, as in bertkit bench --suite glue")
     from bertkit.cli.bench_suite import SuiteOptions, run_suite
 
     return run_suite(
@@ -184,6 +185,9 @@ def infer(
         "infer", model, dtype, batch_size, lengths, seq_length, task, data_dir, steps, seconds, backend, seed, sets,
         output, overwrite, dry_run, json_, quiet, profile,
     )  # fmt: skip
+
+
+app.command("serve")(serve)
 
 
 def _bench(

@@ -19,6 +19,7 @@ from bertkit.cli import (
     backends,
     bench,
     check,
+    client,
     compare,
     config,
     convert,
@@ -34,6 +35,7 @@ from bertkit.cli import (
     recipes,
     report,
     score,
+    serve,
     train,
     tune,
 )
@@ -83,7 +85,9 @@ app.command("predict")(predict.predict)
 app.command("embed")(embed.embed)
 app.command("ask")(ask.ask)
 app.command("score")(score.score)
+app.command("serve")(serve.serve)
 app.add_typer(bench.app, name="bench")
+app.add_typer(client.app, name="client")
 app.command("export")(export.export)
 app.command("convert")(convert.convert)
 app.command("compare")(compare.compare)

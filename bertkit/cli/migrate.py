@@ -42,8 +42,8 @@ def migrate(
 
     Options without an equivalent are listed, one line each. Supported are demo_bert, launch_benchmark.py, run_squad.sh,
     run_glue.sh, run_pretraining.sh, run.sub, the finetune_…_benchmark.sh scripts, run_glue.py, run_qa.py,
-    evaluate-v1.1.py, and their launchers: mpirun, srun, torchrun, accelerate, gaudi_spawn.py, docker run. A script of
-    several commands gives several. Exit code 1: a program was not understood.
+    evaluate-v1.1.py, NVIDIA's triton/ scripts, perf_client, and their launchers: mpirun, srun, torchrun, accelerate,
+    gaudi_spawn.py, docker run. A script of several commands gives several. Exit code 1: a program was not understood.
 
     Examples:
 
@@ -54,6 +54,8 @@ def migrate(
       cat train.sh | bertkit migrate
 
       bertkit migrate --same-framework scripts/finetune_train_benchmark.sh large true 8 squad
+
+      bertkit migrate "bash triton/scripts/run_perf_client.sh bert 1 8 100 10 16"
     """
     from bertkit.cli.migration.translate import migrate as translate
 
@@ -96,7 +98,13 @@ def _show(made: Migrated, json: bool) -> None:
 
     if json:
         commands = [
-            {"command": str(one), "words": list(one.words), "environment": dict(one.env)} for one in made.commands
+            {
+                "command": str(one),
+                "words": list(one.words),
+                "environment": dict(one.env),
+                "background": one.background,
+            }
+            for one in made.commands
         ]
         notes = [{"kind": note.kind, "text": note.text} for note in made.notes]
         faults = [{"cause": fault.cause, "cure": fault.cure} for fault in made.faults]

@@ -20,7 +20,7 @@ from bertkit.files.streams import put, put_json, writing
 if TYPE_CHECKING:
     from bertkit.console import Display
     from bertkit.recipes.recipe import Recipe
-    from bertkit.training.predictor import Prediction
+    from bertkit.training.preparing import Prediction
 
 
 def predict(

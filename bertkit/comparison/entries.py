@@ -40,6 +40,8 @@ class Conditions:
     task: str | None
     batch: int | None  # sequences of an update over all devices
     length: int | None
+    mean_tokens: float | None  # of a sequence, without padding
+    concurrency: int | None  # requests in flight at a server; None: measured without one, or in an open loop
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,10 @@ def _name(record: Record) -> str:
     if case is None or record.place is None:  # a suite's cell: its file is named after it
         return str(path)
     model = case["model"].rstrip("/").rsplit("/", 1)[-1]
-    return f"{path}: {model} {at(made, 'precision.name')} {case['lengths']} b{case['batch_size']}"
+    config, precision = made["config"], at(made, "precision.name")
+    load = [f"{sign}{config[key]:g}" for key, sign in (("concurrency", "c"), ("request_rate", "r")) if config.get(key)]
+    parts = [model, *([precision] if precision else []), case["lengths"], f"b{case['batch_size']}", *load]
+    return f"{path}: {' '.join(parts)}"
 
 
 def _place(made: Mapping[str, Any]) -> Conditions:
@@ -151,6 +156,8 @@ def _place(made: Mapping[str, Any]) -> Conditions:
         task=at(made, "fairness.task"),
         batch=at(made, "fairness.global_batch"),
         length=at(made, "fairness.sequence_length"),
+        mean_tokens=at(made, "data.train.mean_tokens"),
+        concurrency=at(made, "config").get("concurrency"),
     )
 
 

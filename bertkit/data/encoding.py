@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,6 +15,9 @@ from bertkit.data.features import Features
 from bertkit.model.long_texts import batches, shortened
 from bertkit.model.tokenizer import tokenizer
 from bertkit.model.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 
 def encode(
@@ -25,9 +28,14 @@ def encode(
     seq_length: int,
     progress: Callable[[int], object] = lambda done: None,
     notes: Mapping[str, np.ndarray] | None = None,
+    made: Tokenizer | None = None,
 ) -> Features:
-    """N texts, or pairs of texts, as Features of at most `seq_length` tokens; the longer text is cut first."""
-    made = tokenizer(vocabulary)
+    """N texts, or pairs of texts, as Features of at most `seq_length` tokens; the longer text is cut first.
+
+    `made`: the vocabulary's tokenizer, where the caller keeps one, whose truncation is set here.
+    """
+    made = made or tokenizer(vocabulary)
+    made.no_truncation()
     first, second = shortened(made, first, second, seq_length)
     made.enable_truncation(seq_length, strategy="longest_first")
     inputs: Sequence[Any] = first if second is None else list(zip(first, second, strict=True))
@@ -86,10 +94,14 @@ class WordPlace:
 
 
 def encode_with_places(
-    vocabulary: Vocabulary, texts: Sequence[str], seq_length: int
+    vocabulary: Vocabulary, texts: Sequence[str], seq_length: int, made: Tokenizer | None = None
 ) -> tuple[Features, list[list[WordPlace]]]:
-    """(N texts as Features, the words of each, as the tokenizer parts it, that stand within `seq_length` tokens)."""
-    made = tokenizer(vocabulary)
+    """(N texts as Features, the words of each, as the tokenizer parts it, that stand within `seq_length` tokens).
+
+    `made`: as in `encode`.
+    """
+    made = made or tokenizer(vocabulary)
+    made.no_truncation()
     cut, _ = shortened(made, texts, None, seq_length)
     made.enable_truncation(seq_length)
     found = made.encode_batch(list(cut))

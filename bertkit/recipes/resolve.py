@@ -28,6 +28,8 @@ NOT_SETTINGS = (
     "BERTKIT_MODELS",
     "BERTKIT_MIRROR",
     "BERTKIT_SOURCES",
+    "BERTKIT_API_KEY",
+    "BERTKIT_SERVE_FOLDER",
 )  # variables of ours that are no recipe keys
 TESTS = "BERTKIT_TEST_"  # begins the variables of the project's tests
 MOST_VALUE = 4096  # characters of a value; the longest path of Linux

@@ -105,7 +105,12 @@ def _of_fairness() -> Iterator[Fact]:
         yield Fact(name, info.description or name, ("fairness", name), name in SCALED)
 
 
-FACTS: tuple[Fact, ...] = tuple(_of_fairness())
+# What `bertkit bench serve` has in its records beside it; null in all others.
+OF_SERVING = (
+    Fact("concurrency", "requests in flight at the server at once", ("config", "concurrency")),
+    Fact("request_rate", "request rate: arrivals a second, whatever is in flight", ("config", "request_rate")),
+)
+FACTS: tuple[Fact, ...] = (*_of_fairness(), *OF_SERVING)
 
 
 def plain_names() -> dict[str, str]:

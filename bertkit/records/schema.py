@@ -204,7 +204,9 @@ class Time:
     evaluation_seconds: Number | None
     checkpoint_seconds: Number | None
     training_seconds_of_all_legs: Number | None
-    step_of: Text | None = Field(description="what `step_seconds` are of: an update, a call, or a mean of updates")
+    step_of: Text | None = Field(
+        description="what `step_seconds` are of: an update, a call, a request, or a mean of updates"
+    )
     step_seconds: Percentiles = Field(description="by nearest rank: p50, p90, p95, p99, p100")
     steps_timed: Whole | None
 
@@ -275,7 +277,8 @@ class RunRecord:
     memory: Memory
     energy: EnergyRecord
     callbacks: Mapping[Text, Any] = Field(
-        default_factory=dict, description="what the run's callbacks added, each under a key of its own"
+        default_factory=dict,
+        description="what the run's callbacks added, each under a key of its own; of a server under load: `serving`",
     )
 
 

@@ -107,7 +107,7 @@ def open_model(recipe: Recipe, dry_run: bool = False, force: bool = False, own: 
     source = find_model(recipe)
     if task.head.kind == "span":
         check_segments(source, task.name)
-    _check_run(recipe, task, source, force)
+    check_run(recipe, task, source, force)
     fit = starting_weights(source, task.head, recipe.seed)
     warn_of(fit)
     fit, notes, warnings = to_answer(fit, source.folder, recipe.model.name, task)
@@ -132,7 +132,7 @@ def own_task(recipe: Recipe) -> Task | None:
     return task
 
 
-def _check_run(recipe: Recipe, task: Task, source: ModelSource, force: bool) -> None:
+def check_run(recipe: Recipe, task: Task, source: ModelSource, force: bool) -> None:
     """Compare what is asked with what the folder's run was trained on."""
     run = recipe.model.name
     told = read_task(source.folder) if source.folder else None
@@ -198,7 +198,7 @@ def plan(recipe: Recipe, split: SplitName | None, file: Path | None, display: Di
     for note in ready.notes:
         display.say(note)
     if file is not None:
-        parts = [_file(ready, recipe, file, display)]
+        parts = [file_part(ready, recipe, file, display)]
     elif split is not None:
         dev = split == "dev"
         named = dev_file(recipe, ready.task) if dev else ""
@@ -277,7 +277,7 @@ def predict(
     if file is not None:
         file = own_file(str(file), folder_too=True)  # refused before the model is loaded
     loaded = load(recipe, world, display, force)
-    parts = [_file(loaded, recipe, file, display)] if file else _split(loaded, recipe, "test", 0, display)
+    parts = [file_part(loaded, recipe, file, display)] if file else _split(loaded, recipe, "test", 0, display)
     made = []
     for part in parts:
         size = recipe.evaluation.batch_size
@@ -301,7 +301,7 @@ def _split(
     return checked(parts, loaded.source)
 
 
-def _file(loaded: Loaded | Ready, recipe: Recipe, file: Path, display: Display) -> Part:
+def file_part(loaded: Loaded | Ready, recipe: Recipe, file: Path, display: Display) -> Part:
     """A file in the format of the task's test set, or of its dev set."""
     one = loaded.task.format.fitting(loaded.task, file, "test")
     shape = sequence_shape(recipe.data, 0)

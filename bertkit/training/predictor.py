@@ -5,34 +5,40 @@ Legend: N examples, C outputs of the head.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
 from bertkit.console import Display
-from bertkit.data.encoding import WordPlace, encode, encode_with_places
 from bertkit.data.features import Features
 from bertkit.data.tables.in_memory import rows_of
 from bertkit.data.tables.table import Row
-from bertkit.data.tasks.metrics import probabilities
 from bertkit.data.tasks.own.base import OwnFormat
 from bertkit.data.tasks.own.choices import ChoiceFormat
-from bertkit.data.tasks.own.rows import THRESHOLD, RowFormat
-from bertkit.data.tasks.own.tags import entities
 from bertkit.data.tasks.own.templates import is_in, text_cell
+from bertkit.data.tasks.squad.decoding import Found
 from bertkit.data.tasks.task import Columns, Task
 from bertkit.distributed.world import World
+from bertkit.engine.interface import Arrays
 from bertkit.errors import UserError
+from bertkit.model.config import PER_TOKEN
+from bertkit.model.tokenizer import tokenizer
 from bertkit.recipes.recipe import Recipe
-from bertkit.training.answering import ask, has_null
+from bertkit.training.answering import ask, has_null, prepare_question
 from bertkit.training.evaluation import check_finite, predict
 from bertkit.training.inference import Loaded, recipe_of_run
 from bertkit.training.inference import load as load_model
+from bertkit.training.preparing import Prediction, Prepared, divided, joined, prepare_texts, together
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 ANSWERED = (
     "classification",
@@ -45,37 +51,6 @@ AT_ONCE = 1024  # examples that are encoded, and sorted by length, together; bou
 TEXT, PAIR = ("text", "sentence", "first"), ("text_pair", "sentence2", "second")  # keys of dicts and columns of frames
 
 Example = str | Sequence[str] | Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class TaggedSpan:
-    """A stretch of the text with a label, as a name of a person."""
-
-    text: str
-    label: str
-    start: int  # characters
-    end: int
-    probability: float  # the mean of its words'
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What the model says of one example."""
-
-    label: str | None  # the class or choice, the most probable one where several may apply; None for numbers
-    scores: Mapping[str, float]  # each class's or choice's probability; empty for a number
-    value: float | None = None  # the number; the first of several
-    several: bool = False  # whether any number of labels may apply, each with a probability of its own
-    values: Mapping[str, float] = field(default_factory=dict)  # several numbers by their names
-    spans: tuple[TaggedSpan, ...] = ()  # of a model that labels tokens
-    choice: int | None = None  # the number of the choice, from 0
-    thresholds: Mapping[str, float] = field(default_factory=dict)  # of labels that were tuned; of others a half
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """The labels with a probability of at least their threshold, a half if none was tuned; most probable first."""
-        found = [label for label, score in self.scores.items() if score >= self.thresholds.get(label, THRESHOLD)]
-        return tuple(sorted(found, key=lambda label: -self.scores[label]))
 
 
 @dataclass(frozen=True)
@@ -94,6 +69,7 @@ class Predictor:
 
     def __init__(self, loaded: Loaded, recipe: Recipe) -> None:
         self.loaded, self.recipe = loaded, recipe
+        self._tokenizers: deque[Tokenizer] = deque()  # that no thread uses now
 
     @property
     def task(self) -> Task:
@@ -139,14 +115,8 @@ class Predictor:
     def answer(self, question: str, context: str) -> Answer:
         """The answer to `question` by `context`, which may be long."""
         has_null(self.loaded)
-        found = ask(self.loaded, self.recipe, question, context)
-        if not found.best or not found.n_best:
-            null = next((span.probability for span in found.n_best if not span.text), 0.0)
-            return Answer(text="", probability=null, start=0, end=0, null_odds=found.null_odds)
-        best = next(span for span in found.n_best if span.text == found.best)
-        return Answer(
-            text=best.text, probability=best.probability, start=best.start, end=best.end, null_odds=found.null_odds
-        )
+        with self._tokenizer() as made:
+            return _answer(ask(self.loaded, self.recipe, question, context, made))
 
     def _predict(self, examples: Iterable[Any]) -> Iterator[Prediction]:
         rows = iter(examples)
@@ -158,41 +128,86 @@ class Predictor:
 
     def predict_texts(self, examples: Sequence[tuple[str, ...]], first: int = 0) -> Iterator[Prediction]:
         """Of what `texts` gave; `first`: the number of the first, for messages."""
-        texts = [example[0] for example in examples]
-        seconds = [second for example in examples for second in example[1:]]
-        if self.task.head.kind == "choice":
-            yield from self._choose(examples, texts, seconds, first)
-            return
-        if self.task.head.kind == "tokens":
-            yield from self._tag(texts, first)
-            return
-        features = encode(self.loaded.source.vocabulary, texts, seconds or None, {}, self.recipe.data.seq_length)
-        for row in self._logits(features, first):
-            yield _prediction(row, self.task)
-
-    def _choose(
-        self, examples: Sequence[tuple[str, ...]], texts: Sequence[str], choices: Sequence[str], first: int
-    ) -> Iterator[Prediction]:
-        each = self.task.head.sequences_each
-        beside = [text for text in texts for _ in range(each)]
-        features = encode(self.loaded.source.vocabulary, beside, choices, {}, self.recipe.data.seq_length)
-        features = replace(features, each=each)
-        found = probabilities("classification", self._logits(features, first))  # (N, K)
-        for (_, *own), row in zip(examples, found, strict=True):
-            best = int(row.argmax())
-            yield Prediction(label=own[best], scores=dict(zip(own, row.tolist(), strict=True)), choice=best)
-
-    def _tag(self, texts: Sequence[str], first: int) -> Iterator[Prediction]:
-        features, places = encode_with_places(self.loaded.source.vocabulary, texts, self.recipe.data.seq_length)
-        found = probabilities("classification", self._logits(features, first))  # (T, C)
-        for text, words, (start, end) in zip(texts, places, itertools.pairwise(features.cu_seqlens), strict=True):
-            yield Prediction(label=None, scores={}, spans=_spans(text, words, found[start:end], self.labels))
-
-    def _logits(self, features: Features, first: int) -> np.ndarray:
+        prepared = self.prepare(examples)
         size = self.recipe.evaluation.batch_size
-        outputs = predict(self.loaded.engine, self.task.head, features, size, World())
-        check_finite(outputs, features, f"examples from {first} on")
-        return outputs["logits"]
+        outputs = predict(self.loaded.engine, self.task.head, prepared.features, size, World())
+        check_finite(outputs, prepared.features, f"examples from {first} on")
+        yield from prepared.finish(outputs)
+
+    def prepare(self, examples: Sequence[tuple[str, ...]]) -> Prepared[list[Prediction]]:
+        """What `texts` gave, up to the engine. Several threads may prepare at once."""
+        vocabulary, length = self.loaded.source.vocabulary, self.recipe.data.seq_length
+        with self._tokenizer() as made:
+            return prepare_texts(self.task, vocabulary, made, examples, length)
+
+    def prepare_questions(self, asked: Sequence[tuple[str, str]]) -> Prepared[list[Answer]]:
+        """As `prepare`, of questions, each with the text that it is about, at least one."""
+        with self._tokenizer() as made:
+            found = together(
+                [prepare_question(self.loaded, self.recipe, *each, made, "the question") for each in asked]
+            )
+        return Prepared(found.features, lambda outputs: [_answer(one) for one in found.finish(outputs)])
+
+    def sequences(self, input_ids: Sequence[np.ndarray], token_type_ids: Sequence[np.ndarray]) -> Features:
+        """Features of token ids, an array of each sequence: K sequences an example where the task is a choice of K.
+
+        Raises UserError where a sequence is empty or longer than the model takes, or an id is none of its.
+        """
+        config, longest, each = self.loaded.source.config, self.recipe.data.seq_length, self.task.head.sequences_each
+        lengths = np.array([len(ids) for ids in input_ids], np.int64)
+        if len(lengths) and not 1 <= lengths.min() <= lengths.max() <= longest:
+            number = int(((lengths < 1) | (lengths > longest)).argmax())
+            raise UserError(
+                f"sequence {number} has {lengths[number]:,} tokens, but the model takes 1 to {longest:,}",
+                "cut it, or raise data.seq_length",
+            )
+        ids = _checked("input_ids", input_ids, config.vocab_size)
+        types = _checked("token_type_ids", token_type_ids, config.type_vocab_size)
+        return Features(ids, types, np.concatenate([[0], np.cumsum(lengths)]), {}, each=each)
+
+    def compute(self, parts: Sequence[Features]) -> list[Arrays | UserError]:
+        """The head's outputs for each part, all computed in one batch; an error of its own where they are not finite.
+
+        As `Engine.predict` names them: logits (N, C), of choices (N * K, 1), of tokens (T, C); start_logits and
+        end_logits (T,).
+        """
+        outputs = self.loaded.engine.predict(joined(parts))
+        found: list[Arrays | UserError] = []
+        for part, own in zip(parts, divided(outputs, parts, self.task.head.kind in PER_TOKEN), strict=True):
+            try:
+                shaped = {name: values.reshape(len(part), -1) for name, values in own.items()} if part.each > 1 else own
+                check_finite(shaped, part, "the request")
+                found.append(own)
+            except UserError as error:
+                found.append(error)
+        return found
+
+    def keep_tokenizers(self, count: int) -> None:
+        """Make as many as threads will prepare at once; each takes a tenth of a second."""
+        while len(self._tokenizers) < count:
+            self._tokenizers.append(tokenizer(self.loaded.source.vocabulary))
+
+    @contextlib.contextmanager
+    def _tokenizer(self) -> Iterator[Tokenizer]:
+        """One that no other thread uses meanwhile, since how it truncates is a state of its own."""
+        try:
+            made = self._tokenizers.pop()
+        except IndexError:
+            made = tokenizer(self.loaded.source.vocabulary)
+        made.no_truncation()
+        try:
+            yield made
+        finally:
+            self._tokenizers.append(made)
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """What an example consists of: text, text_pair, choices; of questions question and context."""
+        if self.task.head.kind == "span":
+            return "question", "context"
+        if self.task.head.kind == "choice":
+            return "text", "choices"
+        return ("text",) if self._columns.second is None else ("text", "text_pair")
 
     def texts(self, example: Any, number: int) -> tuple[str, ...]:
         """An example as its texts: one, two, or one and its choices."""
@@ -286,30 +301,19 @@ def load(
     return Predictor(load_model(recipe, World(), Display(quiet=quiet), force, own), recipe)
 
 
-def _spans(text: str, words: Sequence[WordPlace], found: np.ndarray, labels: Sequence[str]) -> tuple[TaggedSpan, ...]:
-    """`found`: (T, C) probabilities of one text's tokens."""
-    best = [int(found[word.token].argmax()) for word in words]
-    tags = [labels[number] for number in best]
-    made = []
-    for entity in entities(tags):
-        start, end = words[entity.first].start, words[entity.last].end
-        inside = range(entity.first, entity.last + 1)
-        mean = float(np.mean([found[words[place].token, best[place]] for place in inside]))
-        made.append(TaggedSpan(text=text[start:end], label=entity.type, start=start, end=end, probability=mean))
-    return tuple(made)
+def _checked(what: str, rows: Sequence[np.ndarray], most: int) -> np.ndarray:
+    """(T,) int32, all below `most`."""
+    flat = np.concatenate([np.empty(0, np.int64), *rows])
+    if len(flat) and not 0 <= flat.min() <= flat.max() < most:
+        raise UserError(f"{what} holds a number that is none of the model's", f"send 0 to {most - 1:,}")
+    return flat.astype(np.int32)
 
 
-def _prediction(logits: np.ndarray, task: Task) -> Prediction:
-    """`logits`: (C,)."""
-    if task.head.kind == "regression":
-        values = dict(zip(task.labels, map(float, logits), strict=True)) if task.labels else {}
-        return Prediction(label=None, scores={}, value=float(logits[0]), values=values)
-    several, own = task.head.kind == "multilabel", task.format
-    temperature, thresholds = (own.temperature, own.thresholds) if isinstance(own, RowFormat) else (1.0, ())
-    found = probabilities("multilabel" if several else "classification", logits[None] / temperature)[0]
-    return Prediction(
-        label=task.labels[int(logits.argmax())],
-        scores=dict(zip(task.labels, found.tolist(), strict=True)),
-        several=several,
-        thresholds=dict(zip(task.labels, thresholds, strict=False)),
+def _answer(found: Found) -> Answer:
+    if not found.best or not found.n_best:
+        null = next((span.probability for span in found.n_best if not span.text), 0.0)
+        return Answer(text="", probability=null, start=0, end=0, null_odds=found.null_odds)
+    best = next(span for span in found.n_best if span.text == found.best)
+    return Answer(
+        text=best.text, probability=best.probability, start=best.start, end=best.end, null_odds=found.null_odds
     )

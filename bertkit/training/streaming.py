@@ -16,7 +16,8 @@ from bertkit.errors import UserError
 from bertkit.files.inputs import parse_json
 from bertkit.recipes.recipe import Recipe
 from bertkit.training.inference import load
-from bertkit.training.predictor import AT_ONCE, Example, Prediction, Predictor
+from bertkit.training.predictor import AT_ONCE, Example, Predictor
+from bertkit.training.preparing import Prediction
 from bertkit.training.run_task import read_task
 
 STDIN = "-"
@@ -42,7 +43,7 @@ def open_predictor(recipe: Recipe, display: Display, force: bool) -> Predictor:
 
 def stream(predictor: Predictor, source: str) -> Iterator[tuple[tuple[str, ...], Prediction]]:
     """(the example's texts, what the model says of it), in their order."""
-    examples = iter(_of_lines(sys.stdin) if source == STDIN else _of_table(predictor, table_path(source)))
+    examples = iter(of_lines(sys.stdin) if source == STDIN else _of_table(predictor, table_path(source)))
     first = 0
     while part := list(itertools.islice(examples, AT_ONCE)):
         texts = [predictor.texts(example, first + number) for number, example in enumerate(part)]
@@ -50,7 +51,7 @@ def stream(predictor: Predictor, source: str) -> Iterator[tuple[tuple[str, ...],
         first += len(part)
 
 
-def _of_lines(lines: Iterable[str]) -> Iterator[Example]:
+def of_lines(lines: Iterable[str]) -> Iterator[Example]:
     """A text a line, two parted by a tab, or a JSON object a line. Empty lines are left out."""
     number = 0
     try:

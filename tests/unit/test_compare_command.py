@@ -8,12 +8,16 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from bertkit.cli.main import main
+from bertkit.comparison.entries import entry
 from bertkit.comparison.published import every_figure, figures
-from bertkit.records.files import write
+from bertkit.comparison.systems import systems
+from bertkit.comparison.vs_published import beside
+from bertkit.records.files import Record, sealed, write
 from made_records import record, save
 
 Typed = Callable[..., tuple[int, str, list[str]]]
@@ -184,6 +188,51 @@ def test_a_published_rate_of_the_same_setting_has_a_ratio(typed: Typed) -> None:
         assert row["per_device"]
         assert row["value"] == row["theirs"]["value"] / row["theirs"]["devices"]
         assert row["ratio"] == pytest.approx(200.0 / row["value"])
+
+
+SERVED = {"measures": "infer", "task": "squad", "sequence_length": 384, "global_batch": 1}
+
+
+def served(mean_tokens: float, concurrency: int | None = 1) -> list[dict[str, Any]]:
+    """NVIDIA's figures of large at batch 1 on an A30, with TensorRT, beside a record of a server."""
+    made = record(rate=100.0, facts=SERVED, model={"name": "large"}, precision={"name": "fp16"}, metrics={})
+    made["config"]["concurrency"] = concurrency
+    made["data"]["train"] = {
+        "name": "every sequence of 384 tokens", "file": None, "sha256": None, "features_sha256": None, "examples": None,
+        "sequences": 1, "mean_tokens": mean_tokens, "faults": [], "tokens": {}, "mean_masked": None,
+    }  # fmt: skip
+    made["time"]["step_seconds"] = {"p50": 0.010, "p90": 0.010, "p95": 0.011, "p99": 0.012, "p100": 0.012}
+    made["time"]["step_of"] = "a request"
+    (system,) = systems([entry(Record(sealed(made), Path("a", "record.json")))])
+    return [
+        {"metric": one.theirs.metric, "mine": one.mine, "ratio": one.ratio, "differs": one.differs}
+        for one in beside(system, ["nvidia-a30"])
+        if one.theirs.model == "large" and one.theirs.batch == 1 and one.theirs.detail == "Triton server, TensorRT"
+    ]
+
+
+def test_a_server_is_compared_with_nvidias_under_the_same_load_only() -> None:
+    alike = {one["metric"]: one for one in served(384.0)}
+    assert alike["latency_milliseconds_p99"]["mine"] == pytest.approx(12.0)
+    assert alike["latency_milliseconds_p99"]["ratio"] == pytest.approx(12.0 / 5.9)
+    assert alike["sequences_per_second"]["ratio"] == pytest.approx(100 / 172)
+    assert "requests in flight" not in str(alike["latency_milliseconds_p99"]["differs"])
+    unlike = {
+        "tokens per sequence 384, not 178": served(178.0),
+        "requests in flight 1, not 4": served(384.0, 4),
+        "requests in flight 1, not known": served(384.0, None),
+    }
+    for words, rows in unlike.items():
+        rows = [row for row in rows if row["metric"] != "f1"]
+        assert all(words in row["differs"] for row in rows), rows
+        assert all(row["ratio"] is None for row in rows)
+
+
+def test_a_training_step_is_no_latency(typed: Typed) -> None:
+    save(Path("a"), facts={"task": "sst2"}, time={"step_seconds": {"p50": 0.5, "p99": 0.6}})
+    rows = json.loads(typed("a", "--published", "a30", "--json")[1])["published"]
+    assert [row for row in rows if row["theirs"]["metric"] == "latency_milliseconds_p50"]
+    assert all(row["mine"] is None for row in rows if row["theirs"]["metric"].startswith("latency"))
 
 
 def test_every_form_is_written(typed: Typed) -> None:

@@ -26,7 +26,16 @@ def compared(*records: dict[str, Any]) -> Comparison:
 
 
 def test_the_records_of_these_tests_know_every_item() -> None:
-    assert set(FIELDS) == set(FACTS) == set(plain_names())
+    assert set(FIELDS) == set(FACTS) == set(plain_names()) - {"concurrency", "request_rate"}
+
+
+@pytest.mark.parametrize("field", ["concurrency", "request_rate"])
+def test_the_load_of_a_server_must_match(field: str) -> None:
+    one, two = record(), record()
+    one["config"][field], two["config"][field] = 4, 16
+    found = compared(one, two)
+    assert [(each.field, each.weight) for each in found.differences] == [(field, "unfair")]
+    assert ": 4 (a); 16 (b)" in fairness_lines(found)[1]
 
 
 @pytest.mark.parametrize("field", FIELDS)

@@ -130,7 +130,7 @@ def test_a_card_imports_no_framework(vendor: str) -> None:
             queue += [file for file in files if file.exists() and file not in seen]
 
 
-PLUGINS = [path for root in ("backends", "launchers", "examples") for path in python_files(ROOT / root)]
+PLUGINS = [path for root in ("backends", "launchers", "deployment", "examples") for path in python_files(ROOT / root)]
 
 
 def test_plug_ins_import_from_the_facade_alone() -> None:
@@ -159,6 +159,11 @@ def test_the_facade_has_what_plug_ins_use_and_nothing_else() -> None:
 def test_launchers_import_no_backend() -> None:
     own = {path.name for path in (ROOT / "launchers").glob("bertkit_*")}
     assert breaches(ROOT / "launchers", {"bertkit", "mpi4py", "numpy", *own}) == []
+
+
+def test_the_server_imports_no_framework_and_no_backend() -> None:
+    allowed = {"bertkit", "bertkit_serve", "numpy", "prometheus_client", "starlette", "uvicorn"}
+    assert breaches(ROOT / "deployment" / "bertkit_serve", allowed) == []
 
 
 def room(module: str) -> str:
@@ -219,7 +224,7 @@ def words_named(path: Path) -> Iterator[tuple[str, str, int]]:
 
 
 def test_no_file_outside_the_backends_names_a_vendor() -> None:
-    folders = [ROOT / name for name in ("bertkit", "launchers", "benchmarks")]
+    folders = [ROOT / name for name in ("bertkit", "launchers", "deployment", "benchmarks")]
     files = [path for folder in folders for path in folder.rglob("*") if path.suffix in (".py", ".toml")]
     assert len(files) > 50
     named = [found for path in sorted(files) for found in words_named(path)]
@@ -231,7 +236,7 @@ def test_mypy_checks_every_plug_in() -> None:
     listed = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["mypy"]["packages"]
     packages = {
         path.parent.name
-        for root in ("backends", "launchers", "examples/*")
+        for root in ("backends", "launchers", "deployment", "examples/*")
         for path in ROOT.glob(f"{root}/bertkit_*/__init__.py")
     }
     assert packages | {"bertkit"} == set(listed)

@@ -21,6 +21,7 @@ from bertkit.model.tokenizer_files import read_vocabulary
 # name -> mean, mean square, (p50, p90, p99, max): of the data itself, as the module's docstring says
 STATED = {
     "mrpc": (53.24, 3003.6, (53, 70, 83, 103)),
+    "sst2": (25.16, 740.7, (24, 40, 52, 55)),
     "squad384": (178.49, 36_554, (164, 272, 384, 384)),
     "wiki512": (255.83, 98_826, (204, 512, 512, 512)),
     "wiki128": (128, 128**2, (128, 128, 128, 128)),
@@ -88,6 +89,12 @@ def test_mrpc_is_what_the_data_says(real_data: Path) -> None:
     vocabulary = read_vocabulary(real_data / "minilm" / "vocab.txt")
     (part,) = read_split(find_task("mrpc"), real_data / "glue", "train", vocabulary, Shape(512))
     assert quantiles(part.features.lengths) == list(BUILT_IN["mrpc"].quantiles)
+
+
+def test_sst2_is_what_the_data_says(real_data: Path) -> None:
+    vocabulary = read_vocabulary(real_data / "minilm" / "vocab.txt")
+    (part,) = read_split(find_task("sst2"), real_data / "glue", "dev", vocabulary, Shape(512))
+    assert quantiles(part.features.lengths) == list(BUILT_IN["sst2"].quantiles)
 
 
 def test_squad_is_what_the_data_says(real_data: Path) -> None:

@@ -19,7 +19,7 @@ def test_only_our_packages_are_shipped_and_no_stand_in() -> None:
         for where in find["where"]
         for name in setuptools.find_namespace_packages(str(ROOT / where), include=find["include"])
     ]
-    assert {"bertkit", "bertkit_torch", "bertkit_mpi"} <= set(found)
+    assert {"bertkit", "bertkit_torch", "bertkit_mpi", "bertkit_serve"} <= set(found)
     assert [name for name in found if not name.split(".")[0].startswith("bertkit")] == []
     # There is something to leave out, and a finder that is not told would take it.
     site = ROOT / "tests" / "device" / "gaudi_standin" / "site"

@@ -19,7 +19,8 @@ from bertkit.model.loading import find_source
 from bertkit.recipes.recipe import Recipe
 from bertkit.training import predictor
 from bertkit.training.inference import Loaded
-from bertkit.training.predictor import Prediction, Predictor
+from bertkit.training.predictor import Predictor
+from bertkit.training.preparing import Prediction
 
 
 class Parity:

@@ -15,7 +15,7 @@ NoteKind = Literal["lost", "differs", "do"]
 LABELS: Mapping[NoteKind, str] = {"lost": "no equivalent, dropped", "differs": "differs", "do": "to do"}  # as shown
 LITERAL = "\ue000"  # within an old word: a dollar that the shell leaves alone, as in single quotes
 PLAIN = re.compile(r"[\w$@%+=:,./{}~-]+")  # words that a shell leaves alone; $VAR is to be filled in by it
-EXPANDED = re.compile(r"\$[\w{(]")  # what a shell puts in
+EXPANDED = re.compile(r"\$[\w{(!]")  # what a shell puts in
 CONFIGS = ("config.json", "bert_config.json")
 CHECKPOINT = re.compile(r"\.(pt|ckpt(-\d+)?)$")  # files and prefixes that -m takes
 OPEN_WORD = re.compile(r"<[^<>]*>")
@@ -46,10 +46,12 @@ class Command:
     """One command of ours."""
 
     env: tuple[tuple[str, str], ...]
-    words: tuple[str, ...]  # the first is bertkit, export, or a copy that it needs (cp, ln)
+    words: tuple[str, ...]  # the first is bertkit, a command of the shell (export, kill), or a copy (cp, ln)
+    background: bool = False  # it runs until it is ended, beside those that follow
 
     def __str__(self) -> str:
-        return " ".join([*(f"{name}={_quoted(value)}" for name, value in self.env), *map(_quoted, self.words)])
+        said = " ".join([*(f"{name}={_quoted(value)}" for name, value in self.env), *map(_quoted, self.words)])
+        return f"{said} &" if self.background else said
 
 
 @dataclass(frozen=True)
@@ -103,10 +105,14 @@ class Draft:
     place: Place = Place()
     options: dict[str, str] = field(default_factory=dict)  # option -> value
     sets: dict[str, str] = field(default_factory=dict)  # setting -> value
+    export: dict[str, str] = field(default_factory=dict)  # option of an export's format -> value
     env: dict[str, str] = field(default_factory=dict)
     before: list[tuple[str, ...]] = field(default_factory=list)  # commands that it needs first
     notes: list[Note] = field(default_factory=list)
     framework: Literal["torch", "tensorflow"] = "torch"  # of the old program
+    shell: bool = False  # the command is the shell's own, as export
+    background: bool = False
+    server: str = ""  # address that the command names
     wishes: dict[str, str] = field(default_factory=dict)  # settings for a backend that has them; noted as lost else
 
     def lost(self, what: str, why: str, unless: str = "") -> None:
@@ -136,15 +142,17 @@ class Draft:
             self.notes.append(note)
 
     def as_commands(self) -> list[Command]:
-        return [*(Command((), words) for words in self.before), self._as_command()]
+        """None where the old program's step needs no command here."""
+        made = [Command((), words) for words in self.before]
+        return [*made, self._as_command()] if self.command else made
 
     def _as_command(self) -> Command:
-        words = ["bertkit", *self.place.words(), *self.command] if self.command[0] != "export" else list(self.command)
+        words = list(self.command) if self.shell else ["bertkit", *self.place.words(), *self.command]
         for option, value in self.options.items():
             words += [option, value] if value else [option]
-        for key, value in self.sets.items():
-            words += ["--set", f"{key}={value}"]
-        return Command(tuple(self.env.items()), tuple(words))
+        for flag, values in (("--option", self.export), ("--set", self.sets)):
+            words += [word for key, value in values.items() for word in (flag, f"{key}={value}")]
+        return Command(tuple(self.env.items()), tuple(words), self.background)
 
 
 # how an option is written in a command that somebody reads
@@ -211,7 +219,7 @@ def refuse_open(draft: Draft) -> None:
     words = [*said.values(), *draft.sets.values(), *draft.command, *(word for one in draft.before for word in one)]
     found = dict.fromkeys(match[0] for word in words for match in PLACEHOLDER.finditer(word))
     found |= dict.fromkeys(value for value in draft.options.values() if "$(" in value and value not in found)
-    far = next((word for word in words if BUCKET.match(word)), "")
+    far = next((word for word in words if BUCKET.match(word) and word != draft.server), "")
     if far:
         raise NotUnderstood(f"{far} is no folder or file of this machine", "copy it, and name the copy")
     if found:

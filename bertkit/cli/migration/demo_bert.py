@@ -191,6 +191,7 @@ def _environment(old: Old, draft: Draft, flags: dict[str, str]) -> None:
 def export(old: Old, draft: Draft) -> list[Draft]:
     """A variable set for the commands that follow."""
     draft.command = ("export", *(f"{name}={value}" for name, value in old.env.items()))
+    draft.shell = True
     if "MULTI_HLS_IPS" not in old.env:
         raise UserError(f"{', '.join(old.env)} alone is no command", "give the command behind it")
     draft.differs("bertkit launch reads MULTI_HLS_IPS as it is; --hosts says the same")

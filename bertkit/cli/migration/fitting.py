@@ -21,7 +21,7 @@ def fit(draft: Draft, asked: str, same_framework: bool = False) -> None:
     """
     named = asked or draft.options.pop("--backend", "")
     draft.options.pop("--backend", None)
-    if draft.command[0] not in COMPUTES or "-h" in draft.command:
+    if draft.command[0] not in COMPUTES or "-h" in draft.command or draft.server:
         return
     if same_framework:
         named = _of_the_framework(draft, named)

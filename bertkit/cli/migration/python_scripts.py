@@ -10,6 +10,7 @@ from bertkit.cli.migration.command import Draft, NotUnderstood, set_model, spell
 from bertkit.cli.migration.python_flags import carry_over, is_on, read_flags
 from bertkit.cli.migration.shell_scripts import GLUE_NAMES
 from bertkit.cli.migration.starters import whole
+from bertkit.cli.migration.triton import export_squad
 from bertkit.cli.migration.words import Old
 
 BACKENDS = {"nvidia": "cuda", "habana": "gaudi", "tensorflow": "cuda", "intel": "cpu", "google": ""}
@@ -56,6 +57,8 @@ def whose(old: Old, flags: Mapping[str, str]) -> str:
 def run_squad(old: Old, draft: Draft) -> list[Draft]:
     """run_squad.py."""
     flags = read_flags(old.arguments)
+    if is_on(flags, "export_triton"):
+        return export_squad(old, draft)
     task = "squad2" if is_on(flags, "version_2_with_negative") else "squad"
     return [_fine_tune("squad", task, old, flags, draft)]
 

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from bertkit.cli.migration import hugging_face, pretraining_scripts, python_scripts
+from bertkit.cli.migration import hugging_face, pretraining_scripts, python_scripts, triton
 from bertkit.cli.migration.command import Command, Draft, Migrated, Note, NotUnderstood, refuse_open
 from bertkit.cli.migration.demo_bert import demo_bert, export
 from bertkit.cli.migration.fitting import fit
@@ -24,6 +24,7 @@ READERS: Mapping[str, Reader] = {
     **python_scripts.PROGRAMS,
     **hugging_face.PROGRAMS,
     **pretraining_scripts.PROGRAMS,
+    **triton.PROGRAMS,
     "demo_bert": demo_bert,
     "demo_bert.py": demo_bert,
     "launch_benchmark.py": launch_benchmark,
@@ -105,6 +106,9 @@ def _say(old: Old, suit: Suit) -> list[Draft]:
     if old.program in SCRIPTS:
         draft.options["--backend"] = "cuda"
     drafts = read(old, draft)
+    if not drafts:
+        draft.command = ()
+        return [draft]
     if old.program not in TOLD_BY_VARIABLES:
         _variables(old, draft, drafts)
     for one in drafts:

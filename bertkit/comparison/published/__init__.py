@@ -36,6 +36,7 @@ UNITS: Mapping[str, str] = {
     "train_seconds": "s",
     "watts_per_device": "W",
 }
+SERVED: Mapping[str, int] = {"served": 1, "served-together": 9}  # caveat -> requests in flight
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,8 @@ class PublishedFigure:
     each: tuple[float, ...]  # every run's value, where they are published
     detail: str
     caveats: tuple[str, ...]  # what keeps it from being compared with a run of bertkit's
+    served: int  # requests in flight at a server; 0: computed without one
+    padded: bool  # whether every row was computed at the whole length
 
     @property
     def per_device(self) -> float | None:
@@ -196,6 +199,8 @@ def _figure(row: Mapping[str, str], caveats: Mapping[str, str]) -> PublishedFigu
         each=tuple(float(part) for part in row["each"].split()),
         detail=row["detail"],
         caveats=tuple(caveats[key] for key in row["caveats"].split()),
+        served=next((SERVED[key] for key in row["caveats"].split() if key in SERVED), 0),
+        padded="padded" in row["caveats"].split(),
     )
 
 

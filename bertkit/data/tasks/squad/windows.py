@@ -63,8 +63,9 @@ def encode_squad(
     where: str = "",
     tell: Tell = lambda done, of: None,
     total: int = 0,
+    made: Tokenizer | None = None,
 ) -> Features:
-    """The paragraphs' questions as features.
+    """The paragraphs' questions as features. `made`: as in `encode`, and does not truncate.
 
     `learn`: with the labels start_positions and end_positions (N,), both 0 where the window lacks the answer;
     a question whose answer does not stand in its paragraph is left out and counted in the note `misplaced`.
@@ -74,7 +75,7 @@ def encode_squad(
     Raises UserError where a sequence has no room beside a question, a question to learn from has no answer, or,
     with `shape.strict`, an answer is misplaced.
     """
-    made = tokenizer(vocabulary)
+    made = made or tokenizer(vocabulary)
     special = vocabulary.special_ids
     found, number, misplaced = Collected(), 0, 0
     iterator = iter(paragraphs)

@@ -1,0 +1,92 @@
+"""A run that is served: loaded, warmed up and computed in one thread of its own, which alone touches its engine."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from bertkit import Predictor
+from bertkit.plugin import Arrays, Features, UserError
+from bertkit_serve.batching import Batcher, BatchLimits, Computed
+from bertkit_serve.faces import Face, IdsFace, TextFace
+
+VERSION = "1"  # the only one of each model
+TEXT_THREADS = 2  # that prepare long texts, beside the event loop
+TEXT = "-text"  # ends the name under which texts are taken
+WATCHED = ("model.safetensors", "config.json", "vocab.txt", "task.json", "record.json")  # of a run's folder
+Load = Callable[[], Predictor]
+Signature = tuple[tuple[str, int, int], ...]
+
+
+class ServedModel:
+    """One run. `turns`: the lock of those who compute on this process's threads, which each engine uses all of."""
+
+    def __init__(
+        self,
+        name: str,
+        load: Load,
+        limits: BatchLimits,
+        turns: threading.Lock,
+        computed: Callable[[Computed], None] = lambda batch: None,
+        signature: Signature = (),
+    ) -> None:
+        self.name, self.load, self.turns, self.signature = name, load, turns, signature
+        self.batcher = Batcher(limits, computed)
+        self.predictor: Predictor | None = None
+        self.faces: Mapping[str, Face] = {}
+        self.failure: Exception | None = None
+        self.loaded = threading.Event()  # or failed
+        self.thread = threading.Thread(target=self._live, name=f"bertkit-{name}", daemon=True)
+
+    def start(self) -> None:
+        self.thread.start()
+
+    @property
+    def ready(self) -> bool:
+        return self.loaded.is_set() and self.failure is None and self.thread.is_alive()
+
+    def close(self) -> None:
+        """Take no more; what waits is answered, then the device is freed."""
+        self.batcher.close()
+
+    def _live(self) -> None:
+        try:
+            predictor = self.load()
+            self._warm_up(predictor)
+            self.faces = {self.name: IdsFace(predictor), self.name + TEXT: TextFace(predictor)}
+            self.predictor = predictor
+        except Exception as error:  # whoever waits for `loaded` raises it
+            self.failure = error
+            return
+        finally:
+            self.loaded.set()
+        self.batcher.run(lambda parts: self._compute(predictor, parts))
+        predictor.close()
+
+    def _compute(self, predictor: Predictor, parts: Sequence[Features]) -> list[Arrays | UserError]:
+        with self.turns:
+            return predictor.compute(parts)
+
+    def _warm_up(self, predictor: Predictor) -> None:
+        """A short, a long, and mixed sequences, so that no request waits for what is made at first use."""
+        predictor.keep_tokenizers(1 + TEXT_THREADS)
+        longest = predictor.recipe.data.seq_length
+        each = predictor.task.head.sequences_each
+        for lengths in ([min(16, longest)], [longest], [1, longest, min(64, longest)]):
+            rows = [np.zeros(length, np.int64) for length in lengths for _ in range(each)]
+            self._compute(predictor, [predictor.sequences(rows, rows)])
+
+
+def signature_of(run: str) -> Signature:
+    """What a run's folder looks like now: names, times and sizes of its files; () where it is no folder."""
+    found = []
+    for name in WATCHED:
+        try:
+            told = (Path(run).expanduser() / name).stat()
+        except OSError:
+            continue
+        found.append((name, told.st_mtime_ns, told.st_size))
+    return tuple(found)
