@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from bertkit_serve.protocol import InferRequest, RequestedOutput, decode_response, encode_request
 from bertkit_serve.tensors import tensor
@@ -249,6 +251,27 @@ def test_a_fault_has_its_status(asked: Any, method: str, path: str, body: Any, s
     content = body if isinstance(body, str | None) else json.dumps(body)
     found = asked.request(method, path, content=content)
     assert cause in error_of(found, status)
+
+
+ANY = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5) | st.sampled_from(["pairs", "good", "INT64"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["name", "data", "x"]), inner),
+    max_leaves=6,
+)
+KEYS = st.sampled_from("text text_pair choices question context model".split())
+PARTS = st.fixed_dictionaries(
+    {}, optional={key: ANY | st.just(value) for key, value in (IDS | {"parameters": {"binary_data_size": 0}}).items()}
+)
+
+
+@given(st.dictionaries(KEYS, ANY, max_size=4), st.lists(PARTS, max_size=3))
+@settings(max_examples=60)
+def test_no_json_is_a_fault_of_the_server(asked: Any, plain: dict[str, Any], inputs: list[Any]) -> None:
+    for path in ("/predict", "/answer"):
+        assert asked.post(path, content=json.dumps(plain)).status_code in (200, 400, 404)
+    for model in ("pairs", "pairs-text", "span", "span-text"):
+        found = asked.post(f"/v2/models/{model}/infer", content=json.dumps({"inputs": inputs}))
+        assert found.status_code in (200, 400)
 
 
 def test_text_that_is_not_utf_8_is_refused(asked: Any) -> None:
