@@ -34,6 +34,7 @@ class StandIn:
         self.go.set()
         self.seconds = 0.0
         self.fails = False
+        self.nan = -1  # a token id that makes a sequence's logits not finite
         self.closed = False
 
     def predict(self, batch: Any) -> dict[str, np.ndarray]:
@@ -42,7 +43,8 @@ class StandIn:
         time.sleep(self.seconds)
         if self.fails:
             raise RuntimeError(f"the {'secret':s} text of a user".upper())
-        tokens = batch["input_ids"].astype(np.float32)[:, None] / 100 + np.arange(self.outputs, dtype=np.float32)
+        ids = np.where(batch["input_ids"] == self.nan, np.nan, batch["input_ids"]).astype(np.float32)
+        tokens = ids[:, None] / 100 + np.arange(self.outputs, dtype=np.float32)
         if self.kind == "span":
             return {"start_logits": tokens[:, 0], "end_logits": tokens[:, 1]}
         if self.kind in PER_TOKEN:

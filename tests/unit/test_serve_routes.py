@@ -328,6 +328,33 @@ def test_a_fault_of_the_engine_is_told_without_the_text(tmp_path: Path, caplog: 
     assert "SECRET" not in message + caplog.text
 
 
+def test_logits_that_are_not_finite_spoil_no_other_request(tmp_path: Path) -> None:
+    run = stand_in(tmp_path, "sample")
+    engine = engine_of(run)
+    wants = dict(run.predict("bad").scores)
+    engine.nan = int(run.prepare([("film",)]).features.input_ids[1])
+    with client({"single": run}) as asked:
+        engine.batches.clear()
+        engine.go.clear()
+        found: dict[str, Any] = {}
+
+        def ask(text: str) -> None:
+            found[text] = asked.post("/predict", json={"text": text})
+
+        threads = [threading.Thread(target=ask, args=(text,)) for text in ("good", "film", "bad")]
+        threads[0].start()
+        wait_until(lambda: engine.batches)
+        for thread in threads[1:]:
+            thread.start()
+        wait_until(lambda: asked.app.state.service.models["single"].batcher.sequences == 2)
+        engine.go.set()
+        for thread in threads:
+            thread.join()
+    assert [len(batch) for batch in engine.batches] == [1, 2]
+    assert "not finite" in error_of(found["film"], 500)
+    assert found["bad"].json()["scores"] == wants
+
+
 # ---- key, number, log ----
 
 
