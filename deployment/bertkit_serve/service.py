@@ -233,6 +233,13 @@ class Service:
             model.close()
         self.texts.shutdown(wait=False, cancel_futures=True)
 
+    def wait_closed(self, seconds: float) -> bool:
+        """Whether every model's thread ended within so long; one that still loads a model cannot be stopped."""
+        end = time.monotonic() + seconds
+        for model in self.models.values():
+            model.thread.join(max(0.0, end - time.monotonic()))
+        return not any(model.thread.is_alive() for model in self.models.values())
+
 
 async def _outputs_of(ticket: Ticket, gone: asyncio.Future[None], timeout: float) -> None:
     """Until the ticket is done. Raises Refused after the time, and ClientGone."""
