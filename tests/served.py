@@ -15,6 +15,7 @@ import pytest
 
 from bertkit.data.tasks import find_task
 from bertkit.data.tasks.sample import vocabulary
+from bertkit.data.tasks.task import Task
 from bertkit.model.config import PER_TOKEN
 from bertkit.model.loading import find_source
 from bertkit.recipes.recipe import Recipe
@@ -33,6 +34,7 @@ class StandIn:
         self.go.set()
         self.seconds = 0.0
         self.fails = False
+        self.nan = -1  # a token id that makes a sequence's logits not finite
         self.closed = False
 
     def predict(self, batch: Any) -> dict[str, np.ndarray]:
@@ -41,7 +43,8 @@ class StandIn:
         time.sleep(self.seconds)
         if self.fails:
             raise RuntimeError(f"the {'secret':s} text of a user".upper())
-        tokens = batch["input_ids"].astype(np.float32)[:, None] / 100 + np.arange(self.outputs, dtype=np.float32)
+        ids = np.where(batch["input_ids"] == self.nan, np.nan, batch["input_ids"]).astype(np.float32)
+        tokens = ids[:, None] / 100 + np.arange(self.outputs, dtype=np.float32)
         if self.kind == "span":
             return {"start_logits": tokens[:, 0], "end_logits": tokens[:, 1]}
         if self.kind in PER_TOKEN:
@@ -57,13 +60,13 @@ class StandIn:
         self.closed = True
 
 
-def stand_in(folder: Path, task: str, seq_length: int = 64) -> Predictor:
+def stand_in(folder: Path, task: str | Task, seq_length: int = 64) -> Predictor:
     """A Predictor for `task` with the sample's words, on a stand-in engine."""
     words = folder / "vocab.txt"
     words.write_text("\n".join(vocabulary()) + "\n")
-    found = find_task(task)
-    engine: Any = StandIn(found.head.kind, found.head.outputs)
-    recipe: Recipe = resolve({"task": task, "data.seq_length": seq_length}).recipe
+    found = find_task(task) if isinstance(task, str) else task
+    engine: Any = StandIn(found.head.kind, found.head.logits_each)
+    recipe: Recipe = resolve({"task": "sample", "data.seq_length": seq_length}).recipe
     return Predictor(Loaded(found, find_source("tiny", str(words)), engine, "fp32", "stand-in"), recipe)
 
 

@@ -29,19 +29,20 @@ def serve(
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port; 0 for a free one.")] = 8000,
     workers: Annotated[int, typer.Option("--workers", min=1, help="Processes, each bound to cores of its own.")] = 1,
     max_tokens: Annotated[
-        int, typer.Option("--max-tokens", min=1, help="Tokens of a batch, without padding, at the most.")
+        int, typer.Option("--max-tokens", min=1, help="Maximum tokens of a batch, without padding.")
     ] = 4096,
-    max_sequences: Annotated[
-        int, typer.Option("--max-sequences", min=1, help="Sequences of a batch at the most.")
-    ] = 64,
+    max_sequences: Annotated[int, typer.Option("--max-sequences", min=1, help="Maximum sequences of a batch.")] = 64,
     max_request_tokens: Annotated[
-        int, typer.Option("--max-request-tokens", min=1, help="Tokens of a request at the most.")
+        int, typer.Option("--max-request-tokens", min=1, help="Maximum tokens of a request.")
     ] = 65_536,
     max_body: Annotated[
-        float, typer.Option("--max-body", min=0.001, max=1024, help="Size of a request at the most, in MiB.")
+        float, typer.Option("--max-body", min=0.001, max=1024, help="Maximum size of a request, in MiB.")
     ] = 4.0,
     queue: Annotated[
-        int, typer.Option("--queue", min=1, help="Sequences that wait for a model; further requests get status 429.")
+        int,
+        typer.Option(
+            "--queue", min=1, help="Maximum sequences that wait for a model; further requests get status 429."
+        ),
     ] = 1024,
     timeout: Annotated[
         float, typer.Option("--timeout", min=0.001, help="Time for a request, in seconds; then status 504.")

@@ -208,7 +208,8 @@ class Routes:
     # ---- what is asked of it ----
 
     async def infer(self, request: Request) -> Response:
-        self._named(request)  # before the body is read
+        model, _ = self._named(request)  # before the body is read
+        request.scope["trace"].model = model.name
         name, content = request.path_params["name"], await self._body(request)
         asked: list[InferRequest] = []
 

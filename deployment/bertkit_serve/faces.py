@@ -226,7 +226,15 @@ def entities(one: Prediction) -> list[dict[str, Any]]:
 
 def prepare_examples(predictor: Predictor, examples: Sequence[tuple[str, ...]]) -> Prepared[Any]:
     """Examples as `Predictor.fields` names their texts, to a list of Predictions, or of Answers to questions."""
-    if predictor.task.head.kind != "span":
+    head = predictor.task.head
+    if head.kind == "choice":
+        for number, (_, *choices) in enumerate(examples):
+            if len(choices) != head.outputs:
+                raise UserError(
+                    f"example {number} has {len(choices)} choices, but the model chooses of {head.outputs}",
+                    "send as many",
+                )
+    if head.kind != "span":
         return predictor.prepare(examples)
     for question, context in examples:
         if not question.strip() or not context.strip():

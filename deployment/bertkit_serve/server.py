@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import socket
+import sys
 from collections.abc import Callable, Iterator, Sequence
 
 import uvicorn
@@ -21,6 +22,8 @@ from bertkit_serve.service import Service, raise_if_failed
 
 API_KEY = "BERTKIT_API_KEY"
 POLL = 0.05  # seconds
+CLOSING = 5.0  # seconds for the models' threads to end
+LOADING = 60.0  # seconds for the others to be loaded, where one could not be
 KEEP_ALIVE = 75  # seconds of an idle connection, as nginx has it
 STOPPED = 130  # exit code after a second Ctrl-C
 Ready = Callable[[Service], None]  # called when every model answers
@@ -121,7 +124,12 @@ def serve_on(listener: socket.socket, options: ServeOptions, ready: Ready, loade
     )
     server = _Server(config, service, ready)
     asyncio.run(server.serve(sockets=[listener]))
+    closed = service.wait_closed(LOADING if service.failure else CLOSING)
     raise_if_failed(service)
+    if not closed:
+        logger.info("a model is still being loaded; the process ends without it")
+        sys.stderr.flush()
+        os._exit(server.code)  # a framework aborts where Python ends beside a thread that is in it
     return server.code
 
 

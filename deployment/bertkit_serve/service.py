@@ -21,7 +21,7 @@ from bertkit_serve.faces import Face
 from bertkit_serve.logs import logger
 from bertkit_serve.metrics import Metrics
 from bertkit_serve.models import TEXT, TEXT_THREADS, ServedModel, signature_of
-from bertkit_serve.refusals import NOT_FOUND, NOT_READY, TIMED_OUT, ClientGone, Refused
+from bertkit_serve.refusals import FAULT, NOT_FOUND, NOT_READY, TIMED_OUT, ClientGone, Refused
 
 WATCH_SECONDS = 2.0
 FOLDER = "BERTKIT_SERVE_FOLDER"  # the folder that the processes of one server share
@@ -209,7 +209,10 @@ class Service:
             trace.waited, trace.computing = ticket.waited, ticket.computing
             if not ticket.done.done():
                 model.batcher.cancel(ticket)
-        outputs = ticket.outputs()
+        try:
+            outputs = ticket.outputs()
+        except UserError as error:  # of the model or the device, not of the request
+            raise Refused(FAULT, error.cause, error.cure) from None
         return await self.aside(trace.tokens > INLINE_TOKENS, lambda: prepared.finish(outputs))
 
     async def aside(self, long: bool, work: Callable[[], Said]) -> Said:
@@ -229,6 +232,13 @@ class Service:
         for model in self.models.values():
             model.close()
         self.texts.shutdown(wait=False, cancel_futures=True)
+
+    def wait_closed(self, seconds: float) -> bool:
+        """Whether every model's thread ended within so long; one that still loads a model cannot be stopped."""
+        end = time.monotonic() + seconds
+        for model in self.models.values():
+            model.thread.join(max(0.0, end - time.monotonic()))
+        return not any(model.thread.is_alive() for model in self.models.values())
 
 
 async def _outputs_of(ticket: Ticket, gone: asyncio.Future[None], timeout: float) -> None:

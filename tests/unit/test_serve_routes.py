@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from bertkit.engine.inference_protocol import InferRequest, RequestedOutput, decode_response, encode_request
 from bertkit.engine.protocol_tensors import tensor
@@ -251,6 +253,27 @@ def test_a_fault_has_its_status(asked: Any, method: str, path: str, body: Any, s
     assert cause in error_of(found, status)
 
 
+ANY = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5) | st.sampled_from(["pairs", "good", "INT64"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["name", "data", "x"]), inner),
+    max_leaves=6,
+)
+KEYS = st.sampled_from("text text_pair choices question context model".split())
+PARTS = st.fixed_dictionaries(
+    {}, optional={key: ANY | st.just(value) for key, value in (IDS | {"parameters": {"binary_data_size": 0}}).items()}
+)
+
+
+@given(st.dictionaries(KEYS, ANY, max_size=4), st.lists(PARTS, max_size=3))
+@settings(max_examples=60)
+def test_no_json_is_a_fault_of_the_server(asked: Any, plain: dict[str, Any], inputs: list[Any]) -> None:
+    for path in ("/predict", "/answer"):
+        assert asked.post(path, content=json.dumps(plain)).status_code in (200, 400, 404)
+    for model in ("pairs", "pairs-text", "span", "span-text"):
+        found = asked.post(f"/v2/models/{model}/infer", content=json.dumps({"inputs": inputs}))
+        assert found.status_code in (200, 400)
+
+
 def test_text_that_is_not_utf_8_is_refused(asked: Any) -> None:
     request = InferRequest(inputs=(tensor("text", [b"\xff"]),))
     body = encode_request(request)
@@ -303,6 +326,33 @@ def test_a_fault_of_the_engine_is_told_without_the_text(tmp_path: Path, caplog: 
         assert asked.post("/predict", json={"text": "good"}).status_code == 200
     assert "RuntimeError" in message
     assert "SECRET" not in message + caplog.text
+
+
+def test_logits_that_are_not_finite_spoil_no_other_request(tmp_path: Path) -> None:
+    run = stand_in(tmp_path, "sample")
+    engine = engine_of(run)
+    wants = dict(run.predict("bad").scores)
+    engine.nan = int(run.prepare([("film",)]).features.input_ids[1])
+    with client({"single": run}) as asked:
+        engine.batches.clear()
+        engine.go.clear()
+        found: dict[str, Any] = {}
+
+        def ask(text: str) -> None:
+            found[text] = asked.post("/predict", json={"text": text})
+
+        threads = [threading.Thread(target=ask, args=(text,)) for text in ("good", "film", "bad")]
+        threads[0].start()
+        wait_until(lambda: engine.batches)
+        for thread in threads[1:]:
+            thread.start()
+        wait_until(lambda: asked.app.state.service.models["single"].batcher.sequences == 2)
+        engine.go.set()
+        for thread in threads:
+            thread.join()
+    assert [len(batch) for batch in engine.batches] == [1, 2]
+    assert "not finite" in error_of(found["film"], 500)
+    assert found["bad"].json()["scores"] == wants
 
 
 # ---- key, number, log ----
