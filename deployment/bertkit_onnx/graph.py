@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
 # LayerNormalization as one node came with 17. 20 has Gelu as one too, but every runtime fuses its five nodes itself,
 # and what is of 17 loads in programs from the middle of 2022 on.
@@ -25,7 +25,7 @@ class Graph:
 
     def __init__(self) -> None:
         self.nodes: list[onnx.NodeProto] = []
-        self.constants: dict[str, onnx.TensorProto] = {}
+        self.constants: dict[str, np.ndarray] = {}
         self.counts: Counter[str] = Counter()
         self.bytes = 0  # of the constants
 
@@ -45,9 +45,8 @@ class Graph:
         """Floating-point numbers in `precision`, whole ones as they are; a name stands for one constant alone."""
         if name not in self.constants:
             if values.dtype.kind == "f":
-                dtype = helper.tensor_dtype_to_np_dtype(TYPES[precision])
-                values = np.ascontiguousarray(values).astype(dtype)
-            self.constants[name] = numpy_helper.from_array(np.ascontiguousarray(values), name)
+                values = values.astype(helper.tensor_dtype_to_np_dtype(TYPES[precision]), copy=False)
+            self.constants[name] = values
             self.bytes += values.nbytes
         return name
 
@@ -73,12 +72,16 @@ class Graph:
             "bert",
             [helper.make_tensor_value_info(name, kind, list(axes)) for name, (kind, axes) in inputs.items()],
             [helper.make_tensor_value_info(name, TensorProto.FLOAT, list(axes)) for name, axes in outputs.items()],
-            list(self.constants.values()),
         )
         operators = [helper.make_opsetid("", OPSET)]
         if any(node.domain == MICROSOFT for node in self.nodes):
             operators.append(helper.make_opsetid(MICROSOFT, 1))
-        return helper.make_model(graph, opset_imports=operators, ir_version=IR_VERSION, producer_name="bertkit")
+        made = helper.make_model(graph, opset_imports=operators, ir_version=IR_VERSION, producer_name="bertkit")
+        for name, values in self.constants.items():  # last, and in place: onnx's helpers copy what they are given
+            into = made.graph.initializer.add(name=name, dims=values.shape)
+            into.data_type = helper.np_dtype_to_tensor_dtype(values.dtype)
+            into.raw_data = values.tobytes()
+        return made
 
 
 def save(made: onnx.ModelProto, path: Path, constants: int) -> None:

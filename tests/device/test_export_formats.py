@@ -66,6 +66,7 @@ def test_onnx_has_every_activation_and_the_fused_operators(act: str, fused: bool
     assert compared("onnx", job, "fp32", tmp_path, fused=fused) < 1e-5
     import onnx
 
+    onnx.checker.check_model(str(tmp_path / "model.onnx"), full_check=not fused)
     made = onnx.load(tmp_path / "model.onnx")
     operators = [node.op_type for node in made.graph.node]
     domains = {node.domain for node in made.graph.node}
