@@ -89,21 +89,22 @@ class Traced(nn.Module):
         self.weights = FixedWeights(model.weights, DTYPES[model.precision])
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> tuple[Tensor, ...]:
+        # Places are counted from tensors that are there: a trace would keep the device that a new one was made on.
         config, head, dtype = self.model.config, self.model.head, self.weights.dtype
         rows, length = input_ids.shape[0], input_ids.shape[1]
-        far = torch.full((), torch.finfo(dtype).min, dtype=dtype, device=input_ids.device)
-        mask = torch.where(attention_mask[:, None, None, :] != 0, torch.zeros_like(far), far)
+        mask = (attention_mask == 0)[:, None, None, :].to(dtype) * torch.finfo(dtype).min
         attention = PaddedRows(mask, rows, config.num_attention_heads)
-        first = torch.arange(rows, device=input_ids.device) * length
+        numbers = torch.ones_like(input_ids[:, 0]).cumsum(0) - 1
+        first = numbers * length
         seen = Seen(
             input_ids=input_ids.reshape(-1),
             token_type_ids=token_type_ids.reshape(-1),
-            position_ids=torch.arange(length, device=input_ids.device).repeat(rows),
+            position_ids=(torch.ones_like(input_ids).cumsum(1) - 1).reshape(-1),
             attention=attention,
             last=attention,
             asking=first if head.pooled else None,
             # what was asked for is all that there is behind the last layer
-            first=torch.arange(rows, device=input_ids.device),
+            first=numbers,
             masked=first[:0],
             tokens=None,
         )

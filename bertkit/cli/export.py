@@ -49,8 +49,14 @@ def export(
         ),
     ] = None,
     examples: Annotated[
-        str, typer.Option("--verify-examples", metavar="N|all", help="Examples of the dev set to compare on.")
-    ] = "64",
+        str | None,
+        typer.Option(
+            "--verify-examples",
+            metavar="N|all",
+            help="Examples of the dev set to compare on; default: 64, where the set is found.",
+            show_default=False,
+        ),
+    ] = None,
     task: o.TaskName = None,
     data_dir: o.DataDir = None,
     backend: Annotated[
@@ -117,11 +123,12 @@ def _named(options: list[str] | tuple[str, ...]) -> dict[str, Value]:
     return found
 
 
-def _count(text: str) -> int:
+def _count(text: str | None) -> int | None:
+    """Of examples, as `--verify-examples` has it."""
     from bertkit.training.export_checks import ALL
 
-    if text == "all":
-        return ALL
+    if text is None or text == "all":
+        return ALL if text else None
     if not text.isascii() or not text.isdigit() or len(text) > 9:
         raise UserError(f"--verify-examples {text!r} is no number of examples", "write a whole number, or all")
     return int(text)

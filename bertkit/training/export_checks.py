@@ -6,6 +6,7 @@ Legend: B sequences, S length that they are padded to, T tokens of the batch wit
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -26,8 +27,9 @@ from bertkit.training.run_task import read_task
 from bertkit.training.setup import checked, inference_job
 from bertkit.training.supply import data_only
 
+logger = logging.getLogger(__name__)
 AT_ONCE = 8  # examples of a batch
-ALL = -1  # examples: as many as there are
+USUAL, ALL = 64, -1  # examples: where no number is named; as many as there are
 # Of the largest logit: fp32 differs by the order of its sums, fp16 and bf16 by the 10 and 7 bits of their mantissas in
 # each of up to 24 layers.
 TOLERANCES: Mapping[Precision, float] = {"fp32": 1e-4, "fp16": 1e-2, "bf16": 5e-2}
@@ -61,29 +63,37 @@ def edge_batches(config: ModelConfig, head: Head) -> dict[str, list[Batch]]:
     }
 
 
-def example_batches(recipe: Recipe, ready: Ready, count: int, display: Display) -> dict[str, list[Batch]]:
-    """What the batches are -> the first `count` examples of the run's dev set, or `ALL`, in the file's order, so that
-    lengths are mixed; {} where there are none to be had, which is reported."""
+def example_batches(recipe: Recipe, ready: Ready, count: int | None, display: Display) -> dict[str, list[Batch]]:
+    """What the batches are -> the first `count` examples of the run's dev set, or `ALL`.
+
+    None: `USUAL`, and {} with a warning where they are not to be had; with a number, UserError.
+    """
     if count == 0:
         return {}
-    if read_task(Path(recipe.model.name).expanduser()) is None:
-        display.say("no dev examples are compared: the folder does not state the length of its sequences")
-        return {}
-    file = dev_file(recipe, ready.task)
     try:
-        if not file:
-            data_only(recipe, ready.task, display.say, "dev", may_fetch=False)
-        shape = sequence_shape(recipe.data, max(count, 0))
-        folder, cache = Path(recipe.data.dir).expanduser(), cache_folder(recipe.data)
-        part = read_split(ready.task, folder, "dev", ready.source.vocabulary, shape, cache, display.follow(), file)[0]
-        features = checked([part], ready.source)[0].features
+        return _example_batches(recipe, ready, USUAL if count is None else count, display)
     except UserError as error:
-        display.say(f"no dev examples are compared: {error.cause}")
+        if count is not None:
+            raise
+        logger.warning("no examples of the dev set are compared: %s", error.cause)
         return {}
+
+
+def _example_batches(recipe: Recipe, ready: Ready, count: int, display: Display) -> dict[str, list[Batch]]:
+    run, file = recipe.model.name, dev_file(recipe, ready.task)
+    if read_task(Path(run).expanduser()) is None:
+        raise UserError(f"{run} does not state how long its sequences are", "use --verify-examples 0")
+    if not file:
+        data_only(recipe, ready.task, display.say, "dev", may_fetch=False)
+    shape = sequence_shape(recipe.data, max(count, 0))
+    folder, cache = Path(recipe.data.dir).expanduser(), cache_folder(recipe.data)
+    part = read_split(ready.task, folder, "dev", ready.source.vocabulary, shape, cache, display.follow(), file)[0]
+    features = checked([part], ready.source)[0].features
     return {f"{part.examples:,} examples of {part.file.name}": in_order(features)}
 
 
 def in_order(features: Features) -> list[Batch]:
+    """In the file's order, so that lengths are mixed and rows padded."""
     numbers = np.arange(len(features))
     return [features.batch(numbers[start : start + AT_ONCE]) for start in range(0, len(features), AT_ONCE)]
 

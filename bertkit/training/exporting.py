@@ -42,7 +42,7 @@ class ExportRequest:
     precision: Precision
     output: Path
     settings: Mapping[str, Value]  # of the format, those that are named
-    examples: int = 64  # of the dev set, that it is compared on; `export_checks.ALL`: all
+    examples: int | None = None  # of the dev set, that it is compared on, as `example_batches` takes it
     overwrite: bool = False
     force: bool = False  # another task than the run was trained on
 

@@ -14,7 +14,10 @@ from typing import Any
 import numpy as np
 
 Rules = Mapping[str, Any]  # of rules.json
-NONE = np.empty(0, np.int64)
+
+
+def _none() -> np.ndarray:
+    return np.empty(0, np.int64)
 
 
 @dataclass
@@ -24,9 +27,11 @@ class Tokens:
     ids: list[int]
     types: list[int]
     logits: list[np.ndarray] = field(default_factory=list)  # of each output; of a span (T,), else (C,)
-    starts: np.ndarray = NONE  # (T,) the character of the paragraph where a piece starts; -1: no piece of it
-    ends: np.ndarray = NONE  # (T,) the character behind its last
-    owned: np.ndarray = NONE  # (T,) whether the piece has its maximum context in this window
+    # Of a window's tokens, (T,) each: the paragraph's character where a piece starts, -1: it is no piece of it; the
+    # character behind its last; whether the piece has its maximum context in this window.
+    starts: np.ndarray = field(default_factory=_none)
+    ends: np.ndarray = field(default_factory=_none)
+    owned: np.ndarray = field(default_factory=_none)
 
 
 def encode_texts(tokenizer: Any, rules: Rules, texts: Sequence[str], pairs: Sequence[str] | None) -> list[Tokens]:

@@ -133,7 +133,7 @@ def test_a_base_model_is_written_in_seconds(tmp_path: Path) -> None:
     model = ExportedModel(config, HEADS["span"], initial(config, HEADS["span"], 1), "fp32")
     begun = time.process_time()
     find_format("onnx").write(model, tmp_path)
-    assert time.process_time() - begun < 10
+    assert time.process_time() - begun < 15
 
 
 @pytest.mark.parametrize("names", ["bertkit", "nvidia"])

@@ -196,7 +196,10 @@ def test_examples_of_the_dev_set_are_compared_too(
 
 
 def test_examples_that_are_not_there_are_reported(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     offer(monkeypatch, Raw())
     folder = run_folder(tmp_path / "run", "sample", seq_length=32)
@@ -204,7 +207,10 @@ def test_examples_that_are_not_there_are_reported(
     with pytest.raises(SystemExit) as ended:
         main([*map(str, words), "--backend", "cpu"])
     assert ended.value.code == 0
-    assert "no dev examples are compared: " in capsys.readouterr().err
+    assert "no examples of the dev set are compared: the data folder" in caplog.text
+    capsys.readouterr()
+    told(capsys, 2, *words[1:3], tmp_path / "other", *words[4:], "--backend", "cpu", "--verify-examples", "5")
+    assert not (tmp_path / "other").exists()
 
 
 @pytest.mark.parametrize("count", ["-1", "many", "", "1" * 12])
