@@ -23,7 +23,7 @@ INPUT_TYPES = {"int64": TensorProto.INT64, "int32": TensorProto.INT32}
 
 
 class Bert:
-    """The parts of a BERT as nodes of a graph. `dense` is the only product with the weights of encoder and pooler: a form
+    """The parts of a BERT as nodes of a graph. `dense` is the only product with weights of encoder and pooler: a form
     that stores them as whole numbers replaces it alone."""
 
     def __init__(self, model: ExportedModel, graph: Graph, names: Sequence[str] = NAMES) -> None:
