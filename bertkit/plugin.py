@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from bertkit.engine.chrome_trace import TraceLine, TraceSpan, write_chrome_trace
 
     # A trained model in another program's format
-    from bertkit.engine.exports import ExportedModel, PaddedModel
+    from bertkit.engine.exports import ExportedModel, PaddedModel, TextRules
 
     # What a checkpoint gives back
     from bertkit.engine.state import read as read_array
@@ -95,7 +95,7 @@ if TYPE_CHECKING:
     from bertkit.data.tasks.task import Columns, Split, Task
 
     # The model
-    from bertkit.model.config import Head, HeadKind, ModelConfig, PER_TOKEN
+    from bertkit.model.config import Head, HeadKind, ModelConfig, PER_TOKEN, to_mapping as config_mapping
     from bertkit.model.parameters import decays, rate_factors
     from bertkit.model.formats.file_kinds import Unread
 
@@ -240,6 +240,7 @@ _PLACES = {
     "SlurmOptions": ("launch.interface", "SlurmOptions"),
     "Static": ("engine.static_shapes", "Static"),
     "StaticPlan": ("engine.static_plan", "StaticPlan"),
+    "TextRules": ("engine.exports", "TextRules"),
     "TraceLine": ("engine.chrome_trace", "TraceLine"),
     "TraceSpan": ("engine.chrome_trace", "TraceSpan"),
     "Unread": ("model.formats.file_kinds", "Unread"),
@@ -249,6 +250,7 @@ _PLACES = {
     "add_sums": ("distributed.host_sums", "add"),
     "binding_places": ("launch.affinity", "places"),
     "check_scaling": ("engine.loss_scaling", "check"),
+    "config_mapping": ("model.config", "to_mapping"),
     "cpu_model": ("records.host", "cpu_model"),
     "cpuinfo": ("records.host", "cpuinfo"),
     "decays": ("model.parameters", "decays"),
@@ -356,6 +358,7 @@ __all__ = [
     "StaticEngine",
     "StaticPlan",
     "Task",
+    "TextRules",
     "TraceLine",
     "TraceSpan",
     "Unread",
@@ -366,6 +369,7 @@ __all__ = [
     "binding_places",
     "check_scaling",
     "compute_threads",
+    "config_mapping",
     "cpu_model",
     "cpuinfo",
     "decays",

@@ -7,7 +7,6 @@ from importlib import metadata, util
 from pathlib import Path
 
 from bertkit.plugin import Capabilities, Engine, Job, Probe, Setting, UserError, World, cpu_model, cpuinfo
-from bertkit_tensorflow.exports import SavedModelFormat
 
 GPU = Path("/dev/nvidiactl")  # the driver's device
 BF16 = ("amx_bf16", "avx512_bf16", "bf16")  # of /proc/cpuinfo: the CPU multiplies bf16 in hardware; the last is Arm's
@@ -36,10 +35,6 @@ class TensorFlowBackend:
         "threads": Setting(0, "compute threads of each process; 0: its share of the cores"),
         "shapes": Setting(8, "sizes that batches are rounded up to, for each phase"),
     }
-
-    @property
-    def exports(self) -> tuple[SavedModelFormat, ...]:
-        return (SavedModelFormat(version, VARIABLES),)
 
     def probe(self) -> Probe:
         if not version():

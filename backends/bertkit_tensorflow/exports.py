@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
-from bertkit.plugin import ExportedModel, HeadKind, PaddedModel, Precision, UserError
+import bertkit_tensorflow
+from bertkit.plugin import ExportedModel, HeadKind, PaddedModel, Precision, Setting, UserError
 
 
 class SavedModelFormat:
@@ -16,19 +17,19 @@ class SavedModelFormat:
     title = "TensorFlow's SavedModel"
     precisions: tuple[Precision, ...] = ("fp32", "bf16")
     heads: tuple[HeadKind, ...] = ("classification", "multilabel", "regression", "choice", "tokens", "span")
-
-    def __init__(self, version: Callable[[], str], variables: Mapping[str, str]) -> None:
-        """`version`: of the installed TensorFlow, "" where there is none; `variables`: set before it is imported."""
-        self.version, self.variables = version, variables
+    settings: Mapping[str, Setting] = {}
 
     def check(self) -> None:
-        if not self.version():
+        if not bertkit_tensorflow.version():
             raise UserError("--format savedmodel needs TensorFlow", "pip install 'bertkit[tensorflow]'")
+
+    def versions(self) -> Mapping[str, str]:
+        return {"tensorflow": bertkit_tensorflow.version()}
 
     def write(self, model: ExportedModel, folder: Path) -> None:
         from bertkit_tensorflow.quiet import without_notes
 
-        os.environ.update(self.variables)
+        os.environ.update(bertkit_tensorflow.VARIABLES)
         with without_notes():
             from bertkit_tensorflow.saved_model import write
 

@@ -25,6 +25,12 @@ def backends(incomplete: str) -> list[str]:
     return _beginning(["auto", *installed()], incomplete)
 
 
+def formats(incomplete: str) -> list[str]:
+    from bertkit.engine.exports import format_names
+
+    return _beginning(format_names(), incomplete)
+
+
 def models(incomplete: str) -> list[str]:
     from bertkit.model.config import ARCHITECTURES
 

@@ -283,7 +283,7 @@ class Calibrates(Protocol):
 
 @dataclass(frozen=True)
 class Setting:
-    """A setting that only one backend has, reached as ``--set device.<name>=value``."""
+    """A setting that only one backend has, reached as ``--set device.<name>=value``; or one format of export."""
 
     default: str | int | float | bool
     help: str

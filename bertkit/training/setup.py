@@ -19,7 +19,7 @@ from bertkit.data.tasks.own.making import check_groups, make_own_task
 from bertkit.data.tasks.reading import Progress, read_split
 from bertkit.data.tasks.task import AnswerRules, Part, Shape, SplitName, task_folder
 from bertkit.distributed.world import World
-from bertkit.engine.interface import PRECISIONS, Backend, BatchLimits, Job, Limits, Precision
+from bertkit.engine.interface import PRECISIONS, Backend, BatchLimits, Job, Limits, Precision, Setting
 from bertkit.engine.registry import Choice, choose
 from bertkit.errors import UserError, nearest
 from bertkit.model.config import Head
@@ -294,16 +294,24 @@ def device_settings(backend: Backend, given: Mapping[str, Any]) -> dict[str, str
 
     Raises UserError for unknown names and wrong types.
     """
-    known = {name: setting.default for name, setting in backend.settings.items()}
+    return own_settings(backend.settings, given, f"backend {backend.name}", "device.")
+
+
+def own_settings(
+    settings: Mapping[str, Setting], given: Mapping[str, Any], owner: str, prefix: str
+) -> dict[str, str | int | float | bool]:
+    """All of a plug-in's settings, those that are `given` in place of the defaults. `owner`, `prefix`: for errors."""
+    known = {name: setting.default for name, setting in settings.items()}
     for name, value in given.items():
         if name not in known:
-            raise UserError(f"backend {backend.name} has no setting device.{name}", nearest(name, known))
-        setting = backend.settings[name]
+            cure = nearest(name, known) if known else "drop it"
+            raise UserError(f"{owner} has no setting {prefix}{name}", cure)
+        setting = settings[name]
         number = isinstance(value, int | float) and isinstance(setting.default, int | float)
         if type(value) is not type(setting.default) and not (number and not isinstance(value, bool)):
-            raise UserError(f"device.{name} = {value!r} has the wrong type", f"{setting.help}")
+            raise UserError(f"{prefix}{name} = {value!r} has the wrong type", f"{setting.help}")
         if setting.choices and value not in setting.choices:
-            raise UserError(f"device.{name} = {value!r} is not known", "choose " + " or ".join(setting.choices))
+            raise UserError(f"{prefix}{name} = {value!r} is not known", "choose " + " or ".join(setting.choices))
         known[name] = value
     return known
 

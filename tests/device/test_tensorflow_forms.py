@@ -16,7 +16,7 @@ from bertkit.engine.exports import ExportedModel, find_format
 from bertkit.engine.interface import Precision
 from bertkit.engine.registry import find
 from bertkit.model.config import Head, HeadKind
-from bertkit.training.exporting import edges, made_batch, padded, verify
+from bertkit.training.export_checks import edge_batches, edges, made_batch, padded, verify
 from conftest import Run
 from exported import CONFIG, model_folder, small
 from profiles import profiled
@@ -52,7 +52,9 @@ def test_every_head_computes_what_the_engine_does(kind: HeadKind, precision: Pre
     job, form = small(HEADS[kind]), find_format("savedmodel")
     model = ExportedModel(job.model, job.head, job.weights, precision)
     form.write(model, tmp_path)
-    found = verify(form.load(tmp_path), with_settings(find("cpu"), job), model)
+    loaded = form.load(tmp_path)
+    assert loaded is not None
+    found = verify(loaded, with_settings(find("cpu"), job), model, edge_batches(job.model, job.head))
     assert found.keys() == edges(40).keys()
     assert max(found.values()) < (1e-5 if precision == "fp32" else 5e-2)
     assert (max(found.values()) > 1e-5) == (precision == "bf16")

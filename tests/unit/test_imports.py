@@ -5,7 +5,9 @@ from __future__ import annotations
 import ast
 import functools
 import io
+import os
 import re
+import subprocess
 import sys
 import tokenize
 import tomllib
@@ -130,7 +132,7 @@ def test_a_card_imports_no_framework(vendor: str) -> None:
             queue += [file for file in files if file.exists() and file not in seen]
 
 
-PLUGINS = [path for root in ("backends", "launchers", "deployment", "examples") for path in python_files(ROOT / root)]
+PLUGINS = [path for root in ("backends", "deployment", "launchers", "examples") for path in python_files(ROOT / root)]
 
 
 def test_plug_ins_import_from_the_facade_alone() -> None:
@@ -164,6 +166,46 @@ def test_launchers_import_no_backend() -> None:
 def test_the_server_imports_no_framework_and_no_backend() -> None:
     allowed = {"bertkit", "bertkit_serve", "numpy", "prometheus_client", "starlette", "uvicorn"}
     assert breaches(ROOT / "deployment" / "bertkit_serve", allowed) == []
+
+
+# What a package of formats may import, its own and the core apart
+FORMATS = {
+    "bertkit_huggingface": {"numpy", "safetensors", "torch", "transformers"},
+    "bertkit_onnx": {"numpy", "onnx", "onnxruntime", "openvino"},
+    "bertkit_triton": {
+        "answering", "bertkit_onnx", "google", "numpy", "onnx", "tokenizers", "tritonclient",
+        "triton_python_backend_utils",
+    },
+}  # fmt: skip
+AT_WORK = {"torch", "tensorflow", "transformers", "onnx", "onnxruntime", "openvino", "tritonclient", "google"}
+
+
+def test_formats_import_no_backend_and_none_anothers_packages() -> None:
+    assert {path.name for path in (ROOT / "deployment").glob("bertkit_*")} == {*FORMATS, "bertkit_serve"}
+    for name, allowed in FORMATS.items():
+        assert breaches(ROOT / "deployment" / name, {"bertkit", name, *allowed}) == []
+
+
+def test_what_is_copied_into_a_repository_imports_nothing_of_ours() -> None:
+    for name in ("answering", "text_model"):
+        found = {one.module.split(".")[0] for one in imports(ROOT / "deployment" / "bertkit_triton" / f"{name}.py")}
+        assert found - sys.stdlib_module_names <= {"answering", "numpy", "tokenizers", "triton_python_backend_utils"}
+
+
+def test_a_format_imports_no_framework_before_it_is_used() -> None:
+    points = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["entry-points"]
+    modules = [value.partition(":")[0] for value in points["bertkit.exports"].values()]
+    assert len(modules) >= 6
+    code = f"import sys, {', '.join(modules)}; print(sorted({AT_WORK!r} & sys.modules.keys()))"
+    folders = os.pathsep.join(str(ROOT / name) for name in (".", "backends", "deployment"))
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"PYTHONPATH": folders},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "[]\n"
 
 
 def room(module: str) -> str:
@@ -236,7 +278,7 @@ def test_mypy_checks_every_plug_in() -> None:
     listed = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["mypy"]["packages"]
     packages = {
         path.parent.name
-        for root in ("backends", "launchers", "deployment", "examples/*")
+        for root in ("backends", "deployment", "launchers", "examples/*")
         for path in ROOT.glob(f"{root}/bertkit_*/__init__.py")
     }
     assert packages | {"bertkit"} == set(listed)

@@ -99,7 +99,7 @@ def test_documents_have_no_dropped_word(page: str) -> None:
 
 def messages() -> Iterator[tuple[str, str]]:
     """(file:line, text) of what is raised or logged in the core and the plug-ins."""
-    for folder in ("bertkit", "backends", "launchers", "deployment"):
+    for folder in ("bertkit", "backends", "deployment", "launchers"):
         for path in sorted((ROOT / folder).rglob("*.py")):
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
                 if not isinstance(node, ast.Call):

@@ -1,0 +1,47 @@
+"""A model in OpenVINO's form: `model.xml` and `model.bin`, as its own reader makes them of our ONNX file."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import openvino
+
+from bertkit.plugin import Arrays, ExportedModel, PaddedModel
+from bertkit_onnx.bert import NAMES
+from bertkit_onnx.writing import write as write_onnx
+
+HINT = "INFERENCE_PRECISION_HINT"
+logger = logging.getLogger(__name__)
+
+
+def write(model: ExportedModel, path: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        write_onnx(model, Path(folder) / "model.onnx")
+        made = openvino.Core().read_model(Path(folder) / "model.onnx")
+        openvino.save_model(made, path, compress_to_fp16=False)  # it is in its precision already
+        del made  # it has mapped the file in the folder that goes now
+    if model.precision != "bf16":
+        logger.warning(
+            "OpenVINO computes in bf16 on CPUs that have it, unless the program that loads the model sets %s to f32",
+            HINT,
+        )
+
+
+def load(path: Path) -> PaddedModel:
+    """On the CPU; in float32, save for what is stored in bf16: there OpenVINO's own choice is left to it."""
+    core = openvino.Core()
+    made = core.read_model(path)
+    constants = (node for node in made.get_ops() if node.get_type_name() == "Constant")
+    narrow = any(node.get_element_type() == openvino.Type.bf16 for node in constants)
+    return functools.partial(_computed, core.compile_model(made, "CPU", {} if narrow else {HINT: "f32"}))
+
+
+def _computed(compiled: openvino.CompiledModel, inputs: Mapping[str, np.ndarray]) -> Arrays:
+    found = compiled({name: inputs[name].astype(np.int64) for name in NAMES})
+    names = {name for output in compiled.outputs for name in output.names if name.endswith("logits")}
+    return {name: np.array(found[compiled.output(name)]) for name in names}
