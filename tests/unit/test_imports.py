@@ -249,8 +249,11 @@ NAMES_ALLOWED = {
     ("bertkit/model/tokenizer.py", "nvidia"),
     ("bertkit/model/loading.py", "nvidia"),
 }
-# What others published, ran or typed is told under their names: packaged data, and what reads old command lines.
-TELL_OF_VENDORS = re.compile(r"bertkit/(.+\.toml|(.+/)?(migrate|migration|published)\w*(\.py|/.*))$")
+# What others published, ran or typed is told under their names: packaged data, and what reads old command lines; and
+# the folder that writes for Triton is of one vendor's server.
+TELL_OF_VENDORS = re.compile(
+    r"(bertkit/(.+\.toml|(.+/)?(migrate|migration|published)\w*(\.py|/.*))|deployment/bertkit_triton/.*)$"
+)
 
 
 def words_named(path: Path) -> Iterator[tuple[str, str, int]]:
