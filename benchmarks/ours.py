@@ -10,7 +10,7 @@ from competitors import Competitor
 from bertkit.conformance.fixtures import with_settings
 from bertkit.data.features import Features
 from bertkit.data.sampler import Sampler
-from bertkit.engine.interface import Engine, Job, Limits, Update
+from bertkit.engine.interface import Calibrates, Engine, Job, Limits, Update
 from bertkit.engine.registry import choose
 from bertkit.errors import UserError
 from bertkit.model.config import Head, ModelConfig
@@ -27,13 +27,18 @@ def engine(
     weights: Mapping[str, np.ndarray],
     threads: int,
     features: Features,
-    batch_size: int,
+    calibration: np.ndarray,
 ) -> tuple[Engine, dict[str, str]]:
-    """The engine, and what it says of itself; one of few sizes plans them by batches of the features, as for a run."""
-    most = of_training(features, Sampler(len(features), batch_size, 1), 1, 0)
+    """The engine, and what it says of itself; one of few sizes plans them by batches of the features, as for a run.
+
+    `calibration`: (K, B) example numbers; only int8 looks at them.
+    """
+    most = of_training(features, Sampler(len(features), calibration.shape[1], 1), 1, 0)
     # the type of `precision` grows with bertkit; the backend refuses what it lacks
     job = Job(config, head, weights, precision=one.precision, limits=Limits((most,), ()))  # type: ignore[arg-type]
     made = with_settings(choose(one.backend).backend, job, threads=threads)
+    if isinstance(made, Calibrates) and made.wants_calibration():
+        made.calibrate([features.batch(row) for row in calibration])
     notes = dict(made.describe())
     if NAMES[one.precision] not in " ".join(notes.values()):
         raise UserError(f"bertkit says that it computes in {notes.get('compute dtype')}", "it lacks " + one.precision)

@@ -79,7 +79,7 @@ def build(one: Competitor, task: dict[str, Any], features: workloads.Features, w
     if one.engine == "bertkit":
         import ours
 
-        made, notes = ours.engine(one, config, head, weights, threads, features, len(warm.grouped[0]))
+        made, notes = ours.engine(one, config, head, weights, threads, features, warm.grouped)
         return (ours.trainer(made, features, RATE) if training else ours.predictor(made, features)), notes
     if one.engine == "onnxruntime":
         import runtimes
