@@ -16,7 +16,7 @@ from bertkit.distributed.world import World
 from bertkit.model.tokenizer_files import read_vocabulary
 from bertkit.model.vocabulary import VARIANT
 from bertkit.recipes.resolve import resolve
-from bertkit.records.fields import Fairness, plain_names
+from bertkit.records.fields import OF_SERVING, Fairness, plain_names
 from bertkit.training.comparability import as_computed, of_run
 from bertkit.training.finetuning import FineTuning, fine_tuning
 from bertkit.training.results import unit
@@ -138,7 +138,7 @@ def test_an_engine_that_adds_epsilon_elsewhere_says_so(plain: dict[str, Any]) ->
 
 def test_every_field_has_a_plain_name() -> None:
     names = plain_names()
-    assert list(names) == [field.name for field in dataclasses.fields(Fairness)]
+    assert list(names) == [field.name for field in dataclasses.fields(Fairness)] + [fact.name for fact in OF_SERVING]
     assert len(set(names.values())) == len(names)
     assert all(len(text) > 3 for text in names.values())
 
