@@ -17,6 +17,7 @@ from torch import Tensor
 
 from bertkit.plugin import PER_TOKEN, Batch, Group, HeadKind, Layout
 
+SHORT = 128  # slots; a longer sequence gains nothing by torch's kernel
 TAIL = 32  # slots that ask and masked positions are rounded up to a multiple, so that few shapes occur
 
 
@@ -47,6 +48,7 @@ class Heads:
     padding: Tensor | None  # the places of queries that nobody asks
     asking: int  # W
     count: int  # A
+    alone: bool = False  # one short sequence, and its slots in order are all there are
 
 
 @dataclass(frozen=True)
@@ -144,14 +146,24 @@ def _heads(layout: Layout, asked: Sequence[_Asked], asking: int, heads: int, tar
     else:
         parts = (_move([(asks, 0)], 1, heads, target), _move([(keys, 0), (keys, 1)], 2, heads, target))
     standing = np.concatenate([np.repeat(stands[:, None], heads, 1).reshape(-1) for _, stands in asks])
+    rows = tuple(_rows(group, one, target) for group, one in zip(layout.groups, asked, strict=True))
     return Heads(
-        tuple(_rows(group, one, target) for group, one in zip(layout.groups, asked, strict=True)),
+        rows,
         parts,
         _move([(asks, 0)], 1, heads, target),
         None if standing.all() else target.tensor(np.flatnonzero(~standing)),
         asking,
         heads,
+        _alone(layout),
     )
+
+
+def _alone(layout: Layout) -> bool:
+    """Whether the batch is one short sequence, every slot a token of it."""
+    if len(layout.groups) != 1 or len(layout.groups[0].slots) != 1 or layout.slots > SHORT:
+        return False
+    (slots,), (segments,) = layout.groups[0].slots, layout.groups[0].segments
+    return np.array_equal(slots[segments == 1], np.arange(layout.slots))
 
 
 def _standing(layout: Layout, group: Group) -> np.ndarray:

@@ -13,16 +13,18 @@ import numpy as np
 import pytest
 
 import bertkit_cpu
-from bertkit.conformance.fixtures import example_batch, job
+from bertkit.conformance.fixtures import example_batch, job, part, with_settings
 from bertkit.distributed.world import World
 from bertkit.engine.interface import Job, Update, label_counts
 from bertkit.errors import UserError
+from bertkit.model.config import HeadKind
 from bertkit_cpu import CpuBackend, device, extension
 from bertkit_cpu.topology import read_cpu
 from conftest import ROOT
 from low_precision import NEAR, furthest_gradient
 
 torch = pytest.importorskip("torch")
+from bertkit_torch import attention  # noqa: E402
 
 
 def settled(**changed: Any) -> Job:
@@ -48,6 +50,26 @@ def test_gradients_in_bf16_are_near_those_in_fp32(fast: bool, monkeypatch: pytes
         pytest.skip("this CPU has no native bf16")
     apart, where = furthest_gradient(CpuBackend(), 256)
     assert apart < NEAR, where
+
+
+@pytest.mark.parametrize("kind", ["classification", "span", "encoder"])
+def test_a_short_sequence_alone_has_the_answers_that_it_has_beside_another(
+    kind: HeadKind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Alone it goes through torch's kernel, and its tokens are not moved into rows."""
+    calls = []
+    original = attention._of_one
+    monkeypatch.setattr(attention, "_of_one", lambda *given: calls.append(1) or original(*given))
+    engine = with_settings(CpuBackend(), job(kind))
+    pair = example_batch(kind, 2)
+    beside = engine.predict(pair)
+    assert not calls
+    for number in (0, 1):
+        alone = engine.predict(part(pair, np.array([number])))
+        for name, values in alone.items():
+            rows = slice(number, number + 1) if kind == "classification" else slice(*pair["cu_seqlens"][number:][:2])
+            np.testing.assert_allclose(values, beside[name][rows], atol=2e-6)
+    assert len(calls) >= 2
 
 
 def test_training_out_of_memory_is_a_line_with_what_to_lower(monkeypatch: pytest.MonkeyPatch) -> None:
