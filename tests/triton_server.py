@@ -16,8 +16,11 @@ import time
 from collections.abc import Iterator
 from importlib import util
 from pathlib import Path
+from typing import Any
 from urllib.error import URLError
 from urllib.request import urlopen
+
+import pytest
 
 VARIABLE = "BERTKIT_TEST_TRITON"
 # Stands in for the onnxruntime backend, which is not in the wheel: the exported file by onnxruntime itself.
@@ -42,6 +45,12 @@ class TritonPythonModel:
             answers.append(pb_utils.InferenceResponse(tensors))
         return answers
 """
+
+
+def client() -> Any:
+    """Triton's own client over HTTP. The test is skipped without: the package may be here without that part of it."""
+    pytest.importorskip("geventhttpclient", reason="no geventhttpclient: pip install 'tritonclient[http]'")
+    return pytest.importorskip("tritonclient.http", reason="tritonclient is not installed")
 
 
 def absent() -> str:

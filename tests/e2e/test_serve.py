@@ -23,6 +23,7 @@ import pytest
 import serve_traffic
 from command import made_model, start
 from conftest import Run, assert_one_line_error, command_env
+from triton_server import client
 
 pytest.importorskip("uvicorn", reason="uvicorn is not installed")
 pytest.importorskip("prometheus_client", reason="prometheus-client is not installed")
@@ -114,8 +115,9 @@ def test_the_line_to_try_works(server: Server) -> None:
     assert json.loads(done.stdout)["label"] in ("0", "1")
 
 
+@pytest.mark.slow  # its package comes with the slow tests
 def test_tritons_client_is_answered(server: Server) -> None:
-    http = pytest.importorskip("tritonclient.http", reason="tritonclient is not installed")
+    http = client()
     asked = http.InferenceServerClient(server.address.removeprefix("http://"))
     assert asked.is_server_live()
     assert asked.is_server_ready()

@@ -79,7 +79,15 @@ def test_looking_at_backends_imports_no_framework(arguments: list[str], tmp_path
     assert "intel_extension_for_pytorch" not in seen["loaded"]  # type: ignore[operator]
 
 
-def test_looking_at_every_card_takes_under_half_a_second_of_computing(tmp_path: Path) -> None:
+def seconds_of_libraries() -> float:
+    """CPU seconds of loading what the command line needs of others: the unit of this machine at this moment."""
+    program = "import time, numpy, pydantic.types, typer; print(time.process_time())"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    return float(done.stdout)
+
+
+def test_looking_at_every_card_takes_under_three_times_what_loading_its_libraries_takes(tmp_path: Path) -> None:
+    libraries = [seconds_of_libraries() for _ in range(3)]
     looks = [command(tmp_path, "backends") for _ in range(3)]
     for out, seen in looks:
         assert seen["code"] == 0
@@ -87,7 +95,8 @@ def test_looking_at_every_card_takes_under_half_a_second_of_computing(tmp_path: 
         assert [line.partition(" ")[0] for line in out.splitlines()] == names
         assert all(": ready: " in line or ": not ready: " in line for line in out.splitlines())
         assert "torch" not in seen["loaded"]  # type: ignore[operator]
-    assert min(float(seen["seconds"]) for _, seen in looks) < 0.5, looks  # type: ignore[arg-type]
+    seconds = [float(seen["seconds"]) for _, seen in looks]  # type: ignore[arg-type]
+    assert min(seconds) < 3 * min(libraries), (seconds, libraries)
 
 
 def test_comparing_loads_no_framework_and_no_plots_unless_asked(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from bertkit.engine.inference_protocol import (
 )
 from bertkit.engine.protocol_tensors import BF16, BYTES, DATATYPES, RAW_TYPES, Tensor, tensor
 from bertkit.errors import UserError
+from triton_server import client
 
 NAMES = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20)
 SHAPES = npst.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=4)
@@ -309,7 +310,7 @@ def test_a_server_s_error_reaches_the_client() -> None:
 
 def of_triton(one: Tensor) -> Any:
     """The tensor as Triton's client has it."""
-    http = pytest.importorskip("tritonclient.http", reason="tritonclient is not installed")
+    http = client()
     made = http.InferInput(one.name, list(one.shape), one.datatype)
     values = one.values
     if one.datatype == BYTES and not one.shape:  # numpy makes no array of objects of a single one by itself
@@ -317,9 +318,10 @@ def of_triton(one: Tensor) -> Any:
     return made.set_data_from_numpy(values)
 
 
+@pytest.mark.slow  # its package comes with the slow tests
 @given(st.lists(tensors(), min_size=1, max_size=3).filter(unique))
 def test_a_request_of_tritons_client_is_understood(inputs: list[Tensor]) -> None:
-    http = pytest.importorskip("tritonclient.http", reason="tritonclient is not installed")
+    http = client()
     made = [of_triton(one) for one in inputs]
     content, length = http.InferenceServerClient.generate_request_body(made, request_id="7")
     found = decode_request(content, length)
@@ -332,9 +334,10 @@ def test_a_request_of_tritons_client_is_understood(inputs: list[Tensor]) -> None
     assert {key: json.loads(ours.content[: ours.header_length])[key] for key in theirs} == theirs
 
 
+@pytest.mark.slow  # its package comes with the slow tests
 @given(st.lists(tensors(), min_size=1, max_size=3).filter(unique))
 def test_a_response_is_understood_by_tritons_client(outputs: list[Tensor]) -> None:
-    http = pytest.importorskip("tritonclient.http", reason="tritonclient is not installed")
+    http = client()
     body = encode_response(InferResponse(model="m", outputs=tuple(outputs)), [each.name for each in outputs])
     read = http.InferenceServerClient.parse_response_body(body.content, header_length=body.header_length)
     for each in outputs:
@@ -346,8 +349,9 @@ def test_a_response_is_understood_by_tritons_client(outputs: list[Tensor]) -> No
             assert found.astype(each.values.dtype).tobytes() == each.values.tobytes()
 
 
+@pytest.mark.slow
 def test_tritons_client_reads_json_too() -> None:
-    http = pytest.importorskip("tritonclient.http", reason="tritonclient is not installed")
+    http = client()
     body: Body = encode_response(InferResponse(model="m", outputs=(tensor("a", np.array([[0.1]], np.float32)),)))
     read = http.InferenceServerClient.parse_response_body(body.content)
     assert read.as_numpy("a") == np.array([[0.1]], np.float32)
