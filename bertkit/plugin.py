@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from bertkit.engine.chrome_trace import TraceLine, TraceSpan, write_chrome_trace
 
     # A trained model in another program's format
-    from bertkit.engine.exports import ExportedModel, PaddedModel, TextRules
+    from bertkit.engine.exports import EXPORTED_HEADS, ExportedModel, PaddedModel, TextRules
 
     # What a checkpoint gives back
     from bertkit.engine.state import read as read_array
@@ -197,6 +197,7 @@ _PLACES = {
     "Domain": ("launch.interface", "Domain"),
     "Engine": ("engine.interface", "Engine"),
     "Exchange": ("engine.interface", "Exchange"),
+    "EXPORTED_HEADS": ("engine.exports", "EXPORTED_HEADS"),
     "ExportedModel": ("engine.exports", "ExportedModel"),
     "Extra": ("engine.interface", "Extra"),
     "Features": ("data.features", "Features"),
@@ -291,6 +292,7 @@ _PLACES = {
     "write_text": ("files.disk", "write_text"),
 }
 __all__ = [
+    "EXPORTED_HEADS",
     "GRACE",
     "INFER_HEADER",
     "JSON_TYPE",

@@ -9,7 +9,8 @@ import contextlib
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -25,6 +26,7 @@ from bertkit.engine.inference_protocol import (
 )
 from bertkit.engine.protocol_tensors import tensor
 from bertkit.errors import UserError
+from in_thread import in_thread
 
 Compute = Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
 Spec = tuple[str, str, list[int]]  # name, datatype, shape
@@ -80,16 +82,8 @@ class InferenceServer(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_port}"
 
 
-@contextlib.contextmanager
-def inference_server(**models: StandInModel) -> Iterator[InferenceServer]:
-    with InferenceServer(models) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
+def inference_server(**models: StandInModel) -> AbstractContextManager[InferenceServer]:
+    return in_thread(InferenceServer(models))
 
 
 class Handler(BaseHTTPRequestHandler):

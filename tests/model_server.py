@@ -11,10 +11,10 @@ import hashlib
 import io
 import json
 import tempfile
-import threading
 import time
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -25,6 +25,7 @@ from bertkit.files.downloads import load_sources
 from bertkit.model.config import Head, ModelConfig, to_mapping
 from bertkit.model.formats.tf1 import write_tf1
 from bertkit.model.parameters import initial
+from in_thread import in_thread
 from squad_files import reviews, write_squad
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -65,16 +66,8 @@ class ModelServer(ThreadingHTTPServer):
         return [one for one in self.answers if one.method == "GET" and one.path.endswith(ending) and one.sent]
 
 
-@contextlib.contextmanager
-def serving() -> Iterator[ModelServer]:
-    with ModelServer() as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
+def serving() -> AbstractContextManager[ModelServer]:
+    return in_thread(ModelServer())
 
 
 class Handler(BaseHTTPRequestHandler):

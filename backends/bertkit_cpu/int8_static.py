@@ -29,10 +29,14 @@ class StaticInt8Weights(InferenceWeights):
     """For forward passes without a gradient."""
 
     def __init__(self, masters: Mapping[str, Tensor], dtype: torch.dtype, scales: Mapping[str, np.ndarray]) -> None:
-        """`scales`: (2,) of each place that `place` names: scale and zero point."""
+        """`scales`: (2,) of each place that `input_of` names: scale and zero point."""
         super().__init__(masters, dtype)
-        self.scales = {name: (float(pair[0]), int(pair[1])) for name, pair in scales.items()}
         self._quantised: dict[tuple[str, ...], Quantised] = {}
+        self.use(scales)
+
+    def use(self, scales: Mapping[str, np.ndarray]) -> None:
+        """Other scales, with the weights as they are quantised already."""
+        self.scales = {name: (float(pair[0]), int(pair[1])) for name, pair in scales.items()}
 
     def add_and_norm(self, residual: Tensor, x: Tensor, block: str, config: ModelConfig, drop: Dropout) -> Tensor:
         """Returns float32, which `feed_forward` takes without rounding."""
@@ -42,8 +46,8 @@ class StaticInt8Weights(InferenceWeights):
         first, second = f"{prefix}intermediate.dense", f"{prefix}output.dense"
         form = {"relu": ("relu", ""), "gelu": ("gelu", "none")}.get(config.hidden_act, ("gelu", "tanh"))
         inner = _product(
-            self._rows(x, first), self.scales[place(first)], self._weight((first,)), torch.uint8,
-            self.scales[place(second)], *form,
+            self._rows(x, first), self.scales[input_of(first)], self._weight((first,)), torch.uint8,
+            self.scales[input_of(second)], *form,
         )  # fmt: skip
         return self._add_and_norm(x, inner, f"{prefix}output", config).to(self.dtype)
 
@@ -52,20 +56,19 @@ class StaticInt8Weights(InferenceWeights):
         name = f"{block}.dense"
         weight = self._weight((name,))
         torch.ops.onednn.qlinear_pointwise.binary(
-            rows, *self.scales[place(name)], weight.blocks, weight.scales, weight.zeros, residual, weight.bias, 1.0, 0,
-            torch.float32, 1.0, 0, "sum", 1.0, "none", [], "",
+            rows, *self.scales[input_of(name)], weight.blocks, weight.scales, weight.zeros, residual, weight.bias, 1.0,
+            0, torch.float32, 1.0, 0, "sum", 1.0, "none", [], "",
         )  # fmt: skip
-        scale, shift = self.masters[f"{block}.LayerNorm.weight"], self.masters[f"{block}.LayerNorm.bias"]
-        return functional.layer_norm(residual, scale.shape, scale, shift, config.layer_norm_eps)
+        return self.layer_norm(residual, f"{block}.LayerNorm", config.layer_norm_eps)
 
     def _product(self, x: Tensor, names: tuple[str, ...], after: str, form: str) -> Tensor:
         if not names[0].startswith(ENCODER):
             return super()._product(x, names, after, form)
-        rows, scale = self._rows(x.float(), names[0]), self.scales[place(names[0])]
+        rows, scale = self._rows(x.float(), names[0]), self.scales[input_of(names[0])]
         return _product(rows, scale, self._weight(names), self.dtype, (1.0, 0), after, form)
 
     def _rows(self, x: Tensor, name: str) -> Tensor:
-        return to_uint8(x, *self.scales[place(name)])
+        return to_uint8(x, *self.scales[input_of(name)])
 
     def _weight(self, names: tuple[str, ...]) -> Quantised:
         if names not in self._quantised:
@@ -73,7 +76,7 @@ class StaticInt8Weights(InferenceWeights):
         return self._quantised[names]
 
 
-def place(name: str) -> str:
+def input_of(name: str) -> str:
     """Where the input of this dense layer comes from: query, key and value have the same."""
     return name.rpartition(".")[0] if ".self." in name else name
 

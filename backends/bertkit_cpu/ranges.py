@@ -17,7 +17,7 @@ from torch import Tensor
 from bertkit.plugin import Arrays, Batch, Int8Calibration
 from bertkit_cpu.dense import InferenceWeights
 from bertkit_cpu.int8 import ENCODER
-from bertkit_cpu.int8_static import StaticInt8Weights, place
+from bertkit_cpu.int8_static import StaticInt8Weights, input_of
 
 KEPT = 16_384  # values of a batch at each place; the extremes are those of all
 OUTSIDE = 1e-4  # share of the values that a percentile leaves outside, on both sides together
@@ -26,7 +26,7 @@ Bounds = tuple[float, float]
 
 
 @dataclass
-class Seen:
+class ValuesSeen:
     """What entered at one place."""
 
     low: float = 0.0
@@ -39,11 +39,11 @@ class Observer(InferenceWeights):
 
     def __init__(self, masters: Mapping[str, Tensor], dtype: torch.dtype) -> None:
         super().__init__(masters, dtype)
-        self.seen: dict[str, Seen] = {}
+        self.seen: dict[str, ValuesSeen] = {}
 
     def _product(self, x: Tensor, names: tuple[str, ...], after: str, form: str) -> Tensor:
         if names[0].startswith(ENCODER):
-            seen = self.seen.setdefault(place(names[0]), Seen())
+            seen = self.seen.setdefault(input_of(names[0]), ValuesSeen())
             low, high = torch.aminmax(x)
             seen.low, seen.high = min(seen.low, float(low)), max(seen.high, float(high))
             flat = x.reshape(-1)
@@ -60,10 +60,10 @@ def calibrate(
         run(observer, batch)
     plain = InferenceWeights(masters, torch.bfloat16)
     wanted = [run(plain, batch) for batch in batches[-kept:]]
-    tried = {}
+    weights, tried = StaticInt8Weights(masters, torch.bfloat16, {}), {}
     for method in METHODS:
         found = scales(observer.seen, method)
-        weights = StaticInt8Weights(masters, torch.bfloat16, found)
+        weights.use(found)
         apart = difference([run(weights, batch) for batch in batches[-kept:]], wanted)
         tried[method] = Int8Calibration(found, method, apart)
     return min(tried.values(), key=lambda one: one.difference)
@@ -76,16 +76,16 @@ def difference(found: Sequence[Arrays], wanted: Sequence[Arrays]) -> float:
     return float(np.sqrt(apart / max(1e-30, sum(float(np.square(w, dtype=np.float64).sum()) for _, w in pairs))))
 
 
-def extremes(seen: Seen) -> Bounds:
+def extremes(seen: ValuesSeen) -> Bounds:
     return seen.low, seen.high
 
 
-def percentile(seen: Seen) -> Bounds:
+def percentile(seen: ValuesSeen) -> Bounds:
     low, high = np.quantile(np.concatenate(seen.values), [OUTSIDE / 2, 1 - OUTSIDE / 2])
     return min(0.0, float(low)), max(0.0, float(high))
 
 
-def least_squares(seen: Seen) -> Bounds:
+def least_squares(seen: ValuesSeen) -> Bounds:
     """The share of the whole range with the least squared error, values outside included."""
     values = np.concatenate(seen.values)
     values = np.append(values, [seen.low, seen.high]).astype(np.float32)
@@ -99,7 +99,7 @@ def least_squares(seen: Seen) -> Bounds:
     return share * seen.low, share * seen.high
 
 
-METHODS: Mapping[str, Callable[[Seen], Bounds]] = {
+METHODS: Mapping[str, Callable[[ValuesSeen], Bounds]] = {
     "minimum and maximum": extremes,
     "percentile": percentile,
     "least squares": least_squares,
@@ -113,6 +113,6 @@ def scale_and_zero(bounds: Bounds) -> tuple[float, int]:
     return scale, int(np.clip(np.rint(-low / scale), 0, 255))
 
 
-def scales(seen: Mapping[str, Seen], method: str) -> dict[str, np.ndarray]:
+def scales(seen: Mapping[str, ValuesSeen], method: str) -> dict[str, np.ndarray]:
     """Place -> (2,) float32: scale and zero point."""
     return {name: np.array(scale_and_zero(METHODS[method](one)), np.float32) for name, one in seen.items()}

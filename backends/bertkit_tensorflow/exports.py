@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import bertkit_tensorflow
-from bertkit.plugin import ExportedModel, HeadKind, PaddedModel, Precision, Setting, UserError
+from bertkit.plugin import EXPORTED_HEADS, ExportedModel, PaddedModel, Precision, Setting, UserError
 
 
 class SavedModelFormat:
@@ -16,7 +16,7 @@ class SavedModelFormat:
     name = "savedmodel"
     title = "TensorFlow's SavedModel"
     precisions: tuple[Precision, ...] = ("fp32", "bf16")
-    heads: tuple[HeadKind, ...] = ("classification", "multilabel", "regression", "choice", "tokens", "span")
+    heads = EXPORTED_HEADS
     settings: Mapping[str, Setting] = {}
 
     def check(self) -> None:

@@ -33,6 +33,25 @@ class InGroups:
 
 
 @dataclass(frozen=True)
+class OfOne:
+    """One sequence's, without dropout or a gradient: nothing is moved, and torch's kernel does in one call what takes
+    twelve for groups, which is most of the time where the sequence is short."""
+
+    count: int  # A
+    whole = False
+
+    def __call__(self, parts: tuple[Tensor, ...], drop: Dropout, rate: float, dtype: torch.dtype) -> Tensor:
+        """The softmax is in float32 whatever the dtype."""
+        if len(parts) == 1:
+            query, key, value = parts[0].view(len(parts[0]), 3, self.count, -1).permute(1, 2, 0, 3)  # (A, N, D) each
+        else:
+            query = parts[0].view(len(parts[0]), self.count, -1).transpose(0, 1)  # (A, W, D)
+            key, value = parts[1].view(len(parts[1]), 2, self.count, -1).permute(1, 2, 0, 3)
+        found = torch.nn.functional.scaled_dot_product_attention(query[None], key[None], value[None])[0]
+        return found.transpose(0, 1).reshape(found.shape[1], -1)  # (W, H)
+
+
+@dataclass(frozen=True)
 class _Plan:
     heads: Heads
     drop: Dropout
@@ -46,22 +65,8 @@ def attend(parts: tuple[Tensor, ...], heads: Heads, drop: Dropout, rate: float, 
     `parts`: (N, 3H), queries, keys and values side by side, where all slots ask; else queries (W, H), and keys with
     values (N, 2H). `dtype`: of the scores and their softmax.
     """
-    if heads.alone and not drop.on and not torch.is_grad_enabled():
-        return _of_one(parts, heads.count)
     found: Tensor = _Attend.apply(_Plan(heads, drop, rate, dtype), *parts)  # type: ignore[no-untyped-call]
     return found
-
-
-def _of_one(parts: tuple[Tensor, ...], count: int) -> Tensor:
-    """One sequence's answers: nothing is moved, and torch's kernel does in one call what takes twelve for groups, which
-    is most of the time where the sequence is short. Its softmax is in float32 whatever the dtype."""
-    if len(parts) == 1:
-        query, key, value = parts[0].view(len(parts[0]), 3, count, -1).permute(1, 2, 0, 3)  # (A, N, D) each
-    else:
-        query = parts[0].view(len(parts[0]), count, -1).transpose(0, 1)  # (A, W, D)
-        key, value = parts[1].view(len(parts[1]), 2, count, -1).permute(1, 2, 0, 3)
-    found = torch.nn.functional.scaled_dot_product_attention(query[None], key[None], value[None])[0]
-    return found.transpose(0, 1).reshape(found.shape[1], -1)  # (W, H)
 
 
 class _Attend(torch.autograd.Function):

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 
-from bertkit.plugin import ExportedModel, HeadKind, PaddedModel, Precision, Setting, UserError
+from bertkit.plugin import EXPORTED_HEADS, ExportedModel, PaddedModel, Precision, Setting, UserError
 
 MODEL = "model.pt"
 
@@ -17,7 +17,7 @@ class TorchScriptFormat:
     name = "torchscript"
     title = "TorchScript (legacy)"
     precisions: tuple[Precision, ...] = ("fp32", "fp16", "bf16")
-    heads: tuple[HeadKind, ...] = ("classification", "multilabel", "regression", "choice", "tokens", "span")
+    heads = EXPORTED_HEADS
     settings: Mapping[str, Setting] = {}
 
     def check(self) -> None:

@@ -48,7 +48,6 @@ class Heads:
     padding: Tensor | None  # the places of queries that nobody asks
     asking: int  # W
     count: int  # A
-    alone: bool = False  # one short sequence, and its slots in order are all there are
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ class Placed:
     input_ids: Tensor  # (N,)
     token_type_ids: Tensor  # (N,)
     position_ids: Tensor  # (N,)
-    heads: Heads
+    heads: Heads | None  # None: of one sequence that is computed alone
     last: Heads | None  # of the last layer where it is computed for a part of the slots only
     asking: Tensor | None  # (W,) those slots
     # Where the last layer's output holds what a head reads:
@@ -82,13 +81,16 @@ _Stand = Sequence[tuple[np.ndarray, np.ndarray]]  # for each group: slots (G, Q 
 
 
 def place(layout: Layout, batch: Batch, kind: HeadKind, heads: int, device: torch.device, dtype: torch.dtype) -> Placed:
-    """`layout` of `batch` for a model with this head and so many attention heads; masks in `dtype`."""
+    """`layout` of `batch` for a model with this head and so many attention heads, 0: that need no rows; masks in
+    `dtype`."""
     target = _Target(device, dtype)
     nothing = target.tensor(np.empty(0))
     inputs = layout.input_ids, layout.token_type_ids, layout.position_ids
     words, types, positions = (target.tensor(values) for values in inputs)
-    all_ask = [_Asked(group.slots, _standing(layout, group), group.segments) for group in layout.groups]
-    full = _heads(layout, all_ask, layout.slots, heads, target, joined=True)
+    full = last = None
+    if heads:
+        all_ask = [_Asked(group.slots, _standing(layout, group), group.segments) for group in layout.groups]
+        full = _heads(layout, all_ask, layout.slots, heads, target, joined=True)
     first = layout.token_slots[batch["cu_seqlens"][:-1]]
     if kind in PER_TOKEN:
         return Placed(
@@ -98,12 +100,21 @@ def place(layout: Layout, batch: Batch, kind: HeadKind, heads: int, device: torc
     count = len(first) + len(masked)
     tail = np.zeros(-count % TAIL if len(masked) else 0)
     asking = np.concatenate([first, masked, tail]).astype(np.int64)
-    some_ask = [_asked(group, asking[:count], layout.slots) for group in layout.groups]
-    last = _heads(layout, some_ask, len(asking), heads, target, joined=False)
+    if heads:
+        some_ask = [_asked(group, asking[:count], layout.slots) for group in layout.groups]
+        last = _heads(layout, some_ask, len(asking), heads, target, joined=False)
     spare = np.zeros(-len(masked) % TAIL)
     first_found = target.tensor(np.arange(len(first)))
     masked_found = target.tensor(np.concatenate([np.arange(len(first), count), spare]))
     return Placed(words, types, positions, full, last, target.tensor(asking), first_found, masked_found, nothing)
+
+
+def is_short_and_alone(layout: Layout) -> bool:
+    """Whether the batch is one short sequence, every slot a token of it, in order."""
+    if len(layout.groups) != 1 or len(layout.groups[0].slots) != 1 or layout.slots > SHORT:
+        return False
+    (slots,), (segments,) = layout.groups[0].slots, layout.groups[0].segments
+    return np.array_equal(slots[segments == 1], np.arange(layout.slots))
 
 
 @dataclass(frozen=True)
@@ -146,24 +157,14 @@ def _heads(layout: Layout, asked: Sequence[_Asked], asking: int, heads: int, tar
     else:
         parts = (_move([(asks, 0)], 1, heads, target), _move([(keys, 0), (keys, 1)], 2, heads, target))
     standing = np.concatenate([np.repeat(stands[:, None], heads, 1).reshape(-1) for _, stands in asks])
-    rows = tuple(_rows(group, one, target) for group, one in zip(layout.groups, asked, strict=True))
     return Heads(
-        rows,
+        tuple(_rows(group, one, target) for group, one in zip(layout.groups, asked, strict=True)),
         parts,
         _move([(asks, 0)], 1, heads, target),
         None if standing.all() else target.tensor(np.flatnonzero(~standing)),
         asking,
         heads,
-        _alone(layout),
     )
-
-
-def _alone(layout: Layout) -> bool:
-    """Whether the batch is one short sequence, every slot a token of it."""
-    if len(layout.groups) != 1 or len(layout.groups[0].slots) != 1 or layout.slots > SHORT:
-        return False
-    (slots,), (segments,) = layout.groups[0].slots, layout.groups[0].segments
-    return np.array_equal(slots[segments == 1], np.arange(layout.slots))
 
 
 def _standing(layout: Layout, group: Group) -> np.ndarray:

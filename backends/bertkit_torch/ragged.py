@@ -19,14 +19,14 @@ from bertkit.plugin import (
     lay_out,
     sequence_lengths,
 )
-from bertkit_torch.attention import InGroups
+from bertkit_torch.attention import InGroups, OfOne
 from bertkit_torch.bert import Bert
 from bertkit_torch.device import Device
 from bertkit_torch.dropout import Dropout
 from bertkit_torch.losses import Labels, Rule, loss
-from bertkit_torch.placement import place
+from bertkit_torch.placement import is_short_and_alone, place
 from bertkit_torch.scaling import LossScaler, backward
-from bertkit_torch.seen import Seen
+from bertkit_torch.seen import Attention, Seen
 from bertkit_torch.weights import ComputeWeights
 
 
@@ -79,10 +79,12 @@ class RaggedPasses:
 
     def see(self, layout: Layout, batch: Batch) -> Seen:
         kind, heads = self.job.head.kind, self.job.model.num_attention_heads
-        placed = place(layout, batch, kind, heads, self.where, self.dtype)
-        last = InGroups(placed.last or placed.heads)
+        alone = is_short_and_alone(layout) and not torch.is_grad_enabled()
+        placed = place(layout, batch, kind, 0 if alone else heads, self.where, self.dtype)
+        attention: Attention = OfOne(heads) if placed.heads is None else InGroups(placed.heads)
+        last = attention if placed.last is None else InGroups(placed.last)
         ids = placed.input_ids, placed.token_type_ids, placed.position_ids
-        return Seen(*ids, InGroups(placed.heads), last, placed.asking, placed.first, placed.masked, placed.tokens)
+        return Seen(*ids, attention, last, placed.asking, placed.first, placed.masked, placed.tokens)
 
     def _labels(self, batch: Batch, update: Update) -> Labels:
         kind = self.job.head.kind

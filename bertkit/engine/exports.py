@@ -21,6 +21,7 @@ from bertkit.files.entry_points import by_name, load
 from bertkit.model.config import Head, HeadKind, ModelConfig
 
 GROUP = "bertkit.exports"
+EXPORTED_HEADS: tuple[HeadKind, ...] = ("classification", "multilabel", "regression", "choice", "tokens", "span")
 # input_ids, token_type_ids and attention_mask, each (B, S) int32, to what `Engine.predict` names, float32: logits
 # (B, C); tokens: logits (B, S, C); span: start_logits and end_logits (B, S). What stands at padding means nothing.
 PaddedModel = Callable[[Mapping[str, np.ndarray]], Arrays]

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from bertkit.plugin import (
+    EXPORTED_HEADS,
     ExportedModel,
-    HeadKind,
     PaddedModel,
     Precision,
     Setting,
@@ -31,7 +31,7 @@ class HuggingFaceFormat:
     name = "huggingface"
     title = "Hugging Face's transformers"
     precisions: tuple[Precision, ...] = tuple(DTYPES)
-    heads: tuple[HeadKind, ...] = ("classification", "multilabel", "regression", "choice", "tokens", "span")
+    heads = EXPORTED_HEADS
     settings: Mapping[str, Setting] = {}
 
     def check(self) -> None:

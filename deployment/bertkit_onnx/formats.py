@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 
-from bertkit.plugin import ExportedModel, HeadKind, PaddedModel, Precision, Setting, UserError
+from bertkit.plugin import EXPORTED_HEADS, ExportedModel, PaddedModel, Precision, Setting, UserError
 
-HEADS: tuple[HeadKind, ...] = ("classification", "multilabel", "regression", "choice", "tokens", "span")
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "bf16")
 MODEL = "model.onnx"
 XML = "model.xml"
@@ -20,7 +19,7 @@ class OnnxFormat:
     name = "onnx"
     title = "ONNX"
     precisions = PRECISIONS
-    heads = HEADS
+    heads = EXPORTED_HEADS
     settings: Mapping[str, Setting] = {
         "fused": Setting(False, "ONNX Runtime's fused operators, which no other runtime loads"),
     }
@@ -48,7 +47,7 @@ class OpenVinoFormat:
     name = "openvino"
     title = "OpenVINO"
     precisions = PRECISIONS
-    heads = HEADS
+    heads = EXPORTED_HEADS
     settings: Mapping[str, Setting] = {}
 
     def check(self) -> None:

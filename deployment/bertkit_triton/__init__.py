@@ -9,8 +9,8 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from bertkit.plugin import ExportedModel, HeadKind, PaddedModel, Precision, Setting, UserError
-from bertkit_onnx.formats import HEADS, MODEL, PRECISIONS, installed, require
+from bertkit.plugin import EXPORTED_HEADS, ExportedModel, HeadKind, PaddedModel, Precision, Setting, UserError
+from bertkit_onnx.formats import MODEL, PRECISIONS, installed, require
 
 PACKAGES = ("grpcio", "onnx", "onnxruntime", "tritonclient")
 TEXT_HEADS: tuple[HeadKind, ...] = ("classification", "multilabel", "regression", "span")
@@ -28,7 +28,7 @@ class TritonFormat:
     name = "triton"
     title = "Triton Inference Server"
     precisions: tuple[Precision, ...] = PRECISIONS
-    heads: tuple[HeadKind, ...] = HEADS
+    heads = EXPORTED_HEADS
     settings: Mapping[str, Setting] = {
         "name": Setting("", "the model's name in the repository; empty: its task's"),
         "text": Setting(False, "add a model NAME_text that takes texts and gives answers"),

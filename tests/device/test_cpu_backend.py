@@ -58,8 +58,8 @@ def test_a_short_sequence_alone_has_the_answers_that_it_has_beside_another(
 ) -> None:
     """Alone it goes through torch's kernel, and its tokens are not moved into rows."""
     calls = []
-    original = attention._of_one
-    monkeypatch.setattr(attention, "_of_one", lambda *given: calls.append(1) or original(*given))
+    original = attention.OfOne.__call__
+    monkeypatch.setattr(attention.OfOne, "__call__", lambda *given: calls.append(1) or original(*given))
     engine = with_settings(CpuBackend(), job(kind))
     pair = example_batch(kind, 2)
     beside = engine.predict(pair)

@@ -23,7 +23,7 @@ from bertkit.errors import UserError
 from bertkit.model.config import Head, HeadKind
 from bertkit.model.loading import find_source, starting_weights
 from bertkit.training.setup import choose_precision
-from bertkit_cpu.ranges import METHODS, Seen, scale_and_zero
+from bertkit_cpu.ranges import METHODS, ValuesSeen, scale_and_zero
 from int8_here import needs_int8
 
 
@@ -117,7 +117,7 @@ def test_a_scale_covers_its_bounds_and_has_zero_exactly(low: float, high: float)
 
 def test_the_methods_leave_out_nothing_the_little_that_costs_least_or_a_share() -> None:
     values = np.random.default_rng(1).standard_normal(50_000).astype(np.float32)
-    seen = Seen(-200.0, float(values.max()), [values])
+    seen = ValuesSeen(-200.0, float(values.max()), [values])
     assert METHODS["minimum and maximum"](seen)[0] == -200.0
     assert -200 < METHODS["least squares"](seen)[0] < -150  # further in, the outlier's own error is the larger one
     assert -5 < METHODS["percentile"](seen)[0] < -3

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,18 +12,15 @@ import pytest
 from bertkit.model.tokenizer_files import read_vocabulary
 from bertkit.model.vocabulary import Vocabulary
 from conftest import ROOT
+from in_thread import in_thread
 from publisher import Publisher
 
 
 @pytest.fixture
 def publisher() -> Iterator[Publisher]:
     """A server on loopback for one test."""
-    with Publisher() as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
+    with in_thread(Publisher()) as server:
         yield server
-        server.shutdown()
-        thread.join()
 
 
 @pytest.fixture(scope="session")
