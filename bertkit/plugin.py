@@ -27,12 +27,16 @@ if TYPE_CHECKING:
         Limits,
         LossSpec,
         LossScaling,
+        OF_TEACHER,
+        OF_TOKENS,
         OptimizerSpec,
         Peak,
         Precision,
         Probe,
         Scalars,
         Setting,
+        StatesLoss,
+        StateTerm,
         Update,
         sequence_lengths,
     )
@@ -96,7 +100,7 @@ if TYPE_CHECKING:
 
     # The model
     from bertkit.model.config import Head, HeadKind, ModelConfig, PER_TOKEN, to_mapping as config_mapping
-    from bertkit.model.parameters import decays, rate_factors
+    from bertkit.model.parameters import PROJECTION, decays, rate_factors
     from bertkit.model.formats.file_kinds import Unread
 
     # The processes of a job, and sums over them
@@ -223,7 +227,12 @@ _PLACES = {
     "Machine": ("distributed.topology", "Machine"),
     "MOST_SCALING": ("engine.loss_scaling", "MOST"),
     "ModelConfig": ("model.config", "ModelConfig"),
+    "OF_TEACHER": ("engine.interface", "OF_TEACHER"),
+    "OF_TOKENS": ("engine.interface", "OF_TOKENS"),
     "OptimizerSpec": ("engine.interface", "OptimizerSpec"),
+    "PROJECTION": ("model.parameters", "PROJECTION"),
+    "StateTerm": ("engine.interface", "StateTerm"),
+    "StatesLoss": ("engine.interface", "StatesLoss"),
     "Nodes": ("distributed.clusters", "Nodes"),
     "PLACES": ("launch.affinity", "PLACES"),
     "PaddedModel": ("engine.exports", "PaddedModel"),
@@ -298,8 +307,11 @@ __all__ = [
     "JSON_TYPE",
     "LABELS",
     "MOST_SCALING",
+    "OF_TEACHER",
+    "OF_TOKENS",
     "PER_TOKEN",
     "PLACES",
+    "PROJECTION",
     "TEXTS",
     "Absent",
     "AddSums",
@@ -356,6 +368,8 @@ __all__ = [
     "Sizes",
     "SlurmOptions",
     "Split",
+    "StateTerm",
+    "StatesLoss",
     "Static",
     "StaticEngine",
     "StaticPlan",

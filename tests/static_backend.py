@@ -9,6 +9,7 @@ from torch import Tensor
 
 from bertkit.distributed.world import World
 from bertkit.engine.interface import Capabilities, Engine, Job, Precision, Probe, Setting
+from bertkit_torch.capabilities import EXTRAS
 from bertkit_torch.device import Device
 from bertkit_torch.engine import TorchEngine
 
@@ -54,6 +55,7 @@ class StaticBackend:
         precisions=("fp32", "bf16", "fp16"),
         heads=("classification", "regression", "span", "pretraining"),
         layouts=("padded", "unpadded", "packed"),
+        extras=EXTRAS,
     )
     settings: Mapping[str, Setting] = {"shapes": Setting(4, "sizes")}
 

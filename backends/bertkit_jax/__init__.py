@@ -21,7 +21,7 @@ class JaxBackend:
         precisions=("fp32", "bf16", "fp16"),
         heads=("classification", "multilabel", "regression", "choice", "tokens", "span", "pretraining", "encoder"),
         layouts=("padded", "packed"),
-        extras=("class_weights", "label_smoothing", "focal_gamma", "layer_decay", "freeze"),
+        extras=("class_weights", "label_smoothing", "focal_gamma", "layer_decay", "freeze", "teacher_logits"),
         environment=("JAX_", "XLA_", "TPU_"),
     )
     settings: Mapping[str, Setting] = {

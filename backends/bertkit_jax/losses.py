@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 
-from bertkit.plugin import Head, LossSpec
+from bertkit.plugin import PER_TOKEN, Head, LossSpec
 from bertkit_jax.model import FAR
 
 LEAST = 1e-6  # of 1 - p in the focal loss: below a gamma of 1 the slope at 0 has no end
@@ -22,6 +22,15 @@ Tensors = Mapping[str, jax.Array]
 
 def loss(head: Head, found: Tensors, whole: Tensors, real: Tensors, longest: int, spec: LossSpec) -> jax.Array:
     """The scalar to differentiate. `real`: counts (2,), and the labels that are real numbers."""
+    teacher = spec.teacher
+    if teacher is None:
+        return hard_loss(head, found, whole, real, longest, spec)
+    value = teacher.soft * soft_loss(head, found, whole, real, longest, teacher.temperature)
+    return value + teacher.hard * hard_loss(head, found, whole, real, longest, spec) if teacher.hard else value
+
+
+def hard_loss(head: Head, found: Tensors, whole: Tensors, real: Tensors, longest: int, spec: LossSpec) -> jax.Array:
+    """By labels."""
     sequences, positions = real["counts"]
     if head.kind == "classification":
         return classes(found["logits"], whole["labels"], spec) / sequences
@@ -39,6 +48,40 @@ def loss(head: Head, found: Tensors, whole: Tensors, real: Tensors, longest: int
         return (start + end) / (2 * sequences)
     masked = classes(found["masked_logits"], whole["masked_labels"], PLAIN) / positions
     return masked + classes(found["logits"], whole["labels"], PLAIN) / sequences
+
+
+def soft_loss(head: Head, found: Tensors, whole: Tensors, real: Tensors, longest: int, temperature: float) -> jax.Array:
+    """By the teacher's logits."""
+    sequences, positions = real["counts"][0], real["counts"][1]
+    wanted = real["teacher_token_logits" if head.kind in PER_TOKEN else "teacher_logits"]
+    if head.kind == "span":  # mean of the start's and the end's
+        total = 0.0
+        for side, name in enumerate(("start_logits", "end_logits")):
+            ours, theirs = (_by_sequence(one, whole, longest) for one in (found[name], wanted[:, side]))
+            total += jnp.sum(divergence(ours, theirs, temperature))
+        return total / (2 * sequences)
+    if head.kind == "tokens":
+        counted = whole["token_labels"] >= 0
+        return jnp.sum(divergence(found["logits"], wanted, temperature) * counted) / positions
+    if head.kind == "choice":
+        examples = found["logits"].shape[0] // head.sequences_each
+        logits = found["logits"][: examples * head.sequences_each].reshape(examples, head.sequences_each)
+        counted = real["counted"][:: head.sequences_each][:examples]
+        return jnp.sum(divergence(logits, wanted[:examples], temperature) * counted) / sequences
+    if head.kind == "classification":
+        each = divergence(found["logits"], wanted, temperature)
+    elif head.kind == "multilabel":
+        ours, theirs = (jnp.stack([one, jnp.zeros_like(one)], -1) for one in (found["logits"], wanted))
+        each = jnp.mean(divergence(ours, theirs, temperature), -1)
+    else:
+        each = jnp.mean(jnp.square(found["logits"] - wanted), -1)
+    return jnp.sum(each * real["counted"]) / sequences
+
+
+def divergence(student: jax.Array, teacher: jax.Array, temperature: float) -> jax.Array:
+    """(…, C) logits each -> (…,) KL(teacher || student) at the temperature, times its square."""
+    ours, theirs = jax.nn.log_softmax(student / temperature), jax.nn.log_softmax(teacher / temperature)
+    return jnp.sum(jnp.exp(theirs) * (theirs - ours), -1) * temperature**2
 
 
 def classes(logits: jax.Array, labels: jax.Array, spec: LossSpec) -> jax.Array:

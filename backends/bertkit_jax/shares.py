@@ -12,6 +12,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from bertkit.plugin import (
+    OF_TOKENS,
     Arrays,
     Batch,
     BatchLimits,
@@ -108,10 +109,10 @@ def _part(batch: Batch, bounds: np.ndarray, first: int, last: int, sequences_eac
     edges = bounds[first * sequences_each : last * sequences_each + 1]
     start, end = int(edges[0]), int(edges[-1])
     made: dict[str, np.ndarray] = {"cu_seqlens": edges - start}
-    for name in ("input_ids", "token_type_ids", "token_labels"):
+    for name in ("input_ids", "token_type_ids", *OF_TOKENS):
         if name in batch:
             made[name] = batch[name][start:end]
-    for name in ("labels", "start_positions", "end_positions", "example_ids"):
+    for name in ("labels", "start_positions", "end_positions", "teacher_logits", "example_ids"):
         if name in batch:
             made[name] = batch[name][first:last]
     if "masked_positions" in batch:

@@ -15,7 +15,7 @@ class NullBackend:
         precisions=("fp32", "bf16"),
         heads=("classification", "multilabel", "regression", "choice", "tokens", "span", "pretraining", "encoder"),
         layouts=("padded", "unpadded", "packed"),
-        extras=("class_weights", "label_smoothing", "focal_gamma", "layer_decay", "freeze"),
+        extras=("class_weights", "label_smoothing", "focal_gamma", "layer_decay", "freeze", "teacher_logits"),
         computes=False,
     )
     settings: Mapping[str, Setting] = {

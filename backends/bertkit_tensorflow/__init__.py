@@ -25,7 +25,7 @@ class TensorFlowBackend:
         precisions=("fp32", "bf16", "fp16"),
         heads=("classification", "multilabel", "regression", "choice", "tokens", "span", "pretraining", "encoder"),
         layouts=("padded", "packed"),
-        extras=("class_weights", "label_smoothing", "focal_gamma", "layer_decay", "freeze"),
+        extras=("class_weights", "label_smoothing", "focal_gamma", "layer_decay", "freeze", "teacher_logits"),
         environment=("TF_", "XLA_"),
     )
     settings: Mapping[str, Setting] = {

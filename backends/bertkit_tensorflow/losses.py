@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 import tensorflow as tf
 
-from bertkit.plugin import Head, LossSpec
+from bertkit.plugin import PER_TOKEN, Head, LossSpec
 from bertkit_tensorflow.model import FAR
 
 LEAST = 1e-6  # of 1 - p in the focal loss: below a gamma of 1 the slope at 0 has no end
@@ -21,6 +21,15 @@ Tensors = Mapping[str, tf.Tensor]
 
 def loss(head: Head, found: Tensors, whole: Tensors, real: Tensors, longest: int, spec: LossSpec) -> tf.Tensor:
     """The scalar to differentiate. `real`: counts (2,), and the labels that are real numbers."""
+    teacher = spec.teacher
+    if teacher is None:
+        return hard_loss(head, found, whole, real, longest, spec)
+    value = teacher.soft * soft_loss(head, found, whole, real, longest, teacher.temperature)
+    return value + teacher.hard * hard_loss(head, found, whole, real, longest, spec) if teacher.hard else value
+
+
+def hard_loss(head: Head, found: Tensors, whole: Tensors, real: Tensors, longest: int, spec: LossSpec) -> tf.Tensor:
+    """By labels."""
     sequences, positions = real["counts"][0], real["counts"][1]
     if head.kind == "classification":
         return classes(found["logits"], whole["labels"], spec) / sequences
@@ -38,6 +47,40 @@ def loss(head: Head, found: Tensors, whole: Tensors, real: Tensors, longest: int
         return (start + end) / (2 * sequences)
     masked = classes(found["masked_logits"], whole["masked_labels"], PLAIN) / positions
     return masked + classes(found["logits"], whole["labels"], PLAIN) / sequences
+
+
+def soft_loss(head: Head, found: Tensors, whole: Tensors, real: Tensors, longest: int, temperature: float) -> tf.Tensor:
+    """By the teacher's logits."""
+    sequences, positions = real["counts"][0], real["counts"][1]
+    wanted = real["teacher_token_logits" if head.kind in PER_TOKEN else "teacher_logits"]
+    if head.kind == "span":  # mean of the start's and the end's
+        total = 0.0
+        for side, name in enumerate(("start_logits", "end_logits")):
+            ours, theirs = (_by_sequence(one, whole, longest) for one in (found[name], wanted[:, side]))
+            total += tf.reduce_sum(divergence(ours, theirs, temperature))
+        return total / (2 * sequences)
+    if head.kind == "tokens":
+        counted = tf.cast(whole["token_labels"] >= 0, tf.float32)
+        return tf.reduce_sum(divergence(found["logits"], wanted, temperature) * counted) / positions
+    if head.kind == "choice":
+        examples = found["logits"].shape[0] // head.sequences_each
+        logits = tf.reshape(found["logits"][: examples * head.sequences_each], [examples, head.sequences_each])
+        counted = real["counted"][:: head.sequences_each][:examples]
+        return tf.reduce_sum(divergence(logits, wanted[:examples], temperature) * counted) / sequences
+    if head.kind == "classification":
+        each = divergence(found["logits"], wanted, temperature)
+    elif head.kind == "multilabel":
+        ours, theirs = (tf.stack([one, tf.zeros_like(one)], -1) for one in (found["logits"], wanted))
+        each = tf.reduce_mean(divergence(ours, theirs, temperature), -1)
+    else:
+        each = tf.reduce_mean(tf.square(found["logits"] - wanted), -1)
+    return tf.reduce_sum(each * real["counted"]) / sequences
+
+
+def divergence(student: tf.Tensor, teacher: tf.Tensor, temperature: float) -> tf.Tensor:
+    """(…, C) logits each -> (…,) KL(teacher || student) at the temperature, times its square."""
+    ours, theirs = tf.nn.log_softmax(student / temperature), tf.nn.log_softmax(teacher / temperature)
+    return tf.reduce_sum(tf.exp(theirs) * (theirs - ours), -1) * temperature**2
 
 
 def classes(logits: tf.Tensor, labels: tf.Tensor, spec: LossSpec) -> tf.Tensor:

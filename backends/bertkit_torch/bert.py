@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from typing import Protocol
 
 import numpy as np
@@ -21,6 +22,7 @@ from bertkit_torch.seen import Attention, Seen
 from bertkit_torch.weights import ComputeWeights
 
 Outputs = dict[str, Tensor]
+QUERY_KEY_VALUE = ("query", "key", "value")
 
 
 class Bert(nn.Module):
@@ -55,7 +57,7 @@ class Layer(Protocol):
 
 def outputs(w: ComputeWeights, config: ModelConfig, head: Head, seen: Seen, drop: Dropout, layer: Layer) -> Outputs:
     if head.kind == "encoder":
-        return hidden_states(w, config, head.layers, seen, drop, layer)
+        return states(w, config, head, seen, drop, layer)
     return HEADS[head.kind](w, config, encode(w, config, seen, drop, layer), seen, drop)
 
 
@@ -68,17 +70,36 @@ def encode(w: ComputeWeights, config: ModelConfig, seen: Seen, drop: Dropout, la
     return layer(prefix(last), config, hidden, seen.last, seen.asking, drop)
 
 
-def hidden_states(
-    w: ComputeWeights, config: ModelConfig, wanted: tuple[int, ...], seen: Seen, drop: Dropout, layer: Layer
-) -> Outputs:
-    """Of the K layers `wanted` side by side: (T, K H), or (N, K H) where the layout is fixed. 0: the embeddings."""
+def states(w: ComputeWeights, config: ModelConfig, head: Head, seen: Seen, drop: Dropout, layer: Layer) -> Outputs:
+    """Of the K states that the head names side by side: (T, K H), or (N, K H) where the layout is fixed."""
+    wanted = head.all_states
     hidden = embed(w, config, seen, drop)
-    found = {0: hidden}
-    for number in range(max(wanted)):  # those above are not computed
-        hidden = layer(prefix(number), config, hidden, seen.attention, None, drop)
-        found |= {number + 1: hidden} if number + 1 in wanted else {}
-    side_by_side = torch.cat([found[number] for number in wanted], 1)
+    found: dict[tuple[str, int], Tensor] = {("hidden", 0): hidden}
+    for number in range(1, max(number for _, number in wanted) + 1):  # those above are not computed
+        parts = {part for part, of_layer in wanted if of_layer == number} - {"hidden"}
+        found |= {(part, number): x for part, x in inner_states(w, config, number - 1, parts, hidden, seen).items()}
+        if any(of_layer > number or (part, of_layer) == ("hidden", number) for part, of_layer in wanted):
+            hidden = layer(prefix(number - 1), config, hidden, seen.attention, None, drop)
+            found["hidden", number] = hidden
+    side_by_side = torch.cat([found[one] for one in wanted], 1)
     return {"hidden": side_by_side if seen.tokens is None else side_by_side.index_select(0, seen.tokens)}
+
+
+def inner_states(
+    w: ComputeWeights, config: ModelConfig, number: int, parts: AbstractSet[str], hidden: Tensor, seen: Seen
+) -> Outputs:
+    """(N, H) each: queries, keys, values, and what attention makes of them, without dropout, of one layer."""
+    if not parts:
+        return {}
+    every = [f"{prefix(number)}attention.self.{part}" for part in QUERY_KEY_VALUE]
+    if "context" in parts:
+        joined = w.dense(hidden, *every)
+        found = dict(zip(QUERY_KEY_VALUE, joined.chunk(3, 1), strict=True))
+        softmax = torch.float32 if config.softmax == "fp32" else w.dtype
+        return found | {"context": seen.attention((joined,), Dropout(), 0.0, softmax)}
+    names = [part for part in QUERY_KEY_VALUE if part in parts]
+    made = w.dense(hidden, *(f"{prefix(number)}attention.self.{part}" for part in names))
+    return dict(zip(names, made.chunk(len(names), 1), strict=True))
 
 
 def prefix(number: int) -> str:
@@ -109,7 +130,7 @@ def encoder_layer(
 
     `prefix`: how the names of its parameters begin in `w`.
     """
-    query, key, value = (f"{prefix}attention.self.{part}" for part in ("query", "key", "value"))
+    query, key, value = (f"{prefix}attention.self.{part}" for part in QUERY_KEY_VALUE)
     softmax = torch.float32 if config.softmax == "fp32" else w.dtype
     parts: tuple[Tensor, ...]
     if asking is None or attention.whole:

@@ -7,4 +7,6 @@ from bertkit.plugin import Extra, HeadKind
 HEADS: tuple[HeadKind, ...] = (
     "classification", "multilabel", "regression", "choice", "tokens", "span", "pretraining", "encoder",
 )  # fmt: skip
-EXTRAS: tuple[Extra, ...] = ("class_weights", "label_smoothing", "focal_gamma", "layer_decay", "freeze")
+EXTRAS: tuple[Extra, ...] = (
+    "class_weights", "label_smoothing", "focal_gamma", "layer_decay", "freeze", "teacher_logits", "teacher_states",
+)  # fmt: skip

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from bertkit.plugin import HeadKind, LossSpec
+from bertkit.plugin import PER_TOKEN, HeadKind, LossSpec
 from bertkit_torch.bert import Outputs
+from bertkit_torch.imitation import FAR, Stretches, divergence, divergence_of_each, states_loss
 
 LEAST = 1e-6  # of 1 - p in the focal loss: below a gamma of 1 the slope at 0 has no end
 
@@ -61,6 +62,15 @@ PLAIN = Rule(LossSpec())
 
 
 @dataclass(frozen=True)
+class LearnedStates:
+    """What a loss by a teacher's states reads besides."""
+
+    stretches: Stretches
+    width: int  # of each of the student's states
+    projection: tuple[Tensor, ...]  # weight and bias, of hidden states to the teacher's width; (): there is none
+
+
+@dataclass(frozen=True)
 class Labels:
     """What the losses read of a batch, on the device."""
 
@@ -69,6 +79,7 @@ class Labels:
     longest: int  # tokens of a sequence, at the most
     each: int = 1  # sequences of an example
     rule: Rule = PLAIN
+    learned: LearnedStates | None = None
 
 
 def masked_words(logits: Tensor, labels: Tensor, count: int | Tensor) -> Tensor:
@@ -80,6 +91,21 @@ def loss(
     kind: HeadKind, outputs: Outputs, labels: Labels, words: Callable[[Tensor, Tensor, Any], Tensor] = masked_words
 ) -> Tensor:
     """The scalar to differentiate. `words`: the masked words' part of pre-training's."""
+    spec, teacher = labels.rule.spec, labels.rule.spec.teacher
+    if spec.states is not None and labels.learned is not None:
+        wanted, learned = labels.tensors["teacher_states"], labels.learned
+        given = outputs["hidden"], wanted, learned.stretches, labels.counts, learned.width
+        return states_loss(spec.states, *given, learned.projection)
+    if teacher is None:
+        return hard_loss(kind, outputs, labels, words)
+    found = teacher.soft * soft_loss(kind, outputs, labels, teacher.temperature)
+    return found + teacher.hard * hard_loss(kind, outputs, labels, words) if teacher.hard else found
+
+
+def hard_loss(
+    kind: HeadKind, outputs: Outputs, labels: Labels, words: Callable[[Tensor, Tensor, Any], Tensor] = masked_words
+) -> Tensor:
+    """By labels."""
     batch, sequences = labels.tensors, labels.counts["sequences"]
     if kind == "classification":
         return labels.rule.classes(outputs["logits"], batch["labels"]) / sequences
@@ -108,6 +134,34 @@ def loss(
     return masked + PLAIN.classes(outputs["logits"], batch["labels"]) / sequences
 
 
+def soft_loss(kind: HeadKind, outputs: Outputs, labels: Labels, temperature: float) -> Tensor:
+    """By the teacher's logits."""
+    batch, sequences = labels.tensors, labels.counts["sequences"]
+    wanted = batch["teacher_token_logits" if kind in PER_TOKEN else "teacher_logits"]
+    if kind == "span":  # mean of the start's and the end's
+        names = ("start_logits", "end_logits")
+        found = [_by_sequence(outputs[name], labels, FAR) for name in names]
+        theirs = [_by_sequence(wanted[:, side], labels, FAR) for side in range(2)]
+        each = [divergence(one, other, temperature) for one, other in zip(found, theirs, strict=True)]
+        return torch.stack(each).sum() / (2 * sequences)
+    if kind == "choice":
+        examples = len(outputs["logits"]) // labels.each
+        logits = outputs["logits"][: examples * labels.each].view(examples, labels.each)
+        counted = batch["counted"].view(-1)[:: labels.each][:examples] if "counted" in batch else 1.0
+        return (divergence(logits, wanted[:examples], temperature) * counted).sum() / sequences
+    if kind == "tokens":
+        counted = batch["token_labels"] >= 0
+        return (divergence(outputs["logits"], wanted, temperature) * counted).sum() / labels.counts["tokens"]
+    counted = batch.get("counted", 1.0)
+    if kind == "classification":
+        return (divergence(outputs["logits"], wanted, temperature) * counted).sum() / sequences
+    if kind == "multilabel":
+        each_label = divergence_of_each(outputs["logits"], wanted, temperature)
+    else:
+        each_label = (outputs["logits"].float() - wanted).square()
+    return (each_label.mean(-1) * counted).sum() / sequences
+
+
 def _outputs(labels: Tensor) -> int:
     """How many outputs have a label each."""
     return labels.shape[1] if labels.dim() > 1 else 1
@@ -118,9 +172,9 @@ def _counted(batch: Mapping[str, Tensor], labels: Tensor) -> Tensor:
     return batch["counted"].view(-1, *(1,) * (labels.dim() - 1))
 
 
-def _by_sequence(logits: Tensor, labels: Labels) -> Tensor:
-    """(T,) -> (B, longest), minus infinity behind each sequence's end."""
+def _by_sequence(logits: Tensor, labels: Labels, behind: float = float("-inf")) -> Tensor:
+    """(T,) -> (B, longest), minus infinity behind each sequence's end, or what is given."""
     first, lengths = labels.tensors["first"][:, None], labels.tensors["lengths"][:, None]
     columns = torch.arange(labels.longest, device=logits.device)
     real = columns < lengths
-    return logits[(first + columns).where(real, first)].masked_fill(~real, float("-inf"))
+    return logits[(first + columns).where(real, first)].masked_fill(~real, behind)

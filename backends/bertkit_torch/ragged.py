@@ -8,6 +8,7 @@ from torch import Tensor
 
 from bertkit.plugin import (
     LABELS,
+    OF_TEACHER,
     Arrays,
     Batch,
     DoesNotFit,
@@ -23,7 +24,8 @@ from bertkit_torch.attention import InGroups, OfOne
 from bertkit_torch.bert import Bert
 from bertkit_torch.device import Device
 from bertkit_torch.dropout import Dropout
-from bertkit_torch.losses import Labels, Rule, loss
+from bertkit_torch.imitation import Stretches, groups, projection
+from bertkit_torch.losses import Labels, LearnedStates, Rule, loss
 from bertkit_torch.placement import is_short_and_alone, place
 from bertkit_torch.scaling import LossScaler, backward
 from bertkit_torch.seen import Attention, Seen
@@ -88,13 +90,22 @@ class RaggedPasses:
 
     def _labels(self, batch: Batch, update: Update) -> Labels:
         kind = self.job.head.kind
-        arrays = {name: batch[name] for name in LABELS[kind] if name in batch}
+        arrays = {name: batch[name] for name in (*LABELS[kind], *OF_TEACHER) if name in batch}
         lengths = sequence_lengths(batch)
+        first, order = batch["cu_seqlens"][:-1].astype(np.int64), np.argsort(-lengths, kind="stable")
         if kind == "span":
-            arrays |= {"first": batch["cu_seqlens"][:-1].astype(np.int64), "lengths": lengths.astype(np.int64)}
+            arrays |= {"first": first, "lengths": lengths.astype(np.int64)}
         tensors = {name: torch.from_numpy(array).to(self.where) for name, array in arrays.items()}
         counts = {name: max(1, count) for name, count in update.label_counts.items()}
-        return Labels(tensors, counts, int(lengths.max(initial=1)), self.job.head.sequences_each, self.rule)
+        learned = self._learned(first[order], lengths[order]) if self.job.loss.states else None
+        longest = int(lengths.max(initial=1))
+        return Labels(tensors, counts, longest, self.job.head.sequences_each, self.rule, learned)
+
+    def _learned(self, first: np.ndarray, lengths: np.ndarray) -> LearnedStates:
+        """Of sequences in an order of falling lengths."""
+        starts, sizes = (torch.from_numpy(one.astype(np.int64)).to(self.where) for one in (first, lengths))
+        stretches = Stretches(starts, sizes, groups(lengths))
+        return LearnedStates(stretches, self.job.model.hidden_size, projection(dict(self.model.named_parameters())))
 
     def describe(self) -> dict[str, str]:
         return {"layout": self.layout, "attention": "grouped batched matmul"}

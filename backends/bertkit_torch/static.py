@@ -37,7 +37,8 @@ from bertkit_torch.bert import Outputs, encoder_layer, outputs, prefix
 from bertkit_torch.device import Device
 from bertkit_torch.dropout import DeviceDropout, Dropout, dropout_seed
 from bertkit_torch.gradients import Gradients
-from bertkit_torch.losses import Labels, Rule, loss
+from bertkit_torch.imitation import Stretches, groups, projection
+from bertkit_torch.losses import Labels, LearnedStates, Rule, loss
 from bertkit_torch.row_attention import allowed
 from bertkit_torch.scaling import LossScaler, backward
 from bertkit_torch.seen import Attention, Seen
@@ -115,14 +116,21 @@ class StaticPasses:
         """
         weights = self.device.compute_weights(self.masters, self.dtype, training=True)
         tensors = views(made, whole, real)
-        sequences, positions = tensors["counts"].unbind()
+        sequences, positions, *pairs = tensors["counts"].unbind()
         counts = {"sequences": sequences, "masked": positions, "tokens": positions}
-        labels = Labels(tensors, counts, made.sizes.longest, self.job.head.sequences_each, self.rule)
+        counts |= {"pairs": pairs[0]} if pairs else {}
+        learned = self._learned(made.sizes, tensors) if self.job.loss.states else None
+        labels = Labels(tensors, counts, made.sizes.longest, self.job.head.sequences_each, self.rule, learned)
         with self.device.autocast(self.job.precision):
             found = self._outputs(weights, made.sizes, tensors, DeviceDropout())
             value = loss(self.job.head.kind, found, labels)
         backward(value, scaler)
         self.total.add_(value.detach())
+
+    def _learned(self, sizes: Sizes, tensors: Tensors) -> LearnedStates:
+        where = groups([sizes.longest] * sizes.sequences)
+        stretches = Stretches(tensors["first"], tensors["lengths"], where, tensors["counted"])
+        return LearnedStates(stretches, self.job.model.hidden_size, projection(self.masters))
 
     def predict(self, weights: ComputeWeights, batch: Batch) -> Arrays:
         staged = self._stage(batch, None)

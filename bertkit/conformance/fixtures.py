@@ -13,6 +13,7 @@ import numpy as np
 from bertkit.distributed.world import World
 from bertkit.engine.interface import (
     NO_LABEL,
+    OF_TOKENS,
     Arrays,
     Backend,
     Batch,
@@ -88,11 +89,10 @@ def part(batch: Batch, members: np.ndarray) -> Batch:
         "token_type_ids": batch["token_type_ids"][tokens],
         "cu_seqlens": np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32),
     }
-    for name in ("example_ids", "labels", "start_positions", "end_positions"):
+    for name in ("example_ids", "labels", "start_positions", "end_positions", "teacher_logits"):
         if name in batch:
             new[name] = batch[name][members]
-    if "token_labels" in batch:
-        new["token_labels"] = batch["token_labels"][tokens]
+    new |= {name: batch[name][tokens] for name in OF_TOKENS if name in batch}
     if "masked_positions" in batch:
         new_place = {int(old): place for place, old in enumerate(tokens)}
         kept = [(new_place[int(p)], n) for n, p in enumerate(batch["masked_positions"]) if int(p) in new_place]

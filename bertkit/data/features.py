@@ -15,12 +15,12 @@ from pathlib import Path
 
 import numpy as np
 
+from bertkit.engine.interface import OF_TEACHER, OF_TOKENS
 from bertkit.errors import UserError
 from bertkit.files.disk import read_sealed_arrays, sweep, write_sealed_arrays
 
 FORMAT = 3  # of the cache file; part of its key
 COMPACT = ("input_ids", "token_type_ids")
-OF_TOKENS = ("token_labels",)  # labels that each token has
 LABEL, NOTE = "label.", "note."  # prefixes of names in the cache file
 logger = logging.getLogger(__name__)
 
@@ -64,9 +64,11 @@ class Features:
         }
 
     def digest(self) -> str:
-        """SHA-256 over all that a model sees: the same data gives the same digest on every machine."""
+        """SHA-256 over all that a model sees: the same data gives the same digest on every machine. Left out is what a
+        teacher gave, which follows from the rest."""
         total = hashlib.sha256()
-        seen = {name: array for name, array in _flat(self).items() if not name.startswith(NOTE)}
+        aside = {f"{LABEL}{name}" for name in OF_TEACHER}
+        seen = {name: array for name, array in _flat(self).items() if not name.startswith(NOTE) and name not in aside}
         for name, array in sorted(seen.items()):
             total.update(f"{name} {array.dtype.str} {array.shape}".encode())
             total.update(np.ascontiguousarray(array).data)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bertkit.data.features import Features
-from bertkit.engine.interface import Update, label_counts
+from bertkit.engine.interface import Update, counts_of_states, label_counts
 from bertkit.errors import UserError
 from bertkit.model.config import HeadKind
 
@@ -106,6 +106,8 @@ def updates(
         hands = deal(features.sizes[examples], ranks, micro_batches)
         of_positions = kind in ("pretraining", "tokens")  # whose number only the batch tells
         counts = label_counts(kind, [features.batch(examples)]) if of_positions else {"sequences": len(examples)}
+        if kind == "encoder":
+            counts |= counts_of_states(features.sizes[examples])
         mine = tuple(features.batch(examples[places]) for places in hands[rank])
         yield Update(step, mine, counts)
 

@@ -28,11 +28,16 @@ from bertkit.model.config import Head, HeadKind, ModelConfig
 #   tokens: token_labels (T,) int64, NO_LABEL where a token has none
 #   span: start_positions, end_positions (B,) int64, counted within the sequence
 #   pretraining: masked_positions (M,) int64 into the T tokens, masked_labels (M,) int64, labels (B,) int64
+# and where a teacher's answers or states are learned (`LossSpec`):
+#   teacher_logits (B, C) float32, of a choice (B / K, K); teacher_token_logits (T, C), of a span (T, 2): start and end
+#   teacher_states (T, D), a real type: its states side by side, each `StatesLoss.width` wide
 Batch = Mapping[str, np.ndarray]
 Scalars = Mapping[str, SupportsFloat]  # values may still be on the device: float() waits for them
 
 # What a recipe may ask of training beyond what every engine does.
-Extra = Literal["class_weights", "label_smoothing", "focal_gamma", "layer_decay", "freeze"]
+Extra = Literal[
+    "class_weights", "label_smoothing", "focal_gamma", "layer_decay", "freeze", "teacher_logits", "teacher_states"
+]
 Precision = Literal["fp32", "tf32", "bf16", "fp16", "int8"]  # int8: answers only, of quantised weights
 LayoutKind = Literal["padded", "unpadded", "packed"]
 NO_LABEL = -100  # that no loss counts
@@ -68,6 +73,53 @@ class OptimizerSpec:
 
 
 @dataclass(frozen=True)
+class SoftLabels:
+    """A loss by a teacher's logits beside the one by labels (Hinton et al. 2015, arXiv:1503.02531).
+
+    KL(teacher || student) of the probabilities of classes, or of a span's places, at a temperature T, times T squared;
+    of several labels, of each by itself, and the mean of them; of targets, the squared error. The mean is over what
+    that of the loss by labels is.
+    """
+
+    temperature: float = 1.0
+    soft: float = 1.0  # weight of this loss
+    hard: float = 0.0  # weight of the loss by labels; 0: they are not read
+
+
+@dataclass(frozen=True)
+class StateTerm:
+    """One loss by a teacher's states.
+
+    relations: states of one kind, cut into `heads` parts of a width w; softmax(x x' / sqrt(w)) tells how a token
+    relates to those of its sequence. KL(teacher || student), mean over tokens and heads (Wang et al. 2021,
+    arXiv:2012.15828).
+    attention_kl: the same of softmax(q k' / sqrt(w)), `heads` the model's own.
+    attention_mse: squared error of q k' / sqrt(w), mean over pairs of tokens of a sequence and heads (Jiao et al. 2019,
+    arXiv:1909.10351). mse, cosine: of the states themselves, mean over tokens: squared error, also over the width, and
+    1 - cos; of the student's through the projection where the widths differ.
+    """
+
+    form: Literal["relations", "attention_kl", "attention_mse", "mse", "cosine"]
+    student: tuple[int, ...]  # which of its head's states: one; attention: the queries and the keys
+    teacher: tuple[int, ...]  # which of the teacher's
+    heads: int = 1
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class StatesLoss:
+    """The sum of some terms; a batch brings the teacher's states."""
+
+    terms: tuple[StateTerm, ...]
+    width: int  # of each of the teacher's states
+
+    @property
+    def teacher_columns(self) -> int:
+        """D: of the teacher's states side by side."""
+        return self.width * (1 + max(number for term in self.terms for number in term.teacher))
+
+
+@dataclass(frozen=True)
 class LossSpec:
     """What differs from the head's plain loss. The sum is divided by the number of labels all the same.
 
@@ -77,6 +129,8 @@ class LossSpec:
     class_weights: tuple[float, ...] = ()  # of each class; multilabel: of each label where it applies; (): all 1
     label_smoothing: float = 0.0  # of classes: this share of a label is spread over all of them
     focal_gamma: float = 0.0  # each label's loss times (1 - p) ** gamma, p the probability that it was given
+    teacher: SoftLabels | None = None  # whose logits are learned beside the labels, or in their place
+    states: StatesLoss | None = None  # of an encoder: what is learned of a teacher's
 
 
 @dataclass(frozen=True)
@@ -190,7 +244,7 @@ class Engine(Protocol):
         """The head's logits, float32. classification, multilabel, regression: logits (B, C) · choice: logits (B, 1) ·
         tokens: logits (T, C) · span: start_logits and end_logits (T,) ·
         pretraining: masked_logits (M, V), logits (B, 2) · encoder: hidden (T, C), the hidden states of `Head.layers`
-        side by side."""
+        and `Head.states` side by side."""
 
     def slots(self, lengths: np.ndarray) -> int:
         """Token places, padding included, that `predict` computes for sequences of these lengths (B,)."""
@@ -351,6 +405,9 @@ LABELS: Mapping[HeadKind, tuple[str, ...]] = {
     "encoder": (),
 }
 
+OF_TEACHER = ("teacher_logits", "teacher_token_logits", "teacher_states")  # and those that a teacher gives
+OF_TOKENS = ("token_labels", "teacher_token_logits", "teacher_states")  # those of them that each token has
+
 # What `Engine.predict` returns, by head.
 OUTPUTS: Mapping[HeadKind, tuple[str, ...]] = {
     "classification": ("logits",),
@@ -379,4 +436,11 @@ def label_counts(kind: HeadKind, batches: Sequence[Batch]) -> dict[str, int]:
         counts["masked"] = sum(len(batch["masked_labels"]) for batch in batches)
     if kind == "tokens":
         counts["tokens"] = sum(int((batch["token_labels"] != NO_LABEL).sum()) for batch in batches)
+    if kind == "encoder":
+        counts |= counts_of_states(np.concatenate([sequence_lengths(batch) for batch in batches]))
     return counts
+
+
+def counts_of_states(lengths: np.ndarray) -> dict[str, int]:
+    """What the losses by states are divided by, of sequences of these lengths (B,)."""
+    return {"tokens": int(lengths.sum()), "pairs": int(np.square(lengths, dtype=np.int64).sum())}

@@ -91,7 +91,12 @@ class StaticPlan:
         batch |= dict.fromkeys(LABELS[head.kind], nobody)
         if head.label_shape:
             batch["labels"] = np.empty((0, *head.label_shape), np.float32)
-        counts = {"sequences": 1, "masked": 1, "tokens": 1} if training else None
+        if self.job.loss.teacher:
+            name = "teacher_token_logits" if head.kind in PER_TOKEN else "teacher_logits"
+            batch[name] = np.empty((0, head.outputs), np.float32)
+        if self.job.loss.states:
+            batch["teacher_states"] = np.empty((0, self.job.loss.states.teacher_columns), np.float32)
+        counts = {"sequences": 1, "masked": 1, "tokens": 1, "pairs": 1} if training else None
         return static(batch, head.kind, sizes, counts, self.alone)
 
     # ---- what came of it ----

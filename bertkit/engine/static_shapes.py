@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bertkit.engine.interface import NO_LABEL, Batch, BatchLimits, sequence_lengths
+from bertkit.engine.interface import NO_LABEL, OF_TEACHER, OF_TOKENS, Batch, BatchLimits, sequence_lengths
 from bertkit.engine.layouts import in_rows, pack
 from bertkit.engine.steps import best_steps, even_steps, round_up
 from bertkit.errors import UserError
@@ -168,7 +168,8 @@ def static(
     Whole: input_ids, token_type_ids, position_ids, segments (N,) · first, lengths (B,) of each sequence ·
     bounds (K + 1,) of the stretches that attention is kept within · masked (M,) slots · the head's labels, with
     NO_LABEL where there is none; token_labels (N,). Real: counts (2,) sequences, and masked or labelled tokens ·
-    for labels that are no classes (`IS_REAL`): labels (B,) or (B, C), and counted (B,).
+    for labels that are no classes (`IS_REAL`): labels (B,) or (B, C), and counted (B,) · a teacher's: counted (B,),
+    teacher_logits (B, C), teacher_token_logits (N, C), teacher_states (N, D), for which counts is (3,), with the pairs.
     """
     lengths = sequence_lengths(batch)
     if alone:
@@ -192,7 +193,8 @@ def static(
         whole["masked"] = _filled(layout.token_slots[batch["masked_positions"]], sizes.masked, 0)
     if counts is not None:
         positions = counts.get("masked", counts.get("tokens", 1))
-        real["counts"] = np.array([counts["sequences"], max(1, positions)], np.float32)
+        pairs = [counts["pairs"]] if kind == "encoder" else []
+        real["counts"] = np.array([counts["sequences"], max(1, positions), *pairs], np.float32)
         wanted = {name: batch[name] for name in ("labels", "start_positions", "end_positions") if name in batch}
         if kind in IS_REAL:
             real["labels"] = _filled(wanted.pop("labels"), sizes.sequences, 0.0).astype(np.float32)
@@ -203,7 +205,22 @@ def static(
             whole["token_labels"][layout.token_slots] = batch["token_labels"]
         if kind == "pretraining":
             whole["masked_labels"] = _filled(batch["masked_labels"], sizes.masked, NO_LABEL)
+        if any(name in batch for name in OF_TEACHER):
+            real["counted"] = (np.arange(sizes.sequences) < len(lengths)).astype(np.float32)
+            real |= _of_teacher(batch, sizes, layout.token_slots)
     return Static(sizes, len(lengths), layout.token_slots, whole, real)
+
+
+def _of_teacher(batch: Batch, sizes: Sizes, token_slots: np.ndarray) -> dict[str, np.ndarray]:
+    """A teacher's logits or states: of each slot, or of each sequence or example."""
+    found = {}
+    for name, values in ((name, batch[name]) for name in OF_TEACHER if name in batch):
+        if name in OF_TOKENS:
+            found[name] = np.zeros((sizes.slots, values.shape[1]), np.float32)
+            found[name][token_slots] = values
+        else:
+            found[name] = _filled(values.astype(np.float32), sizes.sequences, 0.0)
+    return found
 
 
 def _filled(values: np.ndarray, size: int, fill: float) -> np.ndarray:

@@ -19,6 +19,8 @@ from bertkit.files.inputs import kind, mapping_value, read_object, real_value, w
 from bertkit.model.vocabulary import check_class
 
 Arrays = dict[str, np.ndarray]  # weights, gradients or moments by a parameter's name
+# A layer's states; context: what its attention gives, before the dense layer
+StatePart = Literal["query", "key", "value", "context", "hidden"]
 HeadKind = Literal["classification", "multilabel", "regression", "choice", "tokens", "span", "pretraining", "encoder"]
 PER_TOKEN: tuple[HeadKind, ...] = ("tokens", "span", "encoder")  # outputs for each token, which read no pooler
 
@@ -34,6 +36,13 @@ class Head:
     kind: HeadKind
     outputs: int
     layers: tuple[int, ...] = ()  # encoder: whose hidden states stand side by side; 0: the embeddings, 1: layer 1, …
+    states: tuple[tuple[StatePart, int], ...] = ()  # encoder: further states beside them, each of a layer
+    projection: int = 0  # encoder: width to which a loss by a teacher's states projects its own; 0: it does not
+
+    @property
+    def all_states(self) -> tuple[tuple[StatePart, int], ...]:
+        """Encoder: all that stands side by side."""
+        return (*(("hidden", layer) for layer in self.layers), *self.states)
 
     @property
     def label_shape(self) -> tuple[int, ...]:
@@ -58,8 +67,8 @@ class Head:
 
     @property
     def trained(self) -> bool:
-        """Whether it has labels and a loss; the hidden states of an encoder have none."""
-        return self.kind != "encoder"
+        """Whether it has labels and a loss; an encoder's have one where they are another's states."""
+        return self.kind != "encoder" or bool(self.states)
 
 
 ARCHITECTURE_OF_HEAD: Mapping[HeadKind, str] = {

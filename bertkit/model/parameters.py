@@ -17,6 +17,8 @@ from bertkit.model.config import Arrays, Head, ModelConfig
 
 _LAYER = re.compile(r"bert\.encoder\.layer\.(\d+)\.")
 Shapes = dict[str, tuple[int, ...]]
+SELF = ("query", "key", "value")
+PROJECTION = "distillation.projection"  # of hidden states to a teacher's width
 
 
 def shapes(config: ModelConfig, head: Head) -> Shapes:
@@ -82,6 +84,22 @@ def frozen_names(config: ModelConfig, head: Head, depth: int) -> tuple[str, ...]
     return tuple(name for name in shapes(config, head) if depth_of(name, layers) <= depth)
 
 
+def unread_names(config: ModelConfig, head: Head) -> tuple[str, ...]:
+    """The parameters that an encoder's states do not depend on: those above them."""
+    states = head.all_states
+    top = max(layer for _, layer in states)
+    of_top = {part for part, layer in states if layer == top}
+    unread = []
+    for name in shapes(config, head):
+        found = _LAYER.match(name)
+        if found is None or int(found[1]) + 1 < top or (int(found[1]) + 1 == top and "hidden" in of_top):
+            continue
+        part = name[found.end() :].removeprefix("attention.self.").partition(".")[0]
+        if int(found[1]) + 1 > top or (part not in of_top and not (part in SELF and "context" in of_top)):
+            unread.append(name)
+    return tuple(unread)
+
+
 def decays(name: str) -> bool:
     """Whether weight decay applies: not to biases and LayerNorm scales (Devlin et al. 2018, appendix A.2)."""
     return not (name.endswith("bias") or "LayerNorm" in name)
@@ -111,7 +129,7 @@ def _layer(name: str, hidden: int, inner: int) -> Shapes:
 def _head(config: ModelConfig, head: Head) -> Shapes:
     hidden = config.hidden_size
     if head.kind == "encoder":
-        return {}
+        return _linear(PROJECTION, head.projection, hidden) if head.projection else {}
     if head.kind == "span":
         return _linear("qa_outputs", head.outputs, hidden)
     if head.kind == "pretraining":  # the decoder's weight is the word embeddings' (tied)
