@@ -1,6 +1,7 @@
 """The shape of a BERT: what Hugging Face's ``config.json`` and Google's ``bert_config.json`` say.
 
-Source: Devlin et al. 2018, arXiv:1810.04805; the smaller sizes: Turc et al. 2019, arXiv:1908.08962; the keys beside
+Source: Devlin et al. 2018, arXiv:1810.04805; the smaller sizes: Turc et al. 2019, arXiv:1908.08962; those of distilled
+models: Jiao et al. 2020, arXiv:1909.10351, and 4l-288d as published figures name it (docs/compare.md); the keys beside
 the sizes: transformers' PreTrainedConfig and BertConfig (4.x and 5.x), and Google's ``bert_config.json`` files.
 """
 
@@ -160,6 +161,9 @@ ARCHITECTURES: Mapping[str, ModelConfig] = {
     "medium": ModelConfig(512, 8, 8, 2048),
     "base": ModelConfig(768, 12, 12, 3072),
     "large": ModelConfig(1024, 24, 16, 4096),
+    "4l-288d": ModelConfig(288, 4, 12, 1152),  # the usual sizes of distilled models
+    "4l-312d": ModelConfig(312, 4, 12, 1200),
+    "6l-768d": ModelConfig(768, 6, 12, 3072),
 }
 
 

@@ -1,4 +1,4 @@
-"""Where a model comes from: one of the six sizes by name, a folder, a checkpoint's file, or a name on the model hub."""
+"""Where a model comes from: a size by its name, a folder, a checkpoint's file, or a name on the model hub."""
 
 from __future__ import annotations
 

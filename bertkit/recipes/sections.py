@@ -33,8 +33,8 @@ class ModelSection:
     )
     start: Literal["auto", "pretrained", "random"] = Field(
         default="auto",
-        description="auto: pre-trained, save that a size starts at random in pre-training, in bench and where the task "
-        "has its own vocabulary",
+        description="auto: pre-trained, save that a size starts at random in pre-training, in bench, where the task "
+        "has its own vocabulary, and where no pre-trained model has this size",
     )
     vocab: Text = Field(default="", description="vocab.txt or tokenizer.json; empty: the model's own")
     casing: Literal["auto", "cased", "uncased"] = Field(

@@ -90,8 +90,8 @@ def supply(
         need = _fetch(lack, need, say)
     if need:
         _say_found(recipe.model.name, need, say)
-    elif task and task.vocab and recipe.model.start == "auto" and starts_at_random(recipe, task):
-        say(f"model: {recipe.model.name} starts at random, since task {task.name} has a vocabulary of its own")
+    elif task and recipe.model.start == "auto" and starts_at_random(recipe, task):
+        _say_random(recipe.model.name, task, say)
     return _start(recipe, task, need, shape)
 
 
@@ -115,19 +115,27 @@ def data_only(recipe: Recipe, task: Task, say: Say, split: SplitName, may_fetch:
 def starts_at_random(recipe: Recipe, task: Task | None, shape: bool = False) -> bool:
     """Whether the recipe's model has no weights to begin with.
 
-    Where the recipe leaves it open, the name of a size is no more than a shape in pre-training and measuring, and where
-    the task brings a vocabulary of its own, with which no published model was trained.
+    Where the recipe leaves it open, the name of a size is no more than a shape in pre-training and measuring, where the
+    task brings a vocabulary of its own, with which no published model was trained, and where none of it is published.
     """
+    name = recipe.model.name
     if recipe.model.start != "auto":
         return recipe.model.start == "random"
-    return recipe.model.name in ARCHITECTURES and (shape or bool(task and task.vocab))
+    return name in ARCHITECTURES and (shape or bool(task and task.vocab) or published(name) is None)
 
 
 def model_need(recipe: Recipe, task: Task | None, beside: Path | None, shape: bool, data_dir: Path) -> Need | None:
-    """The published model that the recipe's name means; None: it means none, or only its size is wanted."""
+    """The published model that the recipe's name means; None: it means none, or only its size is wanted.
+
+    Raises UserError for a size without published weights where pre-trained ones are asked for.
+    """
     name = recipe.model.name
     source = None if is_own_folder(name) else published(name)
     if source is None:
+        if name in ARCHITECTURES and recipe.model.start == "pretrained":
+            raise UserError(
+                f"no pre-trained model of the size {name} is published", "drop model.start=pretrained, or give a folder"
+            )
         return None
     if not starts_at_random(recipe, task, shape):
         return Need(source, "model", find_local(source, data_dir))
@@ -246,6 +254,13 @@ def _from_hub(source: DownloadSource, words: bool, data_dir: Path, say: Say) -> 
     if found is None:
         raise Unreachable(f"{source.hub} has no whole model")
     return found
+
+
+def _say_random(name: str, task: Task, say: Say) -> None:
+    if task.vocab:
+        say(f"model: {name} starts at random, since task {task.name} has a vocabulary of its own")
+    else:
+        say(f"warning: model {name} starts at random, since no pre-trained model of this size is published")
 
 
 def _say_found(name: str, need: Need, say: Say) -> None:

@@ -63,10 +63,10 @@ def test_backends_says_what_is_ready(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_models_lists_the_published_sizes(tmp_path: Path) -> None:
     rows = {row["name"]: row for row in json.loads(run(tmp_path, "models", "--json").stdout)}
-    assert list(rows)[:6] == ["tiny", "mini", "small", "medium", "base", "large"]
+    assert list(rows)[:9] == ["tiny", "mini", "small", "medium", "base", "large", "4l-288d", "4l-312d", "6l-768d"]
     assert rows["large"]["published"]["model"] == "bert-large-uncased"
     assert "google-bert/bert-base-chinese" in rows["bert-base-chinese"]["published"]["names"]
-    assert len(rows) == 13
+    assert len(rows) == 16
     assert rows["large"]["published"]["path"] is None
     assert rows["base"]["parameters"] == 109_482_240
     assert rows["large"]["parameters"] == 335_141_888

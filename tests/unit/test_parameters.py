@@ -71,7 +71,7 @@ def test_the_parameters_of_tiny(head: Head, wanted: dict[str, tuple[int, ...]]) 
     ("name", "wanted"),
     [
         ("tiny", 4_385_920), ("mini", 11_170_560), ("small", 28_763_648), ("medium", 41_373_184), ("base", 109_482_240),
-        ("large", 335_141_888),
+        ("large", 335_141_888), ("4l-288d", 13_018_464), ("4l-312d", 14_350_248), ("6l-768d", 66_955_008),
     ],
 )  # fmt: skip
 def test_as_many_parameters_as_the_published_models(name: str, wanted: int) -> None:

@@ -12,12 +12,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bertkit.data.tasks import find_task
 from bertkit.errors import UserError
 from bertkit.files.disk import write_arrays
 from bertkit.model.config import ARCHITECTURES, Head, ModelConfig
 from bertkit.model.loading import find_source, model_folder, starting_weights
 from bertkit.model.parameters import initial
 from bertkit.model.vocabulary import SPECIAL
+from bertkit.recipes.resolve import resolve
+from bertkit.training.supply import Start, supply
 from conftest import command_env
 
 HEAD = Head("classification", 2)
@@ -48,6 +51,16 @@ def test_a_bare_size_needs_a_vocabulary(tmp_path: Path) -> None:
     for task_vocab in (None, tmp_path / "absent.txt"):
         with pytest.raises(UserError, match=r"'tiny' is a size without weights.*model\.vocab="):
             find_source("tiny", task_vocab=task_vocab)
+
+
+@pytest.mark.parametrize("name", ["4l-288d", "4l-312d", "6l-768d"])
+def test_a_size_that_nobody_published_starts_at_random_and_says_so(name: str, tmp_path: Path) -> None:
+    task, said = find_task("sst2"), list[str]()
+    recipe = resolve({"model.name": name, "model.vocab": "v.txt", "data.dir": str(tmp_path)}).recipe
+    assert supply(recipe, task, said.append) == Start(name, "v.txt", "auto", True)
+    assert said == [f"warning: model {name} starts at random, since no pre-trained model of this size is published"]
+    with pytest.raises(UserError, match=f"no pre-trained model of the size {name} is published"):
+        supply(resolve({"model.name": name, "model.start": "pretrained"}).recipe, task, said.append)
 
 
 def test_the_tasks_vocabulary_serves_a_bare_size_unless_one_is_given(tmp_path: Path) -> None:

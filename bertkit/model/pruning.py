@@ -1,0 +1,60 @@
+"""A smaller model out of a trained one, without training: layers that are left out.
+
+Which layers: the uniform strategy of Jiao et al. 2020, arXiv:1909.10351 (TinyBERT), for a model that starts from a
+larger one's layers as in Sanh et al. 2019, arXiv:1910.01108 (DistilBERT).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from bertkit.errors import UserError
+from bertkit.model.config import Arrays, ModelConfig
+
+_LAYER = re.compile(r"(bert\.encoder\.layer\.)(\d+)(\..+)")
+
+
+def every_kth(layers: int, wanted: int) -> tuple[int, ...]:
+    """Which layers (from 0 on) a model of `wanted` layers takes of one of `layers`: evenly spaced, the last among them.
+
+    Layer i is layer (i + 1) * layers / wanted - 1 of the larger model, rounded down where that is no whole number:
+    of 12 layers 6 are 1, 3, 5, 7, 9, 11. Raises UserError where fewer than 1 or more than there are is wanted.
+    """
+    if not 1 <= wanted <= layers:
+        raise UserError(f"{wanted} of {layers} layers cannot be kept", f"keep 1 to {layers}")
+    return tuple((index + 1) * layers // wanted - 1 for index in range(wanted))
+
+
+def keep_layers(
+    config: ModelConfig, weights: Mapping[str, np.ndarray], layers: Sequence[int]
+) -> tuple[ModelConfig, Arrays]:
+    """The model of these layers alone (from 0 on), which are numbered anew; arrays are shared, not copied.
+
+    Names are those of `bertkit.model.parameters`; what belongs to no layer stays. Raises UserError for a layer that is
+    not there, and where they are not in ascending order.
+    """
+    check_layers(layers, config.num_hidden_layers)
+    places = {old: new for new, old in enumerate(layers)}
+    kept: Arrays = {}
+    for name, array in weights.items():
+        found = _LAYER.fullmatch(name)
+        if not found:
+            kept[name] = array
+        elif (old := int(found[2])) in places:
+            kept[f"{found[1]}{places[old]}{found[3]}"] = array
+    return dataclasses.replace(config, num_hidden_layers=len(places)), kept
+
+
+def check_layers(layers: Sequence[int], count: int) -> None:
+    """Raises UserError where these are no layers of a model with `count`, or not in ascending order."""
+    said = ",".join(str(layer) for layer in layers)
+    if not layers:
+        raise UserError("no layer is kept", f"keep at least one of the layers 0 to {count - 1}")
+    if wrong := [layer for layer in layers if not 0 <= layer < count]:
+        raise UserError(f"there is no layer {wrong[0]}", f"the model has {count}: 0 to {count - 1}")
+    if list(layers) != sorted(set(layers)):
+        raise UserError(f"the layers {said} are not in ascending order", "name each once, in the model's order")
