@@ -21,7 +21,9 @@ from torch.nn import functional
 from bertkit.plugin import PROJECTION, StatesLoss, StateTerm
 
 FAR = -1e4  # a score that leaves nothing of a probability, and is finite
-MOST_PAIRS = 1 << 17  # pairs of tokens of a group, padding included; with 48 heads 25 MB a matrix
+MOST_PAIRS = 1 << 17  # of tokens of a group, padding included; with 48 heads 25 MB a matrix
+FEW_PAIRS = 1 << 10  # that a group may hold however many of them are padding: it costs less than another group
+MOST_PADDED = 1.3  # pairs of a group with padding, by those without
 Count = int | Tensor
 
 
@@ -63,14 +65,19 @@ def projection(parameters: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
 
 
 def groups(lengths: Sequence[int] | np.ndarray) -> tuple[Group, ...]:
-    """Of sequences in an order of falling or equal lengths (B,), so many together that their pairs are few enough."""
-    found, start = [], 0
-    while start < len(lengths):
+    """Of sequences in an order of falling or equal lengths (B,): so many together that few of their pairs are padding,
+    and that all of them fit into little memory."""
+    found: list[Group] = []
+    start = real = 0
+    for number, length in enumerate([max(1, int(each)) for each in lengths]):
         longest = max(1, int(lengths[start]))
-        end = min(len(lengths), start + max(1, MOST_PAIRS // longest**2))
-        found.append(Group(start, end, longest))
-        start = end
-    return tuple(found)
+        padded = (number + 1 - start) * longest**2
+        wasted = padded > FEW_PAIRS and padded > MOST_PADDED * (real + length**2)
+        if number > start and (padded > MOST_PAIRS or wasted):
+            found.append(Group(start, number, longest))
+            start, real = number, 0
+        real += length**2
+    return (*found, Group(start, len(lengths), max(1, int(lengths[start])))) if len(lengths) else ()
 
 
 def states_loss(

@@ -1,17 +1,12 @@
-"""Learning from a teacher: losses equal those of this file, in NumPy and float64, however a batch is laid out or split.
-
-Legend: B sequences, T tokens, C outputs of the head, L tokens of one sequence, A heads, W width of a state.
-"""
+"""Learning from a teacher: an engine's losses equal the formulas in NumPy and float64, however a batch is laid out or
+split."""
 
 from __future__ import annotations
 
 import dataclasses
-import itertools
-from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
-from bertkit.conformance.contract import must_compute
 from bertkit.conformance.fixtures import (
     HEADS,
     MODEL,
@@ -23,20 +18,11 @@ from bertkit.conformance.fixtures import (
     trained_heads,
     with_settings,
 )
-from bertkit.conformance.tolerance import Skip
-from bertkit.engine.interface import (
-    Arrays,
-    Backend,
-    Batch,
-    Job,
-    LossSpec,
-    SoftLabels,
-    StatesLoss,
-    StateTerm,
-    sequence_lengths,
-)
+from bertkit.conformance.tolerance import Skip, must_compute
+from bertkit.engine.interface import Arrays, Backend, Batch, Job, LossSpec, SoftLabels, StatesLoss, StateTerm
+from bertkit.engine.teacher_losses import soft_loss, state_sums
 from bertkit.model.config import PER_TOKEN, Head, HeadKind, StatePart
-from bertkit.model.parameters import PROJECTION, initial
+from bertkit.model.parameters import initial
 
 LOSSES = 1e-5  # in fp32
 SOFT = SoftLabels(temperature=2.0, soft=0.7, hard=0.3)
@@ -53,6 +39,7 @@ TERMS = (
     StateTerm("mse", (4,), (0,), weight=0.3),
     StateTerm("cosine", (4,), (2,), weight=0.6),
 )
+SPEC = StatesLoss(TERMS, WIDTH)
 
 
 def check_teacher_logits(backend: Backend) -> str:
@@ -65,7 +52,7 @@ def check_teacher_logits(backend: Backend) -> str:
     for kind in kinds:
         engine = with_settings(backend, _taught(kind, dataclasses.replace(SOFT, soft=1.0, hard=0.0)))
         batch = with_teacher(kind, example_batch(kind))
-        wanted = soft_loss(kind, engine.predict(batch), batch, SOFT.temperature)
+        wanted = soft_loss(HEADS[kind], engine.predict(batch), batch, SOFT.temperature)
         worst = max(worst, abs(train(engine, batch, kind, 1)[0] - wanted))
     worst = max(worst, _beside_labels(backend))
     assert worst <= LOSSES, f"losses differ from the formula's by {worst:.2e}"
@@ -76,7 +63,7 @@ def _beside_labels(backend: Backend) -> float:
     """How far the loss by labels and a teacher is from the sum of both, in one piece and in four."""
     batch = with_teacher("classification", example_batch("classification"))
     plain = with_settings(backend, job("classification"))
-    soft = soft_loss("classification", plain.predict(batch), batch, SOFT.temperature)
+    soft = soft_loss(HEADS["classification"], plain.predict(batch), batch, SOFT.temperature)
     wanted = SOFT.soft * soft + SOFT.hard * train(plain, batch, "classification", 1)[0]
     whole, split = (with_settings(backend, _taught("classification", SOFT)) for _ in range(2))
     losses = train(whole, batch, "classification", 1)[0], train(split, batch, "classification", 1, splits=4)[0]
@@ -102,7 +89,7 @@ def check_teacher_states(backend: Backend) -> str:
         for splits in (1, 4):
             engine = with_settings(backend, dataclasses.replace(states_job(), layout=layout))
             found = engine.predict(batch)["hidden"]
-            wanted = states_loss(TERMS, found, batch, engine.weights())
+            wanted = state_sums(SPEC, found, MODEL.hidden_size, batch, engine.weights()).loss(SPEC)
             worst = max(worst, abs(train(engine, batch, "encoder", 1, splits)[0] - wanted))
             moments = first_moments(engine)
             first = first or moments
@@ -114,7 +101,7 @@ def check_teacher_states(backend: Backend) -> str:
 
 def states_job() -> Job:
     head = Head("encoder", len(PARTS) * MODEL.hidden_size, states=PARTS, projection=WIDTH)
-    loss = LossSpec(states=StatesLoss(TERMS, WIDTH))
+    loss = LossSpec(states=SPEC)
     return dataclasses.replace(job("encoder"), head=head, weights=initial(MODEL, head, 1), loss=loss)
 
 
@@ -127,92 +114,3 @@ def with_teacher(kind: HeadKind, batch: Batch) -> Batch:
 
 def _random(shape: tuple[int, ...], seed: int) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
-
-
-# ---- the formulas ----
-
-
-def soft_loss(kind: HeadKind, found: Arrays, batch: Batch, temperature: float) -> float:
-    """By a teacher's logits; `found`: what the student predicts."""
-    if kind == "span":
-        theirs = batch["teacher_token_logits"]
-        sides = [(found["start_logits"], theirs[:, 0]), (found["end_logits"], theirs[:, 1])]
-        each = [divergence(one[s], other[s], temperature) for one, other in sides for s in _stretches(batch)]
-        return float(np.mean(each))
-    logits = found["logits"].reshape(-1, HEADS[kind].outputs)
-    if kind == "tokens":
-        return float(divergence(logits, batch["teacher_token_logits"], temperature)[batch["token_labels"] >= 0].mean())
-    theirs = batch["teacher_logits"]
-    if kind == "regression":
-        return float(np.square(logits.astype(np.float64) - theirs).mean())
-    if kind == "multilabel":
-        logits, theirs = (np.stack([one, np.zeros_like(one)], -1) for one in (logits, theirs))
-    return float(divergence(logits, theirs, temperature).mean())
-
-
-def divergence(student: np.ndarray, teacher: np.ndarray, temperature: float = 1.0) -> np.ndarray:
-    """(…, C) logits each -> (…) KL(teacher || student) at the temperature, times its square."""
-    ours, theirs = (_log_softmax(one.astype(np.float64) / temperature) for one in (student, teacher))
-    return np.asarray((np.exp(theirs) * (theirs - ours)).sum(-1) * temperature**2)
-
-
-def _log_softmax(logits: np.ndarray) -> np.ndarray:
-    shifted = logits - logits.max(-1, keepdims=True)
-    return np.asarray(shifted - np.log(np.exp(shifted).sum(-1, keepdims=True)))
-
-
-def _stretches(batch: Batch) -> Iterator[slice]:
-    starts = batch["cu_seqlens"]
-    yield from (slice(int(first), int(end)) for first, end in itertools.pairwise(starts))
-
-
-def states_loss(terms: tuple[StateTerm, ...], found: np.ndarray, batch: Batch, weights: Arrays) -> float:
-    """By a teacher's states; `found` (T, C): the student's."""
-    width, student = MODEL.hidden_size, found.astype(np.float64)
-    teacher = batch["teacher_states"].astype(np.float64)
-    total = 0.0
-    for term in terms:
-        ours = [student[:, n * width : (n + 1) * width] for n in term.student]
-        theirs = [teacher[:, n * WIDTH : (n + 1) * WIDTH] for n in term.teacher]
-        total += term.weight * FORMS[term.form](ours, theirs, term.heads, batch, weights)
-    return total
-
-
-def _scores(states: list[np.ndarray], heads: int, where: slice) -> np.ndarray:
-    """-> (A, L, L) of one sequence."""
-    both = (one[where].reshape(where.stop - where.start, heads, -1) for one in (states[0], states[-1]))
-    query, key = (one.swapaxes(0, 1) for one in both)
-    return np.asarray(query @ key.swapaxes(1, 2) / np.sqrt(query.shape[-1]))
-
-
-def _kl(ours: list[np.ndarray], theirs: list[np.ndarray], heads: int, batch: Batch, weights: Arrays) -> float:
-    each = (divergence(_scores(ours, heads, s), _scores(theirs, heads, s)).sum() for s in _stretches(batch))
-    return float(sum(each)) / (heads * len(batch["input_ids"]))
-
-
-def _mse_of_scores(ours: list[np.ndarray], theirs: list[np.ndarray], heads: int, batch: Batch, _: Arrays) -> float:
-    each = (np.square(_scores(ours, heads, s) - _scores(theirs, heads, s)).sum() for s in _stretches(batch))
-    return float(sum(each)) / (heads * int(np.square(sequence_lengths(batch), dtype=np.int64).sum()))
-
-
-def _projected(states: np.ndarray, weights: Mapping[str, np.ndarray]) -> np.ndarray:
-    return np.asarray(states @ weights[f"{PROJECTION}.weight"].T.astype(np.float64) + weights[f"{PROJECTION}.bias"])
-
-
-def _mse(ours: list[np.ndarray], theirs: list[np.ndarray], heads: int, batch: Batch, weights: Arrays) -> float:
-    return float(np.square(_projected(ours[0], weights) - theirs[0]).mean())
-
-
-def _cosine(ours: list[np.ndarray], theirs: list[np.ndarray], heads: int, batch: Batch, weights: Arrays) -> float:
-    found = _projected(ours[0], weights)
-    norms = np.linalg.norm(found, axis=1) * np.linalg.norm(theirs[0], axis=1)
-    return float((1 - (found * theirs[0]).sum(1) / norms).mean())
-
-
-FORMS: Mapping[str, Callable[[list[np.ndarray], list[np.ndarray], int, Batch, Arrays], float]] = {
-    "relations": _kl,
-    "attention_kl": _kl,
-    "attention_mse": _mse_of_scores,
-    "mse": _mse,
-    "cosine": _cosine,
-}

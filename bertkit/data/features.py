@@ -9,7 +9,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -49,9 +49,13 @@ class Features:
         """(N,) tokens of each example."""
         return np.diff(self.cu_seqlens[:: self.each])
 
+    def sequences(self, examples: np.ndarray) -> np.ndarray:
+        """The numbers of these examples' sequences, K of each."""
+        return np.asarray((examples[:, None] * self.each + np.arange(self.each)).reshape(-1))
+
     def batch(self, examples: np.ndarray) -> Mapping[str, np.ndarray]:
         """The ragged batch of these examples, as engines take it, in this order; `example_ids` says which they are."""
-        sequences = (examples[:, None] * self.each + np.arange(self.each)).reshape(-1)
+        sequences = self.sequences(examples)
         lengths = self.lengths[sequences]
         cu_seqlens = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
         tokens = np.repeat(self.cu_seqlens[:-1][sequences] - cu_seqlens[:-1], lengths) + np.arange(cu_seqlens[-1])
@@ -73,6 +77,19 @@ class Features:
             total.update(f"{name} {array.dtype.str} {array.shape}".encode())
             total.update(np.ascontiguousarray(array).data)
         return total.hexdigest()
+
+
+def joined(parts: Sequence[Features]) -> Features:
+    """The examples of all parts, one part after another, with the labels of the first; without notes."""
+    first = parts[0]
+    starts = np.cumsum([0, *(len(part.input_ids) for part in parts)])
+    return Features(
+        np.concatenate([part.input_ids for part in parts]),
+        np.concatenate([part.token_type_ids for part in parts]),
+        np.concatenate([[0], *(part.cu_seqlens[1:] + start for part, start in zip(parts, starts, strict=False))]),
+        {name: np.concatenate([part.labels[name] for part in parts]) for name in first.labels},
+        each=first.each,
+    )
 
 
 def cache_key(**shaped_by: str | int | bool) -> str:

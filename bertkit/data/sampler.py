@@ -107,7 +107,7 @@ def updates(
         of_positions = kind in ("pretraining", "tokens")  # whose number only the batch tells
         counts = label_counts(kind, [features.batch(examples)]) if of_positions else {"sequences": len(examples)}
         if kind == "encoder":
-            counts |= counts_of_states(features.sizes[examples])
+            counts |= counts_of_states(features.lengths[features.sequences(examples)])
         mine = tuple(features.batch(examples[places]) for places in hands[rank])
         yield Update(step, mine, counts)
 

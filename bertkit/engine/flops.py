@@ -28,7 +28,7 @@ def forward_flops(config: ModelConfig, head: Head, lengths: np.ndarray, masked: 
     squares = float(np.square(lengths.astype(np.float64)).sum())
     layers = (8 * hidden**2 + 4 * hidden * inner) * tokens + 4 * hidden * squares
     if head.kind == "encoder":
-        return max(head.layers) * layers
+        return max(layer for _, layer in head.all_states) * layers
     total = config.num_hidden_layers * layers
     if not head.pooled:
         return total + 2 * hidden * head.logits_each * tokens

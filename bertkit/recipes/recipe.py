@@ -18,6 +18,7 @@ from bertkit.recipes.sections import (
     AnswersSection,
     CheckpointSection,
     DataSection,
+    DistillSection,
     EvaluationSection,
     LogSection,
     LossScalingSection,
@@ -56,6 +57,7 @@ class Recipe:
     train: TrainSection = TrainSection()
     optimizer: OptimizerSection = OptimizerSection()
     loss: LossSection = LossSection()
+    distill: DistillSection = DistillSection()
     loss_scaling: LossScalingSection = LossScalingSection()
     schedule: ScheduleSection = ScheduleSection()
     phase2: Phase2Section = Phase2Section()

@@ -58,6 +58,11 @@ class ModelSection:
     layout: Literal["auto", "padded", "unpadded", "packed"] = Field(
         default="auto", description="how batches are laid out"
     )
+    layers: Annotated[str, Field(coerce_numbers_to_str=True, pattern=r"^([0-9]{1,4}(,[0-9]{1,4})*,?)?$")] = Field(
+        default="",
+        description="start with some layers of the model: so many, evenly spaced, or their numbers from 0 as 1,3,5; "
+        "empty: all",
+    )
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -196,6 +201,35 @@ class LossSection:
     label_smoothing: Rate = Field(default=0.0, description="share of each label that is spread over all classes")
     focal_gamma: Annotated[float, Field(ge=0, le=20)] = Field(
         default=0.0, description="focal loss: what is already likely counts less, by this power; 0: plain"
+    )
+
+
+@dataclass(frozen=True, config=STRICT)
+class DistillSection:
+    """Learning from a trained model, the teacher."""
+
+    teacher: Text = Field(default="", description="trained model to learn from; empty: none")
+    learn: Literal["logits", "relations", "tinybert", "nvidia"] = Field(
+        default="logits",
+        description="what is learned of it: its logits; or states of its layers, without labels: relations (MiniLMv2), "
+        "tinybert's or nvidia's",
+    )
+    temperature: Annotated[float, Field(gt=0, le=1000)] = Field(
+        default=2.0, description="what logits are divided by before they are compared"
+    )
+    soft: Annotated[float, Field(ge=0)] = Field(default=1.0, description="weight of the loss by the teacher's logits")
+    hard: Annotated[float, Field(ge=0)] = Field(default=0.0, description="weight of the loss by labels beside it")
+    teacher_layer: Whole = Field(
+        default=0, description="relations: layer of the teacher, from 1; 0: the last, of 24 the 21st"
+    )
+    relation_heads: Whole = Field(
+        default=0, description="relations: heads; 0: 48, or the most below that divide both models' hidden sizes"
+    )
+    transfer: Text = Field(
+        default="", description="file of unlabelled texts to learn from as well: lines (.txt), or as a test file"
+    )
+    cache_gb: Annotated[float, Field(ge=0)] = Field(
+        default=8.0, description="maximum size of the teacher's states on disk in GB"
     )
 
 

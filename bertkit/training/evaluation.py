@@ -6,6 +6,7 @@ Legend: N sequences, T tokens of them, C outputs of the head.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
 
@@ -15,15 +16,26 @@ from bertkit.data.sampler import by_length
 from bertkit.data.tasks import Task
 from bertkit.data.tasks.task import Answered, AnswerRules, Part
 from bertkit.distributed.world import World
-from bertkit.engine.interface import OUTPUTS, Arrays, Engine
+from bertkit.engine.interface import OUTPUTS, Arrays, Batch, Engine
 from bertkit.errors import UserError
 from bertkit.model.config import PER_TOKEN, Head
+
+
+class Answers(Protocol):
+    """The parts of an engine that predictions need."""
+
+    def predict(self, batch: Batch) -> Arrays:
+        """As `Engine.predict`."""
+
+    def gather(self, rows: np.ndarray) -> np.ndarray:
+        """As `Engine.gather`."""
+
 
 Watch = Callable[[Iterable[np.ndarray]], Iterable[np.ndarray]]  # the batches, as they are; called between them
 
 
 def predict(
-    engine: Engine,
+    engine: Answers,
     head: Head,
     features: Features,
     batch_size: int,
@@ -53,7 +65,7 @@ def predict(
     return {name: engine.gather(np.concatenate(parts))[rows] for name, parts in found.items()}
 
 
-def check_finite(outputs: Arrays, features: Features, where: str) -> None:
+def check_finite(outputs: Mapping[str, np.ndarray], features: Features, where: str) -> None:
     """Raises UserError where a sequence has outputs that are not finite: the largest of them would be no answer."""
     rows = np.zeros(len(features), bool)
     for values in outputs.values():

@@ -30,6 +30,8 @@ KEYS: dict[Extra, str] = {
     "focal_gamma": "loss.focal_gamma",
     "layer_decay": "optimizer.layer_decay",
     "freeze": "train.freeze",
+    "teacher_logits": "distill.learn=logits",
+    "teacher_states": "loss by a teacher's states",
 }
 # Which parts of the loss a head has.
 OF_HEAD: dict[HeadKind, tuple[Extra, ...]] = {
@@ -48,6 +50,8 @@ def asked(recipe: Recipe) -> list[Extra]:
         "focal_gamma": recipe.loss.focal_gamma > 0,
         "layer_decay": recipe.optimizer.layer_decay != 1,
         "freeze": bool(recipe.train.freeze),
+        "teacher_logits": bool(recipe.distill.teacher) and recipe.distill.learn == "logits",
+        "teacher_states": bool(recipe.distill.teacher) and recipe.distill.learn != "logits",
     }
     return [extra for extra, wanted in said.items() if wanted]
 

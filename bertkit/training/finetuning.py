@@ -13,7 +13,7 @@ from bertkit.console import Display
 from bertkit.data.sampler import Sampler, sharded, updates
 from bertkit.data.tasks.task import Answered, Part, Task
 from bertkit.distributed.world import World
-from bertkit.engine.interface import Engine, Update
+from bertkit.engine.interface import Arrays, Engine, Update
 from bertkit.recipes.recipe import Recipe
 from bertkit.records import collect
 from bertkit.training.comparability import of_run
@@ -71,6 +71,15 @@ class FineTuning:
     def score(self, engine: Engine, display: Display, step: int) -> tuple[dict[str, float], list[Answered]]:
         setup = self.setup
         return evaluate(engine, setup.task, setup.dev, setup.rules, setup.scored_at_once, self.world, display)
+
+    def begin(self, engine: Engine, recipe: Recipe, display: Display) -> None:
+        """Nothing has to be."""
+
+    def added(self) -> dict[str, Any]:
+        return {}
+
+    def weights(self, engine: Engine) -> Arrays:
+        return engine.weights()
 
     def describe(self) -> dict[str, Any]:
         setup = self.setup

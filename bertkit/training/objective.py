@@ -7,14 +7,15 @@ from typing import Any, Protocol
 
 from bertkit.console import Display
 from bertkit.data.tasks.task import Answered
-from bertkit.engine.interface import Engine, Update
+from bertkit.engine.interface import Arrays, Engine, Update
+from bertkit.recipes.recipe import Recipe
 from bertkit.training.loop import Plan
 from bertkit.training.recipe_parts import UpdateSettings
 from bertkit.training.setup import RunSetup
 
 
 class Objective(Protocol):
-    """One of the two, made setup for this process."""
+    """One of them, made setup for this process."""
 
     @property
     def setup(self) -> RunSetup:
@@ -55,6 +56,15 @@ class Objective(Protocol):
 
     def score(self, engine: Engine, display: Display, step: int) -> tuple[dict[str, float], list[Answered]]:
         """(metrics, answers that the run's folder keeps) after update `step`. A collective."""
+
+    def begin(self, engine: Engine, recipe: Recipe, display: Display) -> None:
+        """What has to be computed before the first update. A collective."""
+
+    def added(self) -> Mapping[str, Any]:
+        """What the record has besides, each under a key of its own."""
+
+    def weights(self, engine: Engine) -> Arrays:
+        """The run's model, complete."""
 
     def describe(self) -> Mapping[str, Any]:
         """The record's `data`, `fairness` and `majority_class`."""

@@ -14,7 +14,7 @@ from bertkit.data.pretraining.formats.shards import find_shards
 from bertkit.data.pretraining.sampler import updates
 from bertkit.data.tasks.task import Answered
 from bertkit.distributed.world import World
-from bertkit.engine.interface import Engine, Update
+from bertkit.engine.interface import Arrays, Engine, Update
 from bertkit.errors import UserError
 from bertkit.model.formats.places import find_kind
 from bertkit.model.loading import ModelSource, starting_weights
@@ -111,6 +111,15 @@ class Pretraining:
             shown = "  ".join(f"{name} {value:.4f}" for name, value in self.baseline.items())
             display.say(f"unigram baseline, what the training text's frequencies score: {shown}")
         return found, []
+
+    def begin(self, engine: Engine, recipe: Recipe, display: Display) -> None:
+        """Nothing has to be."""
+
+    def added(self) -> dict[str, Any]:
+        return {}
+
+    def weights(self, engine: Engine) -> Arrays:
+        return engine.weights()
 
     def describe(self) -> dict[str, Any]:
         told = of_phases(self.setup, self.phases, self.plan.steps)

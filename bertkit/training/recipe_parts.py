@@ -29,7 +29,7 @@ FREE = (
     "data.cache", "data.train_file", "data.dev_file", "data.eval_dir", "data.strict", "model.layout", "log.",
     "checkpoint.", "evaluation.", "answers.", "device.", "ranks.collectives", "ranks.overlap", "ranks.timeout",
     "ranks.synchronise", "ranks.shard_data", "ranks.learning_rate_scaling", "optimizer.shard", "phase2.batch_size",
-    "phase2.micro_batch_size", "phase2.data_dir", "phase2.eval_dir", "offline",
+    "phase2.micro_batch_size", "phase2.data_dir", "phase2.eval_dir", "offline", "distill.cache_gb",
 )  # fmt: skip
 
 

@@ -177,7 +177,7 @@ def unit(metric: str, percent: bool) -> str:
     words = metric.split("_")
     if words[0] in ("mcc", "pearson", "spearman"):
         return "correlation"
-    if words[-1] == "loss":
+    if words[-1] in ("loss", "kl"):
         return "nats"
     if words[0] in ("mae", "rmse"):
         return "unit of the target"

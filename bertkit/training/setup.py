@@ -24,6 +24,7 @@ from bertkit.engine.registry import Choice, choose
 from bertkit.errors import UserError, nearest
 from bertkit.model.config import Head
 from bertkit.model.loading import ModelSource, find_source, starting_weights
+from bertkit.model.pruning import check_layers, every_kth, keep_layers
 from bertkit.model.weights import Fit
 from bertkit.recipes.recipe import Recipe
 from bertkit.recipes.sections import DataSection, LogSection
@@ -44,6 +45,7 @@ from bertkit.training.recipe_parts import (
     with_numerics,
 )
 from bertkit.training.supply import Start, keep_offline, supply
+from bertkit.training.transfer import with_transfer
 
 logger = logging.getLogger(__name__)
 Say = Callable[[str], object]
@@ -109,6 +111,7 @@ def prepare(
     start = supply(recipe, task, say, ("train", "dev"), may_fetch=not dry_run)
     task_vocab = task_folder(task, data_dir) / task.vocab if task.vocab else None
     source = find_model(recipe, task_vocab, start=start)
+    layers = kept_layers(recipe.model.layers, source)
     cache = cache_folder(recipe.data)
     if task.head.kind == "span":
         check_segments(source, task.name)  # before its files are encoded, which takes a minute
@@ -118,10 +121,19 @@ def prepare(
         return checked(read_split(task, data_dir, split, source.vocabulary, shape, cache, progress, file), source)
 
     (train,) = read("train", recipe.data.train_rows, recipe.data.train_file)
+    if recipe.distill.transfer:
+        if not recipe.distill.teacher:
+            raise UserError("distill.transfer has no labels, and no teacher is named", "set distill.teacher")
+        shape = sequence_shape(recipe.data, 0)
+        train = with_transfer(train, recipe.distill.transfer, task, source, shape, cache, progress, say)
     dev = read("dev", recipe.data.eval_rows, dev_file(recipe, task))
     fit = starting_weights(source, task.head, recipe.seed, recipe.model.allow_missing)
     fit, notes, warnings = to_learn(fit, source.folder, task, source.config, recipe.seed)
     say_fit(fit, source, say)
+    if layers:
+        say(f"layers: {', '.join(map(str, layers))} (from 0) of {source.config.num_hidden_layers}")
+        config, weights = keep_layers(source.config, fit.weights, layers)
+        source, fit = dataclasses.replace(source, config=config), dataclasses.replace(fit, weights=weights)
     for note in notes:
         say(note)
     for warning in warnings:
@@ -140,6 +152,20 @@ def prepare(
         shape=sequence_shape(recipe.data, recipe.data.train_rows),
         rules=answer_rules(recipe),
     )
+
+
+def kept_layers(said: str, source: ModelSource) -> tuple[int, ...]:
+    """The layers, from 0, that a model starts with of its source's; (): all. Raises UserError for what is not there."""
+    if not said:
+        return ()
+    if source.folder is None:
+        raise UserError(f"model.layers = {said}, but {source.name} starts at random", "name a size, or drop it")
+    layers = source.config.num_hidden_layers
+    if "," not in said:
+        return every_kth(layers, int(said))
+    found = tuple(int(part) for part in said.split(",") if part)
+    check_layers(found, layers)
+    return found
 
 
 def _limits(recipe: Recipe, train: Part, dev: list[Part], ranks: int) -> Limits:

@@ -34,6 +34,7 @@ from bertkit.training.callbacks.profiling import Profiling, wanted
 from bertkit.training.callbacks.programs import Programs
 from bertkit.training.callbacks.progress import ConsoleProgress
 from bertkit.training.callbacks.stopping import EarlyStopping, FiniteLoss, Interruptions, Target
+from bertkit.training.distillation import distillation
 from bertkit.training.ensemble import SAME, Compare, announce_workers, train_workers
 from bertkit.training.finetuning import fine_tuning
 from bertkit.training.log_facts import loggers
@@ -187,6 +188,7 @@ class Trainer:
             shape = objective.shape()
             compare = compare or functools.partial(agree, engine.gather, cure=SAME)
             compare({**collect.versions(), **shape})
+            objective.begin(engine, self.recipe, self.display)
             return self._fit(objective, engine, shape)
         finally:
             engine.close()
@@ -198,6 +200,8 @@ class Trainer:
         objective: Objective
         if self._trained_on.head.kind == "pretraining":
             objective = pretraining(self.recipe, self.world, self.display, dry_run)
+        elif self.recipe.distill.teacher:
+            objective = distillation(self.recipe, self.world, self.display, dry_run, self._trained_on)
         else:
             objective = fine_tuning(self.recipe, self.world, self.display, dry_run, self._trained_on)
         target = objective.setup.target
@@ -249,8 +253,9 @@ class Trainer:
                 return run
             run.interrupted, run.exit_code = "", 0  # a signal at the last update changed nothing
             run.metrics = self._final_metrics(run, evaluation, checkpoints)
+            run.added.update(objective.added())
             results = measure(run, objective, engine, meter, energy, first_peak, self.resolved)
-            run.record = write_results(run, results, evaluation.answered or [], engine.weights())
+            run.record = write_results(run, results, evaluation.answered or [], objective.weights(engine))
             for callback in callbacks:
                 callback.on_end(run)
         finally:

@@ -52,7 +52,7 @@ def correlations(logits: np.ndarray, labels: np.ndarray) -> Metrics:
     }
 
 
-SMALLER_IS_BETTER = frozenset({"mae", "mse", "rmse", "loss", "perplexity"})
+SMALLER_IS_BETTER = frozenset({"mae", "mse", "rmse", "loss", "perplexity", "state_loss"})
 
 
 def worth(metric: str, score: float) -> float:

@@ -1,0 +1,320 @@
+"""Distillation as a course: examples of a task, labelled by a trained model's logits, or by states of its layers.
+
+Hinton et al. 2015, arXiv:1503.02531. A row's logits or states are computed once, whatever the number of epochs.
+
+Legend: N examples, T tokens.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from bertkit.console import Display
+from bertkit.data.features import Features
+from bertkit.data.sampler import by_length, updates
+from bertkit.data.tasks.task import Answered, Part, Task
+from bertkit.distributed.world import World
+from bertkit.engine.interface import NO_LABEL, Arrays, Engine, LossSpec, SoftLabels, Update
+from bertkit.engine.teacher_losses import StateSums, soft_loss, state_sums
+from bertkit.errors import UserError
+from bertkit.model.config import Head
+from bertkit.model.parameters import count, initial_value, shapes, unread_names
+from bertkit.recipes.recipe import Recipe
+from bertkit.training.evaluation import check_finite, labelled, predict
+from bertkit.training.finetuning import FineTuning, fine_tuning
+from bertkit.training.loop import Plan
+from bertkit.training.recipe_parts import UpdateSettings, cache_folder
+from bertkit.training.setup import FineTuningSetup
+from bertkit.training.teacher import (
+    Teacher,
+    Told,
+    answering_teacher,
+    as_labels,
+    ask_logits,
+    ask_states,
+    asking,
+    check_room,
+    encoding_teacher,
+    keep_logits,
+    kept_logits,
+    logits_key,
+    states_key,
+    teacher_source,
+)
+from bertkit.training.teacher_terms import LearnedStates, learned_states
+
+STATE_LOSS = "state_loss"
+SCORED_TOKENS = 50_000  # of the dev set, for the losses by states
+
+
+@dataclass
+class Distillation:
+    """The course of one process."""
+
+    base: FineTuning  # on the same rows; where states are learned, its job is the encoder's
+    teacher: Teacher
+    learned: LearnedStates | None  # None: logits
+    features: Features | None = None  # the training set with what the teacher gave; None: not asked yet
+    dev: list[Mapping[str, np.ndarray]] = field(default_factory=list)  # what it gave for each dev set
+    facts: dict[str, Any] = field(default_factory=dict)  # for the record
+
+    @property
+    def setup(self) -> FineTuningSetup:
+        return self.base.setup
+
+    @property
+    def update_settings(self) -> UpdateSettings:
+        return self.base.update_settings
+
+    @property
+    def plan(self) -> Plan:
+        return self.base.plan
+
+    @property
+    def saves_best(self) -> bool:
+        return self.base.saves_best
+
+    def shape(self) -> dict[str, Any]:
+        return self.base.shape() | {"teacher": self.teacher.digest}
+
+    def introduce(self, display: Display) -> None:
+        self.base.introduce(display)
+        config, spec = self.teacher.source.config, self.setup.job.loss.teacher
+        what = f"logits at temperature {spec.temperature:g}" if spec else ""
+        what += f", weight {spec.soft:g}, and labels, weight {spec.hard:g}" if spec and spec.hard else ""
+        display.say(
+            f"teacher: {self.teacher.source.folder}, {config.num_hidden_layers} layers, hidden size "
+            f"{config.hidden_size}; learned: {self.learned.said if self.learned else what}"
+        )
+
+    def begin(self, engine: Engine, recipe: Recipe, display: Display) -> None:
+        self.facts |= _facts(self.teacher, self.setup, recipe)
+        if self.learned:
+            self._ask_for_states(engine, recipe, display)
+        else:
+            self._ask_for_logits(engine, recipe, display)
+
+    def _ask_for_logits(self, engine: Engine, recipe: Recipe, display: Display) -> None:
+        setup, world, head = self.setup, self.base.world, self.teacher.head
+        features, cache, size = setup.train.features, cache_folder(recipe.data), setup.scored_at_once
+        key = logits_key(self.teacher, setup.task, features)
+        kept = kept_logits(cache, key)
+        with asking(self.teacher, recipe, world, engine.gather) as asked:
+            if kept is None or not _everybody(engine, kept is not None):
+                told = ask_logits(asked, head, features, size, world, display)
+                if world.is_first:
+                    keep_logits(cache, key, told.arrays)
+            else:
+                told = Told(kept, 0, 0.0)
+                display.say("teacher: its logits are kept from an earlier run")
+            metrics: dict[str, float] = {}
+            seconds = 0.0
+            for part in setup.dev:
+                found = ask_logits(asked, head, part.features, size, world, display)
+                answered = setup.task.format.answer(setup.task, part, found.arrays, setup.rules)
+                metrics |= labelled(answered.metrics, part)
+                self.dev.append(found.arrays)
+                seconds += found.seconds
+        self.features = with_labels(features, as_labels(head, told.arrays))
+        shown = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+        display.say(f"teacher on the dev set: {shown}")
+        self.facts |= _counts(told) | {"teacher_metrics": metrics, "teacher_dev_seconds": seconds}
+
+    def _ask_for_states(self, engine: Engine, recipe: Recipe, display: Display) -> None:
+        setup, world, head = self.setup, self.base.world, self.teacher.head
+        features, cache = setup.train.features, cache_folder(recipe.data)
+        folder = check_room(cache, head, features, recipe.distill.cache_gb)
+        with asking(self.teacher, recipe, world, engine.gather) as asked:
+            key = states_key(self.teacher, features)
+            told = ask_states(asked, key, head, features, folder, setup.scored_at_once, world, display)
+            scored = _scored(setup.dev[0])
+            self.dev.append({"teacher_states": _states_of(asked.engine, setup.dev[0].features, scored)})
+        if not told.computed:
+            display.say("teacher: its states are kept from an earlier run")
+        self.features = with_labels(features, told.arrays)
+        self.facts |= _counts(told) | {"dev_sequences_scored": sum(map(len, scored))}
+
+    def updates(self, first: int, last: int) -> Iterator[Update]:
+        base, kind = self.base, self.setup.job.head.kind
+        if self.features is None:
+            raise RuntimeError("the teacher was not asked")  # a fault of bertkit's
+        micro = base.update_settings.micro_batch_size
+        return updates(self.features, base.sampler, kind, first, last, base.world.rank, base.world.size, micro)
+
+    def place(self, step: int) -> str:
+        return self.base.place(step)
+
+    def samples(self, step: int) -> int:
+        return self.base.samples(step)
+
+    def amounts(self) -> dict[str, int]:
+        return self.base.amounts()
+
+    def target(self, step: int) -> float:
+        return self.base.target(step)
+
+    def score(self, engine: Engine, display: Display, step: int) -> tuple[dict[str, float], list[Answered]]:
+        if self.learned:
+            return {STATE_LOSS: self._state_loss(engine)}, []
+        setup, world = self.setup, self.base.world
+        metrics: dict[str, float] = {}
+        answered = []
+        seconds = 0.0
+        for part, theirs in zip(setup.dev, self.dev, strict=True):
+            with display.progress("evaluating", len(part.features)) as bar:
+                told = timed(engine, setup, part, world, bar.add)
+            check_finite(told.arrays, part.features, str(part.file))
+            answers = setup.task.format.answer(setup.task, part, told.arrays, setup.rules)
+            if not answers.metrics:
+                raise UserError(f"{part.file} has no labels", "give a file with answers to score")
+            metrics |= labelled(answers.metrics, part)
+            metrics |= labelled(compared(setup.task.head, told.arrays, theirs, part.features), part)
+            answered.append(answers)
+            seconds += told.seconds
+        self.facts["dev_seconds"] = seconds
+        return metrics, answered
+
+    def _state_loss(self, engine: Engine) -> float:
+        """On some of the first dev set, each rank computing all of it."""
+        job, part = self.setup.job, self.setup.dev[0]
+        spec, weights, start = job.loss.states, engine.weights(), 0
+        if spec is None:
+            raise RuntimeError("no states are learned")  # a fault of bertkit's
+        sums = StateSums(np.zeros(len(spec.terms)))
+        for examples in _scored(part):
+            batch = dict(part.features.batch(examples))
+            end = start + len(batch["input_ids"])
+            batch["teacher_states"] = self.dev[0]["teacher_states"][start:end]
+            sums += state_sums(spec, engine.predict(batch)["hidden"], job.model.hidden_size, batch, weights)
+            start = end
+        return sums.loss(spec)
+
+    def added(self) -> dict[str, Any]:
+        return {"distillation": dict(self.facts)}
+
+    def weights(self, engine: Engine) -> Arrays:
+        """Where states are learned, what stands above them is as it was."""
+        start, found = self.setup.fit.weights, engine.weights()
+        return {name: found.get(name, array) for name, array in start.items()} if self.learned else found
+
+    def describe(self) -> dict[str, Any]:
+        told = self.base.describe()
+        what = self.learned.said if self.learned else "logits"
+        fairness = told["fairness"]
+        said = f"{fairness['loss_scale']}; teacher {self.teacher.digest[:12]}, {what}"
+        return told | {"fairness": fairness | {"loss_scale": said}}
+
+
+def distillation(
+    recipe: Recipe, world: World, display: Display, dry_run: bool, own: Task | None = None
+) -> Distillation:
+    """Everything read and checked. Raises UserError for whatever the user can put right."""
+    base = fine_tuning(recipe, world, display, dry_run, own)
+    setup, section = base.setup, recipe.distill
+    source = teacher_source(recipe, setup.task, setup.source.vocabulary, display.say, not dry_run)
+    if section.learn == "logits":
+        if section.hard and section.transfer:
+            raise UserError(
+                "distill.hard needs labels, and distill.transfer has none", "set distill.hard=0, or drop it"
+            )
+        teacher = answering_teacher(recipe, setup.task, setup.target, source)
+        soft = SoftLabels(section.temperature, section.soft, section.hard)
+        job = dataclasses.replace(setup.job, loss=dataclasses.replace(setup.job.loss, teacher=soft))
+        return Distillation(dataclasses.replace(base, setup=dataclasses.replace(setup, job=job)), teacher, None)
+    learned = learned_states(section, setup.source.config, source.config)
+    teacher = encoding_teacher(recipe, learned.teacher, setup.target, source)
+    return Distillation(dataclasses.replace(base, setup=_of_states(setup, learned)), teacher, learned)
+
+
+def _of_states(setup: FineTuningSetup, learned: LearnedStates) -> FineTuningSetup:
+    """The setup with an encoder's job; what its states do not depend on stays as it is."""
+    job, head = setup.job, learned.student
+    weights = {
+        name: setup.fit.weights[name] if name in setup.fit.weights else initial_value(name, shape, job.model, job.seed)
+        for name, shape in shapes(job.model, head).items()
+    }
+    frozen = dict.fromkeys((*unread_names(job.model, head), *(name for name in job.frozen if name in weights)))
+    loss = LossSpec(states=learned.loss)
+    job = dataclasses.replace(job, head=head, weights=weights, loss=loss, frozen=tuple(frozen))
+    return dataclasses.replace(setup, job=job, task=dataclasses.replace(setup.task, primary=STATE_LOSS))
+
+
+def with_labels(features: Features, labels: Mapping[str, np.ndarray]) -> Features:
+    return dataclasses.replace(features, labels={**features.labels, **labels})
+
+
+def timed(engine: Engine, setup: FineTuningSetup, part: Part, world: World, progress: Any) -> Told:
+    """The student's outputs, with the seconds that they took, as the teacher's are."""
+    start = time.perf_counter()
+    outputs = predict(engine, setup.task.head, part.features, setup.scored_at_once, world, progress)
+    return Told(outputs, len(part.features), time.perf_counter() - start)
+
+
+def compared(
+    head: Head, found: Mapping[str, np.ndarray], theirs: Mapping[str, np.ndarray], features: Features
+) -> dict[str, float]:
+    """How the student's answers differ from the teacher's: teacher_kl in nats (of targets teacher_mse), and agreement,
+    the share of examples, tokens, labels or windows that both answer alike."""
+    batch = {**features.labels, **as_labels(head, theirs), "cu_seqlens": features.cu_seqlens}
+    far = soft_loss(head, found, batch, 1.0)
+    if head.kind == "regression":
+        return {"teacher_mse": far}
+    if head.kind == "span":
+        starts = features.cu_seqlens[:-1]
+        best = [[_best(one[name], starts) for name in ("start_logits", "end_logits")] for one in (found, theirs)]
+        same = (best[0][0] == best[1][0]) & (best[0][1] == best[1][1])
+    elif head.kind == "multilabel":
+        same = (found["logits"] > 0) == (theirs["logits"] > 0)
+    else:
+        same = found["logits"].argmax(-1) == theirs["logits"].argmax(-1)
+        if head.kind == "tokens" and "token_labels" in features.labels:
+            same = same[features.labels["token_labels"] != NO_LABEL]
+    return {"agreement": float(same.mean()), "teacher_kl": far}
+
+
+def _best(logits: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    """(T,) -> (N,) where the largest of each sequence's stands."""
+    ends = [*starts[1:], len(logits)]
+    return np.array([logits[first:end].argmax() for first, end in zip(starts, ends, strict=True)])
+
+
+def _scored(part: Part) -> list[np.ndarray]:
+    """Some of a dev set's examples in batches, the same for every rank: the first ones, up to so many tokens."""
+    sizes = part.features.sizes
+    some = max(1, int(np.searchsorted(np.cumsum(sizes), SCORED_TOKENS)))
+    return list(by_length(sizes[:some], 32))
+
+
+def _states_of(engine: Engine, features: Features, batches: list[np.ndarray]) -> np.ndarray:
+    """(T, D) float16 of the batches' tokens, one batch after another."""
+    return np.concatenate([engine.predict(features.batch(one))["hidden"].astype(np.float16) for one in batches])
+
+
+def _everybody(engine: Engine, mine: bool) -> bool:
+    return bool(engine.gather(np.array([mine], np.uint8)).all())
+
+
+def _counts(told: Told) -> dict[str, Any]:
+    return {"teacher_forward_passes": told.computed, "teacher_seconds": told.seconds}
+
+
+def _facts(teacher: Teacher, setup: FineTuningSetup, recipe: Recipe) -> dict[str, Any]:
+    config, student = teacher.source.config, setup.job.model
+    return {
+        "teacher": teacher.name,
+        "teacher_sha256": teacher.digest,
+        "learned": recipe.distill.learn,
+        "rows": len(setup.train.features),
+        "layers": {"teacher": config.num_hidden_layers, "student": student.num_hidden_layers},
+        "parameters": {
+            "teacher": count(config, setup.task.head),
+            "student": count(student, setup.task.head),
+        },
+        "dev_used_for": "choosing the best checkpoint" if setup.result == "best" else "scores alone",
+    }
