@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from bertkit.training.predictor import Answer, Predictor, load
     from bertkit.training.preparing import Prediction, Prepared
     from bertkit.training.run import Run, UpdateMetrics
+    from bertkit.training.stages import distill
     from bertkit.training.trainer import Trainer
 
 # Where each public name is. The modules are imported when the name is used first.
@@ -57,6 +58,7 @@ _PLACES = {
     "WeightsAndBiases": "training.callbacks.integrations",
     "World": "distributed.world",
     "compare": "comparison.runs",
+    "distill": "training.stages",
     "evaluate": "training.api",
     "get_data": "training.api",
     "load": "training.predictor",
@@ -72,8 +74,8 @@ _OTHER_NAMES = {"compare": "compare_runs"}
 __all__ = [
     "Answer", "Callback", "EarlyStopping", "Encoder", "Findings", "Job", "Mlflow", "Prediction", "Predictor",
     "Prepared", "Run", "Task", "TensorBoardCallback", "TokenEmbeddings", "Trainer", "UpdateMetrics", "UserError",
-    "WeightsAndBiases", "World", "compare", "evaluate", "get_data", "load", "load_encoder", "open_engine", "prepare",
-    "table_task", "train", "tune", "updates",
+    "WeightsAndBiases", "World", "compare", "distill", "evaluate", "get_data", "load", "load_encoder", "open_engine",
+    "prepare", "table_task", "train", "tune", "updates",
 ]  # fmt: skip
 
 

@@ -22,7 +22,15 @@ if TYPE_CHECKING:
     from bertkit.launch.hosts import Network
     from bertkit.launch.interface import Allocator, Domain, LaunchPlan, Request, ThreadRule
 
-STARTED = ("train", "evaluate", "predict", "bench", "data prepare", "tune")  # what several processes can do together
+STARTED = (
+    "train",
+    "distill",
+    "evaluate",
+    "predict",
+    "bench",
+    "data prepare",
+    "tune",
+)  # what several processes can do together
 
 
 def launch(

@@ -24,6 +24,7 @@ from bertkit.cli import (
     config,
     convert,
     data,
+    distill,
     embed,
     evaluate,
     export,
@@ -77,6 +78,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("train")(train.train)
+app.command("distill")(distill.distill)
 app.command("tune")(tune.tune)
 # what follows the command to be started is that command's, with or without `--`
 app.command("launch", context_settings={"allow_interspersed_args": False})(launch.launch)

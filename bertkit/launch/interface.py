@@ -131,6 +131,7 @@ def rank_command(request: Request) -> tuple[str, ...]:
     return module_command(request.python, "bertkit.launch.rank_process", *request.command)
 
 
+TRAININGS = (("train",), ("distill",))  # commands that resume
 OVERWRITE = ("--overwrite", "--overwrite_output_dir", "--overwrite-output-dir")
 
 
@@ -138,7 +139,7 @@ def resumed(command: tuple[str, ...]) -> tuple[str, ...]:
     """`command` as it is to be run again after a stop: trainings go on, anything else starts anew."""
     if is_script(command):
         return resumed_script(command)
-    if command[:1] != ("train",):
+    if command[:1] not in TRAININGS:
         return command
     kept = tuple(word for word in command if word not in OVERWRITE)
     return kept if "--resume" in kept else (*kept, "--resume")

@@ -13,7 +13,7 @@ from typing import Any
 from bertkit.console import Display
 from bertkit.distributed.topology import Machine, format_cpu_list
 from bertkit.errors import PeersLost, UserError
-from bertkit.launch.interface import Launcher, LaunchPlan, Request, free_port, resumed
+from bertkit.launch.interface import TRAININGS, Launcher, LaunchPlan, Request, free_port, resumed
 from bertkit.launch.script import RESUME, is_script
 from bertkit.launch.supervisor import NOT_ALL, Ended, Failure, supervise
 
@@ -122,7 +122,7 @@ def _again(request: Request) -> str:
         return (
             f"with {RESUME}=1 in the environment the same command resumes its trainings from their latest checkpoints"
         )
-    resumes = request.command[0] == "train"
+    resumes = request.command[:1] in TRAININGS
     return "resume from the latest checkpoint with the same command and --resume" if resumes else ""
 
 

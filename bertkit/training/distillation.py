@@ -33,7 +33,7 @@ from bertkit.training.recipe_parts import UpdateSettings, cache_folder
 from bertkit.training.setup import FineTuningSetup
 from bertkit.training.teacher import (
     Teacher,
-    Told,
+    TeacherAnswers,
     answering_teacher,
     as_labels,
     ask_logits,
@@ -111,7 +111,7 @@ class Distillation:
                 if world.is_first:
                     keep_logits(cache, key, told.arrays)
             else:
-                told = Told(kept, 0, 0.0)
+                told = TeacherAnswers(kept, 0, 0.0)
                 display.say("teacher: its logits are kept from an earlier run")
             metrics: dict[str, float] = {}
             seconds = 0.0
@@ -249,11 +249,11 @@ def with_labels(features: Features, labels: Mapping[str, np.ndarray]) -> Feature
     return dataclasses.replace(features, labels={**features.labels, **labels})
 
 
-def timed(engine: Engine, setup: FineTuningSetup, part: Part, world: World, progress: Any) -> Told:
+def timed(engine: Engine, setup: FineTuningSetup, part: Part, world: World, progress: Any) -> TeacherAnswers:
     """The student's outputs, with the seconds that they took, as the teacher's are."""
     start = time.perf_counter()
     outputs = predict(engine, setup.task.head, part.features, setup.scored_at_once, world, progress)
-    return Told(outputs, len(part.features), time.perf_counter() - start)
+    return TeacherAnswers(outputs, len(part.features), time.perf_counter() - start)
 
 
 def compared(
@@ -300,7 +300,7 @@ def _everybody(engine: Engine, mine: bool) -> bool:
     return bool(engine.gather(np.array([mine], np.uint8)).all())
 
 
-def _counts(told: Told) -> dict[str, Any]:
+def _counts(told: TeacherAnswers) -> dict[str, Any]:
     return {"teacher_forward_passes": told.computed, "teacher_seconds": told.seconds}
 
 

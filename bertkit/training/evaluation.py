@@ -21,7 +21,7 @@ from bertkit.errors import UserError
 from bertkit.model.config import PER_TOKEN, Head
 
 
-class Answers(Protocol):
+class Predicts(Protocol):
     """The parts of an engine that predictions need."""
 
     def predict(self, batch: Batch) -> Arrays:
@@ -35,7 +35,7 @@ Watch = Callable[[Iterable[np.ndarray]], Iterable[np.ndarray]]  # the batches, a
 
 
 def predict(
-    engine: Answers,
+    engine: Predicts,
     head: Head,
     features: Features,
     batch_size: int,

@@ -34,7 +34,7 @@ from bertkit.model.vocabulary import Vocabulary
 from bertkit.model.weights import Fit
 from bertkit.recipes.recipe import Recipe
 from bertkit.recipes.sections import ModelSection
-from bertkit.training.evaluation import Answers, check_finite, predict
+from bertkit.training.evaluation import Predicts, check_finite, predict
 from bertkit.training.inference import refuse_untrained
 from bertkit.training.run_task import check_task, read_task
 from bertkit.training.setup import ComputeTarget, find_model, inference_job, warn_of
@@ -141,7 +141,7 @@ def config_key(config: ModelConfig) -> str:
 
 
 @dataclass(frozen=True)
-class Told:
+class TeacherAnswers:
     """What a teacher gave for some examples."""
 
     arrays: Mapping[str, np.ndarray]
@@ -172,13 +172,15 @@ def keep_logits(cache: Path | None, key: str, arrays: Mapping[str, np.ndarray]) 
         logger.warning("the teacher's logits are not kept for the next run: %s", error)
 
 
-def ask_logits(asked: Answers, head: Head, features: Features, size: int, world: World, display: Display) -> Told:
+def ask_logits(
+    asked: Predicts, head: Head, features: Features, size: int, world: World, display: Display
+) -> TeacherAnswers:
     """The teacher's outputs for every example, on every rank. A collective."""
     start = time.perf_counter()
     with display.progress("asking the teacher", len(features)) as bar:
         outputs = predict(asked, head, features, size, world, bar.add)
     check_finite(outputs, features, "the teacher")
-    return Told(outputs, len(features), time.perf_counter() - start)
+    return TeacherAnswers(outputs, len(features), time.perf_counter() - start)
 
 
 def as_labels(head: Head, outputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -222,8 +224,8 @@ def check_room(cache: Path | None, head: Head, features: Features, most: float) 
 
 
 def ask_states(
-    asked: Answers, key: str, head: Head, features: Features, folder: Path, size: int, world: World, display: Display
-) -> Told:
+    asked: Predicts, key: str, head: Head, features: Features, folder: Path, size: int, world: World, display: Display
+) -> TeacherAnswers:
     """(T, D) states of every token, in a file that the ranks of this host share. A collective.
 
     Raises UserError where the disk is full, before anything is computed.
@@ -231,7 +233,7 @@ def ask_states(
     start = time.perf_counter()
     path = folder / f"teacher-{key}.npy"
     if (kept := _kept_states(path, features, head)) is not None:
-        return Told({"teacher_states": kept}, 0, 0.0)
+        return TeacherAnswers({"teacher_states": kept}, 0, 0.0)
     if world.local_size != world.size:
         raise UserError(
             "a teacher's states are kept in a file that all processes read, but these are on several hosts",
@@ -260,7 +262,7 @@ def ask_states(
     if world.is_first:
         part.replace(path)
     anybody(asked.gather, True)  # it has its name
-    return Told({"teacher_states": np.load(path, mmap_mode="r")}, total, time.perf_counter() - start)
+    return TeacherAnswers({"teacher_states": np.load(path, mmap_mode="r")}, total, time.perf_counter() - start)
 
 
 def _kept_states(path: Path, features: Features, head: Head) -> np.ndarray | None:
