@@ -102,7 +102,7 @@ Cut = Callable[[WholeModel, Display], SmallerModel]
 def layers_cut(keep: Sequence[int] | None, number: int | None) -> Cut:
     """Keep these layers (from 0 on), or so many, evenly spaced. Raises UserError unless one of the two is given."""
     if (keep is None) == (number is None):
-        raise UserError("which layers stay is not said, or said twice", "give --keep 1,3,5 or --number 3")
+        raise UserError("give one of --keep and --number", "as --keep 1,3,5 or --number 3")
 
     def cut(model: WholeModel, display: Display) -> SmallerModel:
         count = model.source.config.num_hidden_layers
@@ -164,13 +164,13 @@ def _told_of(
         "rare_tokens": rare,
     }  # fmt: skip
     said = [
-        f"corpus: {counts.texts:,} texts, {counts.tokens:,} tokens, {counts.unknown:,} words unknown",
+        f"corpus: {counts.texts:,} texts, {counts.tokens:,} tokens, {counts.unknown:,} of them [UNK]",
         f"rows of word embeddings: {len(ids):,} of {rows:,} kept, {rows - len(ids):,} taken out; "
         f"{len(needed.special):,} are special or added, {len(needed.characters):,} single characters",
     ]
     if rare:
         share = rare / counts.tokens
-        said.append(f"{rare:,} tokens of the corpus ({share:.2%}) are of rarer pieces: their words are cut into others")
+        said.append(f"{rare:,} tokens of the corpus ({share:.2%}) are of pieces taken out: others stand for them now")
     return told, tuple(said)
 
 
@@ -220,8 +220,9 @@ def _refuse_place(name: str, output: Path, overwrite: bool) -> None:
         raise UserError(f"{output} is a file", "a model is a folder; choose another place with -o")
     if not exists(output) or (is_folder(output) and not os.listdir(output)):
         return
-    if exists(own := Path(name).expanduser()) and os.path.samefile(own, output):
-        raise UserError(f"{output} is the model itself", "choose another folder with -o")
+    own = Path(name).expanduser().resolve()
+    if exists(own) and output.resolve() in (own, *own.parents):
+        raise UserError(f"{output} holds the model itself", "choose another folder with -o")
     if not is_file(output / PRUNING):
         raise UserError(f"{output} is there already and is no pruned model", "choose another folder with -o")
     if not overwrite:
@@ -268,14 +269,15 @@ def _write(folder: Path, model: WholeModel, smaller: SmallerModel) -> None:
 def config_keys(source: ModelSource, smaller: SmallerModel) -> dict[str, Any]:
     """The source's `config.json` with the smaller sizes, and the numbers that its special pieces have now."""
     pad = smaller.vocabulary.special_ids["[PAD]"]
-    keys = to_mapping(smaller.config, _head_of(smaller.weights), (), pad) | dict(source.keys)
+    head = Head("encoder", 1) if "architectures" in source.keys else _head_of(smaller.weights)
+    keys = to_mapping(smaller.config, head, (), pad) | dict(source.keys)
     keys |= {"num_hidden_layers": smaller.config.num_hidden_layers, "vocab_size": smaller.config.vocab_size}
     halves = all(array.dtype == np.float16 for array in smaller.weights.values())
     keys |= {key: "float16" if halves else "float32" for key in ("torch_dtype", "dtype") if key in keys}
     if smaller.ids is not None:
         for key in [f"{name}_token_id" for name in TOKEN_IDS if keys.get(f"{name}_token_id") is not None]:
-            number = smaller.ids.get(keys.pop(key))
-            keys |= {} if number is None else {key: number}
+            old = keys.pop(key)
+            keys |= {key: smaller.ids[old]} if type(old) is int and old in smaller.ids else {}
         keys["pad_token_id"] = pad
     return keys
 
@@ -312,7 +314,7 @@ def _description(report: PruneReport, model: WholeModel) -> dict[str, Any]:
 def _score_before(recipe: Recipe, request: PruneRequest, display: Display) -> tuple[dict[str, Any] | None, str]:
     """(the scores of the source, or why there are none). Raises UserError where they are asked for and cannot be."""
     if request.measure is False:
-        return None, "it was not asked for"
+        return None, "--no-score"
     if not recipe.task and request.measure is None:
         return None, f"{recipe.model.name} does not state a task; name one with -t"
     try:

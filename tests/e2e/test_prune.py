@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from itertools import product
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from bertkit.model.tokenizer_files import read_vocabulary
+from bertkit.model.vocabulary import SPECIAL
 from command import CPU, record, run, settings
 from conftest import assert_one_line_error
 
@@ -68,7 +71,38 @@ def test_layers_go_and_the_score_is_told(trained: Path, sample_dir: Path, tmp_pa
     assert scored.returncode == 0, scored.stderr
     assert json.loads(scored.stdout)["metrics"] == told["after"]
     again = run(tmp_path, "prune", "layers", "fewer", "-o", "fewer", "--number", "1")
-    assert_one_line_error(again, "fewer is the model itself")
+    assert_one_line_error(again, "fewer holds the model itself")
     wrong = run(tmp_path, "prune", "layers", trained, "-o", "other", "--keep", "1,x")
     assert_one_line_error(wrong, "--keep '1,x' is no list of layers; write it as --keep 1,3,5")
     assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.slow
+def test_the_masked_words_head_keeps_its_logits_in_transformers(tmp_path: Path) -> None:
+    """Of the words that stay, in a model that transformers wrote with a decoder beside the embeddings."""
+    import torch
+
+    transformers = pytest.importorskip("transformers")
+    words = [*SPECIAL, "a", "##a", "b", "##b", "c", "##c", *("".join(word) for word in product("abc", repeat=3))]
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    torch.manual_seed(1)
+    model = transformers.BertForMaskedLM(transformers.BertConfig(vocab_size=len(words), **sizes)).eval()
+    torch.nn.init.normal_(model.cls.predictions.bias)
+    model.save_pretrained(tmp_path / "whole")
+    (tmp_path / "whole" / "vocab.txt").write_text("\n".join(words) + "\n")
+    (tmp_path / "corpus.txt").write_text("abc cab bab\n")
+    done = run(tmp_path, "prune", "vocabulary", "whole", "-o", "fewer", "--corpus", "corpus.txt")
+    assert done.returncode == 0, done.stderr
+    assert "no score was measured: whole does not state a task" in done.stderr
+
+    fewer, told = transformers.BertForMaskedLM.from_pretrained(tmp_path / "fewer", output_loading_info=True)
+    assert not any(told.values()), told
+    kept = (tmp_path / "fewer" / "vocab.txt").read_text().split()
+    assert kept == [*words[:11], "abc", "bab", "cab"]
+    text = ["[CLS]", "cab", "[MASK]", "bab", "c", "##b", "[SEP]"]
+    found = []
+    for each, names in ((model, words), (fewer.eval(), kept)):
+        with torch.no_grad():
+            logits = each(torch.tensor([[names.index(word) for word in text]])).logits[0]
+        found.append(logits[:, [names.index(word) for word in kept]].numpy())
+    assert np.abs(found[0] - found[1]).max() < 1e-5

@@ -169,11 +169,18 @@ def test_the_special_pieces_ids_and_the_dtype_are_told_anew(tmp_path: Path) -> N
     weights["cls.predictions.decoder.weight"] = weights[words]
     write_arrays(model / "model.safetensors", weights, {})
     keys = json.loads((model / "config.json").read_text()) | {"torch_dtype": "bfloat16", "dtype": "float16"}
-    more = {"pad_token_id": 1, "mask_token_id": 5, "eos_token_id": 99, "architectures": ["BertForMaskedLM"]}
+    more = {
+        "pad_token_id": 1,
+        "mask_token_id": 5,
+        "eos_token_id": 99,
+        "bos_token_id": [1, 2],
+        "architectures": ["BertForMaskedLM"],
+    }
     write_json(model / "config.json", keys | more)
     pruned(model, tmp_path / "out", vocabulary_cut([corpus(tmp_path, "w7")], 1))
     made = json.loads((tmp_path / "out" / "config.json").read_text())
-    assert (made["pad_token_id"], made["mask_token_id"], "eos_token_id" in made) == (0, 4, False)
+    assert (made["pad_token_id"], made["mask_token_id"]) == (0, 4)
+    assert not {"eos_token_id", "bos_token_id", "id2label"} & made.keys()
     assert (made["torch_dtype"], made["dtype"], made["architectures"]) == ("float16", "float16", ["BertForMaskedLM"])
     arrays = read_arrays(tmp_path / "out" / "model.safetensors")[0]
     assert {array.dtype for array in arrays.values()} == {np.dtype(np.float16)}
@@ -205,7 +212,7 @@ def test_nothing_is_left_of_what_is_refused(tmp_path: Path) -> None:
     empty.write_text(" \n\n")
     everything = corpus(tmp_path, " ".join(WORDS))
     for output, cut, said in (
-        ("run", one, "is the model itself"), ("other", one, "is no pruned model"), ("out", one, "use --overwrite"),
+        ("run", one, "holds the model itself"), ("other", one, "is no pruned model"), ("out", one, "use --overwrite"),
         ("corpus.txt", one, "is a file"), ("new", layers_cut(None, 2), "all 2 layers would stay"),
         ("new", layers_cut(None, 3), "3 of 2 layers"), ("new", layers_cut((2,), None), "no layer 2"),
         ("new", vocabulary_cut([empty], 1), "no text in it"),
@@ -214,7 +221,9 @@ def test_nothing_is_left_of_what_is_refused(tmp_path: Path) -> None:
     ):  # fmt: skip
         with pytest.raises(UserError, match=said):
             pruned(model, tmp_path / output, cut)
-    with pytest.raises(UserError, match="not said, or said twice"):
+    with pytest.raises(UserError, match="out holds the model itself"):
+        pruned(tmp_path / "out" / "model.safetensors", tmp_path / "out", one, overwrite=True)
+    with pytest.raises(UserError, match="give one of --keep and --number"):
         layers_cut(None, None)
     pruned(model, tmp_path / "out", one, overwrite=True)
     names = {path.name for path in tmp_path.iterdir()}
