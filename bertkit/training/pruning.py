@@ -102,7 +102,8 @@ Cut = Callable[[WholeModel, Display], SmallerModel]
 def layers_cut(keep: Sequence[int] | None, number: int | None) -> Cut:
     """Keep these layers (from 0 on), or so many, evenly spaced. Raises UserError unless one of the two is given."""
     if (keep is None) == (number is None):
-        raise UserError("give one of --keep and --number", "as --keep 1,3,5 or --number 3")
+        how = "neither --keep nor --number is given" if keep is None else "--keep and --number are both given"
+        raise UserError(how, "give one of the two, as --keep 1,3,5 or --number 3")
 
     def cut(model: WholeModel, display: Display) -> SmallerModel:
         count = model.source.config.num_hidden_layers

@@ -223,8 +223,9 @@ def test_nothing_is_left_of_what_is_refused(tmp_path: Path) -> None:
             pruned(model, tmp_path / output, cut)
     with pytest.raises(UserError, match="out holds the model itself"):
         pruned(tmp_path / "out" / "model.safetensors", tmp_path / "out", one, overwrite=True)
-    with pytest.raises(UserError, match="give one of --keep and --number"):
-        layers_cut(None, None)
+    for keep, number, said in ((None, None, "neither --keep nor --number"), ((1,), 1, "are both given")):
+        with pytest.raises(UserError, match=said):
+            layers_cut(keep, number)
     pruned(model, tmp_path / "out", one, overwrite=True)
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {"run", "out", "other", "empty.txt", "corpus.txt"}
