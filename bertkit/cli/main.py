@@ -32,6 +32,7 @@ from bertkit.cli import (
     migrate,
     models,
     predict,
+    prune,
     push,
     recipes,
     report,
@@ -92,6 +93,7 @@ app.add_typer(bench.app, name="bench")
 app.add_typer(client.app, name="client")
 app.command("export")(export.export)
 app.command("convert")(convert.convert)
+app.add_typer(prune.app, name="prune")
 app.command("compare")(compare.compare)
 app.command("report")(report.report)
 app.command("push")(push.push)

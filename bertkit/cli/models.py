@@ -27,7 +27,7 @@ def models(
     sizes, published = _sizes(), _published(data_dir)
     if json:
         by_name = {name: row for row in published for name in row["names"]}
-        named = [row | {"published": by_name[row["name"]]} for row in sizes]
+        named = [row | {"published": by_name.get(row["name"])} for row in sizes]
         put_json(json_format.dumps(named + _others(published)))
         return
     put("size    layers  hidden  heads  parameters (M)  GFLOP a sequence of 128, forward")

@@ -103,6 +103,16 @@ def sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
+def replace_folder(temporary: Path, folder: Path) -> None:
+    """The finished folder takes its place; what was there before goes only then."""
+    old = temporary_beside(folder)
+    if exists(folder):
+        folder.replace(old)
+    temporary.replace(folder)
+    sync_folder(folder.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
 def write_text(path: Path, text: str) -> None:
     write_atomically(path, lambda temporary: temporary.write_bytes(in_utf8(text)))
 

@@ -1,4 +1,4 @@
-"""A smaller model out of a trained one, without training: layers that are left out.
+"""A smaller model out of a trained one, without training: fewer layers, or fewer rows of embeddings.
 
 Which layers: the uniform strategy of Jiao et al. 2020, arXiv:1909.10351 (TinyBERT), for a model that starts from a
 larger one's layers as in Sanh et al. 2019, arXiv:1910.01108 (DistilBERT).
@@ -14,6 +14,7 @@ import numpy as np
 
 from bertkit.errors import UserError
 from bertkit.model.config import Arrays, ModelConfig
+from bertkit.model.weights import BY_VOCABULARY
 
 _LAYER = re.compile(r"(bert\.encoder\.layer\.)(\d+)(\..+)")
 
@@ -47,6 +48,23 @@ def keep_layers(
         elif (old := int(found[2])) in places:
             kept[f"{found[1]}{places[old]}{found[3]}"] = array
     return dataclasses.replace(config, num_hidden_layers=len(places)), kept
+
+
+def keep_rows(
+    config: ModelConfig, weights: Mapping[str, np.ndarray], rows: Sequence[int]
+) -> tuple[ModelConfig, Arrays]:
+    """The model whose vocabulary has these rows of the word embeddings alone, in this order; other arrays are shared.
+
+    The bias of the masked words' head goes by the same rows; its decoder is the embeddings. Raises UserError for a row
+    that is not there.
+    """
+    wrong = [row for row in rows if not 0 <= row < config.vocab_size]
+    if wrong or not rows:
+        cause = f"there is no row {wrong[0]} of word embeddings" if wrong else "no row of the word embeddings is kept"
+        raise UserError(cause, f"the model has rows 0 to {config.vocab_size - 1}")
+    taken = np.array(rows, np.int64)
+    kept = {name: array[taken] if name in BY_VOCABULARY else array for name, array in weights.items()}
+    return dataclasses.replace(config, vocab_size=len(rows)), kept
 
 
 def check_layers(layers: Sequence[int], count: int) -> None:

@@ -17,7 +17,7 @@ from bertkit.data.tasks.task import Task
 from bertkit.engine.exports import ExportedModel, ExportFormat, TextRules, find_format
 from bertkit.engine.interface import Precision
 from bertkit.errors import UserError
-from bertkit.files.disk import sha256_file, sweep, sync_folder, temporary_beside, write_json
+from bertkit.files.disk import replace_folder, sha256_file, sweep, temporary_beside, write_json
 from bertkit.files.inputs import exists, is_file, is_folder
 from bertkit.model.config import to_mapping
 from bertkit.model.saving import write_tokenizer
@@ -84,7 +84,7 @@ def export(recipe: Recipe, asked: ExportRequest, display: Display) -> ExportRepo
         sweep(output.parent)
         found = _write_and_verify(chosen, recipe, ready, model, asked, temporary, display)
         report = _describe(chosen, ready, model, found, output, temporary)
-        _move_in(temporary, output)
+        replace_folder(temporary, output)
     except OSError as error:
         raise UserError(f"{output}: cannot be written: {error.strerror}", "choose another place") from error
     finally:
@@ -183,16 +183,6 @@ def refuse_place(output: Path, overwrite: bool) -> None:
         raise UserError(f"{output} is there already and is no export", "choose another folder with -o")
     if not overwrite:
         raise UserError(f"{output} holds an export already", "use --overwrite, or choose another folder with -o")
-
-
-def _move_in(temporary: Path, output: Path) -> None:
-    """The finished folder takes its place; an older export goes only then."""
-    old = temporary_beside(output)
-    if exists(output):
-        output.replace(old)
-    temporary.replace(output)
-    sync_folder(output.parent)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 # ---- the description beside it ----

@@ -34,10 +34,11 @@ SCORES = "scores.json"  # what lies behind the dev set's metrics
 TRACE = "trace.json"  # what --profile recorded of the training
 EVALUATION_TRACE = "evaluation-trace.json"
 SCALES = "int8.safetensors"  # `calibration.py`
+PRUNING = "pruning.json"  # of a model that was made smaller: `pruning.py`
 OURS = (
     "config.json", "model.safetensors", "vocab.txt", "tokenizer.json", "tokenizer_config.json", "record.json",
     "losses.json", SCORES, "recipe.toml", "task.json", "log.jsonl", "predictions", "checkpoints",
-    MLLOG, DLLOGGER, CURVES, TRACE, EVALUATION_TRACE, SCALES,
+    MLLOG, DLLOGGER, CURVES, TRACE, EVALUATION_TRACE, SCALES, PRUNING,
 )  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from conftest import Run
 
 COMMANDS = (
     "train", "evaluate", "predict", "score", "backends", "check", "models", "recipes", "recipes copy", "config show",
-    "data list", "data get", "data verify", "bench", "migrate", "tune", "export",
+    "data list", "data get", "data verify", "bench", "migrate", "tune", "export", "prune layers", "prune vocabulary",
 )  # fmt: skip
 
 
@@ -67,6 +67,7 @@ def test_models_lists_the_published_sizes(tmp_path: Path) -> None:
     assert rows["large"]["published"]["model"] == "bert-large-uncased"
     assert "google-bert/bert-base-chinese" in rows["bert-base-chinese"]["published"]["names"]
     assert len(rows) == 16
+    assert rows["4l-312d"]["published"] is None
     assert rows["large"]["published"]["path"] is None
     assert rows["base"]["parameters"] == 109_482_240
     assert rows["large"]["parameters"] == 335_141_888
