@@ -229,6 +229,8 @@ REQUIRED: Mapping[str, tuple[Any, ...]] = {
     "directionality": ("bidi",),
     "pooler_type": ("first_token_transform",),
     "per_layer_config": ({}, None),
+    "distillation": (True, False),  # of NVIDIA's students: a training program keeps states of their layers, or none
+    "use_pooler": (True, False),  # of the same; the weights tell whether there is one, and it starts anew where not
 }
 CURES = {
     "model_type": "bertkit trains BERT only",
@@ -241,16 +243,16 @@ CURES = {
 HARMLESS = frozenset(
     """_attn_implementation _attn_implementation_autoset _commit_hash _name_or_path _num_labels architectures
     attn_implementation auto_map bad_words_ids begin_suppress_tokens bos_token_id chunk_size_feed_forward
-    cross_attention_hidden_size custom_pipelines decoder_start_token_id diversity_penalty do_sample dtype
-    early_stopping encoder_no_repeat_ngram_size eos_token_id exponential_decay_length_penalty finetuning_task
-    forced_bos_token_id forced_eos_token_id gradient_checkpointing id2label label2id language length_penalty
-    max_length min_length model_type name_or_path no_repeat_ngram_size num_beam_groups num_beams num_labels
-    num_return_sequences output_attentions output_hidden_states output_past output_scores pad_token_id
-    pooler_fc_size pooler_num_attention_heads pooler_num_fc_layers pooler_size_per_head prefix problem_type
-    remove_invalid_values repetition_penalty return_dict return_dict_in_generate sep_token_id
-    sentence_transformers cls_token_id mask_token_id suppress_tokens task_specific_params temperature
-    tf_legacy_loss tie_encoder_decoder tie_word_embeddings tokenizer_class top_k top_p torch_dtype torchscript
-    transformers_version transformers.js_config type typical_p use_bfloat16 use_cache""".split()
+    cross_attention_hidden_size custom_pipelines decoder_start_token_id distillation_config diversity_penalty
+    do_sample dtype early_stopping encoder_no_repeat_ngram_size eos_token_id exponential_decay_length_penalty
+    finetuning_task forced_bos_token_id forced_eos_token_id gradient_checkpointing id2label label2id language
+    length_penalty max_length min_length model_type name_or_path no_repeat_ngram_size num_beam_groups num_beams
+    num_labels num_return_sequences output_all_encoded_layers output_attentions output_hidden_states output_past
+    output_scores pad_token_id pooler_fc_size pooler_num_attention_heads pooler_num_fc_layers pooler_size_per_head
+    prefix problem_type remove_invalid_values repetition_penalty return_dict return_dict_in_generate sep_token_id
+    sentence_transformers cls_token_id mask_token_id suppress_tokens task_specific_params temperature tf_legacy_loss
+    tie_encoder_decoder tie_word_embeddings tokenizer_class top_k top_p torch_dtype torchscript transformers_version
+    transformers.js_config type typical_p use_bfloat16 use_cache""".split()
 )
 
 

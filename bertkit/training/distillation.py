@@ -11,6 +11,7 @@ import dataclasses
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,8 +24,10 @@ from bertkit.distributed.world import World
 from bertkit.engine.interface import NO_LABEL, Arrays, Engine, LossSpec, SoftLabels, Update
 from bertkit.engine.teacher_losses import StateSums, soft_loss, state_sums
 from bertkit.errors import UserError
+from bertkit.files.inputs import is_file
 from bertkit.model.config import Head
-from bertkit.model.parameters import count, initial_value, shapes, unread_names
+from bertkit.model.formats.torch_files import by_our_names, read_tensors
+from bertkit.model.parameters import PROJECTION, count, initial_value, shapes, unread_names
 from bertkit.recipes.recipe import Recipe
 from bertkit.training.evaluation import check_finite, labelled, predict
 from bertkit.training.finetuning import FineTuning, fine_tuning
@@ -50,6 +53,7 @@ from bertkit.training.teacher import (
 from bertkit.training.teacher_terms import LearnedStates, learned_states
 
 STATE_LOSS = "state_loss"
+PROJECT, FITTED = "project.bin", "fit_dense"  # file of NVIDIA's general_distill.py, and the layer in it
 SCORED_TOKENS = 50_000  # of the dev set, for the losses by states
 
 
@@ -229,14 +233,39 @@ def distillation(
         return Distillation(dataclasses.replace(base, setup=dataclasses.replace(setup, job=job)), teacher, None)
     learned = learned_states(section, setup.source.config, source.config)
     teacher = encoding_teacher(recipe, learned.teacher, setup.target, source)
-    return Distillation(dataclasses.replace(base, setup=_of_states(setup, learned)), teacher, learned)
+    kept = kept_projection(setup.source.folder, learned.student.projection, setup.source.config.hidden_size)
+    if kept:
+        display.say(f"projection: that of {PROJECT} beside the student")
+    setup = _of_states(setup, learned, {**setup.fit.weights, **kept})
+    return Distillation(dataclasses.replace(base, setup=setup), teacher, learned)
 
 
-def _of_states(setup: FineTuningSetup, learned: LearnedStates) -> FineTuningSetup:
+def kept_projection(folder: Path | None, width: int, hidden: int) -> Arrays:
+    """The projection to a teacher's `width` that NVIDIA's programs left beside a student; empty where there is none.
+
+    Raises UserError where it is of other sizes.
+    """
+    path = folder / PROJECT if folder else None
+    if path is None or not width or not is_file(path):
+        return {}
+    found = by_our_names(read_tensors(path), str(path))
+    made: Arrays = {}
+    for part, shape in (("weight", (width, hidden)), ("bias", (width,))):
+        array = found.get(f"{FITTED}.{part}")
+        if array is None or array.shape != shape or array.dtype.kind != "f":
+            held = ", ".join(f"{name} {one.shape}" for name, one in found.items())
+            raise UserError(
+                f"{path}: holds {held}, no {FITTED}.{part} {shape}", "move the file away, to start with a random one"
+            )
+        made[f"{PROJECTION}.{part}"] = array.astype(np.float32)
+    return made
+
+
+def _of_states(setup: FineTuningSetup, learned: LearnedStates, start: Arrays) -> FineTuningSetup:
     """The setup with an encoder's job; what its states do not depend on stays as it is."""
     job, head = setup.job, learned.student
     weights = {
-        name: setup.fit.weights[name] if name in setup.fit.weights else initial_value(name, shape, job.model, job.seed)
+        name: start[name] if name in start else initial_value(name, shape, job.model, job.seed)
         for name, shape in shapes(job.model, head).items()
     }
     frozen = dict.fromkeys((*unread_names(job.model, head), *(name for name in job.frozen if name in weights)))
