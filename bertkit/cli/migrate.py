@@ -42,8 +42,9 @@ def migrate(
 
     Options without an equivalent are listed, one line each. Supported are demo_bert, launch_benchmark.py, run_squad.sh,
     run_glue.sh, run_pretraining.sh, run.sub, the finetune_…_benchmark.sh scripts, run_glue.py, run_qa.py,
-    evaluate-v1.1.py, NVIDIA's triton/ scripts, perf_client, and their launchers: mpirun, srun, torchrun, accelerate,
-    gaudi_spawn.py, docker run. A script of several commands gives several. Exit code 1: a program was not understood.
+    evaluate-v1.1.py, NVIDIA's triton/ scripts, perf_client, NVIDIA's and TinyBERT's task_distill.py, and their
+    launchers: mpirun, srun, torchrun, accelerate, gaudi_spawn.py, docker run. A script of several commands gives
+    several. Exit code 1: a program was not understood.
 
     Examples:
 

@@ -29,6 +29,7 @@ from bertkit.model.config import Head
 from bertkit.model.formats.torch_files import by_our_names, read_tensors
 from bertkit.model.parameters import PROJECTION, count, initial_value, shapes, unread_names
 from bertkit.recipes.recipe import Recipe
+from bertkit.recipes.sections import DistillSection
 from bertkit.training.evaluation import check_finite, labelled, predict
 from bertkit.training.finetuning import FineTuning, fine_tuning
 from bertkit.training.loop import Plan
@@ -53,7 +54,7 @@ from bertkit.training.teacher import (
 from bertkit.training.teacher_terms import LearnedStates, learned_states
 
 STATE_LOSS = "state_loss"
-PROJECT, FITTED = "project.bin", "fit_dense"  # file of NVIDIA's general_distill.py, and the layer in it
+PROJECT, FITTED = "project.bin", "fit_dense"  # file of NVIDIA's general_distill.py, and its one layer
 SCORED_TOKENS = 50_000  # of the dev set, for the losses by states
 
 
@@ -215,6 +216,19 @@ class Distillation:
         return told | {"fairness": fairness | {"loss_scale": said}}
 
 
+def check_section(section: DistillSection, head: Head) -> None:
+    """Raises UserError for a setting of distillation where there is none: no teacher, or pre-training."""
+    blank = DistillSection()
+    given = [name for name, value in dataclasses.asdict(section).items() if value != getattr(blank, name)]
+    if given and head.kind == "pretraining":
+        raise UserError(f"distill.{given[0]} is set, but pre-training has no teacher", "drop it")
+    if given and not section.teacher:
+        raise UserError(
+            f"distill.{given[0]} is set, but no teacher is named",
+            "use `bertkit distill TEACHER`, or set distill.teacher",
+        )
+
+
 def distillation(
     recipe: Recipe, world: World, display: Display, dry_run: bool, own: Task | None = None
 ) -> Distillation:
@@ -241,7 +255,7 @@ def distillation(
 
 
 def kept_projection(folder: Path | None, width: int, hidden: int) -> Arrays:
-    """The projection to a teacher's `width` that NVIDIA's programs left beside a student; empty where there is none.
+    """The projection to a teacher's `width` that general_distill.py left beside a student; empty where there is none.
 
     Raises UserError where it is of other sizes.
     """

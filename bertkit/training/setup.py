@@ -122,8 +122,6 @@ def prepare(
 
     (train,) = read("train", recipe.data.train_rows, recipe.data.train_file)
     if recipe.distill.transfer:
-        if not recipe.distill.teacher:
-            raise UserError("distill.transfer has no labels, and no teacher is named", "set distill.teacher")
         shape = sequence_shape(recipe.data, 0)
         train = with_transfer(train, recipe.distill.transfer, task, source, shape, cache, progress, say)
     dev = read("dev", recipe.data.eval_rows, dev_file(recipe, task))

@@ -34,7 +34,7 @@ from bertkit.training.callbacks.profiling import Profiling, wanted
 from bertkit.training.callbacks.programs import Programs
 from bertkit.training.callbacks.progress import ConsoleProgress
 from bertkit.training.callbacks.stopping import EarlyStopping, FiniteLoss, Interruptions, Target
-from bertkit.training.distillation import distillation
+from bertkit.training.distillation import check_section, distillation
 from bertkit.training.ensemble import SAME, Compare, announce_workers, train_workers
 from bertkit.training.finetuning import fine_tuning
 from bertkit.training.log_facts import loggers
@@ -197,6 +197,7 @@ class Trainer:
         """The inputs, read and checked, and the plan shown."""
         if self.recipe.log.profile:
             wanted(self.recipe.log.profile)
+        check_section(self.recipe.distill, self._trained_on.head)
         objective: Objective
         if self._trained_on.head.kind == "pretraining":
             objective = pretraining(self.recipe, self.world, self.display, dry_run)

@@ -65,6 +65,11 @@ FURTHER = (
     "python evaluate-v1.1.py dev-v1.1.json predictions.json",
     "python run_squad.py --bert_model=bert-large-uncased --init_checkpoint=out/pytorch_model.bin --config_file=c.json"
     " --do_predict --predict_file=squad/dev-v1.1.json --predict_batch_size=8",
+    "python -m torch.distributed.launch --nproc_per_node=8 task_distill.py --teacher_model ck/sst-2 --student_model"
+    " ck/p1 --data_dir glue/SST-2 --task_name SST-2 --output_dir ck/sst_2 --train_batch_size 32 --num_train_epochs 10"
+    " --do_lower_case --aug_train --amp --distill_config distillation_config_backbone.json --seed=1",
+    "python task_distill.py --teacher_model ck/base-qa --student_model ck/squad --data_dir squad/v1.1 --task_name"
+    " SQuADv1.1 --output_dir ck/pred --do_lower_case --distill_config distillation_config_heads.json --eval_step 2000",
 )
 OLD = [*(case["old"] for case in CASES), *FURTHER]
 WORDS = "the plot music cast ending hero pace is was and good dull bold flat rich so really ? .".split()
@@ -118,7 +123,7 @@ def at_home(words: Sequence[str], home: Path, tmp_path: Path) -> list[str]:
     folders = {"-m": home / "model", "--data-dir": home / "data", "-o": tmp_path / "out"}
     if "pretrain" in words:
         folders |= {"--data-dir": home / "shards", "--eval-dir": home / "shards"}
-    if rest[0] in ("evaluate", "ask"):
+    if rest[0] in ("evaluate", "ask", "distill"):
         found, rest = [rest[0], str(home / "model")], rest[2:]
     while rest:
         word = rest.pop(0)

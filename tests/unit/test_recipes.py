@@ -9,7 +9,7 @@ import pytest
 from bertkit.recipes.resolve import describe_recipe, packaged, read_recipe, resolve
 from bertkit.training.phases import of_phase
 
-SYSTEMS = ("nvidia", "habana", "intel", "google")
+SYSTEMS = ("nvidia", "habana", "intel", "google", "tinybert")
 OF_SYSTEMS = [
     name for name in packaged() if name.startswith(SYSTEMS) and name not in ("intel-unsynced", "habana-mlperf")
 ]
@@ -42,6 +42,21 @@ SOURCES = {
     "nvidia-squad-fp32": ("squad", "fp32", 4, 3e-5, 0.1, 2, 384),
     "nvidia-glue": ("mrpc", "fp16", 16, 2.4e-5, 0.1, 3, 128),
     "nvidia-glue-fp32": ("mrpc", "fp32", 16, 2.4e-5, 0.1, 3, 128),
+    "nvidia-distill-sst2-states": ("sst2", "fp16", 32, 5e-5, 0.0, 10, 128),
+    "nvidia-distill-sst2-logits": ("sst2", "fp16", 32, 3e-5, 0.1, 3, 128),
+    "nvidia-distill-squad-states": ("squad", "fp16", 32, 5e-5, 0.0, 9, 384),
+    "nvidia-distill-squad-logits": ("squad", "fp16", 32, 3e-5, 0.1, 10, 384),
+    "tinybert-sst2-states": ("sst2", "fp32", 32, 5e-5, 0.0, 10, 128),
+    "tinybert-sst2-logits": ("sst2", "fp32", 32, 3e-5, 0.1, 3, 128),
+}
+# (what is learned, the schedule's decay, updates between evaluations) of those that are stages of a distillation
+STAGES = {
+    "nvidia-distill-sst2-states": ("nvidia", "constant", 0),
+    "nvidia-distill-sst2-logits": ("logits", "linear", 100),
+    "nvidia-distill-squad-states": ("nvidia", "constant", 0),
+    "nvidia-distill-squad-logits": ("logits", "linear", 2000),
+    "tinybert-sst2-states": ("tinybert", "constant", 0),
+    "tinybert-sst2-logits": ("logits", "linear", 100),
 }
 
 
@@ -97,9 +112,21 @@ def test_each_holds_what_its_source_holds(name: str) -> None:
     rate, warmup = recipe.optimizer.learning_rate, recipe.schedule.warmup
     found = (recipe.task, recipe.precision, recipe.train.batch_size, rate, warmup, recipe.train.epochs)
     assert (*found, recipe.data.seq_length) == SOURCES[name]
-    assert recipe.optimizer.bias_correction is False, "none of the four systems corrects Adam's bias"
+    assert recipe.optimizer.bias_correction is False, "none of these systems corrects Adam's bias"
     assert recipe.optimizer.epsilon == (1e-8 if recipe.precision == "fp16" else 1e-6)
     assert recipe.optimizer.clip_norm == 1.0
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_a_stage_of_a_distillation_is_the_sources(name: str) -> None:
+    recipe = resolve({}, recipe=name, env={}).recipe
+    assert (recipe.distill.learn, recipe.schedule.name, recipe.evaluation.every) == STAGES[name]
+    logits = recipe.distill.learn == "logits"
+    assert recipe.checkpoint.result == ("best" if logits else "last")
+    assert recipe.distill.temperature == (1.0 if logits else 2.0)
+    text = packaged()[name].read_text(encoding="utf-8")
+    for stage in ("states", "logits"):
+        assert f"--recipe {name.rpartition('-')[0]}-{stage} -o " in text
 
 
 @pytest.mark.parametrize("name", OF_SYSTEMS)

@@ -8,7 +8,7 @@ from bertkit.engine.registry import installed
 from bertkit.recipes.recipe import DEVICE
 from bertkit.recipes.resolve import read_recipe
 
-COMPUTES = ("train", "evaluate", "predict", "ask", "bench")
+COMPUTES = ("train", "evaluate", "predict", "ask", "bench", "distill")
 
 
 TENSORFLOW = "tensorflow"  # the backend whose engine is TensorFlow's; those of the old commands are torch's
@@ -21,7 +21,8 @@ def fit(draft: Draft, asked: str, same_framework: bool = False) -> None:
     """
     named = asked or draft.options.pop("--backend", "")
     draft.options.pop("--backend", None)
-    if draft.command[0] not in COMPUTES or "-h" in draft.command or draft.server:
+    computes = draft.command[0] in COMPUTES or draft.command[:2] == ("data", "augment")
+    if not computes or "-h" in draft.command or draft.server:
         return
     if same_framework:
         named = _of_the_framework(draft, named)

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from bertkit.cli.migration import hugging_face, pretraining_scripts, python_scripts, triton
+from bertkit.cli.migration import distillation, hugging_face, pretraining_scripts, python_scripts, triton
 from bertkit.cli.migration.command import Command, Draft, Migrated, Note, NotUnderstood, refuse_open
 from bertkit.cli.migration.demo_bert import demo_bert, export
 from bertkit.cli.migration.fitting import fit
@@ -25,6 +25,7 @@ READERS: Mapping[str, Reader] = {
     **hugging_face.PROGRAMS,
     **pretraining_scripts.PROGRAMS,
     **triton.PROGRAMS,
+    **distillation.PROGRAMS,
     "demo_bert": demo_bert,
     "demo_bert.py": demo_bert,
     "launch_benchmark.py": launch_benchmark,

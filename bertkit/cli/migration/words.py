@@ -78,7 +78,7 @@ PATHS = frozenset(
     "init_checkpoint vocab_file config_file bert_config_file bert_config_path data_dir train_file validation_file"
     " test_file predict_file input_dir input_file eval_dir data_location checkpoint cache_dir indir wikipedia books"
     " common_crawl open_webtext dataset_path checkpoint_folder init_checkpoint_path bert_config_dir"
-    " na_prob_file".split()
+    " na_prob_file teacher_model student_model distill_config glue_dir glove_embs pretrained_bert_model".split()
 )
 MADE = frozenset("output_dir output_file sink json_summary out_file out_image_dir logging_dir".split())
 SEVERAL = frozenset({"input_file", "output_file"})  # files with commas between
