@@ -33,9 +33,9 @@ CONFIG = "task_distill.py --teacher_model t --student_model s --data_dir d --tas
 SAID = {
     BACKBONE: (
         "bertkit launch -n 8 -- distill ck/base-sst-2 --backend cuda -m ck/p1 -t sst2 --stages nvidia -d fp16"
-        " --data-dir $D/SST-2 -b 32 -e 10 -s 128 --lr 5e-5 --seed 1 -o ck/sst_2 --set data.train_file=$D/SST-2/train_aug.tsv --set"
-        " optimizer.bias_correction=false --set schedule.name=constant --set schedule.warmup=0 --set"
-        " model.casing=uncased",
+        " --data-dir $D/SST-2 -b 32 -e 10 -s 128 --lr 5e-5 --seed 1 -o ck/sst_2 --set"
+        " data.train_file=$D/SST-2/train_aug.tsv --set optimizer.bias_correction=false --set schedule.name=constant"
+        " --set schedule.warmup=0 --set model.casing=uncased",
     ),
     HEAD: (
         "bertkit launch -n 8 -- distill ck/base-qa --backend cuda -m ck/squad -t squad --stages logits --temperature 1"
@@ -98,9 +98,10 @@ def test_the_programs_faults_are_named() -> None:
 
 
 def test_flags_that_nothing_reads_are_named_as_such() -> None:
-    said = notes(f"{BACKBONE} --weight_decay 1e-3 --use_kld --average_loss --max_steps 900 --warmup_proportion 0.2")
-    for flag in ("--weight_decay", "--use_kld", "--average_loss", "--max_steps 900", "--warmup_proportion"):
-        assert f"no equivalent, dropped: {flag}" in said
+    dead = ("--weight_decay 1e-3", "--use_kld", "--average_loss", "--max_steps 1", "--eval_step 50", "--temperature 2")
+    said = notes(f"{BACKBONE} {' '.join(dead)} --warmup_proportion 0.2")
+    for flag in (*dead, "--warmup_proportion 0.2"):
+        assert f"no equivalent, dropped: {flag.split()[0]}" in said
     assert "dropped: --pred_distill" in notes(f"{HEAD} --pred_distill")
     assert "dropped: --N 99" in notes(
         "data_augmentation.py --pretrained_bert_model m --glue_dir g --task_name QQP --N 99"
@@ -113,6 +114,13 @@ def test_a_batch_of_nvidias_is_what_is_computed_at_once() -> None:
     assert "-b 128 " in str(migrate(old).commands[0])
     assert "train.micro_batch_size=32" in migrate(old).commands[0].words
     assert "fails at the second micro-batch" in notes(old)
+
+
+def test_epochs_are_whole_as_theirs() -> None:
+    for theirs, ours in (("9.0", "9"), ("2.5", "2"), (".5", "0")):
+        old = f"{CONFIG} --num_train_epochs {theirs} --pred_distill"
+        assert f"-e {ours} " in str(migrate(old).commands[0])
+        assert (f"{theirs} is {ours}" in notes(old)) == (theirs != "9.0")
 
 
 def test_copies_count_where_the_old_program_reads_them() -> None:

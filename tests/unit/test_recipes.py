@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 
 import pytest
 
+from bertkit.errors import UserError
+from bertkit.model.config import Head
 from bertkit.recipes.resolve import describe_recipe, packaged, read_recipe, resolve
+from bertkit.recipes.sections import DistillSection
+from bertkit.training.distillation import check_section
 from bertkit.training.phases import of_phase
 
 SYSTEMS = ("nvidia", "habana", "intel", "google", "tinybert")
@@ -127,6 +132,18 @@ def test_a_stage_of_a_distillation_is_the_sources(name: str) -> None:
     text = packaged()[name].read_text(encoding="utf-8")
     for stage in ("states", "logits"):
         assert f"--recipe {name.rpartition('-')[0]}-{stage} -o " in text
+
+
+@pytest.mark.parametrize("name", [*STAGES, "minilmv2"])
+def test_a_stage_without_a_teacher_is_refused(name: str) -> None:
+    section = resolve({}, recipe=name, env={}).recipe.distill
+    with pytest.raises(UserError, match="is set, but no teacher is named"):
+        check_section(section, Head("classification", 2))
+    taught = dataclasses.replace(section, teacher="runs/sst2")
+    check_section(taught, Head("classification", 2))
+    check_section(DistillSection(), Head("pretraining", 2))
+    with pytest.raises(UserError, match="pre-training has no teacher"):
+        check_section(taught, Head("pretraining", 2))
 
 
 @pytest.mark.parametrize("name", OF_SYSTEMS)

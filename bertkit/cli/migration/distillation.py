@@ -25,8 +25,8 @@ from bertkit.model.config import ARCHITECTURES
 # the programs' own values
 OWN: Mapping[str, str] = {
     "train_batch_size": "32", "max_seq_length": "128", "num_train_epochs": "3", "learning_rate": "5e-5", "seed": "42",
-    "eval_step": "50",
 }  # fmt: skip
+EVERY = "50"  # updates between evaluations
 # flags of NVIDIA's task_distill.py that TinyBERT's has not
 OF_NVIDIA = frozenset(
     "distill_config amp local_rank max_steps max_grad_norm average_loss use_last_layer value_state_loss"
@@ -65,8 +65,8 @@ SIZE = re.compile(r"(\d+)L[_-]?(\d+)D", re.IGNORECASE)
 def task_distill(old: Old, draft: Draft) -> list[Draft]:
     """task_distill.py: one stage of a student's training on a task, or its evaluation."""
     flags = read_flags(old.arguments, {"wd": "weight_decay"})
-    is_nvidia = bool(flags.keys() & OF_NVIDIA or set(old.starters) & set(TORCH))
     task = _task(flags)
+    is_nvidia = bool(flags.keys() & OF_NVIDIA or set(old.starters) & set(TORCH)) or task == "squad"
     if backend := "cpu" if is_on(flags, "no_cuda") else "cuda" if is_nvidia else "":
         draft.options["--backend"] = backend
     if is_on(flags, "do_eval"):
@@ -82,7 +82,7 @@ def task_distill(old: Old, draft: Draft) -> list[Draft]:
     _data(task, flags, draft)
     _amounts(flags, is_nvidia, draft)
     _course(task, stage, flags, is_nvidia, draft)
-    _drop_dead(flags, DEAD, draft)
+    _drop_dead(flags, draft)
     carry_over(draft, flags, READ | DEAD.keys() | ({"warmup_proportion"} if stage != "logits" else set()))
     if is_on(flags, "do_lower_case"):
         draft.sets["model.casing"] = "uncased"
@@ -141,9 +141,12 @@ def _amounts(flags: Mapping[str, str], is_nvidia: bool, draft: Draft) -> None:
             spell_batch(draft, batch, max(1, batch // parts))
         if is_nvidia and parts > 1 and is_on(flags, "amp"):
             draft.differs("theirs fails at the second micro-batch with --amp and accumulation; here both go together")
-    if flags.get("num_train_epochs"):
-        draft.options["-e"] = flags["num_train_epochs"].partition(".")[0]
-    if flags.get("max_steps", "-1").strip("-") not in ("1", "0"):
+    if epochs := flags.get("num_train_epochs"):
+        full, _, rest = epochs.partition(".")
+        draft.options["-e"] = full or "0"
+        if rest.strip("0"):
+            draft.differs(f"their epochs are whole ones: {epochs} is {full or 0}")
+    if flags.get("max_steps", "-1") not in ("-1", "0"):
         draft.lost(
             f"--max_steps {flags['max_steps']}",
             "theirs is the length of the schedule alone, and every epoch is trained; train.steps ends a run",
@@ -158,22 +161,26 @@ def _course(task: str, stage: str, flags: Mapping[str, str], is_nvidia: bool, dr
         draft.differs("theirs clips each tensor's gradient to 1; here the global norm is clipped")
     if stage != "logits":
         draft.sets |= {"schedule.name": "constant", "schedule.warmup": "0"}
+        if "temperature" in flags:
+            draft.lost("--temperature", "this stage trains on no predictions, in theirs neither")
         if "warmup_proportion" in flags:
             draft.lost("--warmup_proportion", "the rate of this stage is constant in theirs, and so it is here")
-        if flags.get("eval_step", OWN["eval_step"]) != OWN["eval_step"]:
-            draft.lost("--eval_step", "a checkpoint is written after each epoch; checkpoint.every counts updates")
+        if "eval_step" in flags:
+            draft.lost(
+                f"--eval_step {flags['eval_step']}",
+                "a checkpoint is written after each epoch; checkpoint.every counts updates",
+            )
         return
-    if every := flags.get("eval_step"):
-        draft.sets |= {"evaluation.every": every, "checkpoint.result": "best"}
-        draft.differs("the best on the dev set is the result, as theirs: its score there is optimistic")
-        if task in CHOSEN_BY:
-            draft.differs(f"theirs chooses the best by {CHOSEN_BY[task]}; here {METRICS[task]} chooses")
+    draft.sets |= {"evaluation.every": flags.get("eval_step", EVERY), "checkpoint.result": "best"}
+    draft.differs("the best on the dev set is the result, as theirs: its score there is optimistic")
+    if task in CHOSEN_BY:
+        draft.differs(f"theirs chooses the best by {CHOSEN_BY[task]}; here {METRICS[task]} chooses")
     if task == "wnli":
         draft.differs("theirs never writes a model of this stage of WNLI; here it is written")
 
 
-def _drop_dead(flags: Mapping[str, str], dead: Mapping[str, str], draft: Draft) -> None:
-    for name, why in dead.items():
+def _drop_dead(flags: Mapping[str, str], draft: Draft) -> None:
+    for name, why in DEAD.items():
         if name in flags:
             draft.lost(f"--{name}", why)
 
@@ -213,6 +220,7 @@ def _evaluate(task: str, flags: dict[str, str], is_nvidia: bool, draft: Draft) -
     _data(task, {name: value for name, value in flags.items() if name != "aug_train"}, draft)
     draft.options |= {"-d": "fp16" if is_on(flags, "amp") else "fp32", "-b": flags.pop("eval_batch_size", "32")}
     draft.options["-s"] = flags.pop("max_seq_length", OWN["max_seq_length"])
+    _drop_dead(flags, draft)
     carry_over(draft, flags, READ | TRAINS | DEAD.keys())
     if is_on(flags, "do_lower_case"):
         draft.sets["model.casing"] = "uncased"
