@@ -215,6 +215,11 @@ def test_tasks_and_flags_are_those_there_are() -> None:
     assert OF_NVIDIA & read_flags(BACKBONE.split()).keys() == {"distill_config", "amp"}
 
 
+def test_a_folder_called_as_a_size_stays_a_folder() -> None:
+    words = str(migrate(f"{CONFIG.replace('_model s', '_model tiny')} --pred_distill").commands[0])
+    assert words.startswith("bertkit distill t -m ./tiny -t mrpc ")
+
+
 def test_files_follow_the_folder() -> None:
     (command,) = migrate(f"cd distillation && {CONFIG} --pred_distill --aug_train").commands
     assert str(command).startswith("bertkit distill distillation/t -m distillation/s ")

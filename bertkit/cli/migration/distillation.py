@@ -73,8 +73,8 @@ def task_distill(old: Old, draft: Draft) -> list[Draft]:
         return [_evaluate(task, flags, is_nvidia, draft)]
     _refuse_lacking(flags, ("teacher_model", "student_model"))
     stage = _stage(flags, is_nvidia, draft)
-    draft.command = ("distill", flags["teacher_model"])
-    draft.options |= {"-m": flags["student_model"], "-t": task, "--stages": stage}
+    draft.command = ("distill", _folder(flags["teacher_model"]))
+    draft.options |= {"-m": _folder(flags["student_model"]), "-t": task, "--stages": stage}
     flags = flags if old.elided else {**OWN, **flags}
     if stage == "logits":
         draft.options["--temperature"] = flags.get("temperature", "1")
@@ -101,6 +101,11 @@ def _task(flags: Mapping[str, str]) -> str:
     if named.lower() not in TASKS:
         raise UserError(f"the old program has no task {named!r}", nearest(named.lower(), TASKS))
     return TASKS[named.lower()]
+
+
+def _folder(model: str) -> str:
+    """A model's folder, which is no size of that name."""
+    return f"./{model}" if model in ARCHITECTURES else model
 
 
 def _refuse_lacking(flags: Mapping[str, str], names: Sequence[str]) -> None:
@@ -214,7 +219,7 @@ def _faults(task: str, stage: str, is_nvidia: bool, old: Old, draft: Draft) -> N
 
 def _evaluate(task: str, flags: dict[str, str], is_nvidia: bool, draft: Draft) -> Draft:
     _refuse_lacking(flags, ("student_model",))
-    draft.command = ("evaluate", flags["student_model"])
+    draft.command = ("evaluate", _folder(flags["student_model"]))
     draft.place = replace(draft.place, processes=1)
     draft.options["-t"] = task
     _data(task, {name: value for name, value in flags.items() if name != "aug_train"}, draft)
@@ -261,7 +266,7 @@ def data_augmentation(old: Old, draft: Draft) -> list[Draft]:
     source, made = (f"{folder}/{name}" for name in FILES.get(task, GLUE_FILES))
     draft.command = ("data", "augment", source)
     draft.place = replace(draft.place, processes=1, sockets=False, nodes=0, hosts="")
-    draft.options |= {"-o": made, "-m": flags["pretrained_bert_model"], "-t": task}
+    draft.options |= {"-o": made, "-m": _folder(flags["pretrained_bert_model"]), "-t": task}
     for theirs, ours in (("glove_embs", "--vectors"), ("M", "--candidates"), ("p", "--share"), ("seed", "--seed")):
         if flags.get(theirs):
             draft.options[ours] = flags[theirs]
