@@ -34,12 +34,13 @@ from bertkit.training.setup import FineTuningSetup
 from bertkit.training.teacher import (
     Teacher,
     TeacherAnswers,
-    answering_teacher,
+    answering_fit,
     as_labels,
     ask_logits,
     ask_states,
     asking,
     check_room,
+    check_vocabulary,
     encoding_teacher,
     keep_logits,
     kept_logits,
@@ -217,13 +218,15 @@ def distillation(
     """Everything read and checked. Raises UserError for whatever the user can put right."""
     base = fine_tuning(recipe, world, display, dry_run, own)
     setup, section = base.setup, recipe.distill
-    source = teacher_source(recipe, setup.task, setup.source.vocabulary, display.say, not dry_run)
+    source = teacher_source(recipe, setup.task, display.say, not dry_run)
+    check_vocabulary(section.teacher, source, setup.source.vocabulary)
     if section.learn == "logits":
         if section.hard and section.transfer:
             raise UserError(
                 "distill.hard needs labels, and distill.transfer has none", "set distill.hard=0, or drop it"
             )
-        teacher = answering_teacher(recipe, setup.task, setup.target, source)
+        fit = answering_fit(recipe, setup.task, source)
+        teacher = Teacher(section.teacher, source, setup.task.head, fit, setup.target)
         soft = SoftLabels(section.temperature, section.soft, section.hard)
         job = dataclasses.replace(setup.job, loss=dataclasses.replace(setup.job.loss, teacher=soft))
         return Distillation(dataclasses.replace(base, setup=dataclasses.replace(setup, job=job)), teacher, None)
