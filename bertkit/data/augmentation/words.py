@@ -1,7 +1,7 @@
 """Which words of a text may be replaced, and how a replacement is spelled in the place of a word.
 
 A word is a token of BERT's basic tokenizer that consists of letters alone and is no stop word; its characters' places
-are those of the text as it stands, whatever the tokenizer makes of it. The list of stop words is scikit-learn's.
+are those of the text as it stands, whatever the tokenizer makes of it. The stop words are scikit-learn's, and `MORE`.
 
 Legend: P pieces of a text, W words of it.
 """
@@ -18,6 +18,8 @@ from bertkit.model.vocabulary import Vocabulary
 
 APOSTROPHES = "'\u2019"
 ENCLITICS = frozenset({"d", "ll", "m", "re", "s", "t", "ve"})  # what stands behind an apostrophe in English
+# Which that list lacks: forms of its auxiliary verbs, and what stands before n't in ca n't, wo n't, sha n't
+MORE = frozenset({"ca", "did", "does", "doing", "having", "just", "sha", "theirs", "wo"})
 SEVERAL = -1  # in the place of a word's piece: it has several, or is not in the vocabulary
 
 
@@ -35,7 +37,7 @@ def stop_words() -> frozenset[str]:
     """English words that say little by themselves."""
     from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
-    return frozenset(ENGLISH_STOP_WORDS)
+    return frozenset(ENGLISH_STOP_WORDS) | MORE
 
 
 def continuations(vocabulary: Vocabulary) -> np.ndarray:
@@ -67,7 +69,7 @@ def may_replace(word: str) -> bool:
 
 def _is_replaceable(text: str, start: int, end: int) -> bool:
     word = text[start:end]
-    if not word.isalpha() or word.lower() in stop_words():
+    if not may_replace(word):
         return False
     behind = text[end : end + 1]
     if behind and unicodedata.category(behind).startswith("M"):  # an accent of its own that the tokenizer drops
