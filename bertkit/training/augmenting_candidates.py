@@ -24,7 +24,8 @@ DRAWN = 16  # parts whose batches an engine plans its sizes by
 
 def find_candidates(work: AugmentationWork, parts: CandidateParts, display: Display) -> np.ndarray:
     """(words of one piece, K) ids of every word's candidates; those of parts that are done are read."""
-    shapes = [(_one_piece(work.table, *part), _count(work)) for part in work.parts]
+    count = candidate_count(work.model.vocabulary, work.way.candidates)
+    shapes = [(_one_piece(work.table, *part), count) for part in work.parts]
     found = [parts.read(number, shape) for number, shape in enumerate(shapes)]
     left = [number for number, part in enumerate(found) if part is None]
     total = sum(rows for rows, _ in shapes)
@@ -34,18 +35,15 @@ def find_candidates(work: AugmentationWork, parts: CandidateParts, display: Disp
             step = max(1, len(left) // DRAWN)
             drawn = [one for number in left[::step] for one in _sequences(work, number)]
             words = stack.enter_context(
-                contextlib.closing(MaskedWords(work.model, work.table, work.way.candidates, drawn))
+                contextlib.closing(MaskedWords(work.model, work.table, work.way.candidates, work.masking, drawn))
             )
         bar = stack.enter_context(display.progress("masked words", total, done))
         for number in left:
             proposed = words.propose(_sequences(work, number), bar.add)
-            found[number] = made = np.array([proposed[place] for place in _places(work.table, *work.parts[number])])
-            parts.write(number, made.astype(np.int32))
-    return np.concatenate([np.empty((0, _count(work)), np.int32), *(part for part in found if part is not None)])
-
-
-def _count(work: AugmentationWork) -> int:
-    return candidate_count(work.model.vocabulary, work.way.candidates)
+            rows = [proposed[place] for place in _places(work.table, *work.parts[number])]
+            found[number] = made = np.array(rows, np.int32)
+            parts.write(number, made)
+    return np.concatenate([np.empty((0, count), np.int32), *(part for part in found if part is not None)])
 
 
 def _sequences(work: AugmentationWork, part: int) -> list[MaskedSequence]:

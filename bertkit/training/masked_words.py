@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bertkit.data.augmentation.masked import SHORTEST, MaskedSequence, batch_of, batches
+from bertkit.data.augmentation.masked import SHORTEST, SPECIAL_TOKENS, MaskedSequence, MaskingWay, batch_of, batches
 from bertkit.data.augmentation.texts import WordTable
 from bertkit.data.augmentation.words import whole_words
 from bertkit.distributed.world import World
@@ -90,24 +90,25 @@ def open_masked_model(recipe: Recipe, length: int | None, say: Say, dry_run: boo
 class MaskedWords:
     """The model on its device."""
 
-    def __init__(self, model: MaskedWordModel, table: WordTable, count: int, drawn: Sequence[MaskedSequence]) -> None:
-        """`count`: candidates of a place; `drawn`: some of the sequences that will come."""
+    def __init__(
+        self, model: MaskedWordModel, table: WordTable, count: int, way: MaskingWay, drawn: Sequence[MaskedSequence]
+    ) -> None:
+        """`count`: candidates of a place; `way`: how the sequences are made; `drawn`: some of those that will come."""
         self.table, self.model, self.size = table, model, model.recipe.evaluation.batch_size
         self.allowed = whole_words(model.vocabulary)  # (A,)
         self.column = np.full(len(model.vocabulary.pieces), -1, np.int64)  # (V,) of `allowed`
         self.column[self.allowed] = np.arange(len(self.allowed))
         self.count = candidate_count(model.vocabulary, count)
-        self.engine: Engine = self._engine(drawn)
+        self.engine: Engine = self._engine(way, drawn)
 
-    def _engine(self, drawn: Sequence[MaskedSequence]) -> Engine:
-        model = self.model
+    def _engine(self, way: MaskingWay, drawn: Sequence[MaskedSequence]) -> Engine:
+        model, table = self.model, self.table
         some = [[drawn[place] for place in places] for places in batches(drawn, self.size)]
         seen = [DrawnBatch(np.array([one.tokens for one in part]), masked_in(part)) for part in some]
         limits = BatchLimits(
             sequences=self.size,
-            longest=max((one.tokens for one in drawn), default=1),
-            masked=max((batch.masked for batch in seen), default=1),
-            tokens=max((int(batch.lengths.sum()) for batch in seen), default=1),
+            longest=2 * min(way.room, max(table.lengths)) + SPECIAL_TOKENS,
+            masked=self.size * min(way.at_once, int(np.diff(table.first).max())),
             drawn=thinned(seen),
         )
         job = inference_job(model.recipe, HEAD, model.target, model.source, model.fit)

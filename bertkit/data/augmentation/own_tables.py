@@ -14,6 +14,8 @@ from bertkit.data.tasks.own.templates import columns_of
 from bertkit.errors import UserError
 from bertkit.files.packed import unpacked_suffix
 
+HELD_OUT = "train on the file with --dev FILE: rows that are held out of it would have copies among those trained on"
+
 
 def open_own(path: Path, text: str, pair: str, options: TableOptions) -> AugmentedFile:
     """The table at `path`; `text`, `pair`: its columns of texts, or templates of several, each of which varies alone;
@@ -32,7 +34,7 @@ def open_own(path: Path, text: str, pair: str, options: TableOptions) -> Augment
     def write(place: Path, groups: Iterable[Group]) -> None:
         writer.write(place, _rows(groups, columns))
 
-    notes = (f"{path}: {table.form}", *table.guesses, *chosen.guesses, f"rows are written as {writer.form}")
+    notes = (f"{path}: {table.form}", *table.guesses, *chosen.guesses, f"rows are written as {writer.form}", HELD_OUT)
     return AugmentedFile(path, table.form, lambda: _examples(table, columns), write, columns, notes, writer.suffixes)
 
 
