@@ -76,7 +76,13 @@ def test_candidates_are_words_of_letters_that_are_no_stop_words() -> None:
 
 @pytest.mark.parametrize(
     ("word", "replacement", "made"),
-    [("film", "story", "story"), ("Film", "story", "Story"), ("FILM", "story", "STORY"), ("iFilm", "story", "story")],
+    [
+        ("film", "story", "story"),
+        ("Film", "story", "Story"),
+        ("FILM", "story", "STORY"),
+        ("iFilm", "story", "story"),
+        ("É", "story", "Story"),
+    ],
 )
 def test_a_replacement_takes_the_case_form(word: str, replacement: str, made: str) -> None:
     assert in_case_of(word, replacement) == made

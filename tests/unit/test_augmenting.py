@@ -17,7 +17,7 @@ import pytest
 import bertkit
 from bertkit.data.augmentation.variants import copies
 from bertkit.data.tasks.sample import vocabulary
-from bertkit.data.tasks.squad.reader import read_squad
+from bertkit.data.tasks.squad.reader import Paragraph, Question, ReferenceAnswer, read_squad
 from bertkit.errors import UserError
 from bertkit.files.disk import write_arrays
 from bertkit.model.config import Head, ModelConfig, to_mapping
@@ -25,6 +25,7 @@ from bertkit.model.parameters import initial
 from bertkit.training import augmenting, augmenting_work
 from bertkit.training.augmenting import AugmentationReport
 from bertkit.training.augmenting_parts import CandidateParts, parts_folder
+from bertkit.training.masked_words import best
 from squad_files import reviews, write_squad
 
 MODEL = ModelConfig(32, 1, 2, 64, vocab_size=len(vocabulary()), max_position_embeddings=64)
@@ -80,6 +81,14 @@ def rows(tmp_path: Path, sample_dir: Path) -> Path:
     lines = (sample_dir / "sample" / "train.tsv").read_text().splitlines()[:40]
     (tmp_path / "train.tsv").write_text("\n".join([*lines, lines[5]]) + "\n")
     return tmp_path / "train.tsv"
+
+
+def test_the_likeliest_words_without_the_one_that_stands_there() -> None:
+    logits = np.array([[0, 5, 3, 9, 4, -1], [9, 0, 1, 2, 3, 4]], np.float32)
+    assert best(logits, np.array([3, -1]), 3).tolist() == [[1, 2, 4], [0, 4, 5]]
+    logits[1, 2] = np.nan
+    with pytest.raises(UserError, match="logits that are not finite"):
+        best(logits, np.array([3, -1]), 3)
 
 
 # ---- files ----
@@ -171,6 +180,27 @@ def test_squads_answers_stand_where_they_are_said(augment: Augment, tmp_path: Pa
     for context, answer in answers:
         assert context[answer.start : answer.start + len(answer.text)] == answer.text
     assert any(question.impossible for one in made for question in one.questions) == version2
+
+
+def test_equal_answers_and_equal_contexts(augment: Augment, tmp_path: Path) -> None:
+    """An answer is where it was, though the same word stands before it, or the same context has other answers."""
+    context = "the plot was good and bold , the cast was really good"
+    end = len(context) - len("good")
+    asked = {"a": ReferenceAnswer("good", end), "b": ReferenceAnswer("bold", 22)}
+    held = [Paragraph("Title", context, (Question(name, "what ?", (answer,)),)) for name, answer in asked.items()]
+    write_squad(tmp_path / "in.json", held)
+    augment(tmp_path / "in.json", tmp_path / "out.json", task="squad", copies=20)
+    made = list(read_squad(tmp_path / "out.json"))
+    first_stays = 0
+    for one in made:
+        (question,) = one.questions
+        (answer,) = question.answers
+        assert one.context[answer.start :][: len(answer.text)] == answer.text
+        if question.id.startswith("a"):
+            assert answer.start + len("good") == len(one.context)
+            first_stays += one.context.index("good") < answer.start
+    assert 2 < first_stays < len(made) / 2
+    assert any(not one.context.endswith("good") for one in made), "which is no answer there"
 
 
 def test_long_texts_are_varied_from_end_to_end(augment: Augment, tmp_path: Path) -> None:
