@@ -6,6 +6,7 @@ Legend: W words of the file's different texts, K candidates of a word.
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from bertkit.data.augmentation.masked import MaskedSequence
 from bertkit.data.augmentation.texts import VariedExample, WordTable, is_protected
 from bertkit.data.augmentation.variants import ReplaceableWord
 from bertkit.data.augmentation.words import SEVERAL
-from bertkit.errors import UserError
+from bertkit.errors import Stopped, UserError
 from bertkit.training.augmenting_parts import CandidateParts
 from bertkit.training.augmenting_work import AugmentationWork, sequences_of
 from bertkit.training.masked_words import MaskedWords, candidate_count
@@ -31,6 +32,7 @@ def find_candidates(work: AugmentationWork, parts: CandidateParts, display: Disp
     total = sum(rows for rows, _ in shapes)
     done = total - sum(shapes[number][0] for number in left)
     with contextlib.ExitStack() as stack:
+        stack.enter_context(_kept_when_stopped())
         if left:
             step = max(1, len(left) // DRAWN)
             drawn = [one for number in left[::step] for one in _sequences(work, number)]
@@ -44,6 +46,15 @@ def find_candidates(work: AugmentationWork, parts: CandidateParts, display: Disp
             found[number] = made = np.array(rows, np.int32)
             parts.write(number, made)
     return np.concatenate([np.empty((0, count), np.int32), *(part for part in found if part is not None)])
+
+
+@contextlib.contextmanager
+def _kept_when_stopped() -> Iterator[None]:
+    """Within it, Ctrl-C says that nothing is lost."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Stopped("stopped", "what is finished is kept: the same command resumes") from None
 
 
 def _sequences(work: AugmentationWork, part: int) -> list[MaskedSequence]:

@@ -24,6 +24,7 @@ from bertkit.recipes.recipe import Recipe
 from bertkit.recipes.resolve import Resolved
 from bertkit.training.masked_words import MaskedWordModel, candidate_count, open_masked_model
 from bertkit.training.recipe_parts import is_own_data, own_data
+from bertkit.training.supply import keep_offline
 
 VERSION = 1  # of how candidates are found; part of the key that unfinished work is taken up by
 PART = 1024  # masked sequences of a part, about: what a kill costs
@@ -122,6 +123,7 @@ def open_source(recipe: Recipe, way: Augmentation) -> tuple[AugmentedFile, int]:
         return open_task_file(task, own_file(way.file)), COPIES.get(task.name, USUAL_COPIES)
     if name == TAGGING:
         raise UserError("tags of tokens are not augmented", "take a task of whole texts")
+    keep_offline(recipe)
     own = own_data(recipe)
     return open_own(own_file(way.file, folder_too=True, split="train"), own.text, own.pair, own.options), USUAL_COPIES
 
@@ -149,7 +151,7 @@ def _read(
     near: Mapping[str, Sequence[str]] = {}
     if vectors is not None:
         asked = words_of_several(table)
-        near = vectors.nearest(asked, way.candidates, lambda done: follow("nearest words", done, 0))
+        near = vectors.nearest(asked, way.candidates, lambda done, of: follow("nearest words", done, of))
     if not table.counts[0] and not near:
         raise UserError(f"{source.path}: has no words to replace", "name its texts with --text")
     candidate_count(model.vocabulary, way.candidates)

@@ -11,7 +11,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bertkit.data.augmentation.masked import SHORTEST, SPECIAL_TOKENS, MaskedSequence, MaskingWay, batch_of, batches
+from bertkit.data.augmentation.masked import (
+    MOST_MASKED,
+    SHORTEST,
+    SPECIAL_TOKENS,
+    MaskedSequence,
+    MaskingWay,
+    batch_of,
+    batches,
+)
 from bertkit.data.augmentation.texts import WordTable
 from bertkit.data.augmentation.words import whole_words
 from bertkit.distributed.world import World
@@ -103,12 +111,13 @@ class MaskedWords:
 
     def _engine(self, way: MaskingWay, drawn: Sequence[MaskedSequence]) -> Engine:
         model, table = self.model, self.table
+        each = min(way.at_once, int(np.diff(table.first).max()))
         some = [[drawn[place] for place in places] for places in batches(drawn, self.size)]
         seen = [DrawnBatch(np.array([one.tokens for one in part]), masked_in(part)) for part in some]
         limits = BatchLimits(
             sequences=self.size,
             longest=2 * min(way.room, max(table.lengths)) + SPECIAL_TOKENS,
-            masked=self.size * min(way.at_once, int(np.diff(table.first).max())),
+            masked=max(each, min(MOST_MASKED, self.size * each)),
             drawn=thinned(seen),
         )
         job = inference_job(model.recipe, HEAD, model.target, model.source, model.fit)

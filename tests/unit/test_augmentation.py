@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bertkit.data.augmentation.masked import MaskedSequence, MaskingWay, batch_of, masked_sequences
+from bertkit.data.augmentation.masked import MaskedSequence, MaskingWay, batch_of, batches, masked_sequences
 from bertkit.data.augmentation.task_files import open_task_file
 from bertkit.data.augmentation.texts import WordTable, is_protected
 from bertkit.data.augmentation.variants import ReplaceableWord, copies
@@ -254,6 +254,17 @@ def test_words_that_are_masked_together_are_no_neighbours() -> None:
     found = list(masked_sequences(0, 20, range(20), MaskingWay(64, 4)))
     assert [one.masked for one in found] == [tuple(range(start, 20, 5)) for start in range(5)]
     assert found[0] == MaskedSequence(0, 0, 20, (0, 5, 10, 15))
+
+
+def test_batches_are_of_like_length_and_of_few_masked_positions() -> None:
+    sequences = [MaskedSequence(number, 0, number % 7 + 1, tuple(range(400))) for number in range(20)]
+    found = list(batches(sequences, 64))
+    assert [len(part) for part in found] == [2] * 10
+    assert sorted(place for part in found for place in part) == list(range(20))
+    lengths = [sequences[place].tokens for part in found for place in part]
+    assert lengths == sorted(lengths, reverse=True)
+    assert [len(part) for part in batches([MaskedSequence(0, 0, 3, (1,))] * 5, 2)] == [2, 2, 1]
+    assert list(batches([MaskedSequence(0, 0, 5000, tuple(range(5000)))], 2)) == [[0]]
 
 
 # ---- vectors ----

@@ -18,7 +18,7 @@ import bertkit
 from bertkit.data.augmentation.variants import copies
 from bertkit.data.tasks.sample import vocabulary
 from bertkit.data.tasks.squad.reader import Paragraph, Question, ReferenceAnswer, read_squad
-from bertkit.errors import UserError
+from bertkit.errors import Stopped, UserError
 from bertkit.files.disk import write_arrays
 from bertkit.model.config import Head, ModelConfig, to_mapping
 from bertkit.model.parameters import initial
@@ -243,12 +243,12 @@ def test_work_that_was_ended_is_resumed_to_the_same_bytes(
 
     def fail(self: CandidateParts, number: int, candidates: np.ndarray) -> None:
         if number == after:
-            raise RuntimeError("killed")
+            raise KeyboardInterrupt
         write(self, number, candidates)
 
     output = tmp_path / "out.tsv"
     monkeypatch.setattr(CandidateParts, "write", fail)
-    with pytest.raises(RuntimeError, match="killed"):
+    with pytest.raises(Stopped, match="stopped; what is finished is kept: the same command resumes"):
         augment(rows, output, task="sample", copies=3)
     monkeypatch.setattr(CandidateParts, "write", write)
     assert not output.exists()

@@ -32,12 +32,9 @@ class WordVectors:
     vectors: np.ndarray  # (R, D) float32, each of norm 1
 
     def nearest(
-        self, asked: Iterable[str], count: int, progress: Callable[[int], object] = lambda done: None
+        self, asked: Iterable[str], count: int, progress: Callable[[int, int], object] = lambda done, of: None
     ) -> Mapping[str, tuple[str, ...]]:
-        """Word -> the `count` nearest others, those of the same letters left out; only for words that have a vector.
-
-        `progress` is called with how many words are done.
-        """
+        """Word -> the `count` nearest others, those of the same letters left out; only for words that have a vector."""
         places = {word: place for place, word in reversed([*enumerate(self.words)])}  # of one word twice the first
         known = sorted({word for word in asked if word in places})
         found: dict[str, tuple[str, ...]] = {}
@@ -50,7 +47,7 @@ class WordVectors:
                 order = row[np.lexsort((row, -values))].tolist()
                 others = dict.fromkeys(self.words[place] for place in order)
                 found[word] = tuple(one for one in others if one.lower() != word.lower())[:count]
-            progress(len(part))
+            progress(first + len(part), len(known))
         return {word: near for word, near in found.items() if near}
 
 

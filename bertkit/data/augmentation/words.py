@@ -83,8 +83,9 @@ def _is_contracted(text: str, start: int, end: int) -> bool:
         attached = start > 1 and text[start - 2].isalpha()
         if attached or text[start:end].lower() in ENCLITICS:
             return True
-    negated = text[end : end + 1] in (*APOSTROPHES,) and text[end + 1 : end + 2].lower() == "t"
-    return negated and not text[end + 2 : end + 3].isalpha()
+    behind = text[end : end + 3]
+    negated = behind[:1] and behind[:1] in APOSTROPHES and behind[1:2].lower() == "t"
+    return bool(negated) and not behind[2:].isalpha()
 
 
 def in_case_of(word: str, replacement: str) -> str:
