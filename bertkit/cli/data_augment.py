@@ -46,7 +46,7 @@ def augment(
     candidates: Annotated[int, typer.Option("--candidates", help="Candidates of a word.")] = 15,
     masks: Annotated[
         int,
-        typer.Option("--masks", help="Words masked in one sequence; more is faster, with slightly other candidates."),
+        typer.Option("--masks", help="Words masked in one sequence; more is faster, and some candidates differ."),
     ] = 1,
     vectors: Annotated[
         Path | None,

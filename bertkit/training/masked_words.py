@@ -36,7 +36,6 @@ from bertkit.training.supply import Say, supply
 
 HEAD = Head("pretraining", 2)
 WORDS = "cls.predictions."  # begins the names of the masked words' head
-NOTHING = SHORTEST  # a length that no model is too short for: until the model is found its own is not known
 
 
 @dataclass(frozen=True)
@@ -74,8 +73,8 @@ def open_masked_model(recipe: Recipe, length: int | None, say: Say, dry_run: boo
     start = supply(recipe, None, say, may_fetch=not dry_run)
     if start.random:
         raise UserError("words that random weights propose mean nothing", "drop model.start=random")
-    sought = dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, seq_length=length or NOTHING))
-    source = find_model(sought, start=start)
+    least = dataclasses.replace(recipe.data, seq_length=length or SHORTEST)  # the model's own is not known before it
+    source = find_model(dataclasses.replace(recipe, data=least), start=start)
     if source.folder is None:
         raise UserError(f"{recipe.model.name} is a size without weights", "give a pre-trained model with -m")
     most = min(source.config.max_position_embeddings, source.vocabulary.longest or source.config.vocab_size)

@@ -49,17 +49,19 @@ class MaskingWay:
 
 
 def masked_sequences(text: int, length: int, pieces: Sequence[int], way: MaskingWay) -> Iterator[MaskedSequence]:
-    """The sequences in which the `pieces` of a text of `length` pieces are masked, each once.
+    """The sequences in which the `pieces` of a text of `length` pieces, at least one, are masked, each once.
 
     Of several in one sequence, neighbours are apart: with G sequences a window's words are dealt to them in turn.
     """
     spans = windows(length, way.room, max(1, way.room // 2))
-    owners = max_context(spans, length)[list(pieces)] if len(spans) > 1 else np.zeros(len(pieces), np.int64)
-    for owner in np.unique(owners).tolist():
-        inside = [piece for piece, its in zip(pieces, owners.tolist(), strict=True) if its == owner]
+    places = np.array(pieces, np.int64)
+    owners = max_context(spans, length)[places] if len(spans) > 1 else np.zeros(len(places), np.int64)
+    changes = np.flatnonzero(np.diff(owners)) + 1
+    for first, several in zip([0, *changes.tolist()], np.split(places, changes), strict=True):
+        start, end = spans[owners[first]]
+        inside = several.tolist()
         groups = -(-len(inside) // way.at_once)
         for group in range(groups):
-            start, end = spans[owner]
             yield MaskedSequence(text, start, end, tuple(inside[group::groups]))
 
 
