@@ -30,7 +30,7 @@ from bertkit.training.setup import named, task_of
 from bertkit.training.teacher import answering_fit, teacher_source
 from bertkit.training.trainer import OPTIONS, Trainer, own_files
 
-STATES = ("relations", "tinybert", "nvidia")
+STATES = ("relations", "tinybert", "last_layer")
 STAGES = (*STATES, "logits")
 DEFAULT = ("relations", "logits")
 

@@ -122,7 +122,7 @@ def test_two_ranks_learn_what_one_does(taught: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", ["tinybert", "nvidia"])
+@pytest.mark.parametrize("stage", ["tinybert", "last_layer"])
 def test_a_smaller_student_from_a_random_start(taught: Path, tmp_path: Path, stage: str) -> None:
     """Its hidden states are projected; lines of text without labels are learned too."""
     folder = own_copy(taught, tmp_path)

@@ -70,8 +70,8 @@ def test_tinyberts_layers_are_spread_evenly() -> None:
         assert [found.student.states[n][0] for n in term.student] == [found.teacher.states[n][0] for n in term.teacher]
 
 
-def test_nvidias_are_of_the_last_layer() -> None:
-    found = learned_states(section(learn="nvidia"), STUDENT, BASE)
+def test_the_last_layers_losses() -> None:
+    found = learned_states(section(learn="last_layer"), STUDENT, BASE)
     assert {layer for _, layer in found.student.states} == {4}
     assert [term.form for term in found.loss.terms] == ["attention_kl", "relations", "cosine"]
     assert [term.heads for term in found.loss.terms] == [12, 12, 1]
