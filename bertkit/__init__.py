@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from bertkit.engine.interface import Job
     from bertkit.errors import UserError
     from bertkit.training.api import evaluate, get_data, open_engine, prepare, train, updates
+    from bertkit.training.augmenting import AugmentationReport, augment
     from bertkit.training.callbacks.base import Callback
     from bertkit.training.callbacks.integrations import Mlflow, TensorBoardCallback, WeightsAndBiases
     from bertkit.training.callbacks.stopping import EarlyStopping
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 # Where each public name is. The modules are imported when the name is used first.
 _PLACES = {
     "Answer": "training.predictor",
+    "AugmentationReport": "training.augmenting",
     "Callback": "training.callbacks.base",
     "EarlyStopping": "training.callbacks.stopping",
     "Encoder": "training.encoder",
@@ -57,6 +59,7 @@ _PLACES = {
     "UserError": "errors",
     "WeightsAndBiases": "training.callbacks.integrations",
     "World": "distributed.world",
+    "augment": "training.augmenting",
     "compare": "comparison.runs",
     "distill": "training.stages",
     "evaluate": "training.api",
@@ -72,10 +75,10 @@ _PLACES = {
 }
 _OTHER_NAMES = {"compare": "compare_runs"}
 __all__ = [
-    "Answer", "Callback", "EarlyStopping", "Encoder", "Findings", "Job", "Mlflow", "Prediction", "Predictor",
-    "Prepared", "Run", "Task", "TensorBoardCallback", "TokenEmbeddings", "Trainer", "UpdateMetrics", "UserError",
-    "WeightsAndBiases", "World", "compare", "distill", "evaluate", "get_data", "load", "load_encoder", "open_engine",
-    "prepare", "table_task", "train", "tune", "updates",
+    "Answer", "AugmentationReport", "Callback", "EarlyStopping", "Encoder", "Findings", "Job", "Mlflow", "Prediction",
+    "Predictor", "Prepared", "Run", "Task", "TensorBoardCallback", "TokenEmbeddings", "Trainer", "UpdateMetrics",
+    "UserError", "WeightsAndBiases", "World", "augment", "compare", "distill", "evaluate", "get_data", "load",
+    "load_encoder", "open_engine", "prepare", "table_task", "train", "tune", "updates",
 ]  # fmt: skip
 
 

@@ -116,10 +116,11 @@ class _GroupByGroup(torch.autograd.Function):
                 value = compare(given, wanted, real, counted, more)
             total += value.detach()
             if learns:
-                own, *others = torch.autograd.grad(value, (given, *more), allow_unused=True)
+                asked = [one for one in more if one.requires_grad]
+                own, *others = torch.autograd.grad(value, (given, *asked), allow_unused=True)
                 # Places behind a sequence's end read its first token, with a gradient of 0.
                 grads[0].index_add_(0, places.view(-1), own.view(len(places.view(-1)), -1))
-                for grad, one in zip(grads[1:], others, strict=True):
+                for grad, one in zip(grads[1:], others, strict=False):  # all of the projection is trained, or nothing
                     grad += 0 if one is None else one
         ctx.save_for_backward(*grads)
         ctx.dtypes = [one.dtype for one in (states, *more)]

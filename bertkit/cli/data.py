@@ -1,4 +1,4 @@
-"""``bertkit data``: list, get and verify data sets; prepare and inspect pre-training data; look at own tables."""
+"""``bertkit data``: data sets listed, fetched, verified; pre-training data; own tables looked at; files augmented."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bertkit.cli.data_augment import augment
 from bertkit.cli.data_inspect import inspect
 from bertkit.cli.data_look import look
 from bertkit.cli.data_prepare import prepare
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="data",
-    help="Look at tables of your own; download and verify data sets; prepare and inspect pre-training data.",
+    help="Look at tables of your own; download and verify data sets; augment training files; prepare and inspect "
+    "pre-training data.",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -32,6 +34,7 @@ app.command(
 )(prepare)
 app.command(epilog="Example: bertkit data inspect data/phase1 --eval data/eval")(inspect)
 app.command()(look)
+app.command()(augment)
 
 DataDir = Annotated[Path, typer.Option("--data-dir", help="Data folder.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]

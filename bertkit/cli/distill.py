@@ -26,7 +26,7 @@ def distill(
     ] = "",
     stages: Annotated[
         str,
-        typer.Option("--stages", help="What to learn, in order: relations, tinybert or nvidia (states), logits."),
+        typer.Option("--stages", help="Stages: relations, tinybert or last_layer, then logits."),
     ] = "relations,logits",
     task: o.TaskName = None,
     data_dir: o.DataDir = None,
@@ -34,7 +34,9 @@ def distill(
     dev_file: o.DevFile = None,
     transfer: Annotated[
         str | None,
-        typer.Option("--transfer", metavar="FILE", help="Unlabelled texts to learn from as well.", show_default=False),
+        typer.Option(
+            "--transfer", metavar="FILE", help="Learn from these unlabelled texts as well.", show_default=False
+        ),
     ] = None,
     temperature: Annotated[
         float | None,

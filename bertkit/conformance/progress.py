@@ -49,6 +49,8 @@ def engines(name: str, backend: Backend) -> int:
         "static_shapes": 1,
         "host_waits": 1,
         "memory": 1,
+        "teacher_logits": 3 + sum(kind != "pretraining" for kind in trained_heads(backend)),
+        "teacher_states": 2 * layouts,
     }
     return counts.get(name, 0)
 

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from bertkit.engine.interface import OF_TEACHER, OF_TOKENS
 from bertkit.errors import UserError
 from bertkit.files.disk import read_sealed_arrays, sweep, write_sealed_arrays
+from bertkit.model.config import OF_TEACHER, OF_TOKENS
 
 FORMAT = 3  # of the cache file; part of its key
 COMPACT = ("input_ids", "token_type_ids")

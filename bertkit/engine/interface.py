@@ -16,6 +16,8 @@ from typing import Literal, Protocol, SupportsFloat, runtime_checkable
 import numpy as np
 
 from bertkit.distributed.world import World
+from bertkit.model.config import OF_TEACHER as OF_TEACHER
+from bertkit.model.config import OF_TOKENS as OF_TOKENS
 from bertkit.model.config import Arrays as Arrays
 from bertkit.model.config import Head, HeadKind, ModelConfig
 
@@ -404,9 +406,6 @@ LABELS: Mapping[HeadKind, tuple[str, ...]] = {
     "pretraining": ("masked_labels", "labels"),
     "encoder": (),
 }
-
-OF_TEACHER = ("teacher_logits", "teacher_token_logits", "teacher_states")  # and those that a teacher gives
-OF_TOKENS = ("token_labels", "teacher_token_logits", "teacher_states")  # those of them that each token has
 
 # What `Engine.predict` returns, by head.
 OUTPUTS: Mapping[HeadKind, tuple[str, ...]] = {

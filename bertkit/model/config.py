@@ -24,6 +24,9 @@ Arrays = dict[str, np.ndarray]  # weights, gradients or moments by a parameter's
 StatePart = Literal["query", "key", "value", "context", "hidden"]
 HeadKind = Literal["classification", "multilabel", "regression", "choice", "tokens", "span", "pretraining", "encoder"]
 PER_TOKEN: tuple[HeadKind, ...] = ("tokens", "span", "encoder")  # outputs for each token, which read no pooler
+# The arrays of a batch that hold what a teacher gave, and those that have a row for each token.
+OF_TEACHER = ("teacher_logits", "teacher_token_logits", "teacher_states")
+OF_TOKENS = ("token_labels", "teacher_token_logits", "teacher_states")
 
 
 @dataclass(frozen=True)

@@ -209,10 +209,10 @@ class DistillSection:
     """Learning from a trained model, the teacher."""
 
     teacher: Text = Field(default="", description="trained model to learn from; empty: none")
-    learn: Literal["logits", "relations", "tinybert", "nvidia"] = Field(
+    learn: Literal["logits", "relations", "tinybert", "last_layer"] = Field(
         default="logits",
         description="what is learned of it: its logits; or states of its layers, without labels: relations (MiniLMv2), "
-        "tinybert's or nvidia's",
+        "tinybert's, or those of its last_layer",
     )
     temperature: Annotated[float, Field(gt=0, le=1000)] = Field(
         default=2.0, description="what logits are divided by before they are compared"

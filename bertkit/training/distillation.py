@@ -28,6 +28,7 @@ from bertkit.files.inputs import is_file
 from bertkit.model.config import Head
 from bertkit.model.formats.torch_files import by_our_names, read_tensors
 from bertkit.model.parameters import PROJECTION, count, initial_value, shapes, unread_names
+from bertkit.model.weights import check_numbers
 from bertkit.recipes.recipe import Recipe
 from bertkit.recipes.sections import DistillSection
 from bertkit.training.evaluation import check_finite, labelled, predict
@@ -38,12 +39,13 @@ from bertkit.training.setup import FineTuningSetup
 from bertkit.training.teacher import (
     Teacher,
     TeacherAnswers,
-    answering_teacher,
+    answering_fit,
     as_labels,
     ask_logits,
     ask_states,
     asking,
     check_room,
+    check_vocabulary,
     encoding_teacher,
     keep_logits,
     kept_logits,
@@ -235,13 +237,15 @@ def distillation(
     """Everything read and checked. Raises UserError for whatever the user can put right."""
     base = fine_tuning(recipe, world, display, dry_run, own)
     setup, section = base.setup, recipe.distill
-    source = teacher_source(recipe, setup.task, setup.source.vocabulary, display.say, not dry_run)
+    source = teacher_source(recipe, setup.task, display.say, not dry_run)
+    check_vocabulary(section.teacher, source, setup.source.vocabulary)
     if section.learn == "logits":
         if section.hard and section.transfer:
             raise UserError(
                 "distill.hard needs labels, and distill.transfer has none", "set distill.hard=0, or drop it"
             )
-        teacher = answering_teacher(recipe, setup.task, setup.target, source)
+        fit = answering_fit(recipe, setup.task, source)
+        teacher = Teacher(section.teacher, source, setup.task.head, fit, setup.target)
         soft = SoftLabels(section.temperature, section.soft, section.hard)
         job = dataclasses.replace(setup.job, loss=dataclasses.replace(setup.job.loss, teacher=soft))
         return Distillation(dataclasses.replace(base, setup=dataclasses.replace(setup, job=job)), teacher, None)
@@ -257,7 +261,7 @@ def distillation(
 def kept_projection(folder: Path | None, width: int, hidden: int) -> Arrays:
     """The projection to a teacher's `width` that general_distill.py left beside a student; empty where there is none.
 
-    Raises UserError where it is of other sizes.
+    Raises UserError where it is of other sizes, or holds what is no number.
     """
     path = folder / PROJECT if folder else None
     if path is None or not width or not is_file(path):
@@ -267,10 +271,11 @@ def kept_projection(folder: Path | None, width: int, hidden: int) -> Arrays:
     for part, shape in (("weight", (width, hidden)), ("bias", (width,))):
         array = found.get(f"{FITTED}.{part}")
         if array is None or array.shape != shape or array.dtype.kind != "f":
-            held = ", ".join(f"{name} {one.shape}" for name, one in found.items())
+            held = ", ".join(f"{name} {one.shape}" for name, one in [*found.items()][:3])
             raise UserError(
                 f"{path}: holds {held}, no {FITTED}.{part} {shape}", "move the file away, to start with a random one"
             )
+        check_numbers(f"{FITTED}.{part}", array, str(path))
         made[f"{PROJECTION}.{part}"] = array.astype(np.float32)
     return made
 

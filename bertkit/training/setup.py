@@ -123,15 +123,12 @@ def prepare(
     (train,) = read("train", recipe.data.train_rows, recipe.data.train_file)
     if recipe.distill.transfer:
         shape = sequence_shape(recipe.data, 0)
-        train = with_transfer(train, recipe.distill.transfer, task, source, shape, cache, progress, say)
+        train = with_transfer(train, recipe.distill, task, source.vocabulary, shape, cache, progress, say)
     dev = read("dev", recipe.data.eval_rows, dev_file(recipe, task))
     fit = starting_weights(source, task.head, recipe.seed, recipe.model.allow_missing)
     fit, notes, warnings = to_learn(fit, source.folder, task, source.config, recipe.seed)
     say_fit(fit, source, say)
-    if layers:
-        say(f"layers: {', '.join(map(str, layers))} (from 0) of {source.config.num_hidden_layers}")
-        config, weights = keep_layers(source.config, fit.weights, layers)
-        source, fit = dataclasses.replace(source, config=config), dataclasses.replace(fit, weights=weights)
+    source, fit = with_layers(source, fit, layers, say)
     for note in notes:
         say(note)
     for warning in warnings:
@@ -164,6 +161,15 @@ def kept_layers(said: str, source: ModelSource) -> tuple[int, ...]:
     found = tuple(int(part) for part in said.split(",") if part)
     check_layers(found, layers)
     return found
+
+
+def with_layers(source: ModelSource, fit: Fit, layers: tuple[int, ...], say: Say) -> tuple[ModelSource, Fit]:
+    """The model of these layers alone; () for all."""
+    if not layers:
+        return source, fit
+    say(f"layers: {', '.join(map(str, layers))} (from 0) of {source.config.num_hidden_layers}")
+    config, weights = keep_layers(source.config, fit.weights, layers)
+    return dataclasses.replace(source, config=config), dataclasses.replace(fit, weights=weights)
 
 
 def _limits(recipe: Recipe, train: Part, dev: list[Part], ranks: int) -> Limits:

@@ -26,10 +26,11 @@ from bertkit.training.resume import restarted
 from bertkit.training.run import Run
 from bertkit.training.run_folder import output_folder
 from bertkit.training.run_task import read_task, run_settings
-from bertkit.training.setup import named
+from bertkit.training.setup import named, task_of
+from bertkit.training.teacher import answering_fit, teacher_source
 from bertkit.training.trainer import OPTIONS, Trainer, own_files
 
-STATES = ("relations", "tinybert", "nvidia")
+STATES = ("relations", "tinybert", "last_layer")
 STAGES = (*STATES, "logits")
 DEFAULT = ("relations", "logits")
 
@@ -134,6 +135,10 @@ def run_stages(
     Returns the last run that was made: where a stage was interrupted, that one's.
     """
     resume = resume or restarted(os.environ)
+    last = made[-1].resolved.recipe
+    if made[-1].learn == "logits" and len(made) > 1:  # else found when the stages before it are over
+        of = task or task_of_teacher(last.distill.teacher, last) or task_of(last)
+        answering_fit(last, of, teacher_source(last, of, display.say, may_fetch=not dry_run))
     for number, stage in enumerate(made, 1):
         recipe = stage.resolved.recipe
         final = number == len(made)

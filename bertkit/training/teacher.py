@@ -61,23 +61,27 @@ class Teacher:
         return self.fit.digest or ""
 
 
-def teacher_source(recipe: Recipe, task: Task, vocabulary: Vocabulary, say: Say, may_fetch: bool) -> ModelSource:
-    """The model that `distill.teacher` names. Raises UserError where it has no weights or other word pieces."""
+def teacher_source(recipe: Recipe, task: Task, say: Say, may_fetch: bool) -> ModelSource:
+    """The model that `distill.teacher` names. Raises UserError where it has no weights."""
     name = recipe.distill.teacher
     wanted = dataclasses.replace(recipe, model=ModelSection(name=name))
     source = find_model(wanted, start=supply(wanted, task, say, may_fetch=may_fetch))
     if source.folder is None:
         raise UserError(f"the teacher {name} is a size without weights", "name a trained model's folder")
+    return source
+
+
+def check_vocabulary(name: str, source: ModelSource, vocabulary: Vocabulary) -> None:
+    """Raises UserError where the teacher has other word pieces than the model that learns."""
     if source.vocabulary.digest != vocabulary.digest or source.vocabulary.lower_case != vocabulary.lower_case:
         raise UserError(
             f"the teacher {name} has another vocabulary than the model that learns, so their tokens are not the same",
             "start from a model with the teacher's vocabulary (--set model.vocab=TEACHER names it for a size)",
         )
-    return source
 
 
-def answering_teacher(recipe: Recipe, task: Task, target: ComputeTarget, source: ModelSource) -> Teacher:
-    """The teacher with the task's head. Raises UserError where it is trained on another task, or on none."""
+def answering_fit(recipe: Recipe, task: Task, source: ModelSource) -> Fit:
+    """The teacher's weights with the task's head. Raises UserError where it is trained on another task, or on none."""
     name = recipe.distill.teacher
     refuse_untrained(name)
     for warning in check_task(read_task(source.folder) if source.folder else None, task, name, force=False):
@@ -87,7 +91,7 @@ def answering_teacher(recipe: Recipe, task: Task, target: ComputeTarget, source:
     fit, _, warnings = to_answer(fit, source.folder, name, task)
     for warning in warnings:
         logger.warning("%s", warning)
-    return Teacher(name, source, task.head, fit, target)
+    return fit
 
 
 def encoding_teacher(recipe: Recipe, head: Head, target: ComputeTarget, source: ModelSource) -> Teacher:

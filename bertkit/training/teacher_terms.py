@@ -1,7 +1,7 @@
-"""Which states a student learns of its teacher's: MiniLMv2's relations, TinyBERT's and NVIDIA's losses.
+"""Which states a student learns of its teacher's: MiniLMv2's relations, TinyBERT's losses, or those of the last layer.
 
-Wang et al. 2021, arXiv:2012.15828; Jiao et al. 2020, arXiv:1909.10351; NVIDIA's DeepLearningExamples, BERT for PyTorch,
-`distillation/` (its file for the backbone).
+Wang et al. 2021, arXiv:2012.15828; Jiao et al. 2020, arXiv:1909.10351; the last layer's are those of
+DeepLearningExamples' BERT for PyTorch (`distillation/`, the file for the backbone).
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def learned_states(section: DistillSection, student: ModelConfig, teacher: Model
             f"{student.num_attention_heads} heads and the teacher {teacher.num_attention_heads}",
             "set distill.learn=relations, which needs no equal number",
         )
-    return _tinybert(student, teacher) if section.learn == "tinybert" else _nvidia(student, teacher)
+    return _tinybert(student, teacher) if section.learn == "tinybert" else _last_layer(student, teacher)
 
 
 def _relations(section: DistillSection, student: ModelConfig, teacher: ModelConfig) -> LearnedStates:
@@ -82,7 +82,7 @@ def _tinybert(student: ModelConfig, teacher: ModelConfig) -> LearnedStates:
     return _made(student, teacher, mine, theirs, tuple(terms), said)
 
 
-def _nvidia(student: ModelConfig, teacher: ModelConfig) -> LearnedStates:
+def _last_layer(student: ModelConfig, teacher: ModelConfig) -> LearnedStates:
     heads = student.num_attention_heads
     parts: tuple[StatePart, ...] = ("query", "key", "context", "hidden")
     terms = (
@@ -91,7 +91,7 @@ def _nvidia(student: ModelConfig, teacher: ModelConfig) -> LearnedStates:
         StateTerm("cosine", (3,), (3,)),
     )
     mine, theirs = student.num_hidden_layers, teacher.num_hidden_layers
-    said = "NVIDIA's: attention, relations of what it gives, and hidden states of the last layer"
+    said = "attention, relations of what it gives, and hidden states of the last layer"
     return _made(student, teacher, [(p, mine) for p in parts], [(p, theirs) for p in parts], terms, said)
 
 

@@ -18,34 +18,44 @@ from bertkit.data.tasks.task import Part, Shape, Task
 from bertkit.engine.interface import NO_LABEL, OF_TOKENS
 from bertkit.errors import UserError
 from bertkit.files.inputs import DATA_BYTES, read_text
-from bertkit.model.loading import ModelSource
+from bertkit.model.vocabulary import Vocabulary
+from bertkit.recipes.sections import DistillSection
 
 LINES = ".txt"
 Say = Callable[[str], object]
 
 
 def with_transfer(
-    train: Part, file: str, task: Task, source: ModelSource, shape: Shape, cache: Path | None, tell: Progress, say: Say
+    train: Part,
+    section: DistillSection,
+    task: Task,
+    vocabulary: Vocabulary,
+    shape: Shape,
+    cache: Path | None,
+    tell: Progress,
+    say: Say,
 ) -> Part:
-    """The training set with the file's texts behind it, without labels."""
-    path = own_file(file, folder_too=True)
+    """The training set with the texts of `distill.transfer` behind it, without labels."""
+    if not section.teacher:
+        raise UserError("distill.transfer has no labels, and no teacher is named", "set distill.teacher")
+    path = own_file(section.transfer, folder_too=True)
     if path.suffix == LINES:
-        features = _lines(path, task, source, shape, tell)
+        features = _lines(path, task, vocabulary, shape, tell)
     else:
         one = task.format.fitting(task, path, "test")
-        features = read_part(task, path, "test", one, source.vocabulary, shape, cache, tell).features
+        features = read_part(task, path, "test", one, vocabulary, shape, cache, tell).features
     say(f"transfer: {path}, {len(features):,} rows without labels, beside {len(train.features):,} of {train.file}")
     return dataclasses.replace(train, features=joined([train.features, unlabelled(features, train.features)]))
 
 
-def _lines(path: Path, task: Task, source: ModelSource, shape: Shape, tell: Progress) -> Features:
+def _lines(path: Path, task: Task, vocabulary: Vocabulary, shape: Shape, tell: Progress) -> Features:
     """A text of each line that is not empty. Raises UserError where the task is not of single texts."""
     if task.head.kind not in ("classification", "multilabel", "regression"):
         raise UserError(f"{path}: lines of text are no rows of {task.name}", "give a file as its test set is")
     lines = [line.strip() for line in read_text(path, most=DATA_BYTES).splitlines() if line.strip()]
     if not lines:
         raise UserError(f"{path} holds no text", "give a text in each line")
-    return encode(source.vocabulary, lines, None, {}, shape.seq_length, lambda done: tell("encoding", done, len(lines)))
+    return encode(vocabulary, lines, None, {}, shape.seq_length, lambda done: tell("encoding", done, len(lines)))
 
 
 def unlabelled(features: Features, like: Features) -> Features:

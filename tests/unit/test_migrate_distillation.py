@@ -7,15 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 
+from bertkit.cli.main import app
 from bertkit.cli.migration.command import NotUnderstood
 from bertkit.cli.migration.distillation import DEAD, OF_NVIDIA, READ, TASKS
+from bertkit.cli.migration.distillation_files import SHIPPED, STAGES
 from bertkit.cli.migration.python_flags import read_flags
 from bertkit.cli.migration.translate import migrate
 from bertkit.data.tasks import TASKS as BUILT_IN
 from bertkit.errors import UserError
 from bertkit.recipes.recipe import KEYS
 from bertkit.recipes.resolve import resolve
+from bertkit.training.stages import STAGES as OURS
 
 LAUNCH = "python -m torch.distributed.launch --nproc_per_node=8 task_distill.py"
 BACKBONE = (
@@ -32,7 +36,7 @@ TINYBERT = "python task_distill.py --teacher_model ft --student_model general --
 CONFIG = "task_distill.py --teacher_model t --student_model s --data_dir d --task_name MRPC --output_dir o"
 SAID = {
     BACKBONE: (
-        "bertkit launch -n 8 -- distill ck/base-sst-2 --backend cuda -m ck/p1 -t sst2 --stages nvidia -d fp16"
+        "bertkit launch -n 8 -- distill ck/base-sst-2 --backend cuda -m ck/p1 -t sst2 --stages last_layer -d fp16"
         " --data-dir $D/SST-2 -b 32 -e 10 -s 128 --lr 5e-5 --seed 1 -o ck/sst_2 --set"
         " data.train_file=$D/SST-2/train_aug.tsv --set optimizer.bias_correction=false --set schedule.name=constant"
         " --set schedule.warmup=0 --set model.casing=uncased",
@@ -80,6 +84,17 @@ def test_an_old_line_has_its_words(old: str) -> None:
     assert {one.partition("=")[0] for one in sets} <= KEYS.keys()
     if "distill" in words:
         resolve({}, sets, env={})
+
+
+@pytest.mark.parametrize("old", SAID, ids=[old[:70] for old in SAID])
+def test_the_command_takes_its_options(old: str) -> None:
+    words = list(migrate(old).commands[0].words)[1:]
+    words = words[words.index("--") + 1 :] if "--" in words else words
+    command: Any = typer.main.get_command(app)
+    context = command.make_context("bertkit", [], resilient_parsing=True)
+    while hasattr(command, "commands"):
+        command = command.commands[words.pop(0)]
+    command.make_context("bertkit", words, parent=context)
 
 
 def test_the_programs_faults_are_named() -> None:
@@ -146,7 +161,7 @@ LIKE_TINYBERT = {
 @pytest.mark.parametrize(
     ("told", "stage"),
     [
-        (asking(), "nvidia"),
+        (asking(), "last_layer"),
         (asking(use_pred_states=True), "logits"),
         (asking(**LIKE_TINYBERT), "tinybert"),
         (asking(attention_loss="mse"), ""),
@@ -179,7 +194,7 @@ def test_a_file_that_is_here_says_the_stage(told: dict[str, Any], stage: str, tm
         ("data_augmentation.py --glue_dir g --task_name RTE", "leaves out --pretrained_bert_model"),
         (
             "general_distill.py --input_dir d --teacher_model ck/base --student_model BERT_4L_312D --output_dir p1",
-            "bertkit distill ck/base -m 4l-312d -t TASK --stages nvidia --transfer TEXT.txt -o p1",
+            "bertkit distill ck/base -m 4l-312d -t TASK --stages last_layer --transfer TEXT.txt -o p1",
         ),
         (
             "general_distill.py --pregenerated_data d --teacher_model t --student_model s/ --continue_train",
@@ -212,6 +227,7 @@ def test_lines_of_the_end_to_end_script_are_read() -> None:
 
 def test_tasks_and_flags_are_those_there_are() -> None:
     assert set(TASKS.values()) <= BUILT_IN.keys()
+    assert {*SHIPPED.values(), *(stage for _, _, stage in STAGES)} <= {*OURS}
     assert OF_NVIDIA & read_flags(BACKBONE.split()).keys() == {"distill_config", "amp"}
 
 

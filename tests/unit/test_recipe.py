@@ -128,6 +128,14 @@ WRONG: list[tuple[str, Value]] = [
     ("table.empty", "perhaps"),
     ("table.dev_share", 1.5),
     ("table.split_seed", -1),
+    ("model.layers", "last"),
+    ("distill.learn", "everything"),
+    ("distill.temperature", 0.0),
+    ("distill.soft", -1.0),
+    ("distill.hard", -1.0),
+    ("distill.teacher_layer", -1),
+    ("distill.relation_heads", -1),
+    ("distill.cache_gb", -1.0),
 ]
 EDGES: list[tuple[str, Value]] = [
     ("model.hidden_dropout", 0.0),
@@ -174,7 +182,7 @@ def test_a_range_is_tried_of_every_number_and_choice() -> None:
     texts += " ranks.collectives data.eval_dir phase2.data_dir phase2.eval_dir train.moments_from"
     texts += " table.text table.text_pair table.label table.separator table.group table.delimiter table.encoding"
     texts += " table.choices loss.class_weights"
-    texts += " evaluation.metric"
+    texts += " evaluation.metric distill.teacher distill.transfer"
     free = set(texts.split())  # any text
     assert {name for name, _ in WRONG} == set(KEYS) - free
 

@@ -56,9 +56,9 @@ SOURCES = {
 }
 # (what is learned, the schedule's decay, updates between evaluations) of those that are stages of a distillation
 STAGES = {
-    "nvidia-distill-sst2-states": ("nvidia", "constant", 0),
+    "nvidia-distill-sst2-states": ("last_layer", "constant", 0),
     "nvidia-distill-sst2-logits": ("logits", "linear", 100),
-    "nvidia-distill-squad-states": ("nvidia", "constant", 0),
+    "nvidia-distill-squad-states": ("last_layer", "constant", 0),
     "nvidia-distill-squad-logits": ("logits", "linear", 2000),
     "tinybert-sst2-states": ("tinybert", "constant", 0),
     "tinybert-sst2-logits": ("logits", "linear", 100),

@@ -245,7 +245,7 @@ def general_distill(old: Old, draft: Draft) -> list[Draft]:
     found = SIZE.search(posixpath.basename(student.rstrip("/")))
     size = f"{found[1]}l-{found[2]}d" if found else ""
     start = size if size in ARCHITECTURES and not is_on(flags, "continue_train") else student or "4l-312d"
-    stage = "tinybert" if "pregenerated_data" in flags else "nvidia"
+    stage = "tinybert" if "pregenerated_data" in flags else "last_layer"
     words = f"bertkit distill {flags.get('teacher_model') or 'TEACHER'} -m {start} -t TASK --stages {stage}"
     output = f" -o {flags['output_dir']}" if flags.get("output_dir") else ""
     raise NotUnderstood(

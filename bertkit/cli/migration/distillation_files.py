@@ -12,8 +12,8 @@ from bertkit.files import inputs
 
 CURE = "give a file as NVIDIA's distillation_config_backbone.json"
 UNNAMED = "distillation_config.json"  # the program's own value
-SHIPPED = {"backbone": "nvidia", "head": "logits"}  # part of the name of NVIDIA's own files -> stage
-SAID = {"nvidia": "attention, context and hidden states of the last layer", "logits": "the predictions alone"}
+SHIPPED = {"backbone": "last_layer", "head": "logits"}  # part of the name of NVIDIA's own files -> stage
+SAID = {"last_layer": "attention, context and hidden states of the last layer", "logits": "the predictions alone"}
 PARTS = {  # key that turns a state on -> key of its loss
     "use_attention_scores": "attention_loss",
     "use_hidden_states": "hidden_state_loss",
@@ -22,7 +22,7 @@ PARTS = {  # key that turns a state on -> key of its loss
 }
 # losses that are on, and whether of the last layer alone -> stage
 STAGES: tuple[tuple[Mapping[str, str], bool, str], ...] = (
-    ({"attention_loss": "kld", "hidden_state_loss": "cosine", "value_state_loss": "kld"}, True, "nvidia"),
+    ({"attention_loss": "kld", "hidden_state_loss": "cosine", "value_state_loss": "kld"}, True, "last_layer"),
     ({"attention_loss": "mse", "hidden_state_loss": "mse", "embedding_state_loss": "mse"}, False, "tinybert"),
 )
 
@@ -63,5 +63,5 @@ def stage_of(path: Path, told: Mapping[str, Any], draft: Draft) -> str:
     said = ", ".join(f"{name} {form}" for name, form in losses.items()) or "no loss"
     raise NotUnderstood(
         f"{path} asks for {said} of {'the last layer' if last else 'every layer'}, which no stage here has",
-        "choose a stage of `bertkit distill`: relations, tinybert or nvidia",
+        "choose a stage of `bertkit distill`: relations, tinybert or last_layer",
     )

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from bertkit.data.tables.table import DataTable, Row
+from bertkit.data.tables.table import DataTable, Row, TableWriter
 from bertkit.errors import UserError
 from bertkit.files import inputs
 
 BATCH = 1024  # rows
+WRITTEN = 1 << 16  # rows of a row group
 MAGIC = b"ARROW1"  # of a file; a stream has none
 STATE, INFO, SPLITS = "state.json", "dataset_info.json", "dataset_dict.json"
 
@@ -24,7 +26,9 @@ def open_parquet(path: Path) -> DataTable:
     with inputs.reading(path, what="is cut off or no Parquet file"), pq.ParquetFile(path) as opened:
         schema = opened.schema_arrow
         columns = tuple(schema.names)
-    return DataTable(path, "Parquet", columns, lambda: _parquet_rows(path), names=_names(schema))
+    return DataTable(
+        path, "Parquet", columns, lambda: _parquet_rows(path), names=_names(schema), writer=_writer(schema)
+    )
 
 
 def open_arrow(path: Path) -> DataTable:
@@ -66,7 +70,7 @@ def _table(path: Path, files: tuple[Path, ...], form: str, names: Mapping[str, t
         schema = reader.schema
         columns = tuple(schema.names)  # decodes them
     rows = functools.partial(_arrow_rows, path, files)
-    return DataTable(path, form, columns, rows, names=dict(names) or _names(schema))
+    return DataTable(path, form, columns, rows, names=dict(names) or _names(schema), writer=_writer(schema))
 
 
 def _parquet_rows(path: Path) -> Iterator[Row]:
@@ -143,3 +147,16 @@ def _class_names(info: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
         if isinstance(names, list) and all(isinstance(one, str) for one in names):
             found[name] = tuple(names)
     return found
+
+
+def _writer(schema: Any) -> TableWriter:
+    return TableWriter("Parquet", (".parquet",), functools.partial(_write_parquet, schema))
+
+
+def _write_parquet(schema: Any, path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    import pyarrow as pa
+
+    waiting = iter(rows)
+    with _parquet(path).ParquetWriter(path, schema) as writer:
+        while part := list(itertools.islice(waiting, WRITTEN)):
+            writer.write_table(pa.Table.from_pylist(part, schema=schema))

@@ -8,20 +8,22 @@ from __future__ import annotations
 
 import codecs
 import csv
+import functools
 import io
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from bertkit.data.tables.table import DataTable, Row, TableOptions, number_of
+from bertkit.data.tables.table import DataTable, Row, TableOptions, TableWriter, number_of
 from bertkit.errors import UserError
 from bertkit.files.inputs import reading
 from bertkit.files.packed import FAILED, open_text, read_some, unpacked_suffix
 
 LOOK = 1 << 18  # bytes of a file that it is told by
 DELIMITERS = {",": "comma", "\t": "tab", ";": "semicolon", "|": "bar"}
+QUOTE = '"'
 NONE = "\x1f"  # of one column: a sign that no text has
 BOMS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 FALLBACK = "cp1252"  # Windows' Western European, which spreadsheets write
@@ -46,6 +48,13 @@ class _Dialect:
         if self.quoted:
             return csv.reader(lines, delimiter=self.delimiter, strict=True)
         return csv.reader(lines, delimiter=self.delimiter, quoting=csv.QUOTE_NONE)
+
+    def spelled(self, cells: Sequence[str]) -> str:
+        """A row of at least one cell as a line, which `cells` reads again."""
+        if self.quoted:
+            signs = (self.delimiter, '"', "\r", "\n")
+            cells = [f'"{cell.replace(QUOTE, QUOTE * 2)}"' if any(s in cell for s in signs) else cell for cell in cells]
+        return self.delimiter.join(cells) or '""'
 
 
 def open_delimited(path: Path, options: TableOptions) -> DataTable:
@@ -75,7 +84,10 @@ def open_delimited(path: Path, options: TableOptions) -> DataTable:
         guesses.append(
             f"{path} seems to have no header, so its columns are 0, 1, …; if it has one, say --set table.header=true"
         )
-    return DataTable(path, form, columns, lambda: _rows(path, dialect, columns, header), tuple(guesses), True)
+    write = functools.partial(_write, dialect, columns, header)
+    writer = TableWriter(f"{called}, UTF-8", (".csv", ".tsv", ".tab", ".txt"), write)
+    rows = functools.partial(_rows, path, dialect, columns, header)
+    return DataTable(path, form, columns, rows, tuple(guesses), True, writer=writer)
 
 
 def _head(path: Path) -> tuple[bytes, bool]:
@@ -211,3 +223,16 @@ def _lines(file: IO[bytes], encoding: str, path: Path) -> Iterator[str]:
         if not line:
             return
         yield line
+
+
+# ---- writing ----
+
+
+def _write(
+    dialect: _Dialect, columns: tuple[str, ...], header: bool, path: Path, rows: Iterable[Mapping[str, Any]]
+) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        if header:
+            file.write(dialect.spelled(columns) + "\n")
+        for cells in rows:
+            file.write(dialect.spelled([str(cells[name]) for name in columns]) + "\n")

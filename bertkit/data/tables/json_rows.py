@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bertkit.data.tables.table import DataTable, Row
+from bertkit.data.tables.table import DataTable, Row, TableWriter
 from bertkit.errors import UserError
 from bertkit.files import inputs
+from bertkit.files.disk import to_json
 from bertkit.files.packed import open_text, read_line, read_some
 
 BOM = b"\xef\xbb\xbf"
+JSON = (".json", ".jsonl", ".ndjson")  # suffixes
 LONGEST = 64 << 20  # bytes of a line
 LARGEST = 1 << 30  # bytes of JSON that is read whole
 FIRST = 100  # rows whose keys are the columns
@@ -27,9 +29,9 @@ def open_json(path: Path) -> DataTable:
         raise UserError(f"{path}: is empty", "name a file with rows")
     if line.startswith(b"{") and _is_a_row(line, alone=not rest.strip()):
         columns = _columns(row.cells for _, row in zip(range(FIRST), _lines(path), strict=False))
-        return DataTable(path, "JSON lines", columns, lambda: _lines(path))
+        return DataTable(path, "JSON lines", columns, lambda: _lines(path), writer=WRITER)
     rows, form = _read_whole(path)
-    return DataTable(path, form, _columns(rows[:FIRST]), lambda: _numbered(rows, path))
+    return DataTable(path, form, _columns(rows[:FIRST]), lambda: _numbered(rows, path), writer=WRITER)
 
 
 def _first_line(path: Path) -> tuple[bytes, bytes]:
@@ -109,3 +111,12 @@ def _columns(rows: Any) -> tuple[str, ...]:
 def _numbered(rows: Sequence[Mapping[str, Any]], path: Path) -> Iterator[Row]:
     for number, row in enumerate(rows, 1):
         yield Row(f"{path}: row {number}", row)
+
+
+def _write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        for cells in rows:
+            file.write(to_json(cells) + "\n")
+
+
+WRITER = TableWriter("JSON lines", JSON, _write_lines)

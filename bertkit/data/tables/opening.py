@@ -12,14 +12,13 @@ from pathlib import Path
 from bertkit.data.tables.columnar import files_of, open_arrow, open_parquet, open_saved
 from bertkit.data.tables.conll import open_conll
 from bertkit.data.tables.delimited import open_delimited
-from bertkit.data.tables.json_rows import open_json
+from bertkit.data.tables.json_rows import JSON, open_json
 from bertkit.data.tables.table import BY_THE_FILE, DataTable, Row, TableOptions
 from bertkit.errors import UserError
 from bertkit.files import inputs
 from bertkit.files.disk import sha256_file
 from bertkit.files.packed import open_text, read_some, unpacked_suffix
 
-JSON = (".json", ".jsonl", ".ndjson")
 DELIMITED = (".csv", ".tsv", ".tab", ".txt")
 
 

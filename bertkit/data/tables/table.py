@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,15 @@ class Row:
 
 
 @dataclass(frozen=True)
+class TableWriter:
+    """How rows of a table's columns are written in its format, or the nearest that is written here."""
+
+    form: str  # in words
+    suffixes: tuple[str, ...]  # of files of it
+    write: Callable[[Path, Iterable[Mapping[str, Any]]], object]
+
+
+@dataclass(frozen=True)
 class DataTable:
     """A file, looked at; `rows` reads it from its beginning."""
 
@@ -46,6 +55,7 @@ class DataTable:
     guesses: tuple[str, ...] = ()  # what was told by the content and may be wrong, with how to say it oneself
     delimited: bool = False  # whether `TableOptions` has a say
     names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # column -> names of the classes it numbers
+    writer: TableWriter | None = None
 
     def column(self, name: str, what: str) -> str:
         """The column `name`. Raises UserError where there is none, naming the nearest; `what`: what it is to hold."""

@@ -87,7 +87,7 @@ class TableFormat:
         columns = one.columns or Columns(0)
         broken = self.broken_rows
         if task.raw_files and path.name == RAW[split]:
-            return read_examples(task, path, columns, rows, keep=_belongs_to(path.parent, split), broken_rows=broken)
+            return read_examples(task, path, columns, rows, keep=belongs_to(path.parent, split), broken_rows=broken)
         return read_examples(task, path, columns, rows, labelled=split != "test", broken_rows=broken)
 
     def faults(self, features: Features) -> tuple[str, ...]:
@@ -207,7 +207,7 @@ def read_examples(
     rows that lack columns are left out.
     """
     lines = read_rows(path)
-    first, second, label, width = _places(path, columns, lines, labelled)
+    first, second, label, width = text_places(path, columns, lines, labelled)
     texts: list[str] = []
     pairs: list[str] = []
     labels: list[float] = []
@@ -252,7 +252,7 @@ def _label(task: Task, text: str, path: Path, line: int) -> float:
         raise UserError(f"{path}:{line}: {text!r} is no label of {task.name}", f"it must be {known}") from None
 
 
-def _places(
+def text_places(
     path: Path, columns: Columns, lines: Iterator[Row], labelled: bool
 ) -> tuple[int, int | None, int | None, int]:
     """(first, second, label, width): column numbers, from the header where there is one, which is consumed."""
@@ -276,7 +276,7 @@ def _places(
     )
 
 
-def _belongs_to(folder: Path, split: SplitName) -> Callable[[list[str]], bool]:
+def belongs_to(folder: Path, split: SplitName) -> Callable[[list[str]], bool]:
     """Whether a raw row's cells belong to `split`. Raises UserError without `dev_ids.tsv`."""
     if split == "test":
         return lambda cells: True

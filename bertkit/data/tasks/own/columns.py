@@ -34,8 +34,13 @@ class TextColumns:
     pair: str | None
     labels: tuple[str, ...]  # one; or several with a target each
 
+    @property
+    def texts(self) -> str:
+        """The columns of texts, in words."""
+        return f"{self.text} and {self.pair}" if self.pair else self.text
+
     def described(self) -> str:
-        texts = f"text in column {self.text}" + (f" and {self.pair}" if self.pair else "")
+        texts = f"text in column {self.texts}"
         return f"{texts}, label in {', '.join(self.labels)}" if self.labels else texts
 
 
@@ -78,15 +83,26 @@ def choose_text(table: DataTable, text: str) -> Chosen:
 
     Raises UserError for a column that is not there, and where the file does not tell.
     """
-    if text:
-        return Chosen(TextColumns(text_column(table, text, "text"), None, ()), ())
+    chosen = choose_texts(table, text, "")
+    if chosen.columns.pair:
+        raise UserError(f"{table.path}: has two columns of texts, {chosen.columns.texts}", "name one with --text")
+    return chosen
+
+
+def choose_texts(table: DataTable, text: str, pair: str) -> Chosen:
+    """The column of `table` with the texts, or the two; "": told by the file, where it may have labels or none.
+
+    Raises UserError as `choose_text`.
+    """
+    first, second = (text_column(table, name, "text") if name else "" for name in (text, pair))
+    if first:
+        return Chosen(TextColumns(first, second or None, ()), ())
     rows = list(itertools.islice(table.rows(), LOOKED_AT))
     labels = tuple(name for name in table.columns if name.strip().lower() in LABELS)
     one = len(table.columns) == 1
-    first, second = (table.columns[0], "") if one else _text_columns(table, rows, labels, "")
-    if second:
-        raise UserError(f"{table.path}: has two columns of texts, {first} and {second}", "name one with --text")
-    return Chosen(TextColumns(first, None, ()), (f"the text is taken from column {first}; name another with --text",))
+    first, second = (table.columns[0], second) if one else _text_columns(table, rows, labels, second)
+    columns = TextColumns(first, second or None, ())
+    return Chosen(columns, (f"the text is taken from column {columns.texts}; name another with --text",))
 
 
 def columns_in(table: DataTable, wanted: TextColumns, labelled: bool | None = None) -> TextColumns:

@@ -80,7 +80,7 @@ def encode_squad(
     found, number, misplaced = Collected(), 0, 0
     iterator = iter(paragraphs)
     while batch := list(islice(iterator, AT_ONCE)):
-        contexts = _encoded(made, [paragraph.context for paragraph in batch])
+        contexts = encode_pieces(made, [paragraph.context for paragraph in batch])
         asked = [question for paragraph in batch for question in paragraph.questions]
         queries = iter(made.encode_batch_fast([question.text for question in asked], add_special_tokens=False))
         for paragraph, pieces in zip(batch, contexts, strict=True):
@@ -126,7 +126,7 @@ def max_context(spans: Sequence[tuple[int, int]], pieces: int) -> np.ndarray:
     return owner
 
 
-def _encoded(made: Tokenizer, contexts: Sequence[str]) -> Iterator[TextPieces]:
+def encode_pieces(made: Tokenizer, contexts: Sequence[str]) -> Iterator[TextPieces]:
     """The contexts' pieces, those of like length on all cores; a very long one is encoded part by part."""
     for together in batches(contexts, AT_ONCE):
         short = iter(made.encode_batch([text for text in together if len(text) <= LONG], add_special_tokens=False))
