@@ -11,7 +11,6 @@ import dataclasses
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,11 +23,9 @@ from bertkit.distributed.world import World
 from bertkit.engine.interface import NO_LABEL, Arrays, Engine, LossSpec, SoftLabels, Update
 from bertkit.engine.teacher_losses import StateSums, soft_loss, state_sums
 from bertkit.errors import UserError
-from bertkit.files.inputs import is_file
 from bertkit.model.config import Head
-from bertkit.model.formats.torch_files import by_our_names, read_tensors
-from bertkit.model.parameters import PROJECTION, count, initial_value, shapes, unread_names
-from bertkit.model.weights import check_numbers
+from bertkit.model.formats.projection import PROJECT, kept_projection
+from bertkit.model.parameters import count, initial_value, shapes, unread_names
 from bertkit.recipes.recipe import Recipe
 from bertkit.recipes.sections import DistillSection
 from bertkit.training.evaluation import check_finite, labelled, predict
@@ -56,7 +53,6 @@ from bertkit.training.teacher import (
 from bertkit.training.teacher_terms import LearnedStates, learned_states
 
 STATE_LOSS = "state_loss"
-PROJECT, FITTED = "project.bin", "fit_dense"  # file of NVIDIA's general_distill.py, and its one layer
 SCORED_TOKENS = 50_000  # of the dev set, for the losses by states
 
 
@@ -256,28 +252,6 @@ def distillation(
         display.say(f"projection: that of {PROJECT} beside the student")
     setup = _of_states(setup, learned, {**setup.fit.weights, **kept})
     return Distillation(dataclasses.replace(base, setup=setup), teacher, learned)
-
-
-def kept_projection(folder: Path | None, width: int, hidden: int) -> Arrays:
-    """The projection to a teacher's `width` that general_distill.py left beside a student; empty where there is none.
-
-    Raises UserError where it is of other sizes, or holds what is no number.
-    """
-    path = folder / PROJECT if folder else None
-    if path is None or not width or not is_file(path):
-        return {}
-    found = by_our_names(read_tensors(path), str(path))
-    made: Arrays = {}
-    for part, shape in (("weight", (width, hidden)), ("bias", (width,))):
-        array = found.get(f"{FITTED}.{part}")
-        if array is None or array.shape != shape or array.dtype.kind != "f":
-            held = ", ".join(f"{name} {one.shape}" for name, one in [*found.items()][:3])
-            raise UserError(
-                f"{path}: holds {held}, no {FITTED}.{part} {shape}", "move the file away, to start with a random one"
-            )
-        check_numbers(f"{FITTED}.{part}", array, str(path))
-        made[f"{PROJECTION}.{part}"] = array.astype(np.float32)
-    return made
 
 
 def _of_states(setup: FineTuningSetup, learned: LearnedStates, start: Arrays) -> FineTuningSetup:
