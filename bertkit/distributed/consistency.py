@@ -41,3 +41,8 @@ def agree(gather: Gather, facts: Mapping[str, Any], cure: str) -> None:
 def anybody(gather: Gather, mine: bool) -> bool:
     """Whether this holds on any rank. A collective."""
     return bool(gather(np.array([mine], np.uint8)).any())
+
+
+def everybody(gather: Gather, mine: bool) -> bool:
+    """Whether this holds on every rank. A collective."""
+    return bool(gather(np.array([mine], np.uint8)).all())

@@ -19,6 +19,7 @@ from bertkit.console import Display
 from bertkit.data.features import Features
 from bertkit.data.sampler import by_length, updates
 from bertkit.data.tasks.task import Answered, Part, Task
+from bertkit.distributed.consistency import everybody
 from bertkit.distributed.world import World
 from bertkit.engine.interface import NO_LABEL, Arrays, Engine, LossSpec, SoftLabels, Update
 from bertkit.engine.teacher_losses import StateSums, soft_loss, state_sums
@@ -108,8 +109,9 @@ class Distillation:
         features, cache, size = setup.train.features, cache_folder(recipe.data), setup.scored_at_once
         key = logits_key(self.teacher, setup.task, features)
         kept = kept_logits(cache, key)
+        everywhere = everybody(engine.gather, kept is not None)
         with asking(self.teacher, recipe, world, engine.gather) as asked:
-            if kept is None or not _everybody(engine, kept is not None):
+            if kept is None or not everywhere:
                 told = ask_logits(asked, head, features, size, world, display)
                 if world.is_first:
                     keep_logits(cache, key, told.arrays)
@@ -316,10 +318,6 @@ def _scored(part: Part) -> list[np.ndarray]:
 def _states_of(engine: Engine, features: Features, batches: list[np.ndarray]) -> np.ndarray:
     """(T, D) float16 of the batches' tokens, one batch after another."""
     return np.concatenate([engine.predict(features.batch(one))["hidden"].astype(np.float16) for one in batches])
-
-
-def _everybody(engine: Engine, mine: bool) -> bool:
-    return bool(engine.gather(np.array([mine], np.uint8)).all())
 
 
 def _counts(told: TeacherAnswers) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from bertkit.data.features import Features, cache_key
 from bertkit.data.sampler import by_length
 from bertkit.data.tasks.labels import to_answer
 from bertkit.data.tasks.task import Task
-from bertkit.distributed.consistency import anybody
+from bertkit.distributed.consistency import anybody, everybody, gather_json
 from bertkit.distributed.world import World
 from bertkit.engine.interface import Arrays, Batch, Engine
 from bertkit.errors import UserError
@@ -236,14 +236,16 @@ def ask_states(
     """
     start = time.perf_counter()
     path = folder / f"teacher-{key}.npy"
-    if (kept := _kept_states(path, features, head)) is not None:
+    kept = _kept_states(path, features, head)
+    if everybody(asked.gather, kept is not None) and kept is not None:
         return TeacherAnswers({"teacher_states": kept}, 0, 0.0)
     if world.local_size != world.size:
         raise UserError(
             "a teacher's states are kept in a file that all processes read, but these are on several hosts",
             "train with the processes of one host, or learn logits alone (distill.learn=logits)",
         )
-    part = folder / f".teacher-{key}.npy"
+    # A name of the first rank's own: another run may ask the same teacher now.
+    part = folder / gather_json(asked.gather, temporary_beside(path).name)[0]
     if world.is_first:
         _make_room(part, features, head)
     anybody(asked.gather, True)  # the file is there
@@ -252,13 +254,13 @@ def ask_states(
     with display.progress("asking the teacher", len(features)) as bar:
         for examples in by_length(features.sizes, size, world.rank, world.size):
             batch = features.batch(examples)
-            found = asked.predict(batch)["hidden"]
+            found = asked.predict(batch)["hidden"].astype(STATES)
             if not np.isfinite(found).all():
-                raise UserError("the teacher has states that are not finite", "try -d fp32")
+                raise UserError("the teacher has states over 65,504, or that are not finite", "try -d fp32")
             lengths = np.diff(batch["cu_seqlens"])
             rows = np.repeat(features.cu_seqlens[:-1][features.sequences(examples)], lengths)
             rows = rows + np.arange(len(rows)) - np.repeat(batch["cu_seqlens"][:-1], lengths)
-            states[rows] = found.astype(STATES)
+            states[rows] = found
             computed += len(examples)
             bar.add(len(examples))
     states.flush()
@@ -283,21 +285,19 @@ def _kept_states(path: Path, features: Features, head: Head) -> np.ndarray | Non
 
 def _make_room(path: Path, features: Features, head: Head) -> None:
     """An empty file whose every byte has its place on the disk: a page that has none would end the process."""
-    temporary = temporary_beside(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         sweep(path.parent)
         shape = (len(features.input_ids), head.outputs)
-        with temporary.open("wb") as file:
+        with path.open("xb") as file:
             header = {"descr": np.lib.format.dtype_to_descr(np.dtype(STATES)), "fortran_order": False, "shape": shape}
             np.lib.format.write_array_header_1_0(file, header)
             file.flush()
             for written in range(0, states_bytes(head, features), len(NOTHING)):
                 file.write(NOTHING[: states_bytes(head, features) - written])
-        temporary.replace(path)
     except OSError as error:
         with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
         needed = states_bytes(head, features) / 1e9
         raise UserError(
             f"{path.parent}: no room for the teacher's states, {needed:.1f} GB: {error.strerror}",
