@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 from bertkit.comparison.entries import Entry
 from bertkit.comparison.fairness import WEIGHTS, Difference, differences, names, silent
-from bertkit.comparison.figures import FIGURES, LAST_LOSS, Against, Figure, Spread, against, metric
+from bertkit.comparison.figures import FIGURES, LAST_LOSS, Against, Figure, Spread, against, by_teacher, metric
 from bertkit.comparison.scaling import Family, families
 from bertkit.comparison.systems import System, find, systems
 from bertkit.comparison.time_to_score import Race, race
+from bertkit.comparison.trade_off import TradeOff, trade_off
 from bertkit.comparison.vs_published import Beside, beside
 from bertkit.errors import UserError
 
@@ -28,6 +29,7 @@ class Comparison:
     figures: Sequence[Figure]  # those that at least one system has, metrics first
     families: Sequence[Family]
     race: Race | None
+    trade_off: TradeOff | None
     published: Sequence[Beside]  # beside the baseline
 
     def __str__(self) -> str:
@@ -73,14 +75,15 @@ def compare(
         figures=[one for one in wanted if any(system.spread(one.key) is not None for system in found)],
         families=families(found),
         race=race(found, target),
+        trade_off=trade_off(found),
         published=theirs,
     )
 
 
 def _lacking(entry: Entry, known: Iterable[str]) -> list[str]:
-    """That a scored record lacks a metric which others of its task have."""
+    """That a scored record lacks a metric which others of its task have, apart from those by a teacher."""
     has = {name for score in entry.scores for name, value in score.items() if value is not None}
-    lacks = [name for name in known if name not in has]
+    lacks = [name for name in known if name not in has and not by_teacher(name)]
     return [f"has no {', '.join(lacks)}, which others of its task have"] if has and lacks else []
 
 

@@ -71,15 +71,21 @@ def look(number: int) -> dict[str, Any]:
     return {"color": COLOURS[number % len(COLOURS)], "linestyle": DASHES[dash % len(DASHES)]}
 
 
-def legend_columns(labels: Sequence[str]) -> int:
+def legend_columns(labels: Sequence[str], inches: float = WIDTH) -> int:
     """As many as fit beside one another."""
-    return max(1, min(len(labels), 150 // (max(map(len, labels), default=1) + 8)))
+    return max(1, min(len(labels), int(150 * inches / WIDTH) // (max(map(len, labels), default=1) + 8)))
+
+
+def shortened(name: str) -> str:
+    """A system's name as a label."""
+    name = name if len(name) <= 40 else f"{name[:19]}…{name[-20:]}"
+    return f" {name}" if name.startswith("_") else name  # matplotlib leaves such a label out
 
 
 def below(figure: Figure, axes: Axes) -> None:
     """The legend of `axes`, below all panels."""
     handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=legend_columns(labels))
+    figure.legend(handles, labels, loc="outside lower center", ncols=legend_columns(labels, figure.get_figwidth()))
 
 
 def to_svg(figure: Figure, salt: str) -> str:

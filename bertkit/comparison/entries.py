@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from bertkit.comparison.figures import FIGURES
+from bertkit.comparison.figures import DEV_SECONDS, FIGURES, PARAMETERS, PER_EXAMPLE
 from bertkit.errors import UserError
 from bertkit.records import fields
 from bertkit.records.files import NAME, Record
@@ -54,6 +54,16 @@ class EvaluationPoint:
 
 
 @dataclass(frozen=True)
+class TaughtBy:
+    """The teacher of a distillation, as its student's record has it."""
+
+    name: str
+    sha256: str  # of its weights
+    metrics: Mapping[str, float]  # on the student's dev set; empty: not known
+    figures: Mapping[str, float | None]  # those of the dev set and the model, by Figure.key
+
+
+@dataclass(frozen=True)
 class Entry:
     """One record."""
 
@@ -76,6 +86,8 @@ class Entry:
     peak: float | None  # FLOP/s of one device that MFU is taken against
     step_of: str | None  # what step times are of
     versions: Mapping[str, str]
+    teacher: TaughtBy | None
+    timed: Mapping[str, str | None]  # what must be equal where seconds are compared, in words -> value
     marks: Sequence[str]  # what must be said beside its figures
 
 
@@ -97,7 +109,8 @@ def entry(record: Record, label: str = "") -> Entry:
         facts=facts,
         identity=_hash([label, place.devices, place.hosts, place.batch, facts, _kept(made, FREE), *_what(place, made)]),
         kin=_hash([alike, layout, _kept(made, FREE + SCALED), *_what(place, made)]),
-        figures={figure.key: _scaled(at(made, figure.path), figure.scale) for figure in FIGURES},
+        figures={figure.key: _scaled(at(made, figure.path), figure.scale) for figure in FIGURES}
+        | {PER_EXAMPLE.key: _per_example(at(made, DEV_SECONDS.path), made)},
         scores=scores,
         units=made["units"],
         losses=losses,
@@ -110,6 +123,8 @@ def entry(record: Record, label: str = "") -> Entry:
         peak=at(made, "throughput.peak_flops_per_device"),
         step_of=at(made, "time.step_of"),
         versions=made["versions"],
+        teacher=_teacher(made),
+        timed=_timed(made, place),
         marks=[*_marks(record), *missing],
     )
 
@@ -122,8 +137,48 @@ def at(made: Mapping[str, Any], path: str) -> Any:
     return value
 
 
-def _scaled(value: float | None, scale: float) -> float | None:
-    return None if value is None else value * scale
+def _scaled(value: Any, scale: float) -> float | None:
+    """None, too, of what is no number: `callbacks` may hold anything."""
+    return value * scale if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def _per_example(seconds: Any, made: Mapping[str, Any]) -> float | None:
+    """In milliseconds."""
+    examples = at(made, "fairness.evaluation_examples")
+    return _scaled(seconds, 1e3 / examples) if examples else None
+
+
+def _teacher(made: Mapping[str, Any]) -> TaughtBy | None:
+    told = at(made, "callbacks.distillation")
+    digest = at(made, "callbacks.distillation.teacher_sha256")
+    if not isinstance(digest, str) or not digest:
+        return None
+    metrics, seconds = told.get("teacher_metrics"), told.get("teacher_dev_seconds")
+    known = metrics.items() if isinstance(metrics, Mapping) else ()
+    return TaughtBy(
+        name=Path(str(told.get("teacher") or digest[:8])).name,
+        sha256=digest,
+        metrics={name: value for name, found in known if (value := _scaled(found, 1.0)) is not None},
+        figures={
+            PARAMETERS.key: _scaled(at(told, "parameters.teacher"), PARAMETERS.scale),
+            DEV_SECONDS.key: _scaled(seconds, DEV_SECONDS.scale),
+            PER_EXAMPLE.key: _per_example(seconds, made),
+        },
+    )
+
+
+def _timed(made: Mapping[str, Any], place: Conditions) -> dict[str, str | None]:
+    """Where and how seconds were measured. The model of the device alone does not say that it is the same host."""
+    hosts, processes = at(made, "hardware.hosts"), at(made, "hardware.processes")
+    threads = at(made, "hardware.engine.threads")
+    return {
+        "host": ", ".join(sorted(set(hosts))) if hosts else at(made, "hardware.host"),
+        "device": place.device,
+        "backend": place.backend,
+        "number of processes": None if processes is None else str(processes),
+        "threads": threads.partition(":")[0] if threads else None,  # the reason follows
+        "precision": place.precision,
+    }
 
 
 def _watts(energy: Mapping[str, Any]) -> float | None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 GAP = "–"
-Topic = Literal["speed", "time", "result"]
+Topic = Literal["model", "speed", "time", "result"]
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,13 @@ class Figure:
     spread: bool = False  # whether tables show its deviation; files have that of all
 
 
+PARAMETERS = Figure("parameters", "parameters", "million", "model", "model.parameters", 1e-6)
+DEV_SECONDS = Figure(
+    "dev_seconds", "time for the dev set", "s", "time", "callbacks.distillation.dev_seconds", spread=True
+)
+PER_EXAMPLE = Figure("dev_example", "time per example", "ms", "time", "", spread=True)  # computed
 FIGURES = (
+    PARAMETERS,
     Figure(
         "sequences_per_second", "sequences/s", "1/s", "speed", "throughput.sequences_per_second", ratio=True,
         spread=True,
@@ -56,13 +62,28 @@ FIGURES = (
     Figure("checkpoint_seconds", "checkpoints", "s", "time", "time.checkpoint_seconds"),
     Figure("peak_memory", "memory", "GiB", "time", "memory.peak_bytes_per_device", 2.0**-30),
     Figure("energy", "energy", "J", "time", "energy.joules"),
+    DEV_SECONDS,
+    PER_EXAMPLE,
 )  # fmt: skip
 LAST_LOSS = Figure("last_loss", "last loss", "", "result", "")
 METRIC = "metric."  # keys of what the task measures
+# Metrics that compare a student with its teacher, in words; they say nothing of other systems.
+BY_TEACHER = {
+    "agreement": "agreement with the teacher",
+    "teacher_kl": "KL to the teacher (nats)",
+    "teacher_mse": "squared error to the teacher",
+    "state_loss": "loss by the teacher's states",
+}
 
 
 def metric(name: str) -> Figure:
-    return Figure(f"{METRIC}{name}", name, "", "result", "")
+    base = by_teacher(name)
+    return Figure(f"{METRIC}{name}", name.replace(base, BY_TEACHER[base], 1) if base else name, "", "result", "")
+
+
+def by_teacher(name: str) -> str:
+    """Which of BY_TEACHER the metric is, of whatever part of the dev set; "": none."""
+    return next((base for base in BY_TEACHER if name == base or name.startswith(f"{base}_")), "")
 
 
 @dataclass(frozen=True)

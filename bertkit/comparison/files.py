@@ -30,6 +30,7 @@ def to_mapping(made: Comparison) -> dict[str, Any]:
         "scaling": [dataclasses.asdict(family) for family in made.families],
         "published": [dataclasses.asdict(one) for one in made.published],
         "to_score": dataclasses.asdict(made.race) if made.race else None,
+        "trade_off": dataclasses.asdict(made.trade_off) if made.trade_off else None,
     }
 
 

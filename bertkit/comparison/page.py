@@ -9,7 +9,11 @@ from bertkit.comparison.text import TITLES
 from bertkit.errors import UserError
 from bertkit.files.packaged import packaged_text
 
-BESIDE = {"Results": ("losses",), "Speed": ("throughput",), "Scaling": ("scaling",)}  # plots below a table
+# what a table's title begins with -> plots below it
+BESIDE = {
+    "Results": ("losses",), "Score, size and latency": ("trade_off",), "Speed": ("throughput",),
+    "Scaling": ("scaling",), "Time to accuracy": ("scores",),
+}  # fmt: skip
 
 
 def to_html(made: Comparison) -> str:
@@ -34,4 +38,4 @@ def to_html(made: Comparison) -> str:
 
 
 def _plots_of(title: str) -> tuple[str, ...]:
-    return ("scores",) if title.startswith("Time to accuracy") else BESIDE.get(title, ())
+    return next((plots for begin, plots in BESIDE.items() if title.startswith(begin)), ())

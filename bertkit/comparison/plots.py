@@ -22,11 +22,13 @@ from bertkit.comparison.drawing import (
     legend_columns,
     look,
     new_figure,
+    shortened,
     to_svg,
 )
 from bertkit.comparison.figures import digits
 from bertkit.comparison.systems import System
 from bertkit.comparison.time_to_score import course
+from bertkit.comparison.trade_off_plot import trade_off
 
 POINTS = 300  # of a curve; more are averaged in blocks
 
@@ -78,7 +80,7 @@ def losses(made: Comparison, narrow: bool = False) -> Plot | None:
     figure, (axes, *beside) = new_figure(2 if apart else 1, 3.6, narrow)
     for number, system in enumerate(shown[:MOST_CURVES]):
         x, mean, sd = mean_curve(system)
-        axes.plot(x, mean, label=_label(system), linewidth=max(1.2, 3.2 - 0.5 * number), **look(number))
+        axes.plot(x, mean, label=shortened(system.name), linewidth=max(1.2, 3.2 - 0.5 * number), **look(number))
         if sd is not None:
             axes.fill_between(x, mean - sd, mean + sd, color=COLOURS[number % len(COLOURS)], alpha=0.15, linewidth=0)
     for panel, title in zip((axes, *beside), ("training loss", "distance from the baseline's loss"), strict=False):
@@ -131,7 +133,7 @@ def _bars(axes: Axes, shown: Sequence[System], key: str) -> None:
         axes.text(found.mean + (found.sd or 0.0) + 0.015 * most, place, digits(found.mean), va="center")
     for place in sorted(set(range(len(shown))) - {place for place, _ in known}):
         axes.text(0.01 * most, place, "unknown", va="center", color="#666666")
-    axes.set_yticks(range(len(shown)), [_label(system) for system in shown])
+    axes.set_yticks(range(len(shown)), [shortened(system.name) for system in shown])
     axes.set_xlim(0, 1.18 * most)
     axes.set_ylim(len(shown) - 0.4, -0.6)
     axes.grid(axis="y", visible=False)
@@ -184,8 +186,8 @@ def scores(made: Comparison, narrow: bool = False) -> Plot | None:
         axes.set_xlim(left=0)
     shown = list(dict.fromkeys(number for number, *_ in lines))
     handles = [panels[0].plot([], [], **look(n), marker=MARKERS[n % len(MARKERS)])[0] for n in shown]
-    labels = [_label(made.systems[n]) for n in shown]
-    figure.legend(handles, labels, loc="outside lower center", ncols=legend_columns(labels))
+    labels = [shortened(made.systems[n].name) for n in shown]
+    figure.legend(handles, labels, loc="outside lower center", ncols=legend_columns(labels, figure.get_figwidth()))
     caption = "One line per seed; dashed: the target score. " + (
         "Energy: time at the run's mean power. " if by_energy else ""
     )
@@ -201,18 +203,10 @@ def _courses(made: Comparison, metric: str) -> Iterator[tuple[int, list[float], 
                 yield number, [seconds for seconds, _ in seen], entry.watts, [value for _, value in seen]
 
 
-# ---- names ----
-
-
-def _label(system: System) -> str:
-    name = system.name if len(system.name) <= 40 else f"{system.name[:19]}…{system.name[-20:]}"
-    return f" {name}" if name.startswith("_") else name  # matplotlib leaves such a label out
-
-
 def _more(shown: Sequence[object], most: int) -> str:
     return f"The first {most} of {len(shown)} systems." if len(shown) > most else ""
 
 
 DRAWN: dict[str, Callable[..., Plot | None]] = {
-    "losses": losses, "throughput": throughput, "scaling": scaling, "scores": scores,
+    "losses": losses, "trade_off": trade_off, "throughput": throughput, "scaling": scaling, "scores": scores,
 }  # fmt: skip

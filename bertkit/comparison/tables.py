@@ -6,8 +6,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bertkit.comparison.comparison import Comparison
-from bertkit.comparison.figures import GAP, LAST_LOSS, METRIC, Figure, Spread, Topic, as_ratio, digits, with_spread
+from bertkit.comparison.figures import (
+    GAP,
+    LAST_LOSS,
+    METRIC,
+    PARAMETERS,
+    PER_EXAMPLE,
+    Figure,
+    Spread,
+    Topic,
+    as_ratio,
+    digits,
+    with_spread,
+)
 from bertkit.comparison.systems import RECENT, System
+from bertkit.comparison.trade_off import TradeOff, notes
 from bertkit.comparison.vs_published import Beside
 
 Row = tuple[str, ...]
@@ -29,16 +42,24 @@ class Table:
 def all_tables(made: Comparison) -> list[Table]:
     """Those that have a row with something in it."""
     found = [
-        what(made), results(made), topic(made, "speed", "Speed"), topic(made, "time", "Time, memory, energy"),
-        scaling(made), reaching(made), published(made),
+        what(made), results(made), score_and_costs(made.trade_off), topic(made, "speed", "Speed"),
+        topic(made, "time", "Time, memory, energy"), scaling(made), reaching(made), published(made),
     ]  # fmt: skip
     return [table for table in found if any(cell not in (GAP, "") for row in table.rows for cell in row[1:])]
 
 
 def what(made: Comparison) -> Table:
     """What each system is."""
-    headings = ("system", "backend", "device", "precision", "model", "task", "batch", "length", "seeds")
-    return Table("Systems", headings, [_what(system, system is made.baseline) for system in made.systems], words=6)
+    headings: Row = ("system", "backend", "device", "precision", "model", "task", "batch", "length", "seeds")
+    rows = [_what(system, system is made.baseline) for system in made.systems]
+    if PARAMETERS in made.figures:
+        headings = (*headings, "parameters (million)")
+        rows = [(*row, _size(made.spread(system, PARAMETERS))) for row, system in zip(rows, made.systems, strict=True)]
+    return Table("Systems", headings, rows, words=6)
+
+
+def _size(found: Spread | None) -> str:
+    return GAP if found is None else digits(found.mean)
 
 
 def _what(system: System, is_baseline: bool) -> Row:
@@ -91,13 +112,35 @@ def _scores(made: Comparison, system: System, figures: Sequence[Figure]) -> list
 
 
 def _has_delta(made: Comparison, figure: Figure) -> bool:
-    return figure.key.startswith(METRIC) and len(made.systems) > 1
+    has_base = made.spread(made.baseline, figure) is not None
+    return figure.key.startswith(METRIC) and len(made.systems) > 1 and has_base
 
 
 def _of_seeds(found: Spread | None, seeds: int, decimals: int) -> str:
     """The figure, and of how many seeds where not all have it."""
     text = with_spread(found, decimals)
     return text if found is None or found.n == seeds else f"{text} (n = {found.n})"
+
+
+def score_and_costs(found: TradeOff | None) -> Table:
+    """Systems beside the teachers of the distilled ones."""
+    if found is None:
+        return Table("", (), [])
+    headings = ("system", found.metric, "parameters (million)", "time per example (ms)", "not beaten")
+    rows = [
+        (one.name, with_spread(one.score, 4), _size(one.parameters), with_spread(one.latency), _unbeaten(found, at))
+        for at, one in enumerate(found.contenders)
+    ]
+    told = [
+        "not beaten: no other has as good a score at less, or a better one at as much",
+        "time per example: inference on the dev set in batches, over its examples; not the latency of one request",
+    ]
+    return Table(f"Score, size and latency: {found.metric}", headings, rows, [*told, *notes(found)])
+
+
+def _unbeaten(found: TradeOff, at: int) -> str:
+    words = {PARAMETERS.key: "by size", PER_EXAMPLE.key: "by latency"}
+    return ", ".join(words[front.cost] for front in found.fronts if at in front.members) or GAP
 
 
 def topic(made: Comparison, name: Topic, title: str) -> Table:
@@ -132,7 +175,10 @@ def _notes(name: Topic, figures: Sequence[Figure], several: bool) -> list[str]:
         ratio = ["×: relative to the baseline; ≈: difference within one standard deviation of each"] if several else []
         return ["without padding, over all devices and per device; whole run: pauses included", *ratio]
     if name == "time" and figures:
-        return ["data: time waiting for input; memory: peak per device; energy: during the measurement"]
+        told = ["data: time waiting for input; memory: peak per device; energy: during the measurement"]
+        if PER_EXAMPLE in figures:
+            told.append("dev set: inference in batches, at the last evaluation")
+        return told
     return []
 
 
