@@ -16,9 +16,12 @@ READY = [name for name, backend in BACKENDS.items() if backend.probe().ready]
 COMPILED = ("tensorflow", "jax")  # a program for each size of each check: minutes
 
 
+# Checks that make programs for every head, and where; the others' losses are a line each, and held by other checks.
+SOME_HEADS = {"teacher_logits": "distillation", "split": "contract"}
+
+
 def some_heads(backend: Backend) -> tuple[str, ...]:
-    """Enough of them for the loss by a teacher: the others' is a line each."""
-    return ("classification", "span")
+    return ("classification", "tokens", "span")
 
 
 @pytest.mark.parametrize("name", [name for name in BACKENDS if name not in READY])
@@ -33,8 +36,8 @@ def test_a_backend_that_is_not_ready_says_what_would_help(name: str) -> None:
 )
 def test_backend_keeps_the_contract(name: str, check: str, monkeypatch: pytest.MonkeyPatch) -> None:
     backend: Backend = BACKENDS[name]
-    if name in COMPILED and check == "teacher_logits":
-        for place in ("distillation", "progress"):
+    if name in COMPILED and check in SOME_HEADS:
+        for place in (SOME_HEADS[check], "progress"):
             monkeypatch.setattr(f"bertkit.conformance.{place}.trained_heads", some_heads)
     watched = Watched(backend, lambda made: None, float("inf"))
     try:
