@@ -196,7 +196,7 @@ def test_words_and_values_are_completed(tmp_path: Path) -> None:
         "train -t cho": ["choice"],
         "train --backend cp": ["cpu"],
         "train -m mini": ["mini", "minimal/"],
-        "train --recipe mi": ["mine.toml", "minimal/"],
+        "train --recipe mi": ["minilmv2", "mine.toml", "minimal/"],
     }
     for typed, wanted in offered.items():
         asked = {"COMP_WORDS": f"bertkit {typed}", "COMP_CWORD": str(len(typed.split()))}
