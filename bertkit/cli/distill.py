@@ -122,8 +122,8 @@ def compared(told: dict[str, object]) -> list[str]:
     if not isinstance(sizes, dict) or not isinstance(layers, dict):
         return []
     said = [
-        f"teacher: {layers['teacher']} layers, {sizes['teacher'] / 1e6:.1f} million parameters; student: "
-        f"{layers['student']} layers, {sizes['student'] / 1e6:.1f} million"
+        f"layers: {layers['teacher']} of the teacher, {layers['student']} of the student; parameters (million): "
+        f"{sizes['teacher'] / 1e6:.1f}, {sizes['student'] / 1e6:.1f}"
     ]
     metrics, slow, fast = told.get("teacher_metrics"), told.get("teacher_dev_seconds"), told.get("dev_seconds")
     if isinstance(metrics, dict):

@@ -125,8 +125,12 @@ def _parts_of_the_model(job: Job) -> list[str]:
 
 def _other_loss(loss: LossSpec) -> list[str]:
     """The settings that are not the plain loss's."""
-    plain = dataclasses.asdict(LossSpec())
-    return [f"{name} {value}" for name, value in dataclasses.asdict(loss).items() if value != plain[name]]
+    plain, by_labels = (
+        LossSpec(),
+        dataclasses.replace(loss, teacher=None, states=None),
+    )  # a teacher's are told elsewhere
+    fields = [field.name for field in dataclasses.fields(LossSpec)]
+    return [f"{name} {getattr(loss, name)}" for name in fields if getattr(by_labels, name) != getattr(plain, name)]
 
 
 def _schedule(schedule: ScheduleSection) -> str:

@@ -89,13 +89,20 @@ class Distillation:
 
     def introduce(self, display: Display) -> None:
         self.base.introduce(display)
-        config, spec = self.teacher.source.config, self.setup.job.loss.teacher
-        what = f"logits at temperature {spec.temperature:g}" if spec else ""
-        what += f", weight {spec.soft:g}, and labels, weight {spec.hard:g}" if spec and spec.hard else ""
+        config = self.teacher.source.config
         display.say(
             f"teacher: {self.teacher.source.folder}, {config.num_hidden_layers} layers, hidden size "
-            f"{config.hidden_size}; learned: {self.learned.said if self.learned else what}"
+            f"{config.hidden_size}; learned: {self.what}"
         )
+
+    @property
+    def what(self) -> str:
+        """What is learned, in words."""
+        spec = self.setup.job.loss.teacher
+        if self.learned or spec is None:
+            return self.learned.said if self.learned else ""
+        weights = f", weight {spec.soft:g}, and labels, weight {spec.hard:g}" if spec.hard else ""
+        return f"logits at temperature {spec.temperature:g}{weights}"
 
     def begin(self, engine: Engine, recipe: Recipe, display: Display) -> None:
         self.facts |= _facts(self.teacher, self.setup, recipe)
@@ -210,9 +217,8 @@ class Distillation:
 
     def describe(self) -> dict[str, Any]:
         told = self.base.describe()
-        what = self.learned.said if self.learned else "logits"
         fairness = told["fairness"]
-        said = f"{fairness['loss_scale']}; teacher {self.teacher.digest[:12]}, {what}"
+        said = f"{fairness['loss_scale']}; teacher {self.teacher.digest[:12]}, {self.what}"
         return told | {"fairness": fairness | {"loss_scale": said}}
 
 
