@@ -109,19 +109,29 @@ def cached(folder: Path | None, name: str, key: str, build: Callable[[], Feature
     sweep(folder)
     if os.path.exists(path):  # Path.exists raises where the folder is closed to us
         try:
-            arrays, said = read_sealed_arrays(path)
-            if said.get("key") != key:
-                raise UserError(f"{path}: is of another key", "it was renamed")
-            return _unflat(arrays)
+            return _unflat(kept_arrays(path, key))
         except (UserError, KeyError) as error:
             logger.warning("features in %s are damaged and rebuilt: %s", path, error)
     features = build()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_sealed_arrays(path, _compact(_flat(features)), {"key": key})
-    except (UserError, OSError) as error:
-        logger.warning("features are not kept for the next run: %s", error)
+    keep_arrays(path, key, _compact(_flat(features)), "features")
     return features
+
+
+def kept_arrays(path: Path, key: str) -> dict[str, np.ndarray]:
+    """Those of the file. Raises UserError where it is damaged, or of another key."""
+    arrays, said = read_sealed_arrays(path)
+    if said.get("key") != key:
+        raise UserError(f"{path}: is of another key", "it was renamed")
+    return arrays
+
+
+def keep_arrays(path: Path, key: str, arrays: Mapping[str, np.ndarray], what: str) -> None:
+    """For `kept_arrays`; a folder that cannot be written costs a warning."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_sealed_arrays(path, arrays, {"key": key})
+    except (UserError, OSError) as error:
+        logger.warning("%s are not kept for the next run: %s", what, error)
 
 
 def _flat(features: Features) -> dict[str, np.ndarray]:

@@ -67,6 +67,14 @@ def keep_rows(
     return dataclasses.replace(config, vocab_size=len(rows)), kept
 
 
+def chosen_layers(count: int, keep: Sequence[int] | None, number: int = 0) -> tuple[int, ...]:
+    """The layers `keep` of a model with `count`; None: `number` of them, evenly spaced. Raises UserError as both do."""
+    if keep is None:
+        return every_kth(count, number)
+    check_layers(keep, count)
+    return tuple(keep)
+
+
 def check_layers(layers: Sequence[int], count: int) -> None:
     """Raises UserError where these are no layers of a model with `count`, or not in ascending order."""
     said = ",".join(str(layer) for layer in layers)

@@ -8,7 +8,6 @@ Legend: N examples, T tokens.
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,7 +16,7 @@ import numpy as np
 
 from bertkit.console import Display
 from bertkit.data.features import Features
-from bertkit.data.sampler import by_length, updates
+from bertkit.data.sampler import by_length
 from bertkit.data.tasks.task import Answered, Part, Task
 from bertkit.distributed.consistency import everybody
 from bertkit.distributed.world import World
@@ -29,7 +28,7 @@ from bertkit.model.formats.projection import PROJECT, kept_projection
 from bertkit.model.parameters import count, initial_value, shapes, unread_names
 from bertkit.recipes.recipe import Recipe
 from bertkit.recipes.sections import DistillSection
-from bertkit.training.evaluation import check_finite, labelled, predict
+from bertkit.training.evaluation import check_scored, labelled
 from bertkit.training.finetuning import FineTuning, fine_tuning
 from bertkit.training.loop import Plan
 from bertkit.training.recipe_parts import UpdateSettings, cache_folder
@@ -39,7 +38,6 @@ from bertkit.training.teacher import (
     TeacherAnswers,
     answering_fit,
     as_labels,
-    ask_logits,
     ask_states,
     asking,
     check_room,
@@ -50,6 +48,7 @@ from bertkit.training.teacher import (
     logits_key,
     states_key,
     teacher_source,
+    timed_outputs,
 )
 from bertkit.training.teacher_terms import LearnedStates, learned_states
 
@@ -61,10 +60,9 @@ SCORED_TOKENS = 50_000  # of the dev set, for the losses by states
 class Distillation:
     """The course of one process."""
 
-    base: FineTuning  # on the same rows; where states are learned, its job is the encoder's
+    base: FineTuning  # on the same rows, with what the teacher gave after `begin`; of states its job is the encoder's
     teacher: Teacher
     learned: LearnedStates | None  # None: logits
-    features: Features | None = None  # the training set with what the teacher gave; None: not asked yet
     dev: list[Mapping[str, np.ndarray]] = field(default_factory=list)  # what it gave for each dev set
     facts: dict[str, Any] = field(default_factory=dict)  # for the record
 
@@ -119,7 +117,7 @@ class Distillation:
         everywhere = everybody(engine.gather, kept is not None)
         with asking(self.teacher, recipe, world, engine.gather) as asked:
             if kept is None or not everywhere:
-                told = ask_logits(asked, head, features, size, world, display)
+                told = timed_outputs(asked, head, features, size, world, display)
                 if world.is_first:
                     keep_logits(cache, key, told.arrays)
             else:
@@ -128,12 +126,12 @@ class Distillation:
             metrics: dict[str, float] = {}
             seconds = 0.0
             for part in setup.dev:
-                found = ask_logits(asked, head, part.features, size, world, display)
+                found = timed_outputs(asked, head, part.features, size, world, display)
                 answered = setup.task.format.answer(setup.task, part, found.arrays, setup.rules)
                 metrics |= labelled(answered.metrics, part)
                 self.dev.append(found.arrays)
                 seconds += found.seconds
-        self.features = with_labels(features, as_labels(head, told.arrays))
+        self._learn(as_labels(head, told.arrays))
         shown = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
         display.say(f"teacher on the dev set: {shown}")
         self.facts |= _counts(told) | {"teacher_metrics": metrics, "teacher_dev_seconds": seconds}
@@ -149,15 +147,18 @@ class Distillation:
             self.dev.append({"teacher_states": _states_of(asked.engine, setup.dev[0].features, scored)})
         if not told.computed:
             display.say("teacher: its states are kept from an earlier run")
-        self.features = with_labels(features, told.arrays)
+        self._learn(told.arrays)
         self.facts |= _counts(told) | {"dev_sequences_scored": sum(map(len, scored))}
 
+    def _learn(self, labels: Mapping[str, np.ndarray]) -> None:
+        """The training set with these labels besides."""
+        train = self.setup.train
+        features = dataclasses.replace(train.features, labels={**train.features.labels, **labels})
+        setup = dataclasses.replace(self.setup, train=dataclasses.replace(train, features=features))
+        self.base = dataclasses.replace(self.base, setup=setup)
+
     def updates(self, first: int, last: int) -> Iterator[Update]:
-        base, kind = self.base, self.setup.job.head.kind
-        if self.features is None:
-            raise RuntimeError("the teacher was not asked")  # a fault of bertkit's
-        micro = base.update_settings.micro_batch_size
-        return updates(self.features, base.sampler, kind, first, last, base.world.rank, base.world.size, micro)
+        return self.base.updates(first, last)
 
     def place(self, step: int) -> str:
         return self.base.place(step)
@@ -179,12 +180,10 @@ class Distillation:
         answered = []
         seconds = 0.0
         for part, theirs in zip(setup.dev, self.dev, strict=True):
-            with display.progress("evaluating", len(part.features)) as bar:
-                told = timed(engine, setup, part, world, bar.add)
-            check_finite(told.arrays, part.features, str(part.file))
+            head, where, size = setup.task.head, str(part.file), setup.scored_at_once
+            told = timed_outputs(engine, head, part.features, size, world, display, "evaluating", where)
             answers = setup.task.format.answer(setup.task, part, told.arrays, setup.rules)
-            if not answers.metrics:
-                raise UserError(f"{part.file} has no labels", "give a file with answers to score")
+            check_scored(answers, part)
             metrics |= labelled(answers.metrics, part)
             metrics |= labelled(compared(setup.task.head, told.arrays, theirs, part.features), part)
             answered.append(answers)
@@ -223,7 +222,7 @@ class Distillation:
 
 
 def check_section(section: DistillSection, head: Head) -> None:
-    """Raises UserError for a setting of distillation where there is none: no teacher, or pre-training."""
+    """Raises UserError for settings of distillation that have no effect here, or exclude one another."""
     blank = DistillSection()
     given = [name for name, value in dataclasses.asdict(section).items() if value != getattr(blank, name)]
     if given and head.kind == "pretraining":
@@ -233,6 +232,8 @@ def check_section(section: DistillSection, head: Head) -> None:
             f"distill.{given[0]} is set, but no teacher is named",
             "use `bertkit distill TEACHER`, or set distill.teacher",
         )
+    if section.learn == "logits" and section.hard and section.transfer:
+        raise UserError("distill.hard needs labels, and distill.transfer has none", "set distill.hard=0, or drop it")
 
 
 def distillation(
@@ -244,10 +245,6 @@ def distillation(
     source = teacher_source(recipe, setup.task, display.say, not dry_run)
     check_vocabulary(section.teacher, source, setup.source.vocabulary)
     if section.learn == "logits":
-        if section.hard and section.transfer:
-            raise UserError(
-                "distill.hard needs labels, and distill.transfer has none", "set distill.hard=0, or drop it"
-            )
         fit = answering_fit(recipe, setup.task, source)
         teacher = Teacher(section.teacher, source, setup.task.head, fit, setup.target)
         soft = SoftLabels(section.temperature, section.soft, section.hard)
@@ -273,17 +270,6 @@ def _of_states(setup: FineTuningSetup, learned: LearnedStates, start: Arrays) ->
     loss = LossSpec(states=learned.loss)
     job = dataclasses.replace(job, head=head, weights=weights, loss=loss, frozen=tuple(frozen))
     return dataclasses.replace(setup, job=job, task=dataclasses.replace(setup.task, primary=STATE_LOSS))
-
-
-def with_labels(features: Features, labels: Mapping[str, np.ndarray]) -> Features:
-    return dataclasses.replace(features, labels={**features.labels, **labels})
-
-
-def timed(engine: Engine, setup: FineTuningSetup, part: Part, world: World, progress: Any) -> TeacherAnswers:
-    """The student's outputs, with the seconds that they took, as the teacher's are."""
-    start = time.perf_counter()
-    outputs = predict(engine, setup.task.head, part.features, setup.scored_at_once, world, progress)
-    return TeacherAnswers(outputs, len(part.features), time.perf_counter() - start)
 
 
 def compared(

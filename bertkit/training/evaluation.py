@@ -123,11 +123,16 @@ def evaluate(
     answered: list[Answered] = []
     for part in parts:
         found = answer(engine, task, part, rules, batch_size, world, display, "evaluating", watch)
-        if not found.metrics:
-            raise UserError(f"{part.file} has no labels", "give a file with answers to score")
+        check_scored(found, part)
         metrics |= labelled(found.metrics, part)
         answered.append(found)
     return metrics, answered
+
+
+def check_scored(answered: Answered, part: Part) -> None:
+    """Raises UserError where the file has no labels."""
+    if not answered.metrics:
+        raise UserError(f"{part.file} has no labels", "give a file with answers to score")
 
 
 def labelled(metrics: Mapping[str, float], part: Part) -> dict[str, float]:

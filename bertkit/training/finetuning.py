@@ -48,7 +48,7 @@ class FineTuning:
         introduce(self.setup, self.update_settings, display)
 
     def updates(self, first: int, last: int) -> Iterator[Update]:
-        kind, micro = self.setup.task.head.kind, self.update_settings.micro_batch_size
+        kind, micro = self.setup.job.head.kind, self.update_settings.micro_batch_size
         features = self.setup.train.features
         return updates(features, self.sampler, kind, first, last, self.world.rank, self.world.size, micro)
 

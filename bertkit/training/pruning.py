@@ -25,7 +25,7 @@ from bertkit.files.inputs import exists, is_file, is_folder, read_object
 from bertkit.model.config import Arrays, Head, ModelConfig, to_mapping
 from bertkit.model.formats.torch_files import untied
 from bertkit.model.loading import ModelSource, find_source
-from bertkit.model.pruning import check_layers, every_kth, keep_layers, keep_rows
+from bertkit.model.pruning import chosen_layers, keep_layers, keep_rows
 from bertkit.model.saving import write_tokenizer
 from bertkit.model.tokenizer_files import write_vocabulary
 from bertkit.model.vocabulary import Vocabulary
@@ -107,8 +107,7 @@ def layers_cut(keep: Sequence[int] | None, number: int | None) -> Cut:
 
     def cut(model: WholeModel, display: Display) -> SmallerModel:
         count = model.source.config.num_hidden_layers
-        layers = tuple(keep) if keep is not None else every_kth(count, number or 0)
-        check_layers(layers, count)
+        layers = chosen_layers(count, keep, number or 0)
         if len(layers) == count:
             raise UserError(f"all {count} layers would stay", "keep fewer")
         config, weights = keep_layers(model.source.config, model.weights, layers)

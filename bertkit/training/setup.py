@@ -24,7 +24,7 @@ from bertkit.engine.registry import Choice, choose
 from bertkit.errors import UserError, nearest
 from bertkit.model.config import Head
 from bertkit.model.loading import ModelSource, find_source, starting_weights
-from bertkit.model.pruning import check_layers, every_kth, keep_layers
+from bertkit.model.pruning import chosen_layers, keep_layers
 from bertkit.model.weights import Fit
 from bertkit.recipes.recipe import Recipe
 from bertkit.recipes.sections import DataSection, LogSection
@@ -155,12 +155,10 @@ def kept_layers(said: str, source: ModelSource) -> tuple[int, ...]:
         return ()
     if source.folder is None:
         raise UserError(f"model.layers = {said}, but {source.name} starts at random", "name a size, or drop it")
-    layers = source.config.num_hidden_layers
+    count = source.config.num_hidden_layers
     if "," not in said:
-        return every_kth(layers, int(said))
-    found = tuple(int(part) for part in said.split(",") if part)
-    check_layers(found, layers)
-    return found
+        return chosen_layers(count, None, int(said))
+    return chosen_layers(count, [int(part) for part in said.split(",") if part])
 
 
 def with_layers(source: ModelSource, fit: Fit, layers: tuple[int, ...], say: Say) -> tuple[ModelSource, Fit]:

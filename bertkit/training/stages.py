@@ -22,10 +22,11 @@ from bertkit.recipes.recipe import Recipe, Value
 from bertkit.recipes.resolve import Resolved, resolve
 from bertkit.records.files import NAME
 from bertkit.training.callbacks.base import Callback
+from bertkit.training.inference import own_task
 from bertkit.training.resume import restarted
 from bertkit.training.run import Run
 from bertkit.training.run_folder import output_folder
-from bertkit.training.run_task import read_task, run_settings
+from bertkit.training.run_task import run_settings
 from bertkit.training.setup import named, task_of
 from bertkit.training.teacher import answering_fit, teacher_source
 from bertkit.training.trainer import OPTIONS, Trainer, own_files
@@ -88,7 +89,7 @@ def make_stages(
         shared |= {"model.name": course.teacher, "model.layers": course.layers}
     elif options["model.name"] in ARCHITECTURES:  # its word pieces are the teacher's
         shared = {"model.vocab": course.teacher, **shared}
-    run = run_settings(course.teacher) if Path(course.teacher).expanduser().is_dir() else {}
+    run = run_settings(course.teacher)
     last = resolve(shared, sets, config, recipe, run=run).recipe
     output = _folder(last, course)
     made: list[Stage] = []
@@ -114,10 +115,9 @@ def _beside(output: Path, learn: str) -> Path:
     return output.with_name(f"{output.name}-{learn}")
 
 
-def task_of_teacher(teacher: str, recipe: Recipe) -> Task | None:
+def _task_of_teacher(recipe: Recipe) -> Task | None:
     """The task over own data that the teacher was trained on, where it is the one to be learned."""
-    told = read_task(Path(teacher).expanduser()) if Path(teacher).expanduser().is_dir() else None
-    return told.own if told and told.own and told.task == recipe.task else None
+    return own_task(replace(recipe, model=replace(recipe.model, name=recipe.distill.teacher)))
 
 
 def run_stages(
@@ -137,7 +137,7 @@ def run_stages(
     resume = resume or restarted(os.environ)
     last = made[-1].resolved.recipe
     if made[-1].learn == "logits" and len(made) > 1:  # else found when the stages before it are over
-        of = task or task_of_teacher(last.distill.teacher, last) or task_of(last)
+        of = task or _task_of_teacher(last) or task_of(last)
         answering_fit(last, of, teacher_source(last, of, display.say, may_fetch=not dry_run))
     for number, stage in enumerate(made, 1):
         recipe = stage.resolved.recipe
@@ -146,9 +146,11 @@ def run_stages(
             display.say(f"stage {number} of {len(made)}, {stage.learn}: done already, in {stage.folder}")
             continue
         display.say(f"stage {number} of {len(made)}: {stage.learn}")
-        own = task or task_of_teacher(recipe.distill.teacher, recipe)
+        own = task or _task_of_teacher(recipe)
         trainer = Trainer.of(stage.resolved, world, display, callbacks, resume, overwrite and not resume, own)
         run = trainer.check() if dry_run else trainer.fit()
+        if dry_run and not final:
+            display.say(f"stage {number + 1} starts from {stage.folder}, so it is checked when that is there")
         if dry_run or final or run.record is None:
             return run
     raise UserError("there is no stage", "name one")

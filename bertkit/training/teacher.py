@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from bertkit.console import Display
-from bertkit.data.features import Features, cache_key
+from bertkit.data.features import Features, cache_key, keep_arrays, kept_arrays
 from bertkit.data.sampler import by_length
 from bertkit.data.tasks.labels import to_answer
 from bertkit.data.tasks.task import Task
@@ -26,14 +26,15 @@ from bertkit.distributed.consistency import anybody, everybody, gather_json
 from bertkit.distributed.world import World
 from bertkit.engine.interface import Arrays, Batch, Engine
 from bertkit.errors import UserError
-from bertkit.files.disk import read_sealed_arrays, sweep, temporary_beside, write_sealed_arrays
+from bertkit.files.disk import sweep, temporary_beside
 from bertkit.files.inputs import is_file
-from bertkit.model.config import PER_TOKEN, Head, ModelConfig
+from bertkit.model.config import PER_TOKEN, Head
 from bertkit.model.loading import ModelSource, starting_weights
 from bertkit.model.vocabulary import Vocabulary
 from bertkit.model.weights import Fit
 from bertkit.recipes.recipe import Recipe
 from bertkit.recipes.sections import ModelSection
+from bertkit.training.comparability import model_digest
 from bertkit.training.evaluation import Predicts, check_finite, predict
 from bertkit.training.inference import refuse_untrained
 from bertkit.training.run_task import check_task, read_task
@@ -129,24 +130,23 @@ def asking(teacher: Teacher, recipe: Recipe, world: World, exchange: Gather) -> 
 
 
 def logits_key(teacher: Teacher, task: Task, features: Features) -> str:
+    return _key(teacher, task=task.name, labels=" ".join(task.labels), features=features.digest())
+
+
+def _key(teacher: Teacher, **asked: str) -> str:
+    """Of what the teacher is, how it is computed and what it is asked."""
     return cache_key(
         teacher=teacher.digest,
-        layers=config_key(teacher.source.config),
-        task=task.name,
-        labels=" ".join(task.labels),
-        features=features.digest(),
+        model=model_digest(teacher.source.config),
         precision=teacher.target.precision,
         backend=teacher.target.backend.name,
+        **asked,
     )
-
-
-def config_key(config: ModelConfig) -> str:
-    return repr(sorted(dataclasses.asdict(config).items(), key=str))
 
 
 @dataclass(frozen=True)
 class TeacherAnswers:
-    """What a teacher gave for some examples."""
+    """What a model, as a rule a teacher, gave for some examples."""
 
     arrays: Mapping[str, np.ndarray]
     computed: int  # examples that were computed for it, over all ranks; 0: all were kept from another run
@@ -159,31 +159,32 @@ def kept_logits(cache: Path | None, key: str) -> Mapping[str, np.ndarray] | None
     if path is None or not is_file(path):
         return None
     try:
-        arrays, said = read_sealed_arrays(path)
+        return kept_arrays(path, key)
     except UserError as error:
         logger.warning("the teacher is asked anew: %s", error)
         return None
-    return arrays if said.get("key") == key else None
 
 
 def keep_logits(cache: Path | None, key: str, arrays: Mapping[str, np.ndarray]) -> None:
-    if cache is None:
-        return
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-        write_sealed_arrays(cache / f"teacher-{key}.safetensors", arrays, {"key": key})
-    except (UserError, OSError) as error:
-        logger.warning("the teacher's logits are not kept for the next run: %s", error)
+    if cache is not None:
+        keep_arrays(cache / f"teacher-{key}.safetensors", key, arrays, "the teacher's logits")
 
 
-def ask_logits(
-    asked: Predicts, head: Head, features: Features, size: int, world: World, display: Display
+def timed_outputs(
+    engine: Predicts,
+    head: Head,
+    features: Features,
+    size: int,
+    world: World,
+    display: Display,
+    what: str = "asking the teacher",
+    where: str = "the teacher",
 ) -> TeacherAnswers:
-    """The teacher's outputs for every example, on every rank. A collective."""
+    """The outputs for every example, on every rank; a student's are timed as its teacher's. A collective."""
     start = time.perf_counter()
-    with display.progress("asking the teacher", len(features)) as bar:
-        outputs = predict(asked, head, features, size, world, bar.add)
-    check_finite(outputs, features, "the teacher")
+    with display.progress(what, len(features)) as bar:
+        outputs = predict(engine, head, features, size, world, bar.add)
+    check_finite(outputs, features, where)
     return TeacherAnswers(outputs, len(features), time.perf_counter() - start)
 
 
@@ -199,14 +200,7 @@ def as_labels(head: Head, outputs: Mapping[str, np.ndarray]) -> dict[str, np.nda
 
 def states_key(teacher: Teacher, features: Features) -> str:
     unlabelled = dataclasses.replace(features, labels={}, notes={})
-    return cache_key(
-        teacher=teacher.digest,
-        layers=config_key(teacher.source.config),
-        states=repr(teacher.head.all_states),
-        features=unlabelled.digest(),
-        precision=teacher.target.precision,
-        backend=teacher.target.backend.name,
-    )
+    return _key(teacher, states=repr(teacher.head.all_states), features=unlabelled.digest())
 
 
 def states_bytes(head: Head, features: Features) -> int:

@@ -144,6 +144,22 @@ def test_a_smaller_student_from_a_random_start(taught: Path, tmp_path: Path, sta
     assert not [name for name in read_arrays(folder / "small" / "model.safetensors")[0] if "projection" in name]
 
 
+def test_a_dev_file_counts_though_the_teacher_held_rows_out(taught: Path, tmp_path: Path) -> None:
+    folder = own_copy(taught, tmp_path, cache=False)
+    for name, count in (("rows", 40), ("dev", 12)):
+        lines = [f"a fine plot {n},{'good' if n % 2 else 'bad'}" for n in range(count)]
+        (folder / f"{name}.csv").write_text("\n".join(["text,label", *lines]) + "\n")
+    null = ("--backend", "null", "-d", "fp32", "-s", "32", *settings(train__steps=1))
+    done = run(folder, "train", *null, "-m", "teacher", "--train", "rows.csv", "-o", "own")
+    assert done.returncode == 0, done.stderr
+    words = ("distill", "own", "--layers", "1", "--stages", "logits", *null)
+    for more, file, examples in (((), "rows.csv", 4), (("--dev", "dev.csv"), "dev.csv", 12)):
+        done = run(folder, *words, *more, "-o", "small", "--overwrite")
+        assert done.returncode == 0, done.stderr
+        (scored,) = record(folder / "small")["data"]["evaluation"]
+        assert (scored["file"], scored["examples"]) == (file, examples)
+
+
 def test_teachers_that_cannot_be_are_one_line(taught: Path, tmp_path: Path) -> None:
     folder = own_copy(taught, tmp_path)
     base = ("distill", "teacher", *ROWS, "-o", "small")
