@@ -94,11 +94,7 @@ def open_model(recipe: Recipe, dry_run: bool = False, force: bool = False, own: 
     another task, unless `force` says that this is meant.
     """
     if not recipe.task:
-        name = recipe.model.name
-        there = exists(Path(name).expanduser())
-        cause = f"{name} does not state" if there else f"there is no folder {name} that states"
-        cure = "name it with -t" if there else "check the path, or name the task with -t"
-        raise UserError(f"{cause} the task it was trained on", cure)
+        raise unstated(recipe.model.name)
     task = own or own_task(recipe) or find_task(recipe.task)
     if task.head.kind == "pretraining":
         refuse(task)
@@ -114,6 +110,14 @@ def open_model(recipe: Recipe, dry_run: bool = False, force: bool = False, own: 
     for warning in warnings:
         logger.warning("%s", warning)
     return Ready(task, source, target, fit, (*notes, *of_calibration(task)))
+
+
+def unstated(name: str) -> UserError:
+    """Of a model whose task is not known: its folder does not state it, or is not there."""
+    there = exists(Path(name).expanduser())
+    cause = f"{name} does not state" if there else f"there is no folder {name} that states"
+    cure = "name it with -t" if there else "check the path, or name the task with -t"
+    return UserError(f"{cause} the task it was trained on", cure)
 
 
 def own_task(recipe: Recipe) -> Task | None:

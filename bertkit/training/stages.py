@@ -22,7 +22,7 @@ from bertkit.recipes.recipe import Recipe, Value
 from bertkit.recipes.resolve import Resolved, resolve
 from bertkit.records.files import NAME
 from bertkit.training.callbacks.base import Callback
-from bertkit.training.inference import own_task
+from bertkit.training.inference import own_task, unstated
 from bertkit.training.resume import restarted
 from bertkit.training.run import Run
 from bertkit.training.run_folder import output_folder
@@ -91,6 +91,8 @@ def make_stages(
         shared = {"model.vocab": course.teacher, **shared}
     run = run_settings(course.teacher)
     last = resolve(shared, sets, config, recipe, run=run).recipe
+    if not last.task and not last.data.train_file:
+        raise unstated(course.teacher)
     output = _folder(last, course)
     made: list[Stage] = []
     start: dict[str, Value] = {}

@@ -164,6 +164,8 @@ def test_teachers_that_cannot_be_are_one_line(taught: Path, tmp_path: Path) -> N
     folder = own_copy(taught, tmp_path)
     base = ("distill", "teacher", *ROWS, "-o", "small")
     assert_one_line_error(run(folder, *base), "no student is named; give -m MODEL, or --layers 3")
+    done = run(folder, "distill", "nowhere", "--layers", "1")
+    assert_one_line_error(done, "there is no folder nowhere that states the task it was trained on; check the path")
     assert_one_line_error(run(folder, *base, "--layers", "9"), "9 of 2 layers cannot be kept")
     assert_one_line_error(run(folder, *base, "--layers", "0,5"), "there is no layer 5")
     assert_one_line_error(run(folder, *base, "--layers", "1", "-t", "mrpc"), "mrpc")
