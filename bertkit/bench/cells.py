@@ -14,6 +14,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -163,7 +164,7 @@ def _run(words: Sequence[str], timeout: float) -> tuple[int | None, str]:
     """(exit code, or None where the time was over; what it said). Whatever happens, nothing of it is left."""
     process = subprocess.Popen(
         words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, errors="replace",
-        start_new_session=True, preexec_fn=die_with_parent,
+        start_new_session=True, preexec_fn=partial(die_with_parent, os.getpid()),
     )  # fmt: skip
     try:
         _, said = process.communicate(timeout=timeout)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import IO
 
 from bertkit.engine.remote import wait_ready
@@ -33,7 +35,7 @@ def own_server(run: str, words: Sequence[str], timeout: float) -> Iterator[Remot
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as log:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
-            preexec_fn=die_with_parent,
+            preexec_fn=partial(die_with_parent, os.getpid()),
         )  # fmt: skip
         try:
             server = server_at(f"http://{LOOPBACK}:{port}", timeout)

@@ -26,9 +26,15 @@ _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # prctl(2)
 # ---- parents and children ----
 
 
-def die_with_parent() -> None:
-    """From now on this process is killed when its parent is."""
+def die_with_parent(parent: int | None = None) -> None:
+    """From now on this process is killed when its parent is.
+
+    A parent that knew its own number before this process began gives it: it may have been killed since then, of which
+    the kernel tells nothing later (prctl(2)).
+    """
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if parent is not None and sys.platform == "linux" and os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def adopt_orphans() -> None:

@@ -18,6 +18,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import BinaryIO
@@ -59,7 +60,7 @@ def main(words: Sequence[str]) -> int:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         close_fds=False,  # Hydra and others hand each rank a connection, by the number of a file descriptor (PMI_FD)
-        preexec_fn=_prepare_child,
+        preexec_fn=partial(_prepare_child, os.getpid()),
         process_group=0,  # so that a signal to the launcher's group reaches it once, through us
     )
     with _passing_on(child, label) as still:
@@ -109,11 +110,11 @@ def bind(place: Binding) -> list[str]:
     return prefix if allowed else []
 
 
-def _prepare_child() -> None:
+def _prepare_child(parent: int) -> None:
     """Slurm signals every process of a step: that must not kill the child, which gets SIGTERM from us instead."""
     for number in FROM_BATCH:
         signal.signal(number, signal.SIG_IGN)
-    die_with_parent()
+    die_with_parent(parent)
 
 
 @contextlib.contextmanager
