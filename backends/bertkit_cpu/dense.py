@@ -10,7 +10,7 @@ Legend: N slots, I inputs, O outputs of all joined layers.
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -105,32 +105,54 @@ def join(masters: Mapping[str, Tensor], names: tuple[str, ...], dtype: torch.dty
         return _Joined(weight, bias, outputs)
 
 
+Product = Callable[[Tensor], Tensor]  # (N, I) -> (N, O)
+
+
 class InferenceWeights(ComputeWeights):
     """For forward passes without one: in blocks, and the activation is part of the product."""
 
     def __init__(self, masters: Mapping[str, Tensor], dtype: torch.dtype) -> None:
         super().__init__(masters, dtype)
-        self._blocks: dict[tuple[str, ...], tuple[Tensor, Tensor]] = {}
+        self._bound: dict[tuple[tuple[str, ...], str], Product] = {}
 
     def dense(self, x: Tensor, *names: str) -> Tensor:
-        return self._product(x, names, "none", "")
+        return self.bound(names)(x)
 
     def dense_active(self, x: Tensor, name: str, activation: str) -> Tensor:
-        if activation == "relu":
-            return self._product(x, (name,), "relu", "")
-        return self._product(x, (name,), "gelu", "none" if activation == "gelu" else "tanh")
+        return self.bound((name,), activation)(x)
+
+    def short_dense(self, *names: str, activation: str = "") -> Product:
+        return self.bound(names, activation)
+
+    def bound(self, names: tuple[str, ...], activation: str = "") -> Product:
+        """The product with these layers' weights, which is made when it is first asked for."""
+        if (names, activation) not in self._bound:
+            self._bound[names, activation] = self.bind(names, activation)
+        return self._bound[names, activation]
+
+    def bind(self, names: tuple[str, ...], activation: str) -> Product:
+        joined = join(self.masters, names, self.dtype)
+        blocks, (after, form) = torch.ops.mkldnn._reorder_linear_weight(joined.weight, 1024), onednn_form(activation)
+        product = torch.ops.mkldnn._linear_pointwise.default
+
+        def bound(x: Tensor) -> Tensor:
+            found: Tensor = product(x, blocks, joined.bias, after, [], form)
+            return found
+
+        return bound
 
     def layer_norm(self, x: Tensor, name: str, epsilon: float) -> Tensor:
-        weight, bias = self.masters[f"{name}.weight"], self.masters[f"{name}.bias"]
-        return functional.layer_norm(x, weight.shape, weight, bias, epsilon)
+        return self.short_norm(name, epsilon)(x)
 
-    def _product(self, x: Tensor, names: tuple[str, ...], after: str, form: str) -> Tensor:
-        if names not in self._blocks:
-            joined = join(self.masters, names, self.dtype)
-            self._blocks[names] = torch.ops.mkldnn._reorder_linear_weight(joined.weight, 1024), joined.bias
-        blocks, bias = self._blocks[names]
-        found: Tensor = torch.ops.mkldnn._linear_pointwise(x, blocks, bias, after, [], form)
-        return found
+    def short_norm(self, name: str, epsilon: float) -> Callable[[Tensor], Tensor]:
+        weight, bias = self.masters[f"{name}.weight"], self.masters[f"{name}.bias"]
+        return lambda x: torch.layer_norm(x, weight.shape, weight, bias, epsilon)
+
+
+def onednn_form(activation: str) -> tuple[str, str]:
+    """What oneDNN's operators call an activation, "" for none, and its form."""
+    known = {"": ("none", ""), "relu": ("relu", ""), "gelu": ("gelu", "none")}
+    return known.get(activation, ("gelu", "tanh"))
 
 
 def fast_products() -> bool:

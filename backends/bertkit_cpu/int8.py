@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from bertkit_cpu.dense import InferenceWeights
+from bertkit_cpu.dense import InferenceWeights, Product
+from bertkit_torch.weights import activate
 
 ENCODER = "bert.encoder."
 LARGEST = 126.0  # not 127: the reciprocal of a token's largest value is rounded to bf16, and -128 must not be reached
@@ -39,25 +40,30 @@ class Int8Weights(InferenceWeights):
         super().__init__(masters, dtype)
         self._quantised: dict[tuple[str, ...], Quantised] = {}
 
-    def _product(self, x: Tensor, names: tuple[str, ...], after: str, form: str) -> Tensor:
+    def bind(self, names: tuple[str, ...], activation: str) -> Product:
         if not names[0].startswith(ENCODER):
-            return super()._product(x, names, after, form)
+            return super().bind(names, activation)
         if names not in self._quantised:
             self._quantised[names] = quantise(self.masters, names)
-        found = product(x, self._quantised[names])
-        if after == "relu":
-            return found.relu_()
-        return functional.gelu(found, approximate=form) if after == "gelu" else found
+        weight = self._quantised[names]
+        if not activation:
+            return lambda x: product(x, weight)
+        return lambda x: activate(product(x, weight), activation)
 
 
-def quantise(masters: Mapping[str, Tensor], names: tuple[str, ...]) -> Quantised:
+def rounded(masters: Mapping[str, Tensor], names: tuple[str, ...]) -> tuple[Tensor, Tensor, Tensor]:
+    """(O, I) int8, their scales (O,) float32, and the bias (O,) bf16."""
     with torch.no_grad():
         weight = torch.cat([masters[f"{name}.weight"] for name in names])
         bias = torch.cat([masters[f"{name}.bias"] for name in names]).bfloat16()
         scales = weight.abs().amax(1).clamp_min_(torch.finfo(torch.float32).tiny) / 127
-        rounded = (weight / scales[:, None]).round_().to(torch.int8)
-        blocks = torch.ops.onednn.qlinear_prepack(rounded, None)
-        return Quantised(blocks, scales, torch.zeros(len(scales), dtype=torch.int64), bias)
+        return (weight / scales[:, None]).round_().to(torch.int8), scales, bias
+
+
+def quantise(masters: Mapping[str, Tensor], names: tuple[str, ...]) -> Quantised:
+    values, scales, bias = rounded(masters, names)
+    blocks = torch.ops.onednn.qlinear_prepack(values, None)
+    return Quantised(blocks, scales, torch.zeros(len(scales), dtype=torch.int64), bias)
 
 
 def product(x: Tensor, weight: Quantised) -> Tensor:

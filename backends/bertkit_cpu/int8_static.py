@@ -3,7 +3,7 @@
 The inputs of a dense layer have one scale and zero point, from a calibration (`ranges.py`); weights have a scale for
 each output. Bias, GELU and the next scale are part of oneDNN's product, so the feed-forward part's hidden values are
 written once, as uint8; the second product adds to the residual, which is float32 there. Attention, embeddings and heads
-stay in bf16.
+stay in bf16. One short sequence goes through FBGEMM's products, and is float32 between them.
 
 Legend: N slots, H hidden, I inputs, O outputs of all joined layers.
 Source: Jacob et al. 2018, arXiv:1712.05877 (the scheme); Zafrir et al. 2019, arXiv:1910.06188 (of BERT).
@@ -20,9 +20,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from bertkit.plugin import ModelConfig
-from bertkit_cpu.dense import InferenceWeights
+from bertkit_cpu.dense import InferenceWeights, Product, onednn_form
 from bertkit_cpu.int8 import ENCODER, Quantised, quantise
+from bertkit_cpu.int8_short import pack, short_product, short_works
 from bertkit_torch.dropout import Dropout
+from bertkit_torch.weights import activate
 
 
 class StaticInt8Weights(InferenceWeights):
@@ -37,6 +39,8 @@ class StaticInt8Weights(InferenceWeights):
     def use(self, scales: Mapping[str, np.ndarray]) -> None:
         """Other scales, with the weights as they are quantised already."""
         self.scales = {name: (float(pair[0]), int(pair[1])) for name, pair in scales.items()}
+        self._bound.clear()
+        self.short_layers = None
 
     def add_and_norm(self, residual: Tensor, x: Tensor, block: str, config: ModelConfig, drop: Dropout) -> Tensor:
         """Returns float32, which `feed_forward` takes without rounding."""
@@ -44,7 +48,7 @@ class StaticInt8Weights(InferenceWeights):
 
     def feed_forward(self, x: Tensor, prefix: str, config: ModelConfig, drop: Dropout) -> Tensor:
         first, second = f"{prefix}intermediate.dense", f"{prefix}output.dense"
-        form = {"relu": ("relu", ""), "gelu": ("gelu", "none")}.get(config.hidden_act, ("gelu", "tanh"))
+        form = onednn_form(config.hidden_act)
         inner = _product(
             self._rows(x, first), self.scales[input_of(first)], self._weight((first,)), torch.uint8,
             self.scales[input_of(second)], *form,
@@ -61,11 +65,24 @@ class StaticInt8Weights(InferenceWeights):
         )  # fmt: skip
         return self.layer_norm(residual, f"{block}.LayerNorm", config.layer_norm_eps)
 
-    def _product(self, x: Tensor, names: tuple[str, ...], after: str, form: str) -> Tensor:
+    def bind(self, names: tuple[str, ...], activation: str) -> Product:
         if not names[0].startswith(ENCODER):
-            return super()._product(x, names, after, form)
-        rows, scale = self._rows(x.float(), names[0]), self.scales[input_of(names[0])]
-        return _product(rows, scale, self._weight(names), self.dtype, (1.0, 0), after, form)
+            product = super().bind(names, activation)
+            return lambda x: product(x.to(self.dtype))
+        scale, weight, form = self.scales[input_of(names[0])], self._weight(names), onednn_form(activation)
+        return lambda x: _product(to_uint8(x.float(), *scale), scale, weight, self.dtype, (1.0, 0), *form)
+
+    @property
+    def short_dtype(self) -> torch.dtype:
+        return torch.float32 if short_works() else self.dtype
+
+    def short_dense(self, *names: str, activation: str = "") -> Product:
+        if not short_works():
+            return super().short_dense(*names, activation=activation)
+        scale, packed = self.scales[input_of(names[0])], pack(self.masters, names)
+        if not activation:
+            return lambda x: short_product(x, *scale, packed)
+        return lambda x: activate(short_product(x, *scale, packed), activation)
 
     def _rows(self, x: Tensor, name: str) -> Tensor:
         return to_uint8(x, *self.scales[input_of(name)])

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from bertkit.plugin import Arrays, Batch, Int8Calibration
-from bertkit_cpu.dense import InferenceWeights
+from bertkit_cpu.dense import InferenceWeights, Product
 from bertkit_cpu.int8 import ENCODER
 from bertkit_cpu.int8_static import StaticInt8Weights, input_of
 
@@ -41,14 +41,20 @@ class Observer(InferenceWeights):
         super().__init__(masters, dtype)
         self.seen: dict[str, ValuesSeen] = {}
 
-    def _product(self, x: Tensor, names: tuple[str, ...], after: str, form: str) -> Tensor:
-        if names[0].startswith(ENCODER):
-            seen = self.seen.setdefault(input_of(names[0]), ValuesSeen())
+    def bind(self, names: tuple[str, ...], activation: str) -> Product:
+        product = super().bind(names, activation)
+        if not names[0].startswith(ENCODER):
+            return product
+        seen = self.seen.setdefault(input_of(names[0]), ValuesSeen())
+
+        def bound(x: Tensor) -> Tensor:
             low, high = torch.aminmax(x)
             seen.low, seen.high = min(seen.low, float(low)), max(seen.high, float(high))
             flat = x.reshape(-1)
             seen.values.append(flat[:: -(-len(flat) // KEPT)].float().numpy())
-        return super()._product(x, names, after, form)
+            return product(x)
+
+        return bound
 
 
 def calibrate(

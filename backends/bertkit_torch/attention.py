@@ -47,8 +47,13 @@ class OfOne:
         else:
             query = parts[0].view(len(parts[0]), self.count, -1).transpose(0, 1)  # (A, W, D)
             key, value = parts[1].view(len(parts[1]), 2, self.count, -1).permute(1, 2, 0, 3)
-        found = torch.nn.functional.scaled_dot_product_attention(query[None], key[None], value[None])[0]
-        return found.transpose(0, 1).reshape(found.shape[1], -1)  # (W, H)
+        return of_one(query, key, value)
+
+
+def of_one(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """(A, W, D), (A, N, D), (A, N, D) of one sequence -> (W, H)."""
+    found = torch.nn.functional.scaled_dot_product_attention(query[None], key[None], value[None])[0]
+    return found.transpose(0, 1).reshape(found.shape[1], -1)
 
 
 @dataclass(frozen=True)

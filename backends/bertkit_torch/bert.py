@@ -17,8 +17,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bertkit.plugin import Head, ModelConfig
+from bertkit_torch.attention import OfOne
 from bertkit_torch.dropout import Dropout
 from bertkit_torch.seen import Attention, Seen
+from bertkit_torch.short import ShortLayers
 from bertkit_torch.weights import ComputeWeights
 
 Outputs = dict[str, Tensor]
@@ -43,7 +45,9 @@ class Bert(nn.Module):
 
     def forward(self, weights: ComputeWeights, seen: Seen, drop: Dropout) -> Outputs:
         """The head's logits, float32 (`bertkit.engine.interface.Engine.predict` says which and their shapes)."""
-        layer = functools.partial(encoder_layer, weights)
+        layer: Layer = functools.partial(encoder_layer, weights)
+        if isinstance(seen.attention, OfOne):
+            layer = weights.short_layers = weights.short_layers or ShortLayers(weights)
         return outputs(weights, self.config, self.head, seen, drop, layer)
 
 

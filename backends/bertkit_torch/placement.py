@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bertkit.plugin import PER_TOKEN, Batch, Group, HeadKind, Layout
+from bertkit.plugin import PER_TOKEN, Batch, Group, HeadKind, Layout, LayoutKind
 
 SHORT = 128  # slots; a longer sequence gains nothing by torch's kernel
 TAIL = 32  # slots that ask and masked positions are rounded up to a multiple, so that few shapes occur
@@ -109,12 +109,15 @@ def place(layout: Layout, batch: Batch, kind: HeadKind, heads: int, device: torc
     return Placed(words, types, positions, full, last, target.tensor(asking), first_found, masked_found, nothing)
 
 
-def is_short_and_alone(layout: Layout) -> bool:
-    """Whether the batch is one short sequence, every slot a token of it, in order."""
-    if len(layout.groups) != 1 or len(layout.groups[0].slots) != 1 or layout.slots > SHORT:
-        return False
-    (slots,), (segments,) = layout.groups[0].slots, layout.groups[0].segments
-    return np.array_equal(slots[segments == 1], np.arange(layout.slots))
+def is_short_and_alone(batch: Batch) -> bool:
+    """Whether the batch is one short sequence."""
+    return len(batch["cu_seqlens"]) == 2 and 0 < len(batch["input_ids"]) <= SHORT
+
+
+def as_it_comes(batch: Batch, kind: LayoutKind) -> Layout:
+    """One sequence, every slot a token of it; it needs no group."""
+    places = np.arange(len(batch["input_ids"]))
+    return Layout(kind, batch["input_ids"], batch["token_type_ids"], places, places, ())
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from bertkit_torch.device import Device
 from bertkit_torch.dropout import Dropout
 from bertkit_torch.imitation import Stretches, groups, projection
 from bertkit_torch.losses import Labels, LearnedStates, Rule, loss
-from bertkit_torch.placement import is_short_and_alone, place
+from bertkit_torch.placement import as_it_comes, is_short_and_alone, place
 from bertkit_torch.scaling import LossScaler, backward
 from bertkit_torch.seen import Attention, Seen
 from bertkit_torch.weights import ComputeWeights
@@ -63,8 +63,10 @@ class RaggedPasses:
         self.total += value.detach()
         return layout.slots
 
+    @torch.inference_mode()
     def predict(self, weights: ComputeWeights, batch: Batch) -> Arrays:
-        outputs = self.model(weights, self.see(self.lay_out(batch), batch), Dropout())
+        layout = as_it_comes(batch, self.layout) if is_short_and_alone(batch) else self.lay_out(batch)
+        outputs = self.model(weights, self.see(layout, batch), Dropout())
         held = {"masked_logits": len(batch.get("masked_positions", ()))}
         return {name: tensor[: held.get(name)].float().cpu().numpy() for name, tensor in outputs.items()}
 
@@ -81,7 +83,7 @@ class RaggedPasses:
 
     def see(self, layout: Layout, batch: Batch) -> Seen:
         kind, heads = self.job.head.kind, self.job.model.num_attention_heads
-        alone = is_short_and_alone(layout) and not torch.is_grad_enabled()
+        alone = layout.slots and not layout.groups
         placed = place(layout, batch, kind, 0 if alone else heads, self.where, self.dtype)
         attention: Attention = OfOne(heads) if placed.heads is None else InGroups(placed.heads)
         last = attention if placed.last is None else InGroups(placed.last)

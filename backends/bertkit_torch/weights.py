@@ -7,13 +7,18 @@ Legend: N slots, H hidden, F hidden of the feed-forward part, I inputs, M masked
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from bertkit.plugin import ModelConfig
 from bertkit_torch.dropout import Dropout
+
+if TYPE_CHECKING:
+    from bertkit_torch.short import ShortLayers
 
 
 class ComputeWeights:
@@ -23,6 +28,7 @@ class ComputeWeights:
         self.masters = masters
         self.dtype = dtype
         self._ready: dict[tuple[str, ...], Tensor] = {}
+        self.short_layers: ShortLayers | None = None  # made when they are first asked for
 
     def cast(self, *names: str) -> Tensor:
         """The named parameters, joined along their first axis, in the compute dtype."""
@@ -39,6 +45,20 @@ class ComputeWeights:
     def dense_active(self, x: Tensor, name: str, activation: str) -> Tensor:
         """One layer and what `hidden_act` names after it."""
         return activate(self.dense(x, name), activation)
+
+    @property
+    def short_dtype(self) -> torch.dtype:
+        """Of what one short sequence is between its layers: `bertkit_torch.short`."""
+        return self.dtype
+
+    def short_dense(self, *names: str, activation: str = "") -> Callable[[Tensor], Tensor]:
+        """`dense`, or `dense_active` where there is an activation, as a function of x for one short sequence."""
+        if activation:
+            return functools.partial(self.dense_active, name=names[0], activation=activation)
+        return lambda x: self.dense(x, *names)
+
+    def short_norm(self, name: str, epsilon: float) -> Callable[[Tensor], Tensor]:
+        return functools.partial(self.layer_norm, name=name, epsilon=epsilon)
 
     def decode(self, x: Tensor, table: str, bias: str) -> Tensor:
         """(M, H) -> (M, V) logits by the embeddings' own table; in training columns behind V may be minus infinity."""

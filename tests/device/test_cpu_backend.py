@@ -24,7 +24,7 @@ from conftest import ROOT
 from low_precision import NEAR, furthest_gradient
 
 torch = pytest.importorskip("torch")
-from bertkit_torch import attention  # noqa: E402
+from torch.nn import functional  # noqa: E402
 
 
 def settled(**changed: Any) -> Job:
@@ -58,8 +58,8 @@ def test_a_short_sequence_alone_has_the_answers_that_it_has_beside_another(
 ) -> None:
     """Alone it goes through torch's kernel, and its tokens are not moved into rows."""
     calls = []
-    original = attention.OfOne.__call__
-    monkeypatch.setattr(attention.OfOne, "__call__", lambda *given: calls.append(1) or original(*given))
+    original = functional.scaled_dot_product_attention
+    monkeypatch.setattr(functional, "scaled_dot_product_attention", lambda *given: calls.append(1) or original(*given))
     engine = with_settings(CpuBackend(), job(kind))
     pair = example_batch(kind, 2)
     beside = engine.predict(pair)
