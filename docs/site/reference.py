@@ -98,7 +98,7 @@ def settings_page() -> str:
         "[Configuration](../configuration.md)\nsays which of these wins.\n\n",
     ]
     hints = get_type_hints(Recipe)
-    sections = {name: hint for name, hint in hints.items() if dataclasses.is_dataclass(hint)}
+    sections: dict[str, Any] = {name: hint for name, hint in hints.items() if dataclasses.is_dataclass(hint)}
     made.append("## Of the run as a whole\n\n" + _settings(Recipe, "", set(sections) | {"device"}))
     made.append("\nSettings of one backend, `device.…`, have a [page of their own](device-settings.md).\n")
     for name, section in sections.items():
@@ -145,7 +145,8 @@ def device_page() -> str:
     """The settings that one backend alone has."""
     made = [
         "# Settings of the backends\n\n"
-        "After this page you can set what one backend alone has: `--set device.NAME=VALUE`.\n`bertkit backends NAME` lists the same, with what the backend found on your machine.\n"
+        "After this page you can set what one backend alone has: `--set device.NAME=VALUE`.\n"
+        "`bertkit backends NAME` lists the same, with what the backend found on your machine.\n"
     ]
     for backend in installed().values():
         if backend.settings:
@@ -171,9 +172,8 @@ def api_page() -> str:
         "# Python API\n\nAfter this page you can call any public name of `bertkit`. "
         "[Python](../python.md) is the tutorial;\nwhatever a user can put right raises `bertkit.UserError`.\n",
     ]
-    functions, classes = [], []
-    for name in bertkit.__all__:
-        (classes if isinstance(getattr(bertkit, name), type) else functions).append(name)
+    classes = [name for name in bertkit.__all__ if isinstance(getattr(bertkit, name), type)]
+    functions = [name for name in bertkit.__all__ if name not in classes]
     for title, kind, names in (("Functions", "function", functions), ("Classes", "class", classes)):
         made.append(f"\n## {title}\n")
         for name in names:

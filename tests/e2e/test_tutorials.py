@@ -1,7 +1,7 @@
 """The tutorials, as a stranger follows them: every block that is marked to be run, in their order, in one folder.
 
-The first one begins with an empty folder, Python, and a copy of the source. Its environment is made as it says, but sees
-the packages of this one, so that nothing is fetched; with BERTKIT_TEST_FRESH=1 pip fetches all of them. The other
+The first one begins with an empty folder, Python, and a copy of the source. Its environment is made as it says, but
+sees the packages of this one, so that nothing is fetched; with BERTKIT_TEST_FRESH=1 pip fetches all of them. The other
 tutorials go on in its folder; they take about a CPU minute, so they are run where BERTKIT_TEST_TUTORIALS=1.
 """
 
