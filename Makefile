@@ -2,6 +2,7 @@
 #   make demo    fine-tune a small BERT on the built-in sample task
 #   make test    lint, types, tests
 #   make test-slow   the tests that take minutes
+#   make docs    the documentation's site in build/site; a broken link is an error
 #   make fix     format and mend what the linter can
 PYTHON ?= python3
 VENV ?= .venv
@@ -11,7 +12,7 @@ VENV_ARGS ?=
 SYSTEM := $(findstring system-site-packages,$(VENV_ARGS))$(shell grep -s "site-packages = true" $(VENV)/pyvenv.cfg)
 PINS := $(if $(SYSTEM),$(VENV)/torch-there.txt,constraints.txt)
 
-.PHONY: demo test test-slow lint types unit fix clean
+.PHONY: demo test test-slow lint types unit docs fix clean
 
 demo: $(VENV)/.demo-ready
 	$(BIN)/bertkit data get sample
@@ -32,6 +33,9 @@ unit: $(VENV)/.test-ready
 
 test-slow: $(VENV)/.test-ready
 	$(BIN)/python -m pytest -m slow
+
+docs: $(VENV)/.docs-ready
+	$(BIN)/python docs/site/build.py
 
 fix: $(VENV)/.test-ready
 	$(BIN)/ruff check --fix .
@@ -54,6 +58,11 @@ $(VENV)/.demo-ready: $(VENV)/.venv-ready pyproject.toml $(PINS)
 $(VENV)/.test-ready: $(VENV)/.venv-ready pyproject.toml $(PINS)
 	@echo "installing bertkit with its test tools into $(VENV): a minute or two, most of it for torch"
 	$(BIN)/pip install --disable-pip-version-check -q -c $(PINS) -e '.[dev]'
+	@touch $@ $(VENV)/.demo-ready
+
+$(VENV)/.docs-ready: $(VENV)/.venv-ready pyproject.toml $(PINS)
+	@echo "installing bertkit and what builds its documentation into $(VENV)"
+	$(BIN)/pip install --disable-pip-version-check -q -c $(PINS) -e '.[docs]'
 	@touch $@ $(VENV)/.demo-ready
 
 $(VENV)/torch-there.txt: $(VENV)/.venv-ready

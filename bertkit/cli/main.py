@@ -41,6 +41,7 @@ from bertkit.cli import (
     train,
     tune,
 )
+from bertkit.cli.help import help_page
 from bertkit.cli.hf_flags import translate
 from bertkit.errors import CAUSE_LIMIT, Stopped, UserError, one_line, visible
 from bertkit.files import streams
@@ -73,7 +74,7 @@ app = typer.Typer(
     cls=_Commands,
     name="bertkit",
     help="One BERT trainer for every vendor's chip.",
-    epilog="Start with: bertkit data get sample && bertkit train --recipe demo",
+    epilog="Start with: bertkit help first-run, or bertkit data get sample && bertkit train --recipe demo",
     context_settings={"help_option_names": ["-h", "--help"]},
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -106,6 +107,7 @@ app.command("models")(models.models)
 app.add_typer(config.app, name="config")
 app.add_typer(recipes.app, name="recipes")
 app.add_typer(data.app, name="data")
+app.command("help")(help_page)
 
 
 def _version(wanted: bool) -> None:

@@ -13,7 +13,7 @@ import pytest
 from conftest import ROOT, Run, command_env
 from own_files import write_reviews
 
-PAGES = ("README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md"))))
+PAGES = ("README.md", *(path.relative_to(ROOT).as_posix() for path in sorted((ROOT / "docs").rglob("*.md"))))
 BLOCK = re.compile(r"<!-- run -->\n```console\n(.*?)```", re.DOTALL)
 PYTHON = re.compile(r"<!-- run -->\n```python\n(.*?)```", re.DOTALL)
 
@@ -95,6 +95,7 @@ def test_every_command_is_in_some_document_or_help() -> None:
         "hf_values",
         "completion",
         "options",
+        "pages",
         "inner",
         "bench_suite",
     }

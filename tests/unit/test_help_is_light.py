@@ -54,6 +54,7 @@ def command(folder: Path, *arguments: str) -> tuple[str, dict[str, object]]:
         (["compare", "-h"], "--parity"),
         (["config", "show", "--help"], "--resolved"),
         (["--version"], "bertkit "),
+        (["help"], "first-run"),
     ],
 )
 def test_help_loads_nothing_heavy(arguments: list[str], shown: str, tmp_path: Path) -> None:

@@ -85,7 +85,9 @@ def test_every_option_is_described_in_one_sentence(path: str) -> None:
     assert {name: text for name, text in texts.items() if name != "help" and not text.endswith(".")} == {}
 
 
-@pytest.mark.parametrize("page", ["README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))])
+@pytest.mark.parametrize(
+    "page", ["README.md", *sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").rglob("*.md"))]
+)
 def test_documents_have_no_dropped_word(page: str) -> None:
     allowed = ALLOWED_IN_DOCS.get(page)
     lines = (ROOT / page).read_text(encoding="utf-8").splitlines()
@@ -121,9 +123,18 @@ def test_every_document_is_in_the_index() -> None:
     index = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
     listed = re.findall(r"^- \[(.*?)\]\((.*?)\): ", index, re.MULTILINE)
     assert sorted(target for _, target in listed) == sorted(
-        path.name for path in (ROOT / "docs").glob("*.md") if path.name != "README.md"
+        path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md") if path.name != "README.md"
     )
     assert [name for name, target in listed if name != target] == []
+
+
+def test_every_document_opens_with_what_its_reader_can_do_after_it() -> None:
+    openings = {
+        path.name: path.read_text(encoding="utf-8").split("\n\n")[1]
+        for path in (ROOT / "docs").rglob("*.md")
+        if path.name != "README.md"
+    }
+    assert {name: text for name, text in openings.items() if not text.startswith("After this page ")} == {}
 
 
 @pytest.mark.parametrize(
