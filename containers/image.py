@@ -134,7 +134,7 @@ def gather(asked: Asked) -> None:
 
 
 def pip(*words: object) -> None:
-    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet", *map(str, words)]
+    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-qq", *map(str, words)]
     if subprocess.run(command, check=False).returncode:
         raise Refused(f"pip {words[0]} failed; its message is above")
 

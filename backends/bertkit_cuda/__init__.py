@@ -80,6 +80,13 @@ class CudaBackend:
         detail = f"{many}{cards[0].name}{version}, torch {build.version} with {toolkits[0]}"
         return Probe(True, detail, precisions, tuple(card.node for card in cards))
 
+    def container_options(self, engine: str) -> tuple[str, ...]:
+        """Of NVIDIA's container toolkit and its CDI names; the limits are those that NVIDIA's own images ask for."""
+        if engine == "apptainer":
+            return ("--nv",)
+        limits = ("--ulimit=memlock=-1", "--ulimit=stack=67108864")
+        return (*(("--device=nvidia.com/gpu=all",) if engine == "podman" else ("--gpus=all",)), *limits)
+
     def variables(self, settings: Mapping[str, str | int | float | bool]) -> Mapping[str, str]:
         if not settings.get("deterministic"):
             return {}
