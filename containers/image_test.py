@@ -336,7 +336,7 @@ def await_health(made: Image, check: Sequence[str], server: subprocess.Popen[str
 
 
 def ask(url: str) -> None:
-    body = json.dumps({"text": "He left.", "text_pair": "He went away."}).encode()
+    body = json.dumps({"text": "He left."}).encode()
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     with direct.open(urllib.request.Request(url, body), timeout=30) as answer:
         said = json.load(answer)

@@ -119,7 +119,7 @@ def launch_in_container(options: LaunchOptions, choice: Choice) -> int:
     from bertkit.launch.job import introduce
 
     container = container_of(options, choice)
-    made = plan_container(container, inner_words(options), caller())
+    made = plan_container(container, inner_words(options), caller(), elsewhere=options.dry_run)
     introduce(made, Display())
     if not options.dry_run:
         start(made, container, os.environ)

@@ -80,12 +80,12 @@ def forwarded(prefixes: Sequence[str], named: Collection[str], env: Mapping[str,
     return tuple(sorted(own | {name for name in named if name in env}))
 
 
-def plan_container(container: Container, inner: Sequence[str], here: Caller) -> LaunchPlan:
-    """What starts the container; `inner`: the words of bertkit that run in it.
+def plan_container(container: Container, inner: Sequence[str], here: Caller, elsewhere: bool = False) -> LaunchPlan:
+    """What starts the container; `inner`: the words of bertkit that run in it; `elsewhere`: files need not be here.
 
     Raises UserError for a mount or a size that is none, and for options that the engine lacks.
     """
-    mounts = (f"{here.folder}:{here.folder}", *(_mount(one, here.folder) for one in container.mounts))
+    mounts = (f"{here.folder}:{here.folder}", *(_mount(one, here.folder, elsewhere) for one in container.mounts))
     by_file = container.engine == APPTAINER
     return LaunchPlan(
         argv=(_apptainer if by_file else _by_name)(container, mounts, inner, here),
@@ -146,14 +146,14 @@ def _shm_size(asked: str, memory: int) -> str:
     return asked
 
 
-def _mount(text: str, folder: Path) -> str:
+def _mount(text: str, folder: Path, elsewhere: bool) -> str:
     """With an absolute source: an engine takes other words for the name of a volume."""
     source, colon, rest = text.partition(":")
     target, _, flags = rest.partition(":")
     if not colon or not source or not target.startswith("/") or ":" in flags or not text.isprintable() or "," in text:
         raise UserError(f"the mount {text!r} is none", "write source:target or source:target:ro, target from / on")
     path = folder / Path(source).expanduser()
-    if not path.exists():
+    if not elsewhere and not path.exists():
         raise UserError(f"the mount's source {source} is not there", "make it, or correct the path")
     return ":".join([str(path), target, *([flags] if flags else [])])
 
