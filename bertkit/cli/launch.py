@@ -6,7 +6,6 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
@@ -14,6 +13,7 @@ import typer
 
 from bertkit.cli import options as o
 from bertkit.cli.launch_container import by_apptainer, check_container, device_options, launch_in_container
+from bertkit.cli.launch_options import LaunchOptions
 from bertkit.errors import UserError, nearest
 from bertkit.files.streams import put, put_json
 
@@ -143,48 +143,6 @@ def launch(
         logs, topology, dry_run, json_,
     )  # fmt: skip
     return run_launch(options, context.find_root().command)
-
-
-@dataclass(frozen=True)
-class LaunchOptions:
-    """The options of `bertkit launch`, in the order of its signature."""
-
-    command: tuple[str, ...]
-    processes: int | None
-    mpi_sockets: bool
-    per_socket: int
-    numa: bool
-    hosts: str
-    hostfile: Path | None
-    nnodes: int | None
-    node_rank: int | None
-    master: str
-    slurm: Path | None
-    submit: bool
-    nodes: int
-    sbatch: tuple[str, ...]
-    container: str
-    container_engine: str
-    container_options: tuple[str, ...]
-    mounts: tuple[str, ...]
-    shm_size: str
-    launcher: str
-    threads: str
-    reserve_cores: int
-    allocator: str
-    oversubscribe: bool
-    ssh_port: int
-    ssh_config: str
-    interface: str
-    forward: tuple[str, ...]
-    port: int
-    max_restarts: int
-    grace: float
-    tag_output: bool
-    logs: Path | None
-    topology: Path | None
-    dry_run: bool
-    json: bool
 
 
 def run_launch(options: LaunchOptions, root: Any) -> int:

@@ -9,7 +9,7 @@ from bertkit.errors import UserError
 from bertkit.files.streams import put, put_json
 
 if TYPE_CHECKING:
-    from bertkit.cli.launch import LaunchOptions
+    from bertkit.cli.launch_options import LaunchOptions
     from bertkit.engine.registry import Choice
     from bertkit.launch.containers import Container
     from bertkit.launch.interface import LaunchPlan

@@ -17,7 +17,7 @@ import pytest
 
 import bertkit_cuda
 from bertkit.cli import launch_container as cli
-from bertkit.cli.launch import LaunchOptions
+from bertkit.cli.launch_options import LaunchOptions
 from bertkit.engine.interface import ShowsDevices
 from bertkit.engine.registry import installed
 from bertkit.errors import UserError
