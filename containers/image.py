@@ -61,7 +61,11 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--base", default="", help="name:tag@sha256:digest of the image to start from")
     parser.add_argument("--python", default="3.12", help="version of the base's Python")
     parser.add_argument("--extras", default="", help=f"extras of bertkit; default: {USUAL_EXTRAS}, serve for serve")
-    parser.add_argument("--torch", choices=(*OWN_TORCH, "base"), help="for serve and dev; default: cpu")
+    parser.add_argument(
+        "--torch",
+        choices=(*OWN_TORCH, "base"),
+        help="wheel, or the base's own; default: the target's, for serve and dev cpu",
+    )
     parser.add_argument("--engine", choices=ENGINES, help="default: the first of these that is installed")
     parser.add_argument("--source", default="", help="address of the sources, for the label")
     parser.add_argument("--lock", type=Path, help="requirements.txt of an earlier build, whose hashes must be met")
@@ -78,11 +82,12 @@ def main(words: Sequence[str] | None = None) -> int:
             source=given.source,
             lock=given.lock,
         )
-        if not given.only_gather:
+        engine = "" if given.only_gather else find_engine(asked.engine)
+        if engine:
             check_base(asked.base, asked.target)
         gather(asked)
-        if not given.only_gather:
-            build(asked, find_engine(asked.engine))
+        if engine:
+            build(asked, engine)
     except Refused as error:
         print(f"image: {error}", file=sys.stderr)
         return 2
@@ -90,10 +95,11 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def torch_of(target: str, given: str | None) -> str:
-    fixed = target if target in OWN_TORCH else "base" if target in VENDORS else ""
-    if fixed and given and given != fixed:
-        raise Refused(f"--torch {given} with the target {target}, whose torch is {fixed}; drop --torch")
-    return fixed or given or "cpu"
+    """A vendor's image of its own for the targets cpu and cuda has a torch, too."""
+    usual = "base" if target in VENDORS else target if target in OWN_TORCH else "cpu"
+    if given and given not in (usual, "base") and target in (*OWN_TORCH, *VENDORS):
+        raise Refused(f"--torch {given} with the target {target}, whose torch is {usual}; drop --torch")
+    return given or usual
 
 
 def check_base(base: str, target: str) -> None:

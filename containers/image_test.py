@@ -275,6 +275,9 @@ def commands(made: Image) -> None:
     owners = {path.stat().st_uid for path in made.work.rglob("*")}
     expect("owners of what was written", owners, {10001})
     assert (made.work / "runs/demo/record.json").is_file()
+    (made.work / "ranks.py").write_text("import os\nprint('rank', os.environ['RANK'])\n", encoding="utf-8")
+    said = bertkit(made, "launch", "-n", "2", "--oversubscribe", "--tag-output", "--", "python", "ranks.py")
+    expect("ranks of a launch of two", sorted(re.findall(r"rank (\d)$", said, re.MULTILINE)), ["0", "1"])
     print(bertkit(made, "check", "cpu", "--only", "resume").strip().splitlines()[-1])
 
 

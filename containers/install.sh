@@ -32,6 +32,9 @@ beside_torch() {  # of the base, at version $1
     (cd /gathered && sha256sum --check --quiet SHA256SUMS)
     echo "torch===$1" > /tmp/torch.txt
     "$python" -m venv --without-pip --system-site-packages "$venv"
+    # The base's Python may be an environment of its own, whose packages a further one does not see by itself.
+    "$python" -c 'import sysconfig; print(*{sysconfig.get_path(n) for n in ("purelib", "platlib")}, sep="\n")' \
+        > "$(echo "$venv"/lib/python3*/site-packages)/base.pth"
     $pip --python "$venv/bin/python" install $offline -c /tmp/torch.txt -r /gathered/names.txt
     rm /tmp/torch.txt
     if [ "$(version "$venv/bin/python")" != "$1" ] || ls -d "$venv"/lib/python3*/site-packages/torch 2> /dev/null; then
@@ -48,8 +51,8 @@ dependencies)
     compile "$venv"
     ;;
 bertkit)
-    $pip --python "$venv/bin/python" install --no-index --no-deps --no-compile --quiet --root /app \
-        /gathered/bertkit/*.whl
+    $pip --python "$venv/bin/python" install --no-index --no-deps --no-compile --no-warn-script-location \
+        --quiet --root /app /gathered/bertkit/*.whl
     compile /app
     share=/app/usr/share/bertkit
     mkdir -p "$share"

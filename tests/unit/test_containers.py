@@ -98,7 +98,8 @@ def test_a_pinned_base_is_taken(base: str) -> None:
 
 
 @pytest.mark.parametrize("base", ["", "python", "python:3.12", f"python@sha256:{'a' * 64}", "python:3@sha256:abc"])
-def test_another_one_is_refused(base: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_another_one_is_refused(base: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(image, "find_engine", lambda asked: "docker")
     assert image.main(["cpu", "--base", base]) == 2
     assert "digest" in capsys.readouterr().err
 
@@ -113,9 +114,11 @@ def test_torch_is_the_targets() -> None:
         "base",
         "base",
     ]
-    assert image.torch_of("serve", "base") == "base"
-    with pytest.raises(image.Refused, match="drop --torch"):
-        image.torch_of("gaudi", "cpu")
+    assert image.torch_of("serve", "cuda") == "cuda"
+    assert image.torch_of("cuda", "base") == "base"  # a vendor's whole image
+    for target, torch in (("gaudi", "cpu"), ("cpu", "cuda")):
+        with pytest.raises(image.Refused, match="drop --torch"):
+            image.torch_of(target, torch)
 
 
 def test_beside_a_vendors_torch_none_is_gathered(tmp_path: Path) -> None:
