@@ -118,9 +118,15 @@ def launch_in_container(options: LaunchOptions, choice: Choice) -> int:
     from bertkit.launch.containers import caller, plan_container, start
     from bertkit.launch.job import introduce
 
+    display = Display()
     container = container_of(options, choice)
     made = plan_container(container, inner_words(options), caller(), elsewhere=options.dry_run)
-    introduce(made, Display())
+    introduce(made, display)
+    if not (container.devices or container.options) and choice.backend.probe().cards:
+        display.warn(
+            f"this host has devices of the backend {container.backend}, which does not say how a container is shown "
+            "them; name them with --container-option"
+        )
     if not options.dry_run:
         start(made, container, os.environ)
     _show(made, options.json)
@@ -134,6 +140,7 @@ def container_of(options: LaunchOptions, choice: Choice) -> Container:
     return Container(
         image=options.container,
         engine=engine,
+        backend=choice.backend.name,
         mounts=options.mounts,
         options=options.container_options,
         devices=device_options(choice, engine, options.container_options),

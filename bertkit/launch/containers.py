@@ -24,6 +24,7 @@ ENGINES = (*BY_NAME, APPTAINER)
 FILE = ".sif"
 PREFIX = "APPTAINERENV_"  # of a variable that it sets in the container
 ADDRESS = re.compile(r"(docker|docker-archive|library|oras|shub|oci|oci-archive)://|.*\.(sif|simg)$")
+OUTPUTS = ("-o", "--output", "--output_dir", "--output-dir")
 SIZE = re.compile(r"[1-9][0-9]{0,8}[bkmgBKMG]?")
 OWN = "BERTKIT_"
 # of bertkit's own, those that name files of this host, and a key
@@ -37,6 +38,7 @@ class Container:
 
     image: str
     engine: str  # of ENGINES
+    backend: str = ""  # whose devices are shown
     mounts: tuple[str, ...] = ()  # "source:target" or "source:target:flags"
     options: tuple[str, ...] = ()  # the user's, for the engine
     devices: tuple[str, ...] = ()  # the backend's, for the engine
@@ -83,9 +85,12 @@ def forwarded(prefixes: Sequence[str], named: Collection[str], env: Mapping[str,
 def plan_container(container: Container, inner: Sequence[str], here: Caller, elsewhere: bool = False) -> LaunchPlan:
     """What starts the container; `inner`: the words of bertkit that run in it; `elsewhere`: files need not be here.
 
-    Raises UserError for a mount or a size that is none, and for options that the engine lacks.
+    Raises UserError for a mount or a size that is none, for options that the engine lacks, and for results that no
+    mount keeps.
     """
     mounts = (f"{here.folder}:{here.folder}", *(_mount(one, here.folder, elsewhere) for one in container.mounts))
+    shown = [Path(one.split(":")[1]) for one in mounts]  # as seen inside
+    _check_output(inner, shown, here.folder)
     by_file = container.engine == APPTAINER
     return LaunchPlan(
         argv=(_apptainer if by_file else _by_name)(container, mounts, inner, here),
@@ -93,7 +98,7 @@ def plan_container(container: Container, inner: Sequence[str], here: Caller, els
         env={f"{PREFIX}XDG_CACHE_HOME": f"/tmp/bertkit-{here.user}"} if by_file else {},  # noqa: S108
         processes=(),
         notes=tuple(_notes(container, here)),
-        warnings=tuple(_unseen(inner, [one.split(":")[:2] for one in mounts], here.folder)),
+        warnings=tuple(_unseen(inner, shown, here.folder)),
     )
 
 
@@ -159,21 +164,33 @@ def _mount(text: str, folder: Path, elsewhere: bool) -> str:
 
 
 def _notes(container: Container, here: Caller) -> list[str]:
-    shown = " ".join(container.devices) or "none to show"
     notes = [f"container: {container.image}, by {container.engine}; {here.folder} is mounted and is the working folder"]
-    notes.append(f"devices: {shown}")
+    notes.append(f"devices of the backend {container.backend}: {' '.join(container.devices) or 'none are named'}")
     return notes + ([f"environment: {', '.join(container.forward)}"] if container.forward else [])
 
 
-def _unseen(words: Sequence[str], mounts: Sequence[Sequence[str]], folder: Path) -> list[str]:
-    """Files of this host that the words name and no mount shows under the same name."""
-    same = [Path(source) for source, target in mounts if source == target]
-    targets = [Path(target) for _, target in mounts]
+def _check_output(words: Sequence[str], shown: Sequence[Path], folder: Path) -> None:
+    """Raises UserError for results that would be lost with the container."""
+    pairs = zip(["", *words], words, strict=False)
+    named = [value for option, value in pairs if option in OUTPUTS]
+    named += [word.partition("=")[2] for word in words if word.partition("=")[0] in OUTPUTS and "=" in word]
+    for word in named:
+        path = _absolute(word, folder)
+        if not any(path.is_relative_to(one) for one in shown):
+            raise UserError(f"{word} is in no mount: it would be lost with the container", "add --mount FROM:TO for it")
+
+
+def _unseen(words: Sequence[str], shown: Sequence[Path], folder: Path) -> list[str]:
+    """Files of this host that the words name and no mount shows."""
     warnings = []
     for word in dict.fromkeys(part for one in words for part in (one, one.rpartition("=")[2])):
         if not word.startswith(("/", "../", "~/")):
             continue
-        path = Path(os.path.normpath(folder / Path(word).expanduser()))
-        if path.exists() and not any(path.is_relative_to(one) for one in (*same, *targets)):
+        path = _absolute(word, folder)
+        if path.exists() and not any(path.is_relative_to(one) for one in shown):
             warnings.append(f"{word} is not mounted in the container; add --mount {path}:{path} if it is this host's")
     return warnings
+
+
+def _absolute(word: str, folder: Path) -> Path:
+    return Path(os.path.normpath(folder / Path(word).expanduser()))

@@ -39,14 +39,16 @@ def container(engine: str, **more: object) -> Container:
 
 
 def test_docker_runs_as_the_caller_in_the_callers_folder(tmp_path: Path) -> None:
-    made = plan_container(container("docker", devices=GPUS, forward=("NCCL_DEBUG",)), INNER, here(tmp_path))
+    made = plan_container(
+        container("docker", backend="cuda", devices=GPUS, forward=("NCCL_DEBUG",)), INNER, here(tmp_path)
+    )
     assert made.argv == (
         "docker", "run", "--rm", "--init", "--user=1000:0", "--shm-size=32768m", f"--volume={tmp_path}:{tmp_path}",
         f"--workdir={tmp_path}", "--env=NCCL_DEBUG", "--gpus=all", "--entrypoint=bertkit", "bertkit:cpu", *INNER,
     )  # fmt: skip
     assert made.env == {}
     assert made.warnings == ()
-    assert made.notes[1:] == ("devices: --gpus=all", "environment: NCCL_DEBUG")
+    assert made.notes[1:] == ("devices of the backend cuda: --gpus=all", "environment: NCCL_DEBUG")
 
 
 @pytest.mark.parametrize(("user", "word"), [(1000, "--userns=keep-id"), (0, "--user=0:0")])
@@ -99,11 +101,20 @@ def test_a_source_that_is_not_there_is_refused(tmp_path: Path) -> None:
 def test_files_that_no_mount_shows_are_named(tmp_path: Path) -> None:
     for name in ("work", "data/glue", "shown"):
         (tmp_path / name).mkdir(parents=True)
-    words = ("launch", "--", "train", "--data-dir=../data/glue", "-m", f"{tmp_path}/shown", "-o", "/not/there/run")
+    words = ("launch", "--", "train", "--data-dir=../data/glue", "-m", f"{tmp_path}/shown", "-o", "run")
     one = container("docker", mounts=(f"{tmp_path}/shown:{tmp_path}/shown",))
     (warning,) = plan_container(one, words, here(tmp_path / "work")).warnings
     assert warning.startswith("../data/glue is not mounted")
     assert f"--mount {tmp_path}/data/glue:{tmp_path}/data/glue" in warning
+
+
+@pytest.mark.parametrize("words", [("-o", "/results/run"), ("--output=../run",), ("--output_dir", "~/run")])
+def test_results_that_would_be_lost_with_the_container_are_refused(words: tuple[str, ...], tmp_path: Path) -> None:
+    inner = ("launch", "--", "train", *words)
+    with pytest.raises(UserError, match="would be lost with the container"):
+        plan_container(container("docker"), inner, here(tmp_path))
+    if words[0] == "-o":
+        plan_container(container("docker", mounts=(f"{tmp_path}:/results",)), inner, here(tmp_path))
 
 
 def test_the_engine_is_chosen_by_the_image_and_by_what_is_here() -> None:

@@ -43,6 +43,13 @@ def test_what_intels_launcher_mounts_by_itself_is_mounted() -> None:
     assert made[1].startswith("bertkit launch --container bertkit:cpu --mount /d:/d --mount /c:/c -n 1 -- evaluate /c")
 
 
+def test_results_are_kept_outside_of_the_container() -> None:
+    old = INTEL.format(more="--volume /m:/m") + " output_dir=/results/out"
+    assert "--mount /m:/m --mount /results/out:/results/out -n 1" in new(old)
+    assert "to do: make /results/out before" in notes(old)
+    assert "make /m/out" not in notes(old.replace("/results/out", "/m/out"))
+
+
 def test_one_process_a_socket_is_started_within() -> None:
     made = new(INTEL.format(more="--mpi_num_processes=2"))
     assert made.startswith("bertkit launch --container bertkit:cpu --mpi-sockets -- train")

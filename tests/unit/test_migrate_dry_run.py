@@ -165,8 +165,10 @@ def check(command: Command, home: Path, tmp_path: Path, capsys: pytest.CaptureFi
         start = words.index("--")
         launch, inner = words[1:start], words[start + 1 :]
         launch = [re.sub(r"\$\w+", "/data", word) for word in launch]  # as a shell would fill in
-        topology = ["--topology", str(GOLDEN / "topologies" / "8sockets.xml")]
-        within = [] if "--container" in launch and "--slurm" not in launch else topology  # planned in the container
+        if "--container" in launch and "--slurm" not in launch:  # planned in the container; -o is the test's
+            within = ["--mount", f"{tmp_path}:{tmp_path}"]
+        else:
+            within = ["--topology", str(GOLDEN / "topologies" / "8sockets.xml")]
         run(["launch", *launch, *within, "--dry-run", "--", *at_home(inner, home, tmp_path)], capsys)
         words = inner
     words = at_home(words, home, tmp_path)

@@ -43,7 +43,7 @@ def launch_benchmark(old: Old, draft: Draft) -> list[Draft]:
         if name in ours or is_on(model, name) or name not in table("flags.toml")["lost"]:
             draft.lost(f"--{name.replace('_', '-')}" if name in ours else name, lost_reason(name))
     _threads(ours, draft)
-    _container(words[:split], ours, draft)
+    _container(words[:split], ours, model.get("output_dir", ""), draft)
     if ours.get("socket_id", "-1") != "-1":
         draft.do(f"for socket {ours['socket_id']} alone, start it under numactl --cpunodebind={ours['socket_id']}")
     if ours.get("mode") == "inference":
@@ -77,8 +77,8 @@ def _threads(ours: Mapping[str, str], draft: Draft) -> None:
         draft.place = replace(draft.place, allocator="system" if is_on(ours, "disable_tcmalloc") else "tcmalloc")
 
 
-def _container(words: Sequence[str], ours: Mapping[str, str], draft: Draft) -> None:
-    """--docker-image, with --volume as often as it is given."""
+def _container(words: Sequence[str], ours: Mapping[str, str], output: str, draft: Draft) -> None:
+    """--docker-image, with --volume as often as it is given. `output`: the model's folder of results."""
     if not ours.get("docker_image"):
         for name in ("volume", "shm_size"):
             if name in ours:
@@ -93,6 +93,9 @@ def _container(words: Sequence[str], ours: Mapping[str, str], draft: Draft) -> N
     named += [
         ours[name] for name in ("data_location", "checkpoint", "output_dir") if ours.get(name, "").startswith("/")
     ]
+    if output.startswith("/") and not any(output.startswith(one.rpartition(":")[2]) for one in named):
+        draft.do(f"make {output} before the container is started: theirs kept the results within the container")
+        named.append(output)
     mounts = dict.fromkeys(one if ":" in one else f"{one}:{one}" for one in named)
     in_ours(draft, ours["docker_image"], tuple(mounts), ours.get("shm_size", ""))
 
