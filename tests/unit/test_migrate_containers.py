@@ -68,7 +68,8 @@ def test_volumes_without_an_image_are_named() -> None:
 
 
 def test_the_image_is_the_backends() -> None:
-    assert "--container bertkit:cuda " in new(INTEL.format(more=""), "cuda")
+    for name in ("cuda", "nvidia"):  # and its alias
+        assert "--container bertkit:cuda " in new(INTEL.format(more=""), name)
     made = migrate(INTEL.format(more=""), "jax")
     assert "--container" not in str(made.commands[0])
     assert "there is no image for the backend jax" in "\n".join(map(str, made.notes))

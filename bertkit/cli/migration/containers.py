@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from bertkit.cli.migration.command import Draft, NotUnderstood
 from bertkit.cli.migration.shell import join
 from bertkit.cli.migration.starters import Taken, read_options
+from bertkit.engine.registry import installed
 
 ENGINES = ("docker", "nvidia-docker", "podman", "singularity", "apptainer")
 SWITCHES = frozenset(
@@ -102,7 +103,8 @@ def name_image(draft: Draft) -> None:
     """The image by the command's backend. Where no container can be started, the command runs outside of one."""
     if draft.place.container != OURS:
         return
-    backend = draft.options.get("--backend", "cpu")
+    asked = draft.options.get("--backend", "cpu")
+    backend = next((name for name, one in installed().items() if asked in one.aliases), asked)
     why = ""
     if draft.place.hosts:
         why = "for several hosts start one on each (--nnodes), or use --slurm"
