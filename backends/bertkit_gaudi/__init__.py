@@ -78,6 +78,15 @@ class GaudiBackend:
         name = f"{made.name} ({cards.product})" if made else "Gaudi"
         return Probe(True, f"{many}{name}, habana_frameworks {version}", precisions, cards.nodes)
 
+    def container_options(self, engine: str) -> tuple[str, ...]:
+        """Those of the vendor's documents, for its runtime in Docker. Raises UserError for the others."""
+        if engine != "docker":
+            raise UserError(
+                f"how {engine} shows a container Gaudis is not known", "name it with --container-option, or use docker"
+            )
+        variables = ("HABANA_VISIBLE_DEVICES=all", "OMPI_MCA_btl_vader_single_copy_mechanism=none")
+        return ("--runtime=habana", *(f"--env={one}" for one in variables), "--cap-add=sys_nice", "--ipc=host")
+
     def variables(self, settings: Mapping[str, str | int | float | bool]) -> Mapping[str, str]:
         config = config_of(settings)
         lists = write_lists(config, cache()) if config.bf16_ops or config.fp32_ops else {}

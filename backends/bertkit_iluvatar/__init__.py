@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from pathlib import Path
 
-from bertkit.plugin import Setting
+from bertkit.plugin import Setting, UserError
 from bertkit_torch.gpu_backend import SETTINGS, GpuBackend, Software, can
 
 
@@ -28,3 +30,15 @@ class IluvatarBackend(GpuBackend):
     )
     containers = ("IX_VISIBLE_DEVICES", "ILUVATAR_COREX_VISIBLE_DEVICES")
     device = "bertkit_iluvatar.device:IluvatarDevice"
+
+    def shown(self, engine: str, root: Path) -> tuple[str, ...]:
+        """The device files that are here; apptainer's containers have the host's /dev."""
+        if engine == "apptainer":
+            return ()
+        names = [path.name for path in (root / "dev").glob("*") if re.fullmatch(self.software.files, path.name)]
+        if not names:
+            raise UserError(
+                "there is no /dev/iluvatar* to show a container",
+                "check ixsmi, or name the devices of another machine, as in --container-option=--device=/dev/iluvatar0",
+            )
+        return tuple(f"--device=/dev/{name}" for name in sorted(names, key=lambda name: (len(name), name)))

@@ -16,7 +16,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from bertkit.plugin import Capabilities, Engine, Job, LayoutKind, Precision, Probe, Setting, World
+from bertkit.plugin import Capabilities, Engine, Job, LayoutKind, Precision, Probe, Setting, UserError, World
 from bertkit_torch.build import torch_build
 from bertkit_torch.capabilities import EXTRAS, HEADS
 
@@ -100,6 +100,16 @@ class GpuBackend:
         for name in self.containers:
             here = min(here, given(env.get(name, "")) if env.get(name) else here)
         return left(here, env[self.visible]) if self.visible in env else here
+
+    def container_options(self, engine: str) -> tuple[str, ...]:
+        return self.shown(engine, Path("/"))
+
+    def shown(self, engine: str, root: Path) -> tuple[str, ...]:
+        """Options by which a container has the device files under `root`. Raises UserError where they are not known."""
+        raise UserError(
+            f"how {engine} shows a container the devices of the backend {self.name} is not known",
+            "name them, as in --container-option=--device=/dev/NAME",
+        )
 
     def variables(self, settings: Mapping[str, str | int | float | bool]) -> Mapping[str, str]:
         return {}

@@ -30,6 +30,17 @@ class XpuBackend(GpuBackend):
     }
     device = "bertkit_xpu.device:XpuDevice"
 
+    def shown(self, engine: str, root: Path) -> tuple[str, ...]:
+        """The folder of the device files, and the group that may open them; apptainer's containers have the host's /dev
+        and groups."""
+        if engine == "apptainer":
+            return ()
+        if engine == "podman":
+            return ("--device=/dev/dri", "--group-add=keep-groups")
+        nodes = [root / "dev/dri" / file for file, _ in gpus(root)]
+        groups = sorted({node.stat().st_gid for node in nodes if node.exists()})
+        return ("--device=/dev/dri", *(f"--group-add={group}" for group in groups))
+
     def look(self, root: Path, env: Mapping[str, str]) -> Probe:
         build = torch_build()
         if build is None:

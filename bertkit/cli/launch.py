@@ -6,13 +6,14 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
 
 from bertkit.cli import options as o
+from bertkit.cli.launch_container import by_apptainer, check_container, device_options, launch_in_container
+from bertkit.cli.launch_options import LaunchOptions
 from bertkit.errors import UserError, nearest
 from bertkit.files.streams import put, put_json
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from bertkit.console import Display
     from bertkit.engine.registry import Choice
     from bertkit.launch.hosts import Network
-    from bertkit.launch.interface import Allocator, Domain, LaunchPlan, Request, ThreadRule
+    from bertkit.launch.interface import Allocator, Domain, LaunchPlan, Request, SlurmOptions, ThreadRule
 
 STARTED = (
     "train",
@@ -68,8 +69,22 @@ def launch(
     sbatch: Annotated[
         list[str] | None, typer.Option(help="Slurm: option of sbatch, as --time=2:00:00; repeatable.")
     ] = None,
-    container: Annotated[str, typer.Option(help="Slurm: container image (pyxis/enroot).")] = "",
-    mount: Annotated[list[str] | None, typer.Option(help="Slurm: container mount FROM:TO; repeatable.")] = None,
+    container: Annotated[
+        str, typer.Option(metavar="IMAGE", help="Run the processes in a container of this image or .sif file.")
+    ] = "",
+    container_engine: Annotated[
+        str, typer.Option(help="Program for containers: docker, podman, apptainer; with --slurm apptainer or pyxis.")
+    ] = "",
+    container_option: Annotated[
+        list[str] | None,
+        typer.Option(help="Further option of that program, as --container-option=--pid=host; repeatable."),
+    ] = None,
+    mount: Annotated[
+        list[str] | None, typer.Option(help="Folder or file for the container, FROM:TO or FROM:TO:ro; repeatable.")
+    ] = None,
+    shm_size: Annotated[
+        str, typer.Option(help="Shared memory of the container, as 1g; default: half of the memory.")
+    ] = "",
     launcher: Annotated[str, typer.Option(help="Launcher to use; default: chosen by the other options.")] = "",
     threads: Annotated[
         str, typer.Option(help="Threads per process: share, physical-minus-2 or logical-minus-2.")
@@ -117,53 +132,17 @@ def launch(
       bertkit launch --nnodes 2 --node-rank 0 --master node1:29500 -n 8 -- train -m large -t squad
 
       bertkit launch --slurm run.sbatch --nodes 2 -n 8 --sbatch=--time=2:00:00 -- train -m large -t squad
+
+      bertkit launch --container bertkit:cpu --mount /data:/data -n 2 -- train -m base -t mrpc --data-dir /data/glue
     """
     options = LaunchOptions(
         tuple(command), processes, mpi_sockets, per_socket, numa, hosts, hostfile, nnodes, node_rank, master, slurm,
-        submit, nodes, tuple(sbatch or ()), container, tuple(mount or ()), launcher, threads, reserve_cores, allocator,
+        submit, nodes, tuple(sbatch or ()), container, container_engine, tuple(container_option or ()),
+        tuple(mount or ()), shm_size, launcher, threads, reserve_cores, allocator,
         oversubscribe, ssh_port, ssh_config, interface, tuple(forward or ()), port, max_restarts, grace, tag_output,
         logs, topology, dry_run, json_,
     )  # fmt: skip
     return run_launch(options, context.find_root().command)
-
-
-@dataclass(frozen=True)
-class LaunchOptions:
-    """The options of `bertkit launch`, in the order of its signature."""
-
-    command: tuple[str, ...]
-    processes: int | None
-    mpi_sockets: bool
-    per_socket: int
-    numa: bool
-    hosts: str
-    hostfile: Path | None
-    nnodes: int | None
-    node_rank: int | None
-    master: str
-    slurm: Path | None
-    submit: bool
-    nodes: int
-    sbatch: tuple[str, ...]
-    container: str
-    mounts: tuple[str, ...]
-    launcher: str
-    threads: str
-    reserve_cores: int
-    allocator: str
-    oversubscribe: bool
-    ssh_port: int
-    ssh_config: str
-    interface: str
-    forward: tuple[str, ...]
-    port: int
-    max_restarts: int
-    grace: float
-    tag_output: bool
-    logs: Path | None
-    topology: Path | None
-    dry_run: bool
-    json: bool
 
 
 def run_launch(options: LaunchOptions, root: Any) -> int:
@@ -179,6 +158,8 @@ def run_launch(options: LaunchOptions, root: Any) -> int:
     _check(options)
     if options.dry_run or options.slurm:  # else the ranks themselves say what is wrong
         _check_inner(options, root)
+    if options.container and not options.slurm:
+        return launch_in_container(options, _backend(options.command, elsewhere=True))
     network = network_of(options.hosts, options.ssh_port, options.interface, os.environ, options.hostfile)
     name = _launcher_name(options, network)
     launcher = find_launcher(name)
@@ -220,6 +201,7 @@ def _check(options: LaunchOptions) -> None:
         raise UserError("Slurm chooses the hosts and restarts jobs itself", "drop --hosts and --max-restarts")
     if _meets(options) and (options.slurm or options.hosts or options.hostfile or options.mpi_sockets):
         raise UserError("with --nnodes every host starts its own processes", "drop the options of ssh, MPI and Slurm")
+    check_container(options)
     if options.submit and not options.slurm:
         raise UserError("--submit needs --slurm FILE", "name the file")
 
@@ -260,8 +242,7 @@ def _request(options: LaunchOptions, network: Network, name: str) -> Request:
     """`name`: the launcher's."""
     from bertkit.distributed.clusters import nodes_of
     from bertkit.launch.hosts import nodes_asked
-    from bertkit.launch.interface import Request, SlurmOptions
-    from bertkit.launch.script import job_name
+    from bertkit.launch.interface import Request
 
     choice = _backend(options.command, options.dry_run or options.slurm is not None)
     probe = choice.backend.probe()
@@ -295,10 +276,26 @@ def _request(options: LaunchOptions, network: Network, name: str) -> Request:
         ssh_config=options.ssh_config,
         forward=tuple(sorted(forward)),
         port=0 if nodes else options.port,  # theirs holds it
-        python=sys.executable,
-        batch=SlurmOptions(
-            options.nodes, options.sbatch, options.container, options.mounts, name=job_name(options.command)
-        ),
+        python="python3" if options.container else sys.executable,  # an image has its own
+        batch=_batch(options, choice),
+    )
+
+
+def _batch(options: LaunchOptions, choice: Choice) -> SlurmOptions:
+    from bertkit.launch.containers import APPTAINER
+    from bertkit.launch.interface import SlurmOptions
+    from bertkit.launch.script import job_name
+
+    apptainer = bool(options.slurm and options.container) and by_apptainer(options)
+    devices = device_options(choice, APPTAINER, options.container_options) if apptainer else ()
+    return SlurmOptions(
+        options.nodes,
+        options.sbatch,
+        options.container,
+        options.mounts,
+        name=job_name(options.command),
+        container_options=(*devices, *options.container_options),
+        apptainer=apptainer,
     )
 
 

@@ -395,6 +395,14 @@ class Backend(Protocol):
         """Raises UserError where the job asks for what this machine cannot do."""
 
 
+@runtime_checkable
+class ShowsDevices(Protocol):
+    """What a backend may have besides, whose devices a container has by options of its engine alone."""
+
+    def container_options(self, engine: str) -> tuple[str, ...]:
+        """Words of docker, podman or apptainer. Raises UserError where they are not known."""
+
+
 # The arrays of a batch that only the loss reads, by head.
 LABELS: Mapping[HeadKind, tuple[str, ...]] = {
     "classification": ("labels",),

@@ -38,6 +38,8 @@ class SlurmOptions:
     name: str = "bertkit"
     signal_seconds: int = 120  # how long before the end the processes are told to save
     output: str = ""  # file for everything printed, in the batch system's pattern; empty: its default
+    apptainer: bool = False  # the container is started by apptainer; else by the batch system itself
+    container_options: tuple[str, ...] = ()  # of apptainer, word for word
 
 
 @dataclass(frozen=True)

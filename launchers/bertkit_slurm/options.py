@@ -39,6 +39,8 @@ def check_batch(batch: SlurmOptions) -> None:
             raise UserError(f"the mount {mount!r} is none", "write source:target or source:target:flag+flag")
     if batch.mounts and not batch.container:
         raise UserError("mounts without a container", "name the container's image too")
+    if batch.container_options and not batch.apptainer:
+        raise UserError("options of apptainer for a container that Slurm starts", "drop them, or choose apptainer")
 
 
 def _check_option(option: str) -> None:

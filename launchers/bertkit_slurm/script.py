@@ -117,6 +117,8 @@ def _exports(request: Request) -> Iterable[str]:
     yield 'hosts=$(scontrol show hostnames "$SLURM_JOB_NODELIST")'
     yield "export MASTER_ADDR=${hosts%%$'\\n'*}  # the first line"
     yield f"export MASTER_PORT={port}"
+    if request.batch.apptainer:  # /tmp is the node's in there: a folder of one's own in it
+        yield 'export APPTAINERENV_XDG_CACHE_HOME="/tmp/bertkit-$UID"'
     if request.interface:
         yield f"export GLOO_SOCKET_IFNAME={quote(request.interface)}"
 
@@ -125,7 +127,11 @@ def _srun(step: Step) -> Iterable[str]:
     batch = step.request.batch
     # since Slurm 22.05 srun does not inherit --cpus-per-task
     yield '--cpus-per-task="$SLURM_CPUS_PER_TASK" --cpu-bind=cores --kill-on-bad-exit=1'
-    if batch.container:
+    if batch.container and batch.apptainer:
+        binds = ("\\\n  --bind=" + quote(mount) for mount in batch.mounts)
+        yield '\\\n  apptainer exec --no-home --pwd="$SLURM_SUBMIT_DIR" --bind="$SLURM_SUBMIT_DIR"'
+        yield from (*binds, *map(quote, batch.container_options), "\\\n  " + quote(batch.container))
+    elif batch.container:
         mounts = "".join("," + quote(mount) for mount in batch.mounts)
         yield f"\\\n  --container-image={quote(batch.container)}"
         yield f'\\\n  --container-mounts="$SLURM_SUBMIT_DIR:$SLURM_SUBMIT_DIR"{mounts}'

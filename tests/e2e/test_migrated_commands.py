@@ -78,6 +78,7 @@ def startable(words: Sequence[str]) -> list[tuple[str, ...]]:
         return [(*made, "-b", "1", "--steps", "2")]
     if words[0] != "launch":
         return [tuple(shortened(words))]
+    words = words if "--slurm" in words else _outside(words)
     start = words.index("--") + 1
     inner = shortened(words[start:])
     launch = [*words[:start], *inner]
@@ -85,6 +86,16 @@ def startable(words: Sequence[str]) -> list[tuple[str, ...]]:
         return [tuple(launch), tuple(inner)]
     few = "1" if any("squad" in word for word in inner) else "2"
     return [(*_changed(words[:start], {"-n": {"8": few}}), *inner)]
+
+
+def _outside(words: Sequence[str]) -> list[str]:
+    """Without the container, which this machine does not start."""
+    kept = list(words)
+    for option in ("--container", "--mount", "--shm-size"):
+        while option in kept[: kept.index("--")]:
+            at = kept.index(option)
+            del kept[at : at + 2]
+    return kept
 
 
 def shortened(words: Sequence[str]) -> list[str]:

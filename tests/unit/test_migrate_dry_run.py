@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -163,8 +164,12 @@ def check(command: Command, home: Path, tmp_path: Path, capsys: pytest.CaptureFi
     if words[0] == "launch":
         start = words.index("--")
         launch, inner = words[1:start], words[start + 1 :]
-        topology = ["--topology", str(GOLDEN / "topologies" / "8sockets.xml")]
-        run(["launch", *launch, *topology, "--dry-run", "--", *at_home(inner, home, tmp_path)], capsys)
+        launch = [re.sub(r"\$\w+", "/data", word) for word in launch]  # as a shell would fill in
+        if "--container" in launch and "--slurm" not in launch:  # planned in the container; -o is the test's
+            within = ["--mount", f"{tmp_path}:{tmp_path}"]
+        else:
+            within = ["--topology", str(GOLDEN / "topologies" / "8sockets.xml")]
+        run(["launch", *launch, *within, "--dry-run", "--", *at_home(inner, home, tmp_path)], capsys)
         words = inner
     words = at_home(words, home, tmp_path)
     if words[:2] == ["data", "get"]:

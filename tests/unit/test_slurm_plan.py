@@ -38,6 +38,16 @@ CASES = {
             container="/images/bertkit v1.sqsh", mounts=("/data:/data:ro", "/scratch/my files:/scratch")
         ),
     ),
+    "apptainer": replace(
+        REQUEST,
+        python="python3",
+        batch=SlurmOptions(
+            container="/images/bertkit v1.sif",
+            mounts=("/data:/data:ro", "/scratch/my files:/scratch"),
+            apptainer=True,
+            container_options=("--nv", "--env=A=b c"),
+        ),
+    ),
     "options": replace(
         REQUEST,
         processes=None,
@@ -104,6 +114,23 @@ def test_the_ranks_get_their_words_and_environment(slurm: Path, tmp_path: Path) 
     assert rank["env"]["OMP_NUM_THREADS"] == "8"
     assert rank["env"]["GLOO_SOCKET_IFNAME"] == "ib0"
     assert rank["argv"][:3] == ["--cpus-per-task=4", "--cpu-bind=cores", "--kill-on-bad-exit=1"]
+
+
+def test_apptainer_starts_each_rank_in_the_image(slurm: Path, tmp_path: Path) -> None:
+    done, calls = run_script(plan(CASES["apptainer"]).script, slurm, tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    words = calls[1]["argv"]
+    at = words.index("apptainer")
+    assert not [word for word in words if word.startswith("--container")]
+    assert words[at : words.index("env")] == [
+        "apptainer", "exec", "--no-home", "--pwd=/w d", "--bind=/w d", "--bind=/data:/data:ro",
+        "--bind=/scratch/my files:/scratch", "--nv", "--env=A=b c", "/images/bertkit v1.sif",
+    ]  # fmt: skip
+
+
+def test_options_for_apptainer_need_it() -> None:
+    with pytest.raises(UserError, match="options of apptainer for a container that Slurm starts"):
+        plan(replace(REQUEST, batch=SlurmOptions(container="b.sqsh", container_options=("--nv",))))
 
 
 @pytest.mark.parametrize(("job", "port"), [("7", "10007"), ("39999", "29999"), ("40000", "10000")])

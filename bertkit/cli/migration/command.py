@@ -75,18 +75,25 @@ class Place:
     nodes: int = 0  # above 0: by Slurm
     container: str = ""
     mounts: tuple[str, ...] = ()
+    shm_size: str = ""  # of the container
     allocator: str = ""  # preloaded; "": as launch chooses
 
     def words(self) -> list[str]:
         """The words of `bertkit launch` up to the command; none for a single process."""
         words = self._many()
+        if self.container and not self.nodes:
+            words = ["launch", *self._contained(), *(words[1:] or ["-n", "1", "--"])]
         return [*words[:-1], "--allocator", self.allocator, "--"] if words and self.allocator else words
+
+    def _contained(self) -> list[str]:
+        words = ["--container", self.container] if self.container else []
+        words += [word for mount in self.mounts for word in ("--mount", mount)]
+        return [*words, *(["--shm-size", self.shm_size] if self.shm_size else [])]
 
     def _many(self) -> list[str]:
         if self.nodes:
             words = ["--slurm", "bertkit.sbatch", "--nodes", str(self.nodes), "-n", str(self.processes or 1)]
-            words += ["--container", self.container] if self.container else []
-            return ["launch", *words, *(word for mount in self.mounts for word in ("--mount", mount)), "--"]
+            return ["launch", *words, *self._contained(), "--"]
         if self.sockets:
             many = ["--per-socket", str(self.per_socket)] if self.per_socket > 1 else []
             hosts = ["--hosts", self.hosts] if self.hosts else []

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from bertkit.cli.migration.command import Draft, NotUnderstood, set_model
+from bertkit.cli.migration.containers import in_ours
 from bertkit.cli.migration.pretraining import PhaseOptions, pretrain
 from bertkit.cli.migration.python_flags import is_on, lost_reason, read_assignments, read_flags, table
 from bertkit.cli.migration.starters import WHOLE, whole
@@ -16,7 +17,7 @@ PRECISIONS = {"bfloat16": "bf16", "fp32": "fp32", "fp16": "fp16", "int8": "int8"
 SAID = (
     "framework model_name mode precision batch_size mpi_num_processes mpi_num_processes_per_socket mpi_hostnames"
     " data_location checkpoint socket_id benchmark_only accuracy_only output_dir dry_run num_cores num_intra_threads"
-    " disable_tcmalloc"
+    " disable_tcmalloc docker_image volume shm_size"
 ).split()
 MODEL_SAID = (
     "train_option infer_option init_checkpoint config_file vocab_file learning_rate max_seq_length num_train_epochs"
@@ -42,6 +43,7 @@ def launch_benchmark(old: Old, draft: Draft) -> list[Draft]:
         if name in ours or is_on(model, name) or name not in table("flags.toml")["lost"]:
             draft.lost(f"--{name.replace('_', '-')}" if name in ours else name, lost_reason(name))
     _threads(ours, draft)
+    _container(words[:split], ours, model.get("output_dir", ""), draft)
     if ours.get("socket_id", "-1") != "-1":
         draft.do(f"for socket {ours['socket_id']} alone, start it under numactl --cpunodebind={ours['socket_id']}")
     if ours.get("mode") == "inference":
@@ -73,6 +75,29 @@ def _threads(ours: Mapping[str, str], draft: Draft) -> None:
             draft.sets["device.threads"] = ours[name]
     if "disable_tcmalloc" in ours:
         draft.place = replace(draft.place, allocator="system" if is_on(ours, "disable_tcmalloc") else "tcmalloc")
+
+
+def _container(words: Sequence[str], ours: Mapping[str, str], output: str, draft: Draft) -> None:
+    """--docker-image, with --volume as often as it is given. `output`: the model's folder of results."""
+    if not ours.get("docker_image"):
+        for name in ("volume", "shm_size"):
+            if name in ours:
+                draft.lost(f"--{name.replace('_', '-')}", "there is no --docker-image that it is for")
+        return
+    pairs = zip(words, [*words[1:], "-"], strict=True)
+    said = [one.partition("=")[2] if "=" in one else value for one, value in pairs if one.split("=")[0] == "--volume"]
+    named = [one for one in said if one and not one.startswith("-")]
+    if len(named) < len(said):
+        draft.do("the document leaves a mount out: add --mount FOLDER:FOLDER for what lies outside of this folder")
+    # theirs mounts these by itself
+    named += [
+        ours[name] for name in ("data_location", "checkpoint", "output_dir") if ours.get(name, "").startswith("/")
+    ]
+    if output.startswith("/") and not any(output.startswith(one.rpartition(":")[2]) for one in named):
+        draft.do(f"make {output} before the container is started: theirs kept the results within the container")
+        named.append(output)
+    mounts = dict.fromkeys(one if ":" in one else f"{one}:{one}" for one in named)
+    in_ours(draft, ours["docker_image"], tuple(mounts), ours.get("shm_size", ""))
 
 
 def _place(ours: Mapping[str, str], draft: Draft) -> None:

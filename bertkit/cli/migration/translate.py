@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from bertkit.cli.migration import distillation, hugging_face, pretraining_scripts, python_scripts, triton
+from bertkit.cli.migration import containers, distillation, hugging_face, pretraining_scripts, python_scripts, triton
 from bertkit.cli.migration.command import Command, Draft, Migrated, Note, NotUnderstood, refuse_open
 from bertkit.cli.migration.demo_bert import demo_bert, export
 from bertkit.cli.migration.fitting import fit
@@ -103,6 +103,10 @@ def _one(line: Line, suit: Suit, commands: list[Command], notes: list[Note], fau
 def _say(old: Old, suit: Suit) -> list[Draft]:
     """What one program of theirs is in our words. Raises NotUnderstood for one that is not known."""
     draft = Draft(place=old.place)
+    if old.program in containers.SCRIPTS:
+        containers.SCRIPTS[old.program](old.arguments, draft)
+        draft.command = ()
+        return [draft]
     read = _reader(old)
     if old.program in SCRIPTS:
         draft.options["--backend"] = "cuda"
@@ -114,6 +118,7 @@ def _say(old: Old, suit: Suit) -> list[Draft]:
         _variables(old, draft, drafts)
     for one in drafts:
         suit(one)
+        containers.name_image(one)
         refuse_open(one)
     notes = dict.fromkeys([*draft.notes, *(note for one in drafts for note in one.notes)])
     drafts[0].notes = [note for note in notes if note.unless not in drafts[0].sets]

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from bertkit.cli.migration.command import CHECKPOINT, Draft, NotUnderstood, Place
-from bertkit.cli.migration.containers import ENGINES, Where, enter
+from bertkit.cli.migration.containers import ENGINES, OURS, SHELLS, Where, enter, enter_launch_sh
 from bertkit.cli.migration.python_flags import ELIDED
 from bertkit.cli.migration.shell import ASSIGNED, Line, State, read_script
 from bertkit.cli.migration.starters import PREFIXES, STARTERS, read_options
@@ -66,6 +66,11 @@ def _peel(old: Old, directives: list[str], draft: Draft) -> Iterator[Old]:
         elif name in ENGINES:
             words, where, env = enter(name, words[1:], old.where, draft)
             old = replace(old, where=where, env=old.env | env)
+        elif name == "launch.sh" and [*words, ""][1] not in SHELLS:
+            script, where, env = enter_launch_sh(words[1:], old.where, draft)
+            place = replace(old.place, container=OURS)
+            yield from _inner(script, replace(old, where=where, env=old.env | env, place=place), directives, draft)
+            return
         elif name in STARTERS and not (name == "accelerate" and words[1:2] != ["launch"]):
             old, words, directives = _started(name, words, old, directives, draft)
         else:
