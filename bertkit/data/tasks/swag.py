@@ -9,27 +9,41 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from bertkit.data.features import Features
-from bertkit.data.tables.table import TableOptions
-from bertkit.data.tasks.own.choices import ChoiceFormat
-from bertkit.data.tasks.own.columns import TextColumns
 from bertkit.data.tasks.task import Answered, AnswerRules, Part, Shape, Split, SplitName, Task, Tell, how_to_get
 from bertkit.errors import UserError
 from bertkit.files import inputs
 from bertkit.model.config import Head
 from bertkit.model.vocabulary import Vocabulary
 
+if TYPE_CHECKING:
+    from bertkit.data.tasks.own.choices import ChoiceFormat
+
 ENDINGS = ("ending0", "ending1", "ending2", "ending3")
 
 
 @dataclass(frozen=True)
 class SwagFormat:
-    """The published files, read as a table of multiple choice with these columns."""
+    """The published files, read as a table of multiple choice."""
 
-    rows: ChoiceFormat
+    @property
+    def rows(self) -> ChoiceFormat:
+        """How the tables are read."""
+        from bertkit.data.tables.table import TableOptions  # here: each list of the tasks would import them
+        from bertkit.data.tasks.own.choices import ChoiceFormat
+        from bertkit.data.tasks.own.columns import TextColumns
+
+        return ChoiceFormat(
+            columns=TextColumns(text="sent1", pair="sent2", labels=("label",)),
+            choices=ENDINGS,
+            count=len(ENDINGS),
+            naming="from 0",
+            options=TableOptions(delimiter=",", header=True, encoding="utf-8"),
+        )
 
     def find(self, task: Task, folder: Path, split: SplitName, one: Split) -> Path:
         if not inputs.exists(folder / one.file):
@@ -64,13 +78,5 @@ SWAG = Task(
     splits={"train": (Split("train.csv"),), "dev": (Split("val.csv"),), "test": (Split("test.csv"),)},
     head=Head("choice", len(ENDINGS)),
     primary="accuracy",
-    format=SwagFormat(
-        ChoiceFormat(
-            columns=TextColumns(text="sent1", pair="sent2", labels=("label",)),
-            choices=ENDINGS,
-            count=len(ENDINGS),
-            naming="from 0",
-            options=TableOptions(delimiter=",", header=True, encoding="utf-8"),
-        )
-    ),
+    format=SwagFormat(),
 )
