@@ -139,6 +139,7 @@ def test_predictions_of_one_language_are_scored_against_the_whole_file(data_dir:
 def test_a_run_on_mnli_or_a_translation_answers_xnli() -> None:
     for name in ("xnli", "xnli-zh"):
         task = find_task(name)
+        assert task.labels == find_task("mnli").labels
         for trained in ("mnli", "xnli-de"):
             told = run_on(trained)
             assert check_task(told, task, "runs/a", force=False) == ()

@@ -17,13 +17,13 @@ import numpy as np
 
 from bertkit.data.encoding import encode
 from bertkit.data.features import Features
-from bertkit.data.tasks.glue import MNLI_LABELS
 from bertkit.data.tasks.metrics import Metrics, accuracy
 from bertkit.data.tasks.tabular import Examples, Splits, TableFormat, read_examples, read_rows
 from bertkit.data.tasks.task import Answered, AnswerRules, Columns, Part, Shape, Split, SplitName, Task, Tell
 from bertkit.model.config import Head
 from bertkit.model.vocabulary import Vocabulary
 
+LABELS = ("contradiction", "entailment", "neutral")  # in the order of MNLI, whose models answer XNLI
 LANGUAGES = ("ar", "bg", "de", "el", "en", "es", "fr", "hi", "ru", "sw", "th", "tr", "ur", "vi", "zh")
 TABLE = Columns("sentence1", "sentence2", "gold_label")  # of XNLI's own files
 TRANSLATED = Columns("premise", "hypo", "label")  # of XNLI-MT's training files
@@ -99,10 +99,10 @@ def _task(name: str, title: str, languages: tuple[str, ...], train: Splits, sour
         title=title,
         folder="XNLI",
         splits={**train, "dev": (Split("xnli.dev.tsv", TABLE),), "test": (Split("xnli.test.tsv", TABLE),)},
-        head=Head("classification", len(MNLI_LABELS)),
+        head=Head("classification", len(LABELS)),
         primary="accuracy",
         format=XnliFormat(own, {"": f"{name.upper()}.tsv"}, languages=languages),
-        labels=MNLI_LABELS,
+        labels=LABELS,
         parts_of="" if train else "mnli",
         models_of=("mnli", *(f"xnli-{language}" for language in LANGUAGES)),
         sources=sources,
