@@ -266,7 +266,7 @@ def _fetch_model(need: Need, data_dir: Path, say: Say) -> ModelPlace:
 def _from_hub(source: DownloadSource, words: bool, data_dir: Path, say: Say) -> ModelPlace:
     listed = hub.list_files(source.hub)
     wanted = [file for file in listed if not words or file.name == "vocab.txt" or file.name.startswith("tokenizer")]
-    downloads = tuple(Download(file.name, file.sha256, "", hub.HUB + file.path, file.size) for file in wanted)
+    downloads = tuple(Download(file.name, file.sha256, url=hub.HUB + file.path, size=file.size) for file in wanted)
     files = tuple(File(one.name, one.sha256) for one in downloads)
     theirs = dataclasses.replace(
         source, folder=f"{CHECKPOINTS}/{source.name}", downloads=downloads, files=files, about=None

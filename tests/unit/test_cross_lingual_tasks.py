@@ -205,4 +205,4 @@ def test_another_archive_than_the_published_one_is_refused(tmp_path: Path) -> No
     (download,) = load_sources()["xnli"].downloads
     target = make_zip(tmp_path / download.name, {"XNLI-1.0/xnli.dev.tsv": b"x"})
     with pytest.raises(UserError, match=f"published is {download.sha256}"):
-        fetch(Download(download.name, download.sha256, "", "http://127.0.0.1:9/x"), target, quiet)
+        fetch(Download(download.name, download.sha256, url="http://127.0.0.1:9/x"), target, quiet)
