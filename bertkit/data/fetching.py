@@ -105,6 +105,8 @@ def bring_named(names: Sequence[str], data_dir: Path, say: Say, url_base: str = 
     """
     for line in own_sources(url_base):
         say(line)
+    if "wikipedia" in map(str.lower, names):
+        raise UserError("Wikipedia's text has a language and a date", "bertkit data get wikipedia --language LANG")
     sources = find_sources(names)
     for source in sources:
         folder = data_dir / source.folder

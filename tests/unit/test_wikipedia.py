@@ -19,9 +19,10 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from bertkit.cli.data import app
+from bertkit.data.fetching import bring_named
 from bertkit.data.pretraining.prepare.sources import detect
 from bertkit.data.pretraining.prepare.texts import Notes, documents
-from bertkit.data.pretraining.wikipedia import extraction, streams
+from bertkit.data.pretraining.wikipedia import extraction, getting, streams
 from bertkit.data.pretraining.wikipedia.articles import Site, kind_of, read_page, read_site
 from bertkit.data.pretraining.wikipedia.dump import Dump, dump_in
 from bertkit.data.pretraining.wikipedia.extraction import extract
@@ -168,6 +169,23 @@ def test_another_file_than_the_published_one_is_refused(server: DumpServer, tmp_
 def test_what_can_be_no_dump_is_refused(server: DumpServer, tmp_path: Path, options: list[str], said: str) -> None:
     with pytest.raises(UserError, match=said):
         get(server, tmp_path, *options)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_another_process_made_meanwhile_is_taken(
+    server: DumpServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text, _ = get(server, tmp_path)
+    seen: list[Path] = []
+
+    def missing_at_first(folder: Path) -> Path | None:
+        seen.append(folder)
+        return text if len(seen) > 1 else None
+
+    monkeypatch.setattr(getting, "_complete", missing_at_first)
+    monkeypatch.setattr(getting, "extract", lambda *arguments: 1 / 0)
+    get(server, tmp_path)
+    assert len(seen) == 2
 
 
 def test_a_dump_that_is_not_finished_is_refused(server: DumpServer, tmp_path: Path) -> None:
@@ -182,6 +200,8 @@ def test_wikipedias_options_are_for_wikipedia(tmp_path: Path) -> None:
     assert "--language is for wikipedia alone" in str(result.exception)
     result = CliRunner().invoke(app, ["get", "wikipedia", "nonsense", "--language", "de", "--data-dir", str(tmp_path)])
     assert "no data called 'nonsense'" in str(result.exception)
+    with pytest.raises(UserError, match="bertkit data get wikipedia --language"):
+        bring_named(["Wikipedia"], tmp_path, lambda line: None)
     options = ["get", "wikipedia", "--language", "de", "--data-dir", str(tmp_path), "--dry-run"]
     assert "would download the dump of latest" in CliRunner().invoke(app, options).stderr
     assert not list(tmp_path.iterdir())

@@ -6,6 +6,8 @@ its names.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -74,18 +76,21 @@ def find_dump(data_dir: Path, language: str, date: str, say: Say, url_base: str 
     """The dump that is meant, with its SHA-1. Raises Unreachable, and UserError where there is none of that day."""
     wiki = wiki_of(language)
     name = f"{wiki}-{date}-sha1sums.txt"
-    kept = folder_of(data_dir, language, date) / name if date != LATEST else data_dir / FOLDER / f".{name}"
-    if date == LATEST:  # what was the latest when it was last asked may be no more
+    kept = folder_of(data_dir, language, date) / name
+    if date == LATEST:  # of its own: what another process, or an earlier one, was told may be no more
+        kept = data_dir / FOLDER / f".{os.getpid()}-{name}"
         kept.unlink(missing_ok=True)
     url = f"{HOST}/{wiki}/{date}/{name}"
     try:
         _fetch(Download(name, url=mirrored(url, url_base)), kept, say)
     except Unreachable as error:
+        _remove_empty(kept.parent, data_dir)
         by_hand = "check --language and --date" + ("" if date == LATEST else f", or put {name} into {kept.parent}")
         raise Unreachable(error.cause, f"{error.cure}, or {by_hand}" if error.cure else by_hand) from None
     found = dump_in(read_text(kept, most=SUMS_BYTES), language)
     if found is None or date not in (LATEST, found.date):
         kept.unlink()
+        _remove_empty(kept.parent, data_dir)
         raise UserError(
             f"{url} has no checksum of {wiki}'s multistream dump", "it may not be finished yet: name an earlier --date"
         )
@@ -93,6 +98,14 @@ def find_dump(data_dir: Path, language: str, date: str, say: Say, url_base: str 
         kept.unlink()
         say(f"{FOLDER}: the latest dump of {wiki} is of {found.date}")
     return found
+
+
+def _remove_empty(folder: Path, data_dir: Path) -> None:
+    """Leave no folder where nothing came."""
+    with contextlib.suppress(OSError):
+        while folder != data_dir:
+            folder.rmdir()
+            folder = folder.parent
 
 
 def dump_in(sums: str, language: str) -> Dump | None:

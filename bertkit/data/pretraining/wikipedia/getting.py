@@ -44,13 +44,15 @@ def bring_wikipedia(
     if dry_run:
         say(f"{FOLDER}: would download the dump of {date} into {folder_of(data_dir, language, date)} and extract it")
         return None
-    check_parser()
+    check_parser()  # before anything is fetched
     dump = find_dump(data_dir, language, date, say, url_base)
     folder = folder_of(data_dir, language, dump.date)
     if there := _complete(folder):
         say(f"{FOLDER}: {there} was complete already")
         return there
     with locked(folder.with_name(f".{folder.name}.lock"), _Waiting(folder, say)):
+        if there := _complete(folder):  # by the process that was waited for
+            return there
         bring_dump(dump, folder, say, url_base)
         manifest = extract(dump, folder, workers or _cores(), say)
     for line in told(manifest):
