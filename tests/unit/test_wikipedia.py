@@ -29,6 +29,7 @@ from bertkit.data.pretraining.wikipedia.extraction import extract
 from bertkit.data.pretraining.wikipedia.streams import head as head_of
 from bertkit.data.pretraining.wikipedia.streams import pages, plan
 from bertkit.errors import UserError
+from bertkit.files import downloads
 from bertkit.files.disk import read_sealed
 from in_thread import in_thread
 from wiki_dump import DumpServer, cut_anywhere, head, multistream, page
@@ -333,6 +334,45 @@ def test_a_kill_between_the_last_steps_loses_nothing(tmp_path: Path, monkeypatch
     assert texts(folder) == whole
 
 
+def test_what_is_not_known_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    packed = multistream([page(1, "A", "Text.")], language="szl")
+    packed = bz2.compress(bz2.decompress(packed).replace(b'version="0.11"', b'version="0.12"'))
+    _, folder = put(tmp_path / "a", packed)
+    dump = Dump("szl", "20260901", "")
+    (folder / "simplewiki-20260901-pages-articles-multistream.xml.bz2").rename(folder / dump.name)
+    said: list[str] = []
+    (folder / "text").mkdir()
+    (folder / "text" / "wiki_00009.txt").write_text("of an earlier version")
+    monkeypatch.setattr(extraction, "plain_text", lambda text, media: None)
+    assert extract(dump, folder, 1, said.append)["counts"] == {"articles that the parser gave up": 1}
+    assert [path.name for path in (folder / "text").iterdir()] == ["wiki_00000.txt"]
+    assert any("of export schema '0.12', which is not known, and read as 0.11" in line for line in said)
+    assert any("in szl none is known by name" in line for line in said)
+
+
+def test_a_parser_that_gives_up_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    import mwparserfromhell
+
+    def deep(text: str) -> None:
+        raise RecursionError
+
+    monkeypatch.setattr(mwparserfromhell, "parse", deep)
+    assert plain_text("a", MEDIA) is None
+
+
+def test_a_disk_that_is_full_while_the_dump_comes_keeps_what_came(
+    server: DumpServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(handle: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(downloads.os, "fsync", full)
+    with pytest.raises(UserError, match=r"part: cannot be written: No space left on device; choose another folder"):
+        get(server, tmp_path, "--date", "20260901")
+    monkeypatch.undo()
+    get(server, tmp_path, "--date", "20260901")
+
+
 def test_work_of_another_version_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dump, folder = put(tmp_path / "a", multistream(many(6)))
     monkeypatch.setattr(extraction, "replace_folder", lambda old, new: 1 / 0)
@@ -462,6 +502,8 @@ def test_of_several_revisions_the_last_counts() -> None:
         ("-{zh-hans:软件;zh-hant:軟體}-是-{A|程序}-。", ["软件是程序。"]),
         ("<blockquote>Quote.</blockquote>After.<div>Block.</div>", ["Quote.", "After.", "Block."]),
         ("Unicode: Ünïcödé 日本 עברית 🏴 e\u0301.", ["Unicode: Ünïcödé 日本 עברית 🏴 e\u0301."]),
+        ("(-5 to 3 m, .5 {{x}}.)", ["(-5 to 3 m, .5.)"]),
+        ("می&zwnj;خواهم&lrm; <includeonly>x</includeonly>", ["می\u200cخواهم"]),
         ("123.\n\n...\n\n日.", ["日."]),
         ("</ref>A stray <ref b.", ["A stray <ref b."]),
         ("a < b and c > d", ["a < b and c > d"]),

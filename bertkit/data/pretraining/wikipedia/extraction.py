@@ -7,6 +7,7 @@ piece's boundary; `text/` is there when all of it is, and manifest.json, which t
 from __future__ import annotations
 
 import functools
+import json
 import shutil
 from collections import Counter
 from collections.abc import Mapping
@@ -17,13 +18,13 @@ from xml.sax.saxutils import quoteattr
 
 from bertkit.data.fetching import follow
 from bertkit.data.pretraining.prepare.pool import Done, run_all
-from bertkit.data.pretraining.wikipedia.articles import ARTICLE, Site, kind_of, read_page, read_site
+from bertkit.data.pretraining.wikipedia.articles import ARTICLE, VERSIONS, Site, kind_of, read_page, read_site
 from bertkit.data.pretraining.wikipedia.dump import HOMEPAGE, TERMS, Dump, Say
 from bertkit.data.pretraining.wikipedia.streams import PIECE, head, pages, plan
 from bertkit.data.pretraining.wikipedia.wikitext import check_parser, plain_text
 from bertkit.errors import UserError
 from bertkit.files.disk import read_sealed, replace_folder, sha256_file, write_atomically, write_sealed
-from bertkit.files.inputs import exists, is_file
+from bertkit.files.inputs import exists, inside, is_file
 from bertkit.version import __version__
 
 VERSION = 1  # of what is made of the same dump; part of the key that unfinished work is taken up by
@@ -49,7 +50,7 @@ def extract(dump: Dump, folder: Path, workers: int, say: Say, piece: int = PIECE
     """
     parser, path = check_parser(), folder / dump.name
     planned = plan(path, piece)
-    say(f"{dump.wiki}: {path.name} has the published SHA-1; its SHA-256 is {planned.sha256}")
+    say(f"{folder.name}: {path.name} has the published SHA-1; its SHA-256 is {planned.sha256}")
     site = read_site(head(path), dump.language, path)
     _check_site(site, dump, path, say)
     made_of = {"sha256": planned.sha256, "version": VERSION, "parser": parser, "piece": piece, "site": asdict(site)}
@@ -58,6 +59,8 @@ def extract(dump: Dump, folder: Path, workers: int, say: Say, piece: int = PIECE
     work = load_work(folder)
     _warn_of_space(folder, planned.bytes, say)
     notes = _do(work, folder, workers, planned.bytes, say)
+    for path in {*inside(desk / TEXT)} - {desk / TEXT / note["file"]["name"] for note in notes}:
+        path.unlink()  # of a text that was here before
     source = {**asdict(dump), "url": dump.url, "sha256": planned.sha256, "bytes": planned.bytes}
     manifest = {
         "schema": 1,
@@ -77,6 +80,8 @@ def extract(dump: Dump, folder: Path, workers: int, say: Say, piece: int = PIECE
 def _check_site(site: Site, dump: Dump, path: Path, say: Say) -> None:
     if site.wiki != dump.wiki:
         raise UserError(f"{path}: is a dump of {site.wiki}, not of {dump.wiki}", "fetch the right one")
+    if site.version not in VERSIONS:
+        say(f"warning: the dump is of export schema {site.version!r}, which is not known, and read as {VERSIONS[-1]}")
     if not site.known:
         say(
             f"warning: of the templates that mark disambiguation pages in {dump.language} none is known by name: such "
@@ -103,8 +108,7 @@ def _open_desk(desk: Path, folder: Path, wanted: Mapping[str, Any], say: Say) ->
 
 
 def _as_json(value: Mapping[str, Any]) -> dict[str, Any]:
-    import json
-
+    """As it is read again: tuples are lists."""
     return dict(json.loads(json.dumps(value)))
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from bertkit.data.fetching import own_sources
 from bertkit.data.pretraining.wikipedia.dump import (
     FOLDER,
     HOMEPAGE,
@@ -45,6 +46,8 @@ def bring_wikipedia(
         say(f"{FOLDER}: would download the dump of {date} into {folder_of(data_dir, language, date)} and extract it")
         return None
     check_parser()  # before anything is fetched
+    for line in own_sources(url_base):
+        say(line)
     dump = find_dump(data_dir, language, date, say, url_base)
     folder = folder_of(data_dir, language, dump.date)
     if there := _complete(folder):

@@ -16,11 +16,12 @@ from bertkit.errors import UserError
 
 # Tags whose content is no text of the article
 LEFT_OUT = frozenset(
-    """categorytree ce chem gallery graph hiero imagemap indicator inputbox mapframe maplink math noinclude pagelist
-    phonos pre ref references rss score script section source style syntaxhighlight table templatedata templatestyles
+    """categorytree ce chem gallery graph hiero imagemap includeonly indicator inputbox mapframe maplink math noinclude
+    pagelist phonos pre ref references rss score script section source style syntaxhighlight table templatedata templatestyles
     timeline title""".split()
 )
 BLOCKS = frozenset("blockquote center dd div dl dt h1 h2 h3 h4 h5 h6 hr li ol p poem section ul".split())
+JOINERS = "\u200c\u200d"  # not printable, and a part of words in Persian and others
 LIST, BREAK = "\x00", "\n\n"  # a list's line; XML has no zero byte
 # Signs that are text here (from nowiki or an entity) and would be markup in what the parser left
 SIGNS = "[]{}|<>'_"
@@ -34,10 +35,10 @@ VARIANTS = re.compile(r"-\{([^{}]*)\}-")
 # What is left where a template was taken away: "(; 1 May 1900)", "( )", "word , word"
 TIDIED = (
     (re.compile(r"\s+"), " "),
-    (re.compile(r"([(\uff08])[\s,;:\u060c\u061b\u3001/\u2013-]+"), r"\1"),
-    (re.compile(r"[\s,;:\u060c\u061b\u3001/]+([)\uff09])"), r"\1"),
+    (re.compile(r"([(\uff08])[\s,;:\u060c\u061b\u3001]+"), r"\1"),
+    (re.compile(r"[\s,;:\u060c\u061b\u3001]+([)\uff09])"), r"\1"),
     (re.compile(r" ?(\(\)|\uff08\uff09)"), ""),
-    (re.compile(r" +([,.])"), r"\1"),
+    (re.compile(r" +([,.])(?!\w)"), r"\1"),
 )
 
 
@@ -99,7 +100,7 @@ def _entity(node: Any) -> str:
         found = str(node.normalize())
     except (ValueError, OverflowError):
         return ""
-    return found if found.isprintable() or found.isspace() else ""
+    return found if found.isprintable() or found.isspace() or found in JOINERS else ""
 
 
 def _link(node: Any, media: tuple[str, ...]) -> Iterator[str]:
