@@ -17,8 +17,8 @@ from bertkit.errors import UserError
 # Tags whose content is no text of the article
 LEFT_OUT = frozenset(
     """categorytree ce chem gallery graph hiero imagemap includeonly indicator inputbox mapframe maplink math noinclude
-    pagelist phonos pre ref references rss score script section source style syntaxhighlight table templatedata templatestyles
-    timeline title""".split()
+    pagelist phonos pre ref references rss score script section source style syntaxhighlight table templatedata
+    templatestyles timeline title""".split()
 )
 BLOCKS = frozenset("blockquote center dd div dl dt h1 h2 h3 h4 h5 h6 hr li ol p poem section ul".split())
 JOINERS = "\u200c\u200d"  # not printable, and a part of words in Persian and others
