@@ -353,7 +353,7 @@ def test_what_is_not_known_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_a_parser_that_gives_up_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
     import mwparserfromhell
 
-    def deep(text: str) -> None:
+    def deep(text: str, skip_style_tags: bool) -> None:
         raise RecursionError
 
     monkeypatch.setattr(mwparserfromhell, "parse", deep)
@@ -486,13 +486,18 @@ def test_of_several_revisions_the_last_counts() -> None:
         ("{{Infobox|a={{b|{{c}}}}|d=[[e]]}}Text.", ["Text."]),
         ("A<ref name=x>{{cite|[[y]]}} z</ref> b<ref name=x />.", ["A b."]),
         ("A (born {{date|1900}}; {{age}}) b ({{x}}), c {{y}}, d.", ["A (born) b, c, d."]),
+        ("A<ref>''b’’, ''c {{d</ref> e.<ref>f</ref>", ["A e."]),  # what is wrong within does not reach beyond
+        ("A <REF\nname='x'>b</Ref >c <nowiki><ref></nowiki> d<!-- <ref> --> e.", ["A c <ref> d e."]),
+        ("A<!-- not closed <ref>", ["A"]),
+        ("{|\n|-\n| align=right| '''{{a|2||3}}\n|}\n\nProse.\n\n{|\n| ''b\n|}", ["Prose."]),
         ("{|\n|-\n| a || {{b}}\n{|\n| inner\n|}\n|}\nAfter.", ["After."]),
         ("== Head ==\nText\nof one paragraph.\n=== Sub ===\nMore.", ["Text of one paragraph.", "More."]),
         ("One.\n* item\n# number\n: indented\n; term : meaning\nTwo.", ["One.", "Two."]),
         ("'''Bold ''and'' italic''' <b>tag</b> H<sub>2</sub>O<br/>line.", ["Bold and italic tag H2O line."]),
         ("[[File:a.jpg|thumb|a [[caption]] of {{x}}]] A [[dog|dogs]] [[cat]]s [[:Category:Pets]].",
          ["A dogs cats Category:Pets."]),
-        ("A.\n[[Category:Pets]]\n[[de:Hund]]\n[[zh-yue:狗]]", ["A."]),
+        ("A.\n[[Category:Pets]]\n[[de:Hund]]\n[[zh-yue:狗]]\n[[be-x-old:Сабака]]", ["A."]),
+        ("[[35&nbsp;mm film]], [[Kruskal&ndash;Wallis test]] [[#Uses]].", ["35 mm film, Kruskal–Wallis test #Uses."]),
         ("[http://a.b text] [http://a.b] http://a.b end.", ["text end."]),
         ("A &lt;b&gt; &amp; &nbsp;c &#91;&#91;d&#93;&#93; &ndash; &#x1F600;.", ["A <b> & c [[d]] – 😀."]),
         ("<nowiki>[[no link]] {{no}} ''x'' &lt;</nowiki> y.", ["[[no link]] {{no}} ''x'' < y."]),
@@ -535,5 +540,13 @@ def test_no_text_breaks_the_reader(text: str) -> None:
 
 
 def test_deep_nesting_ends() -> None:
-    for text in ("{{a|" * 300, "[[" * 3000, "<b>" * 300 + "x", "{{" * 500 + "x" + "}}" * 500):
+    for text in (
+        "<ref>" * 100_000,
+        "<ref " * 300,
+        "<!--" * 100_000,
+        "{{a|" * 300,
+        "[[" * 3000,
+        "<b>" * 300 + "x",
+        "{{" * 500 + "x" + "}}" * 500,
+    ):
         plain_text(text, MEDIA)

@@ -14,11 +14,16 @@ from typing import Any
 
 from bertkit.errors import UserError
 
-# Tags whose content is no text of the article
+# Tags whose content MediaWiki reads to the next closing tag, whatever stands in between, before it parses anything
+RAW = (
+    "ref", "nowiki", "gallery", "math", "chem", "ce", "pre", "syntaxhighlight", "source", "score", "timeline",
+    "imagemap", "graph", "hiero", "mapframe", "maplink", "inputbox", "templatedata", "templatestyles", "categorytree",
+)  # fmt: skip
+OPENING = re.compile(rf"<!--|<({'|'.join(RAW)})\b[^<>]{{0,2000}}>", re.IGNORECASE)
+CLOSING = {name: re.compile(rf"</{name}\s*>", re.IGNORECASE) for name in RAW}
+# Other tags whose content is no text of the article
 LEFT_OUT = frozenset(
-    """categorytree ce chem gallery graph hiero imagemap includeonly indicator inputbox mapframe maplink math noinclude
-    pagelist phonos pre ref references rss score script section source style syntaxhighlight table templatedata
-    templatestyles timeline title""".split()
+    "includeonly indicator noinclude pagelist phonos references rss script section style table title".split()
 )
 BLOCKS = frozenset("blockquote center dd div dl dt h1 h2 h3 h4 h5 h6 hr li ol p poem section ul".split())
 JOINERS = "\u200c\u200d"  # not printable, and a part of words in Persian and others
@@ -27,7 +32,7 @@ LIST, BREAK = "\x00", "\n\n"  # a list's line; XML has no zero byte
 SIGNS = "[]{}|<>'_"
 HIDDEN = {ord(sign): chr(number) for number, sign in enumerate(SIGNS, 14)}  # as characters that XML has not
 SHOWN = dict(enumerate(SIGNS, 14))
-LANGUAGE = re.compile(r"[a-z]{2,3}(-[a-z]{2,12}){0,2}|simple")
+LANGUAGE = re.compile(r"[a-z]{2,3}(-[a-z]{1,12}){0,3}|simple")
 LEFT = re.compile(r"\{\{|\}\}|\{\||\|\}|\|\||\[\[|\]\]|^\s*\|")  # markup that is not closed
 WORD = re.compile(r"__\w+?__")  # as __NOTOC__
 TAG = re.compile(r"</?[A-Za-z][^<>]{0,300}>")
@@ -66,13 +71,38 @@ def plain_text(text: str, media: tuple[str, ...]) -> Plain | None:
     from mwparserfromhell.parser import ParserError
 
     try:
-        nodes = mwparserfromhell.parse(text).nodes
+        # Bold type that is not closed in a table's cell would hide the table's end from the parser
+        nodes = mwparserfromhell.parse(_without_raw(text), skip_style_tags=True).nodes
         drawn = "".join(_drawn(nodes, media))
     except (ParserError, RecursionError):
         return None
     found = [_tidy(paragraph) for paragraph in _paragraphs(drawn)]
     kept = tuple(each.translate(SHOWN) for each in found if each is not None and any(map(str.isalpha, each)))
     return Plain(kept, found.count(None))
+
+
+def _without_raw(text: str) -> str:
+    """The text without comments, references and the like; what stands behind a tag that is not closed stays, as in
+    MediaWiki."""
+    kept: list[str] = []
+    place = 0
+    unclosed: set[str] = set()
+    while found := OPENING.search(text, place):
+        name, end = (found[1] or "").lower(), found.end()
+        if not name:
+            end = text.find("-->", end) + 3
+            end = end if end >= 3 else len(text)
+        elif not found[0].endswith("/>"):
+            closing = None if name in unclosed else CLOSING[name].search(text, end)
+            if closing is None:
+                unclosed.add(name)  # not looked for again, and not shown to the parser, which would look for each
+                kept.append(text[place : found.start()])
+                place = end
+                continue
+            end = closing.end()
+        kept.append(text[place : end if name == "nowiki" else found.start()])
+        place = end
+    return "".join((*kept, text[place:]))
 
 
 def _drawn(nodes: list[Any], media: tuple[str, ...]) -> Iterator[str]:
@@ -104,7 +134,7 @@ def _entity(node: Any) -> str:
 
 
 def _link(node: Any, media: tuple[str, ...]) -> Iterator[str]:
-    title = str(node.title).strip()
+    title = html.unescape(str(node.title)).strip()
     before, colon, _ = title.partition(":")
     word = before.strip().replace("_", " ").casefold()
     if colon and (word in media or (node.text is None and LANGUAGE.fullmatch(before))):
@@ -126,7 +156,7 @@ def _tag(node: Any, media: tuple[str, ...]) -> Iterator[str]:
     elif name not in LEFT_OUT:
         inside = () if node.contents is None else _drawn(node.contents.nodes, media)
         yield from (BREAK, *inside, BREAK) if name in BLOCKS else inside
-    elif name in ("table", "gallery", "pre", "syntaxhighlight", "source"):
+    elif name == "table":
         yield BREAK
 
 
