@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from bertkit.errors import UserError
+from bertkit.files.disk import read_sealed, sha256_file, write_sealed
 from bertkit.files.downloads import (
     MIRROR,
     SOURCES,
@@ -27,9 +28,11 @@ from bertkit.files.downloads import (
     unpack_zip,
     verify,
 )
+from bertkit.files.inputs import is_file
 from bertkit.files.locks import locked
 
 EVERY_S = 5.0  # between lines of progress where no bar can be drawn
+NOTED = "fetched.json"  # in a folder: checksums that nobody published, of what was fetched first
 LARGE = 100_000_000  # bytes; a download of so many is announced with its size
 Say = Callable[[str], object]
 
@@ -37,9 +40,46 @@ Say = Callable[[str], object]
 def lacking(source: DownloadSource, data_dir: Path) -> list[File]:
     """The entry's files that are not in its folder. Raises UserError where one there is not the published file."""
     folder = data_dir / source.folder
-    found = verify(folder, source.files)
+    found = check(folder, source.files)
     _refuse_to_overwrite(folder, found)
     return [file for file, each in zip(source.files, found, strict=True) if each.state == "missing"]
+
+
+def check(folder: Path, files: Sequence[File]) -> list[Checked]:
+    """As `verify`; a file of which no checksum is published is compared with what was noted when it was fetched.
+
+    Raises UserError as `verify`, and where the note is damaged.
+    """
+    noted = _noted(folder)
+    known = [
+        replace(one, sha256=noted[one.name]) if one.name in noted and not one.published[1] else one for one in files
+    ]
+    found = verify(folder, known)
+    return [
+        replace(each, state="noted") if each.state == "ok" and not one.published[1] else each
+        for one, each in zip(files, found, strict=True)
+    ]
+
+
+def _noted(folder: Path) -> dict[str, str]:
+    """The SHA-256 of each file of the folder that was fetched without a published one."""
+    if not is_file(folder / NOTED):
+        return {}
+    found = read_sealed(folder / NOTED, "remove it, if the files beside it are to be trusted").get("files")
+    return {str(name): str(each["sha256"]) for name, each in found.items()} if isinstance(found, dict) else {}
+
+
+def _note(download: Download, folder: Path, wanted: Sequence[File]) -> None:
+    """Keep the SHA-256 of what has no published one, so that a later change of it is seen."""
+    new = {
+        file.name: {"sha256": sha256_file(folder / file.name), "from": download.url}
+        for file in wanted
+        if not file.published[1]
+    }
+    if not new:
+        return
+    before = read_sealed(folder / NOTED)["files"] if is_file(folder / NOTED) else {}
+    write_sealed(folder / NOTED, {"files": {**before, **new}})
 
 
 def bring(source: DownloadSource, data_dir: Path, say: Say, url_base: str = "") -> bool:
@@ -65,6 +105,8 @@ def bring_named(names: Sequence[str], data_dir: Path, say: Say, url_base: str = 
     """
     for line in own_sources(url_base):
         say(line)
+    if "wikipedia" in map(str.lower, names):
+        raise UserError("Wikipedia's text has a language and a date", "bertkit data get wikipedia --language LANG")
     sources = find_sources(names)
     for source in sources:
         folder = data_dir / source.folder
@@ -129,8 +171,8 @@ def _refuse_to_overwrite(folder: Path, found: Sequence[Checked]) -> None:
     for each in found:
         if each.state == "differs":
             raise UserError(
-                f"{folder / each.name} is there but is not the published file"
-                f" (its digest is {each.digest}, published is {each.published})",
+                f"{folder / each.name} is there but is not the published file, or not the one that was fetched first"
+                f" (its digest is {each.digest}, that one's is {each.published})",
                 "move it away, then run the command again",
             )
 
@@ -153,11 +195,12 @@ def _bring(download: Download, folder: Path, missing: Sequence[File], url_base: 
     if checked.state == "unknown":
         inside = "; the files in it are verified" if all(file.sha256 or file.md5 for file in wanted) else ""
         unverified = f"{download.name} could not be verified, no checksum of it is published: its SHA-256 is"
-        say(f"{unverified} {checked.digest}{inside}")
+        say(f"{unverified} {checked.digest}{inside or f'; those of its files are noted in {NOTED}'}")
     if download.unpack:
         unpack_zip(target, folder, download.strip, names)
         target.unlink()
     _demand_published(folder, wanted)
+    _note(download, folder, wanted)
 
 
 def _demand_published(folder: Path, files: Sequence[File]) -> None:

@@ -40,16 +40,23 @@ MAX_UNPACKED = 4 << 30  # bytes; the largest archive of the table, BERT large, u
 WEB = re.compile(r"https?://(\[[\da-fA-F:.]+\]|[\w.-]+)(:\d+)?([/?#]\S*)?")
 
 Progress = Callable[[int, int | None], object]  # (bytes so far, bytes in all if known)
-State = Literal["ok", "differs", "missing", "unknown"]
+State = Literal["ok", "noted", "differs", "missing", "unknown"]  # noted: as what was fetched first
 
 
 @dataclass(frozen=True)
 class File:
-    """A file and its published checksum: a SHA-256, or an MD5 where only that is known, or none."""
+    """A file and its published checksum: a SHA-256, or an MD5 or a SHA-1 where only that is known, or none."""
 
     name: str
     sha256: str = ""
     md5: str = ""
+    sha1: str = ""
+
+    @property
+    def published(self) -> tuple[str, str]:
+        """(how the checksum is made, the checksum); SHA-256 and "" where none is known."""
+        known = (("sha256", self.sha256), ("sha1", self.sha1), ("md5", self.md5))
+        return next(((kind, digest) for kind, digest in known if digest), known[0])
 
 
 @dataclass(frozen=True)
@@ -137,7 +144,7 @@ def _own_source(name: str, entry: Mapping[str, Any]) -> DownloadSource:
     for file in (*source.files, *source.downloads):
         if not file.name or PurePosixPath(file.name).name != file.name:
             raise ValueError(f"{file.name!r} is not the name of a file")
-        if not isinstance(file.sha256, str) or not isinstance(file.md5, str):
+        if not all(isinstance(digest, str) for digest in (file.sha256, file.md5, file.sha1)):
             raise TypeError(f"the checksum of {file.name} is not a text")
     for download in source.downloads:
         if not isinstance(download.size, int | None) or not isinstance(download.strip, str):
@@ -170,10 +177,10 @@ def verify(folder: Path, files: Sequence[File]) -> list[Checked]:
 
 
 def _check(path: Path, file: File) -> Checked:
-    published = file.sha256 or file.md5
+    name, published = file.published
     if not path.is_file():
         return Checked(file.name, "missing", "", published)
-    kind = partial(hashlib.new, "md5" if published == file.md5 != "" else "sha256", usedforsecurity=False)
+    kind = partial(hashlib.new, name, usedforsecurity=False)
     try:
         with path.open("rb") as content:
             digest = hashlib.file_digest(content, kind).hexdigest()

@@ -167,6 +167,12 @@ ARCHITECTURES: Mapping[str, ModelConfig] = {
     "4l-288d": ModelConfig(288, 4, 12, 1152),  # the usual sizes of distilled models
     "4l-312d": ModelConfig(312, 4, 12, 1200),
     "6l-768d": ModelConfig(768, 6, 12, 3072),
+    **{  # the rest of Turc et al.'s grid
+        f"{layers}l-{hidden}d": ModelConfig(hidden, layers, hidden // 64, 4 * hidden)
+        for layers in (2, 4, 6, 8, 10, 12)
+        for hidden in (128, 256, 512, 768)
+        if (layers, hidden) not in {(2, 128), (4, 256), (4, 512), (8, 512), (6, 768), (12, 768)}  # named above
+    },
 }
 
 

@@ -44,7 +44,7 @@ def published_models() -> list[DownloadSource]:
 def all_names(source: DownloadSource) -> tuple[str, ...]:
     """Every name that -m understands for it, the shortest first."""
     google = Path(source.folder).name
-    old = source.hub.removeprefix("google-bert/")  # what the hub called it before it had organisations
+    old = source.hub.rpartition("/")[2]  # what the hub called it before it had organisations
     return tuple(dict.fromkeys((*source.aliases, source.name, source.hub, old, google)))
 
 
@@ -52,6 +52,11 @@ def published(name: str) -> DownloadSource | None:
     """The published model called `name`; None: it means something else."""
     wanted = name.lower()
     return next((one for one in published_models() if wanted in map(str.lower, all_names(one))), None)
+
+
+def published_of_size(size: str) -> DownloadSource | None:
+    """The first published model of a size that none is called after."""
+    return next((one for one in published_models() if one.architecture == size), None)
 
 
 def known_names() -> list[str]:

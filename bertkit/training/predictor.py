@@ -24,7 +24,8 @@ from bertkit.data.tasks.own.base import OwnFormat
 from bertkit.data.tasks.own.choices import ChoiceFormat
 from bertkit.data.tasks.own.templates import is_in, text_cell
 from bertkit.data.tasks.squad.decoding import Found
-from bertkit.data.tasks.task import Columns, Task
+from bertkit.data.tasks.swag import SwagFormat
+from bertkit.data.tasks.task import Columns, Format, Task
 from bertkit.distributed.world import World
 from bertkit.engine.interface import Arrays
 from bertkit.errors import UserError
@@ -211,8 +212,8 @@ class Predictor:
 
     def texts(self, example: Any, number: int) -> tuple[str, ...]:
         """An example as its texts: one, two, or one and its choices."""
-        if isinstance(self.task.format, ChoiceFormat):
-            return _with_choices(self.task.format, example, number)
+        if rows := _choice_rows(self.task.format):
+            return _with_choices(rows, example, number)
         texts = self._of_columns(example, number) if isinstance(example, Mapping) else example
         texts = [texts] if isinstance(texts, str) else texts
         if not isinstance(texts, Sequence) or not all(isinstance(text, str) for text in texts) or len(texts) > 2:
@@ -260,6 +261,12 @@ class Predictor:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _choice_rows(own: Format) -> ChoiceFormat | None:
+    """How a row's text and choices are read; None: the task has no choices."""
+    own = own.rows if isinstance(own, SwagFormat) else own
+    return own if isinstance(own, ChoiceFormat) else None
 
 
 def _with_choices(own: ChoiceFormat, example: Any, number: int) -> tuple[str, ...]:

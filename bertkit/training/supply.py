@@ -14,12 +14,20 @@ from pathlib import Path
 from typing import Literal
 
 from bertkit.data.fetching import bring, own_sources, size_of
-from bertkit.data.tasks.task import SplitName, Task, split_files, task_folder
+from bertkit.data.tasks.task import SplitName, Task, sources_of, split_files, task_folder
 from bertkit.errors import UserError
 from bertkit.files import hub
 from bertkit.files.downloads import Download, DownloadSource, File, Unreachable, load_sources
 from bertkit.model.config import ARCHITECTURES
-from bertkit.model.names import CHECKPOINTS, MODELS, ModelPlace, find_local, is_own_folder, published
+from bertkit.model.names import (
+    CHECKPOINTS,
+    MODELS,
+    ModelPlace,
+    find_local,
+    is_own_folder,
+    published,
+    published_of_size,
+)
 from bertkit.model.vocabulary import Casing
 from bertkit.recipes.recipe import Recipe
 from bertkit.recipes.sections import DataSection
@@ -52,11 +60,11 @@ class Lack:
     """What is not here."""
 
     model: DownloadSource | None
-    data: DownloadSource | None
+    data: tuple[DownloadSource, ...]
     data_dir: Path
 
     def __bool__(self) -> bool:
-        return self.model is not None or self.data is not None
+        return self.model is not None or bool(self.data)
 
 
 def supply(
@@ -81,7 +89,7 @@ def supply(
         data_dir = data_dir.parent
     keep_offline(recipe)
     need = model_need(recipe, task, beside, shape, data_dir)
-    data = lacking_data(recipe, task, splits, data_dir) if task else None
+    data = lacking_data(recipe, task, splits, data_dir) if task else ()
     lack = Lack(need.source if need and need.place is None else None, data, data_dir)
     if lack:
         why = _why_not(recipe, may_fetch)
@@ -133,8 +141,10 @@ def model_need(recipe: Recipe, task: Task | None, beside: Path | None, shape: bo
     source = None if is_own_folder(name) else published(name)
     if source is None:
         if name in ARCHITECTURES and recipe.model.start == "pretrained":
+            other = published_of_size(name)
             raise UserError(
-                f"no pre-trained model of the size {name} is published", "drop model.start=pretrained, or give a folder"
+                f"no pre-trained model is called {name}",
+                f"drop model.start=pretrained, or give {f'-m {other.name}' if other else 'a folder'}",
             )
         return None
     if not starts_at_random(recipe, task, shape):
@@ -143,23 +153,37 @@ def model_need(recipe: Recipe, task: Task | None, beside: Path | None, shape: bo
     return None if has_words else Need(source, "vocabulary", find_local(source, data_dir, vocabulary_only=True))
 
 
-def lacking_data(recipe: Recipe, task: Task, splits: tuple[SplitName, ...], data_dir: Path) -> DownloadSource | None:
-    """The task's entry of the table, where files of `splits` are not here and it can bring them.
+def lacking_data(
+    recipe: Recipe, task: Task, splits: tuple[SplitName, ...], data_dir: Path
+) -> tuple[DownloadSource, ...]:
+    """The task's entries of the table, where files of `splits` are not here and they can bring them.
 
     A data folder that was named and does not exist is a mistake, and a folder with some of the files is the user's.
     """
-    source = load_sources().get(task.name)
     named = {"train": recipe.data.train_file, "dev": recipe.data.dev_file, "test": ""}
     wanted = [split for split in splits if not named[split] and task.splits.get(split)]
-    if source is None or not source.downloads or not wanted:
-        return None
+    if not wanted or (not data_dir.is_dir() and recipe.data.dir != DATA_DIR):
+        return ()
+    found = []
+    for source in filter(None, map(load_sources().get, sources_of(task))):
+        own = [split for split in wanted if not task.sources or _brings(source, task, split)]
+        if source.downloads and own and _lacks(task, source, own, data_dir):
+            found.append(source)
+    return tuple(found)
+
+
+def _brings(source: DownloadSource, task: Task, split: SplitName) -> bool:
+    return bool({one.file for one in task.splits[split]} & {file.name for file in source.files})
+
+
+def _lacks(task: Task, source: DownloadSource, splits: list[SplitName], data_dir: Path) -> bool:
     if not data_dir.is_dir():
-        return source if recipe.data.dir == DATA_DIR else None
+        return True
     try:
         folder = task_folder(task, data_dir)
     except UserError:
-        return source
-    return source if folder == data_dir / source.folder and not _has_files(task, source, wanted, folder) else None
+        return True
+    return folder == data_dir / source.folder and not _has_files(task, source, splits, folder)
 
 
 def _has_files(task: Task, source: DownloadSource, splits: list[SplitName], folder: Path) -> bool:
@@ -184,8 +208,8 @@ def _why_not(recipe: Recipe, may_fetch: bool) -> str:
 def cannot_fetch(lack: Lack, why: str) -> UserError:
     """One line: what is not here, the commands that fetch it, the folders to fill."""
     there = "" if lack.data_dir == Path(DATA_DIR) else f" --data-dir {lack.data_dir}"
-    entries = [(lack.model, "model"), (lack.data, "data")]
-    named = [(source, what) for source, what in entries if source]
+    named = [(lack.model, "model")] if lack.model else []
+    named += [(source, "data") for source in lack.data]
     things = " and ".join(f"{'the model ' if what == 'model' else 'the data of '}{one.name}" for one, what in named)
     gets = " and ".join(f"`bertkit data get {source.name}{there}`" for source, _ in named)
     folders = [str(lack.data_dir / source.folder) for source, _ in named]
@@ -204,9 +228,9 @@ def _fetch(lack: Lack, need: Need | None, say: Say) -> Need | None:
     for line in own_sources():
         say(line)
     try:
-        if lack.data:
-            _fetch_data(lack.data, lack.data_dir, say)
-            lack = Lack(lack.model, None, lack.data_dir)
+        for number, source in enumerate(lack.data):
+            _fetch_data(source, lack.data_dir, say)
+            lack = Lack(lack.model, lack.data[number + 1 :], lack.data_dir)
         if lack.model and need:
             return Need(need.source, need.part, _fetch_model(need, lack.data_dir, say))
     except Unreachable as error:
@@ -242,7 +266,7 @@ def _fetch_model(need: Need, data_dir: Path, say: Say) -> ModelPlace:
 def _from_hub(source: DownloadSource, words: bool, data_dir: Path, say: Say) -> ModelPlace:
     listed = hub.list_files(source.hub)
     wanted = [file for file in listed if not words or file.name == "vocab.txt" or file.name.startswith("tokenizer")]
-    downloads = tuple(Download(file.name, file.sha256, "", hub.HUB + file.path, file.size) for file in wanted)
+    downloads = tuple(Download(file.name, file.sha256, url=hub.HUB + file.path, size=file.size) for file in wanted)
     files = tuple(File(one.name, one.sha256) for one in downloads)
     theirs = dataclasses.replace(
         source, folder=f"{CHECKPOINTS}/{source.name}", downloads=downloads, files=files, about=None
@@ -260,7 +284,9 @@ def _say_random(name: str, task: Task, say: Say) -> None:
     if task.vocab:
         say(f"model: {name} starts at random, since task {task.name} has a vocabulary of its own")
     else:
-        say(f"warning: model {name} starts at random, since no pre-trained model of this size is published")
+        other = published_of_size(name)
+        of_size = f"; of its size there is {other.name}" if other else ""
+        say(f"warning: model {name} starts at random, since no pre-trained model is called so{of_size}")
 
 
 def _say_found(name: str, need: Need, say: Say) -> None:

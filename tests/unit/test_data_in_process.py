@@ -54,6 +54,28 @@ def test_get_asks_a_mirror_for_the_publishers_path(publisher: Publisher) -> None
     assert "not an http(s) URL" in refusal("get", "packed", "--url-base", "mirror.example")
 
 
+def test_a_file_without_a_checksum_is_noted_when_it_is_fetched_first(
+    publisher: Publisher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    bare = DownloadSource("bare", "", "free", "", "bare", (Download("file", url=publisher.url),), (File("file"),))
+    monkeypatch.setattr(downloads, "load_sources", lambda: {"bare": bare})
+    said = CliRunner().invoke(app, ["get", "bare"]).stderr
+    assert f"its SHA-256 is {SHA256}; those of its files are noted in fetched.json" in said
+    noted = json.loads(Path("data/bare/fetched.json").read_text())
+    assert noted["files"] == {"file": {"sha256": SHA256, "from": publisher.url}}
+    verified = CliRunner().invoke(app, ["verify", "bare"])
+    assert (verified.exit_code, verified.stdout.split()[0]) == (0, "noted")
+    Path("data/bare/file").write_text("changed")
+    verified = CliRunner().invoke(app, ["verify", "bare"])
+    assert (verified.exit_code, verified.stdout.split()[0]) == (1, "differs")
+    assert "not the one that was fetched first" in refusal("get", "bare")
+    Path("data/bare/fetched.json").write_text("{}")
+    assert "fetched.json: has no seal" in refusal("get", "bare")
+    Path("data/bare/fetched.json").unlink()  # as data that was fetched before there were notes
+    assert CliRunner().invoke(app, ["verify", "bare"]).stdout.split()[0] == "unknown"
+
+
 @pytest.mark.usefixtures("table")
 def test_get_does_not_overwrite_another_file() -> None:
     Path("data/plain").mkdir(parents=True)

@@ -24,8 +24,8 @@ BACKENDS = ROOT / "backends"
 SHARED = {"bertkit_torch", "bertkit_tensorflow", "bertkit_jax"}  # engines that belong to no vendor
 VENDORS = sorted({path.name for path in BACKENDS.glob("bertkit_*") if path.is_dir()} - SHARED)
 FRAMEWORK_FREE = set(
-    """IPython google_crc32c h5py huggingface_hub jinja2 markupsafe matplotlib mlflow numpy optuna pyarrow pydantic rich
-    safetensors scipy sklearn tensorboard tokenizers typer wandb""".split()
+    """IPython google_crc32c h5py huggingface_hub jinja2 markupsafe matplotlib mlflow mwparserfromhell numpy optuna
+    pyarrow pydantic rich safetensors scipy sklearn tensorboard tokenizers typer wandb""".split()
 )
 FOR_TASKS = {"Columns", "Split"}  # of the façade: what a package of tasks may need, and no plug-in here does
 FRAMEWORKS = {"torch", "tensorflow", "transformers", "jax"}

@@ -9,11 +9,15 @@ import pytest
 
 from bertkit.errors import UserError
 from bertkit.files.downloads import File, find_sources, load_sources, verify
+from bertkit.model.config import ARCHITECTURES
+from bertkit.model.names import published
 from publisher import CONTENT, MD5, SHA256
 
+SMALL = [(layers, hidden) for layers in (2, 4, 6, 8, 10, 12) for hidden in (128, 256, 512, 768)]
 WITHOUT_CHECKSUMS = {
     "bert-tiny-uncased", "bert-mini-uncased", "bert-small-uncased", "bert-medium-uncased",
     "bert-large-uncased-whole-word-masking", "bert-large-cased-whole-word-masking",
+    *(f"bert_uncased_l-{layers}_h-{hidden}_a-{hidden // 64}" for layers, hidden in SMALL),
 }  # fmt: skip
 
 
@@ -42,7 +46,7 @@ def test_the_table_holds_glue_squad_and_googles_checkpoints() -> None:
     glue = {"cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte", "wnli", "ax"}
     table = load_sources()
     assert glue | {"squad", "squad2", "sample"} <= set(table)
-    assert sum(source.folder.startswith("checkpoints/") for source in table.values()) == 13
+    assert sum(source.folder.startswith("checkpoints/") for source in table.values()) == 33
     assert {table[name].folder.split("/")[0] for name in glue} == {"glue"}
 
 
@@ -77,6 +81,24 @@ def test_each_file_of_the_table_comes_from_one_download() -> None:
             assert set(plain) == {file.name for file in source.files}, source.name
             for file in source.files:
                 assert plain[file.name].sha256 == file.sha256, file
+
+
+@pytest.mark.parametrize(("layers", "hidden"), SMALL)
+def test_each_small_model_is_found_by_googles_name_and_has_its_size(layers: int, hidden: int) -> None:
+    called = f"bert_uncased_L-{layers}_H-{hidden}_A-{hidden // 64}"
+    (source,) = find_sources([called])
+    assert published(called) == source
+    assert source.hub == f"google/{called}"
+    size = ARCHITECTURES[source.architecture]
+    assert (size.num_hidden_layers, size.hidden_size, size.num_attention_heads) == (layers, hidden, hidden // 64)
+    (download,) = source.downloads
+    assert download.url.endswith(f"/2020_02_20/uncased_L-{layers}_H-{hidden}_A-{hidden // 64}.zip")
+
+
+def test_the_models_of_2018_and_2020_that_share_an_archives_name_share_no_folder() -> None:
+    old, new = find_sources(["base", "bert_uncased_L-12_H-768_A-12"])
+    assert old.folder != new.folder
+    assert published("uncased_L-12_H-768_A-12") == old
 
 
 def test_an_unknown_name_gets_the_nearest() -> None:

@@ -149,7 +149,10 @@ def _four(old: Old, usual: tuple[str, ...], draft: Draft) -> list[str]:
 def data_download(old: Old, draft: Draft) -> list[Draft]:
     """The scripts that bring data sets and weights."""
     draft.command = ("data", "get", *BROUGHT)
-    draft.lost("Wikipedia and books", "text for pre-training is not brought by this version")
+    draft.lost(
+        "Wikipedia and books",
+        "`bertkit data get wikipedia --language en` brings the former; docs/corpora.md tells of the latter",
+    )
     draft.lost("NVIDIA's own checkpoints", "they lie behind a login")
     return [draft]
 

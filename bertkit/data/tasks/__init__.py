@@ -16,12 +16,15 @@ from bertkit.data.tasks.own.labels import KINDS
 from bertkit.data.tasks.pretrain import PRETRAIN
 from bertkit.data.tasks.sample import SAMPLE
 from bertkit.data.tasks.squad.task import SQUAD
+from bertkit.data.tasks.swag import SWAG
 from bertkit.data.tasks.task import Split, Task
+from bertkit.data.tasks.xnli import XNLI
 from bertkit.errors import UserError, nearest
 from bertkit.files.entry_points import by_name, load, package
 
 GROUP = "bertkit.tasks"
-TASKS: Mapping[str, Task] = {task.name: task for task in (*GLUE, *SQUAD, SAMPLE, PRETRAIN)}  # those built in
+BUILT_IN = (*GLUE, *SQUAD, SWAG, *XNLI, SAMPLE, PRETRAIN)
+TASKS: Mapping[str, Task] = {task.name: task for task in BUILT_IN}
 ALIASES = {
     "sst-2": "sst2",
     "sts-b": "stsb",

@@ -16,7 +16,7 @@ from bertkit.data.tasks.labels import class_named
 from bertkit.data.tasks.squad.metrics import THRESHOLD, score_squad
 from bertkit.data.tasks.squad.reader import read_squad
 from bertkit.data.tasks.squad.task import SquadFormat
-from bertkit.data.tasks.tabular import TableFormat, class_or_score, read_examples, read_rows
+from bertkit.data.tasks.tabular import TableFormat, class_or_score, read_rows
 from bertkit.data.tasks.task import Metrics
 from bertkit.errors import UserError
 from bertkit.files.inputs import DATA_BYTES, check_file, exists, json_fault, kind, read_whole_text
@@ -61,6 +61,10 @@ def score_file(
         check_file(path, most=DATA_BYTES)
     if isinstance(own, TableFormat):
         return _score_table(found, own, predictions, gold)
+    if not isinstance(own, SquadFormat):
+        raise UserError(
+            f"predictions of {found.name} are scored with their run alone", f"bertkit evaluate RUN -t {found.name}"
+        )
     score = _score_squad(found.name, version2, predictions, gold, null_odds, threshold)
     cure = "correct the file, or leave --strict away to have them counted"
     if strict and score.missing:
@@ -171,7 +175,7 @@ def _score_table(task: Task, table: TableFormat, predictions: Path, gold: Path) 
     columns = task.splits["dev"][0].columns if "dev" in task.splits else None
     if columns is None:
         raise UserError(f"task {task.name} has no labelled set", "its answers are scored by GLUE's server alone")
-    labels = read_examples(task, gold, columns, labelled=not columns.header).labels
+    labels = table.gold(task, gold, columns)
     if labels is None:
         raise UserError(f"{gold}: holds no labels to compare with", "give the dev set, not the test set")
     rows = _read_table(predictions, len(labels), gold)

@@ -48,6 +48,7 @@ RAW: dict[SplitName, str] = {
     "test": "msr_paraphrase_test.txt",
 }
 ID_COLUMNS = slice(1, 3)  # "#1 ID" and "#2 ID" of the raw file
+NO_NAMES: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,10 @@ class TableFormat:
         if task.raw_files and path.name == RAW[split]:
             return read_examples(task, path, columns, rows, keep=belongs_to(path.parent, split), broken_rows=broken)
         return read_examples(task, path, columns, rows, labelled=split != "test", broken_rows=broken)
+
+    def gold(self, task: Task, path: Path, columns: Columns) -> np.ndarray | None:
+        """(N,) the labels of a file with answers; None where it has none."""
+        return read_examples(task, path, columns, labelled=not columns.header).labels
 
     def faults(self, features: Features) -> tuple[str, ...]:
         skipped = int(features.notes["skipped"][0])
@@ -200,11 +205,12 @@ def read_examples(
     labelled: bool = True,
     keep: Callable[[list[str]], bool] = lambda cells: True,
     broken_rows: int = 0,
+    renamed: Mapping[str, str] = NO_NAMES,
 ) -> Examples:
     """The examples of one file for whose cells `keep` holds; `rows`: only so many from its beginning (0: all).
 
     A file without the label's column gives examples without labels where `labelled` is False. `broken_rows`: so many
-    rows that lack columns are left out.
+    rows that lack columns are left out. `renamed`: labels of the file that are called otherwise by the task.
     """
     lines = read_rows(path)
     first, second, label, width = text_places(path, columns, lines, labelled)
@@ -224,7 +230,7 @@ def read_examples(
         if second is not None:
             pairs.append(cells[second])
         if label is not None:
-            labels.append(_label(task, cells[label], path, number))
+            labels.append(_label(task, renamed.get(cells[label], cells[label]), path, number))
         if rows and len(texts) == rows:
             break
     if not texts:

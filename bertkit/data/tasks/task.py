@@ -133,6 +133,12 @@ class Task:
     parts_of: str = ""  # a test-only task that is answered by another task's model
     models_of: tuple[str, ...] = ()  # other tasks whose models answer this one too
     raw_files: tuple[str, ...] = ()  # files that can stand for the table's own, as Microsoft's do for MRPC
+    sources: tuple[str, ...] = ()  # entries of the table of sources that bring its files; (): the one of its name
+
+
+def sources_of(task: Task) -> tuple[str, ...]:
+    """The names of the entries of the table of sources that bring the task's files, where there are such."""
+    return task.sources or (task.name,)
 
 
 def split_files(task: Task, name: SplitName) -> tuple[Split, ...]:
@@ -164,7 +170,7 @@ def task_folder(task: Task, data_dir: Path) -> Path:
 
 def how_to_get(task: Task) -> str:
     """How a missing file comes here."""
-    if task.name in load_sources():
-        return f"`bertkit data get {task.name}` fetches the files"
+    if set(sources_of(task)) <= load_sources().keys():
+        return f"`bertkit data get {' '.join(sources_of(task))}` fetches the files"
     files = ", ".join(dict.fromkeys(split.file for splits in task.splits.values() for split in splits))
     return f"put {files} into a folder {task.folder} of the data folder"

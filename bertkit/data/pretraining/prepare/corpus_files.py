@@ -40,7 +40,7 @@ SIGNS: tuple[tuple[bytes, str], ...] = (
 )
 TAGS = (
     ("<!doctype html", "HTML"), ("<html", "HTML"),
-    ("<mediawiki", "a Wikipedia dump, which WikiExtractor turns into text first"),
+    ("<mediawiki", "a Wikipedia dump, which `bertkit data get wikipedia` makes into text"),
     ("<?xml", "XML"),
 )  # fmt: skip
 OBJECT = re.compile(r'\{\s*"(?:[^"\\\n]|\\.)*"\s*:')
