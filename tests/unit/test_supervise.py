@@ -183,8 +183,7 @@ def test_a_signal_to_another_host_is_no_failure(lines: list[str], alone: object,
         try:
             return carry_out(request, lambda request: plan(body), Way(), Display(quiet=True))
         except JobFailed as error:
-            assert error.exit_code == 1
-            return "raises"
+            return "raises" if error.exit_code == 1 else error
 
     assert end(REQUEST) == alone
     nodes = Nodes("the command line", "--nnodes", 2, 1, 1, "a:29500")
