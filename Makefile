@@ -2,6 +2,7 @@
 #   make demo    fine-tune a small BERT on the built-in sample task
 #   make test    lint, types, tests
 #   make test-slow   the tests that take minutes
+#   make dist    build the release's files and check them (docs/releasing.md)
 #   make fix     format and mend what the linter can
 PYTHON ?= python3
 VENV ?= .venv
@@ -11,7 +12,7 @@ VENV_ARGS ?=
 SYSTEM := $(findstring system-site-packages,$(VENV_ARGS))$(shell grep -s "site-packages = true" $(VENV)/pyvenv.cfg)
 PINS := $(if $(SYSTEM),$(VENV)/torch-there.txt,constraints.txt)
 
-.PHONY: demo test test-slow lint types unit fix clean
+.PHONY: demo test test-slow lint types unit dist fix clean
 
 demo: $(VENV)/.demo-ready
 	$(BIN)/bertkit data get sample
@@ -32,6 +33,10 @@ unit: $(VENV)/.test-ready
 
 test-slow: $(VENV)/.test-ready
 	$(BIN)/python -m pytest -m slow
+
+dist: $(VENV)/.venv-ready
+	$(BIN)/python -m pip install --disable-pip-version-check -q -r release/requirements.txt
+	$(BIN)/python release/dist.py $(DIST_ARGS)
 
 fix: $(VENV)/.test-ready
 	$(BIN)/ruff check --fix .
