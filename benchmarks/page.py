@@ -1,11 +1,12 @@
 """docs/benchmarks.md, made from the records in docs/records/: `python benchmarks/page.py` writes it anew.
 
 Each folder there is a section: its about.toml has the title, a text, and the records to compare as `bertkit
-compare` takes them. A test holds that the page is what this makes.
+compare` takes them; `tables` names those to show, where not all. A test holds that the page is what this makes.
 """
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -57,7 +58,7 @@ def section(folder: Path) -> str:
         about["text"].strip(),
         measured(records),
         "\n".join(["```sh", *dict.fromkeys(record["command"] for record in records), "```"]),
-        tables(compare_runs(*words)),
+        tables(compare_runs(*words), about.get("tables", ())),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -92,18 +93,19 @@ def _several(values: Iterable[str]) -> str:
     return ", ".join(sorted(set(values)))
 
 
-def tables(made: Comparison) -> str:
-    """The report without its first heading, one level down."""
-    lines = to_markdown(made).split("\n")[1:]
-    text = "\n".join(f"#{line}" if line.startswith("## ") else line for line in lines).strip()
-    while "\n\n\n" in text:
-        text = text.replace("\n\n\n", "\n\n")
-    return text
+def tables(made: Comparison, wanted: Sequence[str]) -> str:
+    """The report without its first heading, one level down; of its tables those wanted, or all."""
+    first, *found = to_markdown(made).partition("\n")[2].split("\n## ")
+    kept = [table for table in found if not wanted or table.partition("\n")[0] in wanted]
+    lacking = set(wanted) - {table.partition("\n")[0] for table in kept}
+    if lacking:
+        raise ValueError(f"there is no table {', '.join(sorted(lacking))}")
+    return re.sub(r"\n{3,}", "\n\n", "\n\n### ".join(part.strip() for part in (first, *kept)))
 
 
 def published() -> str:
-    rows = [("names", "figures", "tasks", "machine"), ("---", "---:", "---", "---")]
-    rows += [(" ".join(one.names), str(one.figures), " ".join(one.tasks), one.title) for one in listing()]
+    rows = [("name", "machine", "figures", "tasks"), ("---", "---", "---:", "---")]
+    rows += [(one.names[0], one.title.partition(";")[0], str(one.figures), ", ".join(one.tasks)) for one in listing()]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
