@@ -19,7 +19,7 @@ import yaml
 
 from conftest import ROOT
 
-KUBERNETES = ("1.34", "1.37")  # the oldest that the manifests promise (docs/clusters.md), and the newest known
+KUBERNETES = ("1.30", "1.37")  # the oldest that the manifests promise (docs/clusters.md), and the newest known
 FILES = tuple(str(path.relative_to(ROOT)) for path in sorted((ROOT / "deploy").rglob("*.yaml")))
 # mappings whose keys are the user's own
 FREE = (

@@ -21,6 +21,8 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig, get_context
 from ray.train.collective import broadcast_from_rank_zero
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
+from bertkit.files.processes import die_with_parent
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(usage="%(prog)s [options] -- WORDS OF BERTKIT TRAIN")
@@ -61,7 +63,7 @@ def train(config: dict) -> None:
     ranks |= broadcast_from_rank_zero({name: ranks[name] for name in ("MASTER_ADDR", "MASTER_PORT")})
     env = os.environ | {name: str(value) for name, value in ranks.items()}
     command = [sys.executable, "-m", "bertkit", "train", *config["words"], "--resume"]
-    process = subprocess.Popen(command, env=env, start_new_session=True)
+    process = subprocess.Popen(command, env=env, preexec_fn=die_with_parent)  # Ray may kill a worker at once
     try:
         code = process.wait()
     finally:
