@@ -24,7 +24,6 @@ FILES = tuple(str(path.relative_to(ROOT)) for path in sorted((ROOT / "deploy").r
 # mappings whose keys are the user's own
 FREE = (
     "labels", "matchLabels", "data", "limits", "requests", "rayStartParams", "accelerators", "file_mounts", "envs",
-    "mpiReplicaSpecs",
 )  # fmt: skip
 
 
