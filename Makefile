@@ -3,6 +3,7 @@
 #   make test    lint, types, tests
 #   make test-slow   the tests that take minutes
 #   make docs    the documentation's site in build/site; a broken link is an error
+#   make dist    build the release's files and check them (docs/releasing.md)
 #   make fix     format and mend what the linter can
 #   make image TARGET=cpu BASE=name:tag@sha256:…   a container image (containers/README.md)
 #   make image-test   build one without a registry, and use it
@@ -14,7 +15,7 @@ VENV_ARGS ?=
 SYSTEM := $(findstring system-site-packages,$(VENV_ARGS))$(shell grep -s "site-packages = true" $(VENV)/pyvenv.cfg)
 PINS := $(if $(SYSTEM),$(VENV)/torch-there.txt,constraints.txt)
 
-.PHONY: demo test test-slow lint types unit docs fix image image-test clean
+.PHONY: demo test test-slow lint types unit docs dist fix image image-test clean
 
 demo: $(VENV)/.demo-ready
 	$(BIN)/bertkit data get sample
@@ -38,6 +39,10 @@ test-slow: $(VENV)/.test-ready
 
 docs: $(VENV)/.docs-ready
 	$(BIN)/python docs/site/build.py
+
+dist: $(VENV)/.venv-ready
+	$(BIN)/python -m pip install --disable-pip-version-check -q -r release/requirements.txt
+	$(BIN)/python release/dist.py $(DIST_ARGS)
 
 fix: $(VENV)/.test-ready
 	$(BIN)/ruff check --fix .

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from bertkit.cli.options import Json
-from bertkit.cli.pages import INDEX, Page, folder, pages, read, with_mentions
+from bertkit.cli.pages import INDEX, Topic, folder, pages, read, with_mentions
 from bertkit.errors import UserError, nearest
 from bertkit.files.streams import put, put_json, writing
 
@@ -21,7 +21,7 @@ WIDEST = 110  # characters of a line of prose on a wide terminal
 def help_page(
     context: typer.Context,
     topic: Annotated[
-        str | None, typer.Argument(help="Page to show; without it, the pages are listed.", show_default=False)
+        str | None, typer.Argument(help="Topic to show; without it, the pages are listed.", show_default=False)
     ] = None,
     json: Json = False,
 ) -> None:
@@ -54,7 +54,7 @@ def help_page(
         put(text.rstrip("\n"))
 
 
-def _list(found: list[Page], json: bool) -> None:
+def _list(found: list[Topic], json: bool) -> None:
     if json:
         put_json(json_format.dumps([dataclasses.asdict(page) for page in found], ensure_ascii=False))
         return
@@ -72,13 +72,13 @@ def _commands(context: Any) -> list[str]:
     return list(getattr(context.find_root().command, "commands", {}))
 
 
-def _no_page(topic: str, known: dict[str, Page], commands: list[str]) -> UserError:
+def _no_page(topic: str, known: dict[str, Topic], commands: list[str]) -> UserError:
     if topic in commands:
         return UserError(f"there is no page {topic!r}", f"`bertkit {topic} -h` shows the command's options")
     return UserError(f"there is no page {topic!r}", f"{nearest(topic, known)} `bertkit help` lists the pages")
 
 
-def _draw(text: str, known: dict[str, Page]) -> None:
+def _draw(text: str, known: dict[str, Topic]) -> None:
     """The page as rich formats Markdown; other pages are named by the command that shows them."""
     from rich.console import Console
     from rich.markdown import Markdown

@@ -19,7 +19,7 @@ MENTION = re.compile(r"(?<![\w/.-])(?:docs/)?(?P<file>(?:[\w-]+/)?[\w-]+\.md)\b(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Page:
+class Topic:
     topic: str  # the file's name without folder and ending
     kind: str  # the section of the index: tutorials, how-to guides, reference, concepts
     about: str
@@ -35,16 +35,16 @@ def folder() -> Path:
     raise UserError("this installation has no pages", "install bertkit anew from a whole checkout or its wheel")
 
 
-def pages(index: str) -> tuple[Page, ...]:
+def pages(index: str) -> tuple[Topic, ...]:
     """The pages that an index lists, in its order."""
-    found: list[Page] = []
+    found: list[Topic] = []
     kind = ""
     for line in index.splitlines():
         if line.startswith("## "):
             kind = line[3:].partition(":")[0]
         elif entry := ENTRY.fullmatch(line):
             topic = Path(entry["file"]).stem
-            found.append(Page(topic=topic, kind=kind, about=entry["about"], file=entry["file"]))
+            found.append(Topic(topic=topic, kind=kind, about=entry["about"], file=entry["file"]))
     return tuple(found)
 
 

@@ -20,6 +20,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+JOB = "BERTKIT_JOB"  # a name that the turns of one job have in common, of which one runs at a time
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # prctl(2)
 
 
@@ -92,7 +93,7 @@ class Owner:
     boot: str  # changes with every start of the machine
     space: str  # of process numbers
     job: str  # the batch job, where there is one
-    turn: int  # how often that job had been queued again
+    turn: int  # larger in a later turn of that job
 
     @property
     def place(self) -> str:
@@ -117,10 +118,10 @@ def _owner(pid: int) -> Owner:
 
 def why_gone(owner: Owner, me: Owner) -> str:
     """In words why the owner is certainly no longer at work; "": it is, or that cannot be known from here."""
-    if owner.job and owner.job == me.job and owner.turn < me.turn:
-        return "it was of an earlier turn of this batch job"
     if owner.place == me.place:
         return "that process is gone" if is_gone(owner.pid, owner.started) else ""
+    if owner.job and owner.job == me.job and owner.turn < me.turn:
+        return "it was of an earlier turn of this batch job"
     if owner.machine and (owner.host, owner.machine) == (me.host, me.machine) and owner.boot != me.boot:
         return "the machine was started anew since"
     return ""
@@ -140,8 +141,22 @@ def is_gone(pid: int, since: int) -> bool:
 
 
 def _job(env: Mapping[str, str]) -> tuple[str, int]:
-    turn = env.get("SLURM_RESTART_COUNT", "")
-    return env.get("SLURM_JOB_ID", "")[:40], int(turn) if turn.isascii() and turn.isdecimal() and len(turn) < 10 else 0
+    """The batch job and its turn: Slurm's, which counts them, or BERTKIT_JOB's, whose turns begin with a container."""
+    if name := env.get("SLURM_JOB_ID", ""):
+        turn = env.get("SLURM_RESTART_COUNT", "")
+        return name[:40], int(turn) if turn.isascii() and turn.isdecimal() and len(turn) < 10 else 0
+    name = env.get(JOB, "")
+    return name[:100], began() if name else 0
+
+
+def began(root: Path = Path("/")) -> int:
+    """When the first process of this container, or machine, began, in seconds since 1970; 0 where it is not known."""
+    boot = next((line for line in _text(root / "proc/stat").splitlines() if line.startswith("btime ")), "")
+    fields = _text(root / "proc/1/stat").rpartition(")")[2].split()
+    ticks = fields[19] if len(fields) > 19 else ""
+    if not (boot[6:].isdecimal() and ticks.isdecimal() and len(boot) < 20 and len(ticks) < 20):
+        return 0
+    return int(boot[6:]) + int(ticks) // os.sysconf("SC_CLK_TCK")
 
 
 def _link(path: str) -> str:

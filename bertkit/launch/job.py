@@ -15,7 +15,7 @@ from bertkit.distributed.topology import Machine, format_cpu_list
 from bertkit.errors import PeersLost, UserError
 from bertkit.launch.interface import TRAININGS, Launcher, LaunchPlan, Request, free_port, resumed
 from bertkit.launch.script import RESUME, is_script
-from bertkit.launch.supervisor import NOT_ALL, Ended, Failure, supervise
+from bertkit.launch.supervisor import NOT_ALL, STOP_CODES, Ended, Failure, supervise
 
 Plan = Callable[[Request], LaunchPlan]
 PATIENCE = 120  # seconds for a batch system's answer
@@ -63,9 +63,10 @@ def carry_out(request: Request, plan: Plan, way: Way, display: Display) -> int:
         made = plan(request)
         introduce(made, display)
         ended = supervise(made, way.tag, way.grace, way.logs)
-        if ended.stopped:
-            display.say("; ".join(part for part in ("stopped", _again(request)) if part))
-            return 130
+        if stopped := _stopped(ended, request):
+            where = "stopped" if ended.stopped else "stopped by a signal to another host"
+            display.say("; ".join(part for part in (where, _again(request)) if part))
+            return stopped
         if ended.code == 0 and ended.failure is None:
             return 0
         failed = explain(ended, request, made.argv[0])
@@ -75,6 +76,15 @@ def carry_out(request: Request, plan: Plan, way: Way, display: Display) -> int:
         display.warn(f"{failed.cause}; starting again, {left} of {way.max_restarts} restarts left")
         request = dataclasses.replace(request, command=resumed(request.command))
     raise AssertionError("the last round returns or raises")
+
+
+def _stopped(ended: Ended, request: Request) -> int:
+    """The exit code where a signal ended the job, 0 where none did.
+
+    Where each host starts its own processes, a signal to one host ends the ranks of all.
+    """
+    elsewhere = request.nodes is not None and ended.codes and ended.codes <= set(STOP_CODES)
+    return ended.stopped or (max(ended.codes) if elsewhere else 0)
 
 
 def _open_logs(folder: Path) -> None:

@@ -26,7 +26,7 @@ TAIL = 40  # last lines of a rank that are kept: a traceback and what was before
 POLL = 0.1  # seconds
 NOT_ALL = -1
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGALRM)  # ask us to end the job
-STOP_CODES = (130, 143)  # of a rank that was asked to stop
+STOP_CODES = (130, 143)  # of a rank that was asked to stop: by Ctrl-C, by another signal
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,10 @@ class Ended:
 
     code: int  # of the program that started the processes; NOT_ALL: 0, but not every rank said that it was done
     failure: Failure | None  # the first that was no consequence of another
-    stopped: bool  # asked for by a signal
+    stopped: int  # the exit code that a signal asks for, a rank's own; 0: none did
     still: str = ""  # a rank that was seen standing still
     launcher_lines: tuple[str, ...] = ()  # what the starting program itself had to say
+    codes: frozenset[int] = frozenset()  # of all ranks that did not end well
 
 
 @dataclass
@@ -146,10 +147,15 @@ def supervise(plan: LaunchPlan, tag: bool, grace: float, folder: Path | None = N
     _sweep(process.pid, before)
     for reader in readers:
         reader.join(timeout=3)
-    stopped = bool(caught)
+    stopped = _stop_code(caught[0]) if caught else 0
     # Open MPI 5 ends with 0 when it has lost another host: only what the ranks say themselves is proof.
     code = process.returncode or (0 if len(follower.done) >= len(plan.processes) else NOT_ALL)
-    return Ended(code, follower.first(stopped), stopped, follower.still, tuple(follower.others))
+    codes = frozenset(failure.code for failure in follower.failures)
+    return Ended(code, follower.first(bool(stopped)), stopped, follower.still, tuple(follower.others), codes)
+
+
+def _stop_code(number: int) -> int:
+    return STOP_CODES[0] if number == signal.SIGINT else STOP_CODES[1]
 
 
 def _read(source: IO[str], sink: IO[str], follower: OutputFollower) -> None:

@@ -22,6 +22,7 @@ from bertkit.recipes.recipe import DEVICE, KEYS, Recipe, Value, build, check_key
 PREFIX = "BERTKIT_"
 NOT_SETTINGS = (
     "BERTKIT_CACHE",
+    "BERTKIT_JOB",
     "BERTKIT_MPIRUN",
     "BERTKIT_PLACES",
     "BERTKIT_RESUME",

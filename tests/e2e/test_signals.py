@@ -74,7 +74,7 @@ def test_a_launched_job_is_stopped_by_what_a_batch_system_sends(
         wait_for(lambda: training_began(tmp_path / "run"), process)
         process.send_signal(number)
         _, stderr = process.communicate(timeout=60)
-    assert process.returncode == 130, stderr
+    assert process.returncode == 143, stderr
     step = updates(tmp_path / "run")[-1]
     assert 0 < step < 60
     assert checkpoints(tmp_path / "run")[-1] == step

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from bertkit.errors import UserError
-from bertkit.files import locks
+from bertkit.files import locks, processes
 from bertkit.files.locks import NAME, alone_in
 from bertkit.files.processes import Owner, started, state, this_process
 from left_over import ended_process, left_by
@@ -126,6 +126,46 @@ def test_the_next_turn_of_a_batch_job_takes_over(
     refused(tmp_path)
     monkeypatch.setattr(locks, "this_process", lambda: dataclasses.replace(this_process(), job="77", turn=1))
     assert_taken_over(tmp_path, caplog, "earlier turn")
+
+
+def test_the_next_pod_of_a_job_takes_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """BERTKIT_JOB has no count of turns: they follow one another as their containers began."""
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    monkeypatch.setenv("BERTKIT_JOB", "d1/0")
+    processes._owner.cache_clear()
+    try:
+        me = this_process()
+        assert (me.job, me.turn) == ("d1/0", processes.began())
+        assert 0 < me.turn <= time.time()
+        before = dataclasses.replace(me, host="pod-a", turn=me.turn - 60)
+        for other in ({"job": "d2/0"}, {"turn": me.turn}, {"turn": me.turn + 60}):
+            write_lock(tmp_path, dataclasses.replace(before, **other))  # type: ignore[arg-type]
+            refused(tmp_path)
+        write_lock(tmp_path, dataclasses.replace(me, turn=me.turn - 1))  # the clock's second may differ within one pod
+        refused(tmp_path)
+        write_lock(tmp_path, before)
+        assert_taken_over(tmp_path, caplog, "earlier turn")
+    finally:
+        processes._owner.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("boot", "first", "seconds"),
+    [
+        ("cpu 1\nbtime 1000\nx 1", "1 (a) b) S " + "0 " * 18 + "250 0", 1000 + 250 // os.sysconf("SC_CLK_TCK")),
+        ("btime 1000", "", 0),
+        ("", "1 (a) S " + "0 " * 18 + "250 0", 0),
+        ("btime x", "1 (a) S " + "0 " * 18 + "250 0", 0),
+        ("btime 1000", "1 (a) S " + "0 " * 18 + "-2 0", 0),
+    ],
+)
+def test_when_a_container_began(boot: str, first: str, seconds: int, tmp_path: Path) -> None:
+    (tmp_path / "proc" / "1").mkdir(parents=True)
+    (tmp_path / "proc" / "stat").write_text(boot)
+    (tmp_path / "proc" / "1" / "stat").write_text(first)
+    assert processes.began(tmp_path) == seconds
 
 
 @pytest.mark.parametrize(

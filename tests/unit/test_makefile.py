@@ -19,6 +19,15 @@ def planned(venv: Path, *words: str) -> str:
     ).stdout
 
 
+def test_a_release_is_built_with_pinned_tools(tmp_path: Path) -> None:
+    words = ["make", "-n", "dist", f"VENV={tmp_path / 'venv'}", "DIST_ARGS=--torch none"]
+    made = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert "-r release/requirements.txt" in made
+    assert "release/dist.py --torch none" in made
+    pins = (ROOT / "release" / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    assert all("==" in pin for pin in pins if not pin.startswith("#"))
+
+
 def test_the_tested_versions_are_installed(tmp_path: Path) -> None:
     made = planned(tmp_path / "venv")
     assert "-c constraints.txt" in made

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -13,9 +14,11 @@ from pathlib import Path
 
 import pytest
 
+from bertkit.console import Display
+from bertkit.distributed.clusters import Nodes
 from bertkit.errors import UserError
 from bertkit.launch.interface import LaunchPlan, Request
-from bertkit.launch.job import explain
+from bertkit.launch.job import JobFailed, Way, carry_out, explain
 from bertkit.launch.supervisor import Ended, OutputFollower, supervise
 
 REQUEST = Request(("train", "-t", "mrpc"))
@@ -83,21 +86,21 @@ def test_a_rank_that_mpi_ended_for_another_is_no_cause() -> None:
 
 def test_an_error_of_the_user_becomes_one_line_with_its_rank_and_code_2() -> None:
     follower = follow(["[rank 1 on b] bertkit: no such file; check the path", "[rank 1 on b]! 2 exit code 2"])
-    failed = explain(Ended(1, follower.first(False), False), REQUEST, "mpirun")
+    failed = explain(Ended(1, follower.first(False), 0), REQUEST, "mpirun")
     assert str(failed) == "rank 1 on b: no such file; check the path"
     assert failed.exit_code == 2
 
 
 def test_a_rank_that_stands_still_is_named_beside_the_one_that_gave_up() -> None:
     follower = follow(["[rank 1 on b]? is stopped by a signal (SIGSTOP)", "[rank 0 on a]! 75 exit code 75"])
-    failed = explain(Ended(75, follower.first(False), False, follower.still), REQUEST, "mpirun")
+    failed = explain(Ended(75, follower.first(False), 0, follower.still), REQUEST, "mpirun")
     assert "rank 1 on b is stopped" in str(failed)
     assert failed.exit_code == 1
 
 
 def test_exit_code_and_lines_of_the_starting_program(tmp_path: Path) -> None:
     ended = supervise(plan("print('There are not enough slots'); raise SystemExit(3)"), False, 5.0)
-    assert (ended.code, ended.failure, ended.stopped) == (3, None, False)
+    assert (ended.code, ended.failure, ended.stopped) == (3, None, 0)
     assert ended.launcher_lines == ("There are not enough slots",)
     with pytest.raises(UserError, match="does not start"):
         supervise(LaunchPlan((str(tmp_path / "none"),), {}, ()), False, 5.0)
@@ -148,9 +151,40 @@ def test_a_signal_asks_first_and_kills_after_the_grace(heeds: bool, tmp_path: Pa
     start = time.monotonic()
     ended = supervise(plan(body, signal.SIGUSR1), False, 1.0)
     assert time.monotonic() - start < 12
-    assert ended.stopped
+    assert ended.stopped == 130
     assert ended.failure is None
     assert (ended.code == 143) == heeds
     time.sleep(0.2)
     state = subprocess.run(["ps", "-o", "stat=", "-p", child.read_text()], capture_output=True, text=True, check=False)
     assert state.stdout.strip()[:1] in ("", "Z")  # what it had started is gone too
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGALRM])
+def test_other_signals_than_ctrl_c_end_with_the_ranks_own_code(number: int) -> None:
+    threading.Timer(0.5, os.kill, (os.getpid(), number)).start()
+    ended = supervise(plan("import time; time.sleep(60)"), False, 5.0)
+    assert ended.stopped == 143
+
+
+@pytest.mark.parametrize(
+    ("lines", "alone", "several"),
+    [
+        (["[rank 0 on a]! 143 exit code 143", "[rank 1 on a]! 143 exit code 143"], "raises", 143),
+        (["[rank 0 on a]! 130 exit code 130"], "raises", 130),
+        (["[rank 0 on a]! 143 exit code 143", "[rank 1 on a]! 1 exit code 1"], "raises", "raises"),
+        (["[rank 0 on a]! 143 exit code 143", "[rank 1 on a]! 75 exit code 75"], "raises", "raises"),
+    ],
+)
+def test_a_signal_to_another_host_is_no_failure(lines: list[str], alone: object, several: object) -> None:
+    """Each host started its own processes, and the ranks of all stop after the same update."""
+    body = f"print({chr(10).join(lines)!r}); raise SystemExit(1)"
+
+    def end(request: Request) -> object:
+        try:
+            return carry_out(request, lambda request: plan(body), Way(), Display(quiet=True))
+        except JobFailed as error:
+            return "raises" if error.exit_code == 1 else error
+
+    assert end(REQUEST) == alone
+    nodes = Nodes("the command line", "--nnodes", 2, 1, 1, "a:29500")
+    assert end(dataclasses.replace(REQUEST, nodes=nodes)) == several
