@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bertkit.plugin import Arrays, Batch, Int8Calibration
+from bertkit.plugin import Arrays, Batch, Int8Calibration, scales_place
 from bertkit_cpu.dense import InferenceWeights
 from bertkit_cpu.int8 import ENCODER
-from bertkit_cpu.int8_static import StaticInt8Weights, input_of
+from bertkit_cpu.int8_static import StaticInt8Weights
 
 KEPT = 16_384  # values of a batch at each place; the extremes are those of all
 OUTSIDE = 1e-4  # share of the values that a percentile leaves outside, on both sides together
@@ -43,7 +43,7 @@ class Observer(InferenceWeights):
 
     def _product(self, x: Tensor, names: tuple[str, ...], after: str, form: str) -> Tensor:
         if names[0].startswith(ENCODER):
-            seen = self.seen.setdefault(input_of(names[0]), ValuesSeen())
+            seen = self.seen.setdefault(scales_place(names[0]), ValuesSeen())
             low, high = torch.aminmax(x)
             seen.low, seen.high = min(seen.low, float(low)), max(seen.high, float(high))
             flat = x.reshape(-1)
