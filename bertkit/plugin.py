@@ -60,6 +60,7 @@ if TYPE_CHECKING:
 
     # A trained model in another program's format
     from bertkit.engine.exports import EXPORTED_HEADS, ExportedModel, PaddedModel, TextRules
+    from bertkit.engine.padded_engine import PaddedEngine
 
     # What a checkpoint gives back
     from bertkit.engine.state import read as read_array

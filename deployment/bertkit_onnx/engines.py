@@ -8,6 +8,7 @@ from bertkit.plugin import (
     Job,
     PaddedEngine,
     PaddedModel,
+    Precision,
     UserError,
     World,
     compute_threads,
@@ -52,13 +53,13 @@ def _threads(job: Job, world: World) -> int:
 
 
 def _graph(job: Job) -> bytes:
-    """The job's model as an ONNX file has it. bf16 is the runtime's own choice of arithmetic: the graph is in float32."""
-    precision = "int8" if job.precision == "int8" else "fp32"
-    model = ExportedModel(
-        config=job.model, head=job.head, weights=job.weights, precision=precision, scales=job.scales
-    )
+    """The job's model as an ONNX file has it. In bf16 the graph is in float32: the runtime computes it in bf16."""
+    precision: Precision = "int8" if job.precision == "int8" else "fp32"
+    model = ExportedModel(config=job.model, head=job.head, weights=job.weights, precision=precision, scales=job.scales)
     graph = Graph()
     found = made(model, graph)
     if graph.bytes > LARGEST:
-        raise UserError(f"the model's {graph.bytes / 1e9:.1f} GB are over what one graph can hold", "use another backend")
-    return found.SerializeToString()
+        size = f"{graph.bytes / 1e9:.1f} GB"
+        raise UserError(f"the model's {size} are over what one graph can hold", "use another backend")
+    content: bytes = found.SerializeToString()
+    return content

@@ -42,10 +42,10 @@ def load(path: Path) -> PaddedModel:
 
 
 def compiled(graph: bytes, kind: str, threads: int) -> PaddedModel:
-    """An ONNX file's content on the CPU. `kind`: bf16 or f32. Raises UserError where this CPU has not that."""
+    """An ONNX file's content on the CPU. `kind`: bf16 or f32. Raises UserError where this CPU has no bf16."""
     core = openvino.Core()
     made = core.compile_model(core.read_model(graph), "CPU", {HINT: kind, "INFERENCE_NUM_THREADS": threads})
-    if made.get_property(HINT).to_string() != {"bf16": "bf16", "f32": "f32"}[kind]:
+    if kind == "bf16" and made.get_property(HINT) != openvino.Type.bf16:
         raise UserError("OpenVINO does not compute in bf16 on this CPU", "use -d fp32")
     return functools.partial(_computed, made)
 
