@@ -26,9 +26,9 @@ def serve(
     backend: Annotated[
         str | None,
         typer.Option(
-            "--engine",
             "--backend",
-            help="What computes: a backend, or onnxruntime or openvino.",
+            "--engine",
+            help="Backend to run on: a name, an alias or auto; onnxruntime and openvino are those runtimes.",
             autocompletion=completion.backends,
             show_default=False,
         ),

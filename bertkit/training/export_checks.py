@@ -117,8 +117,8 @@ def verify(
 
     Raises ExportDiffers where they are beyond the tolerance.
     """
-    quantised, whole = model.precision == "int8", Spread()
-    gaps = {what: Spread() for what in batches}
+    quantised, whole = model.precision == "int8", Magnitude()
+    gaps = {what: Magnitude() for what in batches}
     for what, several in batches.items():
         for ragged in several:
             inputs = padded(ragged)
@@ -143,7 +143,7 @@ def measure(precision: str) -> str:
 
 
 @dataclass
-class Spread:
+class Magnitude:
     """How large some numbers are."""
 
     largest: float = 0.0
