@@ -83,5 +83,5 @@ def check_scales(job: Job, name: str) -> None:
     if job.precision == "int8" and not job.scales:
         raise UserError(
             f"backend {name} takes the scales of int8 from the run's folder, and they are not there",
-            "find them first: bertkit evaluate RUN -d int8, by a backend that does",
+            "find them first, for this sequence length: bertkit evaluate RUN -d int8 --backend cpu",
         )
