@@ -60,6 +60,7 @@ if TYPE_CHECKING:
 
     # A trained model in another program's format
     from bertkit.engine.exports import EXPORTED_HEADS, ExportedModel, PaddedModel, TextRules
+    from bertkit.engine.padded_engine import PaddedEngine
 
     # What a checkpoint gives back
     from bertkit.engine.state import read as read_array
@@ -100,7 +101,7 @@ if TYPE_CHECKING:
 
     # The model
     from bertkit.model.config import Head, HeadKind, ModelConfig, PER_TOKEN, to_mapping as config_mapping
-    from bertkit.model.parameters import PROJECTION, decays, rate_factors
+    from bertkit.model.parameters import PROJECTION, decays, rate_factors, scales_place
     from bertkit.model.formats.file_kinds import Unread
 
     # The processes of a job, and sums over them
@@ -235,6 +236,7 @@ _PLACES = {
     "StatesLoss": ("engine.interface", "StatesLoss"),
     "Nodes": ("distributed.clusters", "Nodes"),
     "PLACES": ("launch.affinity", "PLACES"),
+    "PaddedEngine": ("engine.padded_engine", "PaddedEngine"),
     "PaddedModel": ("engine.exports", "PaddedModel"),
     "Peak": ("engine.interface", "Peak"),
     "Precision": ("engine.interface", "Precision"),
@@ -289,6 +291,7 @@ _PLACES = {
     "refuse_nested": ("launch.interface", "refuse_nested"),
     "restored_scaling": ("engine.loss_scaling", "restored"),
     "resumed_command": ("launch.interface", "resumed"),
+    "scales_place": ("model.parameters", "scales_place"),
     "sequence_lengths": ("engine.interface", "sequence_lengths"),
     "static_batch": ("engine.static_shapes", "static"),
     "static_sizes": ("engine.static_shapes", "shapes"),
@@ -354,6 +357,7 @@ __all__ = [
     "ModelConfig",
     "Nodes",
     "OptimizerSpec",
+    "PaddedEngine",
     "PaddedModel",
     "Peak",
     "Precision",
@@ -424,6 +428,7 @@ __all__ = [
     "refuse_nested",
     "restored_scaling",
     "resumed_command",
+    "scales_place",
     "sequence_lengths",
     "static_batch",
     "static_sizes",

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from bertkit.plugin import ModelConfig
+from bertkit.plugin import ModelConfig, scales_place
 from bertkit_cpu.dense import InferenceWeights, Product, onednn_form
 from bertkit_cpu.int8 import ENCODER, Quantised, quantise
 from bertkit_cpu.int8_short import pack, short_product, short_works
@@ -31,7 +31,7 @@ class StaticInt8Weights(InferenceWeights):
     """For forward passes without a gradient."""
 
     def __init__(self, masters: Mapping[str, Tensor], dtype: torch.dtype, scales: Mapping[str, np.ndarray]) -> None:
-        """`scales`: (2,) of each place that `input_of` names: scale and zero point."""
+        """`scales`: (2,) of each place that `scales_place` names: scale and zero point."""
         super().__init__(masters, dtype)
         self._quantised: dict[tuple[str, ...], Quantised] = {}
         self.use(scales)
@@ -50,8 +50,8 @@ class StaticInt8Weights(InferenceWeights):
         first, second = f"{prefix}intermediate.dense", f"{prefix}output.dense"
         form = onednn_form(config.hidden_act)
         inner = _product(
-            self._rows(x, first), self.scales[input_of(first)], self._weight((first,)), torch.uint8,
-            self.scales[input_of(second)], *form,
+            self._rows(x, first), self.scales[scales_place(first)], self._weight((first,)), torch.uint8,
+            self.scales[scales_place(second)], *form,
         )  # fmt: skip
         return self._add_and_norm(x, inner, f"{prefix}output", config).to(self.dtype)
 
@@ -60,8 +60,8 @@ class StaticInt8Weights(InferenceWeights):
         name = f"{block}.dense"
         weight = self._weight((name,))
         torch.ops.onednn.qlinear_pointwise.binary(
-            rows, *self.scales[input_of(name)], weight.blocks, weight.scales, weight.zeros, residual, weight.bias, 1.0,
-            0, torch.float32, 1.0, 0, "sum", 1.0, "none", [], "",
+            rows, *self.scales[scales_place(name)], weight.blocks, weight.scales, weight.zeros, residual, weight.bias,
+            1.0, 0, torch.float32, 1.0, 0, "sum", 1.0, "none", [], "",
         )  # fmt: skip
         return self.layer_norm(residual, f"{block}.LayerNorm", config.layer_norm_eps)
 
@@ -69,7 +69,7 @@ class StaticInt8Weights(InferenceWeights):
         if not names[0].startswith(ENCODER):
             product = super().bind(names, activation)
             return lambda x: product(x.to(self.dtype))
-        scale, weight, form = self.scales[input_of(names[0])], self._weight(names), onednn_form(activation)
+        scale, weight, form = self.scales[scales_place(names[0])], self._weight(names), onednn_form(activation)
         return lambda x: _product(to_uint8(x.float(), *scale), scale, weight, self.dtype, (1.0, 0), *form)
 
     @property
@@ -79,23 +79,18 @@ class StaticInt8Weights(InferenceWeights):
     def short_dense(self, *names: str, activation: str = "") -> Product:
         if not short_works():
             return super().short_dense(*names, activation=activation)
-        scale, packed = self.scales[input_of(names[0])], pack(self.masters, names)
+        scale, packed = self.scales[scales_place(names[0])], pack(self.masters, names)
         if not activation:
             return lambda x: short_product(x, *scale, packed)
         return lambda x: activate(short_product(x, *scale, packed), activation)
 
     def _rows(self, x: Tensor, name: str) -> Tensor:
-        return to_uint8(x, *self.scales[input_of(name)])
+        return to_uint8(x, *self.scales[scales_place(name)])
 
     def _weight(self, names: tuple[str, ...]) -> Quantised:
         if names not in self._quantised:
             self._quantised[names] = quantise(self.masters, names)
         return self._quantised[names]
-
-
-def input_of(name: str) -> str:
-    """Where the input of this dense layer comes from: query, key and value have the same."""
-    return name.rpartition(".")[0] if ".self." in name else name
 
 
 def _product(

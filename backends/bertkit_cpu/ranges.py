@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bertkit.plugin import Arrays, Batch, Int8Calibration
+from bertkit.plugin import Arrays, Batch, Int8Calibration, scales_place
 from bertkit_cpu.dense import InferenceWeights, Product
 from bertkit_cpu.int8 import ENCODER
-from bertkit_cpu.int8_static import StaticInt8Weights, input_of
+from bertkit_cpu.int8_static import StaticInt8Weights
 
 KEPT = 16_384  # values of a batch at each place; the extremes are those of all
 OUTSIDE = 1e-4  # share of the values that a percentile leaves outside, on both sides together
@@ -45,7 +45,7 @@ class Observer(InferenceWeights):
         product = super().bind(names, activation)
         if not names[0].startswith(ENCODER):
             return product
-        seen = self.seen.setdefault(input_of(names[0]), ValuesSeen())
+        seen = self.seen.setdefault(scales_place(names[0]), ValuesSeen())
 
         def bound(x: Tensor) -> Tensor:
             low, high = torch.aminmax(x)

@@ -130,6 +130,8 @@ def make_plan(
     names = lists.lengths or [recipe.task]
     choice = choose(recipe.backend, dry_run)
     card = choice.backend
+    if kind == "train" and not card.capabilities.trains:
+        raise UserError(f"backend {card.name} only answers", "measure `bench infer`, or choose another with --backend")
     precisions = [_precision(card, name, kind) for name in lists.precisions]
     settings = device_settings(card, recipe.device)
     if recipe.model.layout != "auto" and recipe.model.layout not in card.capabilities.layouts:

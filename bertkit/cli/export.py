@@ -22,6 +22,7 @@ class ExportPrecision(StrEnum):
     fp32 = "fp32"
     fp16 = "fp16"
     bf16 = "bf16"
+    int8 = "int8"
 
 
 def export(
@@ -86,6 +87,7 @@ def export(
     from bertkit.console import Display
     from bertkit.files.disk import to_json
     from bertkit.recipes.resolve import resolve
+    from bertkit.training.export_checks import measure
     from bertkit.training.exporting import ExportRequest
     from bertkit.training.exporting import export as export_run
     from bertkit.training.run_task import run_settings
@@ -104,10 +106,16 @@ def export(
     if not made.verified_on:
         put("the weights were read back and are the model's")
         return
+    kind = "root mean square" if made.precision == "int8" else "largest"
     put(
-        f"verified on {', '.join(made.verified_on)}: largest difference {made.difference:.2g} of the largest logit, "
-        f"within {made.tolerance:g}"
+        f"verified on {', '.join(made.verified_on)}: {kind} difference {made.difference:.2g} of "
+        f"{measure(made.precision)}, within {made.tolerance:g}"
     )
+    if made.scores:
+        metric, fp32, int8 = made.scores.metric, made.scores.fp32, made.scores.int8
+        put(
+            f"{metric} of {made.scores.examples:,} dev examples: {fp32[metric]:.4f} in fp32, {int8[metric]:.4f} in int8"
+        )
 
 
 def _named(options: list[str] | tuple[str, ...]) -> dict[str, Value]:

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from bertkit.cli import completion
 from bertkit.cli import options as o
 from bertkit.errors import UserError
 
@@ -22,7 +23,16 @@ def serve(
         typer.Argument(metavar="[NAME=]RUN...", help="Run folders; default names: the folders'.", show_default=False),
     ],
     task: o.TaskName = None,
-    backend: o.BackendName = None,
+    backend: Annotated[
+        str | None,
+        typer.Option(
+            "--backend",
+            "--engine",
+            help="Backend to run on: a name, an alias or auto; onnxruntime and openvino are those runtimes.",
+            autocompletion=completion.backends,
+            show_default=False,
+        ),
+    ] = None,
     dtype: o.Dtype = None,
     seq_length: o.SeqLength = None,
     host: Annotated[str, typer.Option("--host", help="Address to listen on; 0.0.0.0 for every network.")] = "127.0.0.1",
@@ -65,6 +75,8 @@ def serve(
       bertkit serve runs/mrpc -d bf16
 
       bertkit serve paraphrase=runs/mrpc runs/squad --port 9000 --workers 2
+
+      bertkit serve runs/mrpc --engine onnxruntime -d int8
 
       curl localhost:8000/predict -d '{"text": "He left.", "text_pair": "He went away."}'
     """

@@ -12,7 +12,7 @@ from contextlib import closing
 import numpy as np
 
 from bertkit.conformance.fixtures import HEADS, MODEL, RATE, job, part, with_settings
-from bertkit.conformance.tolerance import WAITS, Skip, must_compute
+from bertkit.conformance.tolerance import WAITS, Skip, must_train
 from bertkit.data.lengths import lengths
 from bertkit.engine.interface import Backend, Batch, BatchLimits, Counters, Engine, Job, Limits, Update, label_counts
 from bertkit.model.config import HeadKind
@@ -26,7 +26,7 @@ KIND: HeadKind = "classification"
 
 def check_static_shapes(backend: Backend) -> str:
     """Over an epoch of MRPC's lengths, with a smaller last batch, nothing is compiled after the first two updates."""
-    must_compute(backend)
+    must_train(backend)
     engine, sensors = _with_sensors(backend)
     if sensors.programs() is None:
         raise Skip("this device compiles no programs, or does not tell")
@@ -46,7 +46,7 @@ def check_static_shapes(backend: Backend) -> str:
 
 def check_host_waits(backend: Backend) -> str:
     """An update gives the device its work and goes on: the host waits for nothing."""
-    must_compute(backend)
+    must_train(backend)
     engine, sensors = _with_sensors(backend)
     batches = list(_epoch())
     _train(engine, batches[:3])
@@ -59,7 +59,7 @@ def check_host_waits(backend: Backend) -> str:
 
 def check_memory(backend: Backend) -> str:
     """What an epoch needs at the most is known, and a second epoch needs no more."""
-    must_compute(backend)
+    must_train(backend)
     engine, _ = _with_sensors(backend)
     batches = list(_epoch())
     peaks = []

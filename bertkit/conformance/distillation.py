@@ -18,7 +18,7 @@ from bertkit.conformance.fixtures import (
     trained_heads,
     with_settings,
 )
-from bertkit.conformance.tolerance import Skip, must_compute
+from bertkit.conformance.tolerance import Skip, must_train
 from bertkit.engine.interface import Arrays, Backend, Batch, Job, LossSpec, SoftLabels, StatesLoss, StateTerm
 from bertkit.engine.teacher_losses import soft_loss, state_sums
 from bertkit.model.config import PER_TOKEN, Head, HeadKind, StatePart
@@ -44,7 +44,7 @@ SPEC = StatesLoss(TERMS, WIDTH)
 
 def check_teacher_logits(backend: Backend) -> str:
     """The loss by a teacher's logits and labels equals the formula, for every head, in one piece and in four."""
-    must_compute(backend)
+    must_train(backend)
     if "teacher_logits" not in backend.capabilities.extras:
         raise Skip("does not claim it")
     kinds = [kind for kind in trained_heads(backend) if kind != "pretraining"]
@@ -78,7 +78,7 @@ def _taught(kind: HeadKind, soft: SoftLabels) -> Job:
 
 def check_teacher_states(backend: Backend) -> str:
     """The losses by a teacher's states equal the formulas, in every layout, in one piece and in four."""
-    must_compute(backend)
+    must_train(backend)
     if "teacher_states" not in backend.capabilities.extras:
         raise Skip("does not claim it")
     batch = dict(example_batch("encoder"))

@@ -103,7 +103,9 @@ def part(batch: Batch, members: np.ndarray) -> Batch:
 
 
 def trained_heads(backend: Backend) -> tuple[HeadKind, ...]:
-    """The kinds of heads that have a loss."""
+    """The kinds of heads that it trains."""
+    if not backend.capabilities.trains:
+        return ()
     return tuple(kind for kind in backend.capabilities.heads if HEADS[kind].trained)
 
 

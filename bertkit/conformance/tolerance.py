@@ -24,3 +24,11 @@ class Skip(Exception):
 def must_compute(backend: Backend) -> None:
     if not backend.capabilities.computes:
         raise Skip("this backend computes nothing")
+
+
+def must_train(backend: Backend, numbers: bool = True) -> None:
+    """`numbers`: and compute something."""
+    if numbers:
+        must_compute(backend)
+    if not backend.capabilities.trains:
+        raise Skip("this backend only answers")

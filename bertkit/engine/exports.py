@@ -56,6 +56,7 @@ class ExportedModel:
     pad: int = 0  # the id of [PAD]
     texts: TextRules | None = None  # None: the run knew no words
     settings: Mapping[str, str | int | float | bool] = field(default_factory=dict)  # of the format, all of them
+    scales: Mapping[str, np.ndarray] = field(default_factory=dict)  # int8: as `Job.scales`
 
 
 class ExportFormat(Protocol):

@@ -320,7 +320,7 @@ class Profiler(Protocol):
 class Int8Calibration:
     """Scales of what enters the layers of a model in int8."""
 
-    scales: Arrays  # for `Job.scales`; the names are the backend's own
+    scales: Arrays  # for `Job.scales`: (2,) of each place that `scales_place` names, of uint8: scale and zero point
     method: str  # by which they were chosen, in words
     difference: float  # root mean square of the logits' difference to the unquantised model's, of the logits' own
 
@@ -355,6 +355,7 @@ class Capabilities:
     layouts: tuple[LayoutKind, ...]
     multi_process: bool = True
     computes: bool = True  # False: a stand-in whose numbers mean nothing
+    trains: bool = True  # False: it only answers
     bitwise_resume: bool = True
     optimizers: tuple[str, ...] = ("adamw", "lamb")
     gradients: tuple[Literal["fp32", "bf16"], ...] = ("fp32",)  # what ranks can send them as

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from bertkit.engine.interface import OUTPUTS, Arrays, Batch, Peak, Scalars, Update
+from bertkit.engine.answers_only import AnswersOnly
+from bertkit.engine.interface import OUTPUTS, Arrays, Batch, Peak
 from bertkit.engine.remote import (
     InputSpecs,
     RemoteModel,
@@ -27,7 +28,7 @@ from bertkit.model.config import PER_TOKEN, Head
 
 
 @dataclass
-class RemoteEngine:
+class RemoteEngine(AnswersOnly):
     """Answers only: an `Engine` whose `predict` asks a server, several requests at a time."""
 
     model: RemoteModel
@@ -80,40 +81,12 @@ class RemoteEngine:
         parts = [lengths[first : first + self.size] for first in range(0, len(lengths), self.size)]
         return sum((self.specs.batch or len(one)) * (self.specs.length or int(one.max())) for one in parts)
 
-    def gather(self, rows: np.ndarray) -> np.ndarray:
-        return rows
-
-    def synchronize(self) -> None:
-        """Nothing runs when `predict` has returned."""
-
     def describe(self) -> Mapping[str, str]:
         return {"server": str(self.model.server.address), "model": self.model.name, "platform": self.model.platform}
 
     def peak(self) -> Peak:
         return Peak(float("nan"), "the server does not tell")
 
-    def peak_memory(self) -> int | None:
-        return None
-
     def close(self) -> None:
         self._pool.shutdown()
         self.model.server.close()
-
-    def stage(self, update: Update) -> Update:
-        return update
-
-    def train_step(self, update: Update, learning_rate: float) -> Scalars:
-        raise _answers_only()
-
-    def weights(self) -> Arrays:
-        raise _answers_only()
-
-    def state_dict(self) -> Arrays:
-        raise _answers_only()
-
-    def load_state_dict(self, arrays: Mapping[str, np.ndarray]) -> None:
-        raise _answers_only()
-
-
-def _answers_only() -> RuntimeError:
-    return RuntimeError("a model at a server answers only")  # a fault of bertkit's

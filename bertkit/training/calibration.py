@@ -1,14 +1,14 @@
 """int8: the scales of what enters the layers, found once on training sequences and kept in the run's folder; and what
 int8 costs of the score.
 
-A file of scales is used again where the weights, the backend and what was read are those it was made with.
+A file of scales is used again where the weights and what was read are those it was made with, by whatever backend.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,6 @@ MOST_LOSS = 0.01  # share of the score as trained
 class ScalesKey:
     """What scales belong to."""
 
-    backend: str
     weights: str  # SHA-256
     longest: int  # tokens of a sequence
 
@@ -104,13 +103,12 @@ def trained_scores(folder: Path, parts: Sequence[Part]) -> dict[str, Any]:
     return {"precision": run["precision"]["name"], "metrics": run["metrics"]}
 
 
-def warn_of_loss(metric: str, score: float, trained: Mapping[str, Any]) -> None:
-    """Where int8 costs more of the score than it should."""
-    before = trained.get("metrics", {}).get(metric)
+def warn_of_loss(metric: str, score: float, before: float | None, which: str, cure: str) -> None:
+    """Where int8 costs more of the score than it should. `which`: the score before, in words."""
     if before and worth(metric, before) - worth(metric, score) > MOST_LOSS * abs(before):
         logger.warning(
-            "int8 changes the dev set's %s from %.4f (%s, as trained) to %.4f, by more than %.0f %%; use -d bf16, "
-            "or try --set device.scales=dynamic", metric, before, trained["precision"], score, 100 * MOST_LOSS,
+            "int8 changes the dev set's %s from %.4f (%s) to %.4f, by more than %.0f %%; %s",
+            metric, before, which, score, 100 * MOST_LOSS, cure,
         )  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from bertkit.data.tasks.own.rows import RowFormat
 from bertkit.data.tasks.squad.task import SquadFormat
 from bertkit.data.tasks.task import Task
 from bertkit.engine.exports import ExportedModel, ExportFormat, TextRules, find_format
-from bertkit.engine.interface import Precision
+from bertkit.engine.interface import Arrays, Precision
 from bertkit.errors import UserError
 from bertkit.files.disk import replace_folder, sha256_file, sweep, temporary_beside, write_json
 from bertkit.files.inputs import exists, is_file, is_folder
@@ -24,8 +24,9 @@ from bertkit.model.saving import write_tokenizer
 from bertkit.model.tokenizer import tokenizer
 from bertkit.model.tokenizer_files import write_vocabulary
 from bertkit.recipes.recipe import Recipe, Value
-from bertkit.training.export_checks import TOLERANCES, edge_batches, example_batches, reference, verify
-from bertkit.training.inference import Ready, open_model
+from bertkit.training.export_checks import TOLERANCES, edge_batches, example_batches, measure, reference, verify
+from bertkit.training.export_scores import ExportScores, scores
+from bertkit.training.inference import Ready, int8_scales, open_model
 from bertkit.training.run_task import read_task
 from bertkit.training.setup import own_settings
 from bertkit.version import __version__
@@ -56,9 +57,11 @@ class ExportReport:
     task: str
     precision: str
     files: tuple[str, ...]
-    difference: float  # the largest of a logit, as a share of the largest logit; 0 where it was read back alone
+    difference: float  # the largest of a logit, as a share of the largest logit, or as `measure` has it for int8; 0
+    # where it was read back alone
     tolerance: float
     verified_on: tuple[str, ...]  # (): there is no runtime here, what was written was read back
+    scores: ExportScores | None = None  # int8: what it costs
 
 
 def export(recipe: Recipe, asked: ExportRequest, display: Display) -> ExportReport:
@@ -78,12 +81,14 @@ def export(recipe: Recipe, asked: ExportRequest, display: Display) -> ExportRepo
             f"--format {chosen.name} has no {ready.task.head.kind} head", f"it has {', '.join(chosen.heads)}"
         )
     model = _model(recipe, ready, asked.precision, settings)
+    if model.precision == "int8":
+        model = dataclasses.replace(model, scales=_scales(recipe, ready, display))
     temporary = temporary_beside(output)
     try:
         temporary.mkdir(parents=True)
         sweep(output.parent)
-        found = _write_and_verify(chosen, recipe, ready, model, asked, temporary, display)
-        report = _describe(chosen, ready, model, found, output, temporary)
+        found, costs = _write_and_verify(chosen, recipe, ready, model, asked, temporary, display)
+        report = _describe(chosen, ready, model, found, costs, output, temporary)
         replace_folder(temporary, output)
     except OSError as error:
         raise UserError(f"{output}: cannot be written: {error.strerror}", "choose another place") from error
@@ -100,8 +105,8 @@ def _write_and_verify(
     asked: ExportRequest,
     folder: Path,
     display: Display,
-) -> dict[str, float]:
-    """-> the differences, by what it was compared on; {} where there is no runtime."""
+) -> tuple[dict[str, float], ExportScores | None]:
+    """-> (the differences, by what it was compared on; {} where there is no runtime; of int8 also the scores)"""
     engine = reference(recipe, ready)  # first: a framework may be set up once in a process
     try:
         display.say(f"writing {asked.output}")
@@ -109,12 +114,24 @@ def _write_and_verify(
         loaded = chosen.load(folder)
         if loaded is None:
             display.say("what was written was read back; nothing here computes it, so it was compared with no engine")
-            return {}
+            return {}, None
         display.say(f"comparing with {ready.target.backend.name} in {ready.target.precision}")
         batches = edge_batches(model.config, model.head) | example_batches(recipe, ready, asked.examples, display)
-        return verify(loaded, engine, model, batches)
+        found = verify(loaded, engine, model, batches)
+        costs = scores(recipe, ready, loaded, engine, asked.examples, display) if model.precision == "int8" else None
+        return found, costs
     finally:
         engine.close()
+
+
+def _scales(recipe: Recipe, ready: Ready, display: Display) -> Arrays:
+    """Of int8. Raises UserError where there are none."""
+    run = recipe.model.name
+    if read_task(Path(run).expanduser()) is None:
+        raise UserError(
+            f"{run} does not state the data it was trained on, which int8 needs", "export another precision"
+        )
+    return int8_scales(recipe, ready, display)
 
 
 def _usable(name: str, precision: Precision) -> ExportFormat:
@@ -189,7 +206,13 @@ def refuse_place(output: Path, overwrite: bool) -> None:
 
 
 def _describe(
-    form: ExportFormat, ready: Ready, model: ExportedModel, found: Mapping[str, float], output: Path, folder: Path
+    form: ExportFormat,
+    ready: Ready,
+    model: ExportedModel,
+    found: Mapping[str, float],
+    costs: ExportScores | None,
+    output: Path,
+    folder: Path,
 ) -> ExportReport:
     """Write configuration, tokenizer and `bertkit.json`, and report."""
     vocabulary = ready.source.vocabulary
@@ -217,10 +240,12 @@ def _describe(
         "compared_with": f"{ready.target.backend.name} in {ready.target.precision}" if found else None,
         "differences": found,
         "tolerance": TOLERANCES[model.precision],
+        "measure": measure(model.precision),
+        **({"dev_scores": dataclasses.asdict(costs)} if costs else {}),
         "sha256": {name: sha256_file(path) for name, path in zip(names, files, strict=True)},
     }
     write_json(folder / DESCRIPTION, told)
     return ExportReport(
         str(output), form.name, ready.task.name, model.precision, (*names, DESCRIPTION),
-        max(found.values(), default=0.0), TOLERANCES[model.precision], tuple(found),
+        max(found.values(), default=0.0), TOLERANCES[model.precision], tuple(found), costs,
     )  # fmt: skip

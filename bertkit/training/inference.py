@@ -19,7 +19,7 @@ from bertkit.data.tasks.pretrain import refuse
 from bertkit.data.tasks.reading import own_file, read_part, read_split
 from bertkit.data.tasks.task import Part, SplitName
 from bertkit.distributed.world import World
-from bertkit.engine.interface import Engine, Job
+from bertkit.engine.interface import Arrays, Calibrates, Engine, Job
 from bertkit.errors import UserError
 from bertkit.files.inputs import exists, is_folder
 from bertkit.model.config import ARCHITECTURES
@@ -169,26 +169,60 @@ def load(recipe: Recipe, world: World, display: Display, force: bool = False, ow
 
 def _in_int8(recipe: Recipe, ready: Ready, job: Job, world: World, display: Display) -> Engine:
     """The engine with scales for its layers' inputs: those in the run's folder, or found now and kept there."""
-    backend, folder = ready.target.backend, ready.source.folder
-    key = calibration.ScalesKey(backend.name, ready.fit.digest or "", recipe.data.seq_length)
-    kept = calibration.kept_scales(folder, key, display) if folder else {}
-    engine = backend.engine(dataclasses.replace(job, scales=kept), world)
+    kept = _kept_scales(recipe, ready, display)
+    engine = ready.target.backend.engine(dataclasses.replace(job, scales=kept), world)
     without = calibration.wanted(engine)
     if without is None:
         return engine
     try:
-        (part, *_) = _split(ready, recipe, "train", calibration.EXAMPLES, display, recipe.data.train_file)
+        _calibrated(without, recipe, ready, world.is_first, display)
     except UserError as error:
         logger.warning(
             "int8: no training data to find the scales of layers' inputs on (%s): each token has scales of its own, "
             "which is slower; name the data with --data-dir, or silence this with --set device.scales=dynamic",
             error.cause,
         )  # fmt: skip
-        return engine
-    found, what = calibration.calibrate(without, part.features, display)
-    if folder and world.is_first:
-        calibration.keep_scales(folder, key, found, what)
     return engine
+
+
+def int8_scales(recipe: Recipe, ready: Ready, display: Display) -> Arrays:
+    """Those that the engine in int8 computes with: in the run's folder, or found now by `recipe.backend` and kept
+    there. Raises UserError where they cannot be found."""
+    if kept := _kept_scales(recipe, ready, display):
+        return kept
+    try:
+        target = choose_target(
+            dataclasses.replace(recipe, precision="int8"), ready.task.head, ready.task.name, training=False
+        )
+        job = inference_job(recipe, ready.task.head, target, ready.source, ready.fit)
+        engine = target.backend.engine(job, World())
+    except UserError as error:
+        raise UserError(f"the scales of int8 cannot be found: {error.cause}", "name another with --backend") from None
+    try:
+        without = calibration.wanted(engine)
+        if without is None:
+            raise UserError("int8 has no scales found beforehand here", "drop --set device.scales")
+        return _calibrated(without, recipe, ready, True, display)
+    finally:
+        engine.close()
+
+
+def _kept_scales(recipe: Recipe, ready: Ready, display: Display) -> Arrays:
+    folder = ready.source.folder
+    return calibration.kept_scales(folder, _scales_key(recipe, ready), display) if folder else {}
+
+
+def _scales_key(recipe: Recipe, ready: Ready) -> calibration.ScalesKey:
+    return calibration.ScalesKey(ready.fit.digest or "", recipe.data.seq_length)
+
+
+def _calibrated(engine: Calibrates, recipe: Recipe, ready: Ready, keep: bool, display: Display) -> Arrays:
+    """Scales found on the training data, which the engine computes with from now on. Raises UserError without data."""
+    (part, *_) = _split(ready, recipe, "train", calibration.EXAMPLES, display, recipe.data.train_file)
+    found, what = calibration.calibrate(engine, part.features, display)
+    if ready.source.folder and keep:
+        calibration.keep_scales(ready.source.folder, _scales_key(recipe, ready), found, what)
+    return found
 
 
 def plan(recipe: Recipe, split: SplitName | None, file: Path | None, display: Display, force: bool = False) -> None:
@@ -243,7 +277,10 @@ def evaluate(
         return found
     before = calibration.trained_scores(loaded.source.folder, parts)
     primary = loaded.task.primary
-    calibration.warn_of_loss(primary, metrics.get(primary, math.nan), before)
+    trained = before.get("metrics", {}).get(primary)
+    which = f"{before.get('precision')}, as trained"
+    cure = "use -d bf16, or try --set device.scales=dynamic"
+    calibration.warn_of_loss(primary, metrics.get(primary, math.nan), trained, which, cure)
     return found | ({"as_trained": before} if before else {})
 
 

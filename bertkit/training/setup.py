@@ -231,6 +231,8 @@ def choose_target(
     if training and not head.trained:
         raise UserError(f"{what}: hidden states have no loss to train with", "train another head")
     choice = choose(recipe.backend, dry_run)
+    if training and not choice.backend.capabilities.trains:
+        raise UserError(f"backend {choice.backend.name} only answers", "train by another: choose with --backend")
     precision, reason = choose_precision(choice.backend, recipe.precision, training)
     settings = enter_settings(choice.backend, recipe.device)  # here, since reading weights may import a framework
     check_job(choice.backend, head, what, recipe)

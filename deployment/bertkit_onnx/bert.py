@@ -30,9 +30,9 @@ class Bert:
         """`names`: of the inputs, in the order of `NAMES`."""
         self.model, self.graph, self.config = model, graph, model.config
         self.ids, self.mask, self.types = names
-        self.stored = model.precision  # of matrices
+        self.stored = "fp32" if model.precision == "int8" else model.precision  # of matrices; int8: of the others
         # ONNX Runtime multiplies no bf16 on CPUs; what is stored so is cast when the model is loaded.
-        self.precision = "fp32" if model.precision == "bf16" else model.precision
+        self.precision = "fp32" if self.stored == "bf16" else self.stored
 
     # ---- parameters ----
 
@@ -43,12 +43,12 @@ class Bert:
 
     def weight(self, *names: str) -> str:
         """(inputs, outputs) of dense layers side by side."""
-        return self.kept(_joined(names, "weight"), np.concatenate(self._each(names, "weight")).T)
+        return self.kept(joined(names, "weight"), np.concatenate(self.each(names, "weight")).T)
 
     def bias(self, *names: str) -> str:
-        return self.kept(_joined(names, "bias"), np.concatenate(self._each(names, "bias")))
+        return self.kept(joined(names, "bias"), np.concatenate(self.each(names, "bias")))
 
-    def _each(self, names: Sequence[str], leaf: str) -> list[np.ndarray]:
+    def each(self, names: Sequence[str], leaf: str) -> list[np.ndarray]:
         return [self.model.weights[f"{name}.{leaf}"] for name in names]
 
     def table(self, name: str) -> str:
@@ -183,7 +183,7 @@ class Bert:
             self.graph.rename_last(name)
 
 
-def _joined(names: Sequence[str], leaf: str) -> str:
+def joined(names: Sequence[str], leaf: str) -> str:
     """A constant's name; of layers side by side: their common beginning with the ends joined."""
     path = names[0].rpartition(".")[0]
     return f"{path}.{'_'.join(name.rpartition('.')[2] for name in names)}.{leaf}{'.T' if leaf == 'weight' else ''}"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bertkit.plugin import EXPORTED_HEADS, ExportedModel, PaddedModel, Precision, Setting, UserError
 
-PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "bf16")
+PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "bf16", "int8")
 MODEL = "model.onnx"
 XML = "model.xml"
 

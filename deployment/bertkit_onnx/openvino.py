@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import openvino
 
-from bertkit.plugin import Arrays, ExportedModel, PaddedModel
+from bertkit.plugin import Arrays, ExportedModel, PaddedModel, UserError
 from bertkit_onnx.bert import NAMES
 from bertkit_onnx.writing import write as write_onnx
 
@@ -39,6 +39,15 @@ def load(path: Path) -> PaddedModel:
     constants = (node for node in made.get_ops() if node.get_type_name() == "Constant")
     narrow = any(node.get_element_type() == openvino.Type.bf16 for node in constants)
     return functools.partial(_computed, core.compile_model(made, "CPU", {} if narrow else {HINT: "f32"}))
+
+
+def compiled(graph: bytes, kind: str, threads: int) -> PaddedModel:
+    """An ONNX file's content on the CPU. `kind`: bf16 or f32. Raises UserError where this CPU has no bf16."""
+    core = openvino.Core()
+    made = core.compile_model(core.read_model(graph), "CPU", {HINT: kind, "INFERENCE_NUM_THREADS": threads})
+    if kind == "bf16" and made.get_property(HINT) != openvino.Type.bf16:
+        raise UserError("OpenVINO does not compute in bf16 on this CPU", "use -d fp32")
+    return functools.partial(_computed, made)
 
 
 def _computed(compiled: openvino.CompiledModel, inputs: Mapping[str, np.ndarray]) -> Arrays:

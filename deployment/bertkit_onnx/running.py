@@ -15,11 +15,14 @@ from bertkit_onnx.bert import NAMES
 TYPES = {"tensor(int64)": np.int64, "tensor(int32)": np.int32}
 
 
-def load(path: Path, names: Sequence[str] = NAMES, outputs: Mapping[str, str] | None = None) -> PaddedModel:
-    """`names`, `outputs`: as `writing.write` was given them."""
+def load(
+    model: Path | bytes, names: Sequence[str] = NAMES, outputs: Mapping[str, str] | None = None, threads: int = 0
+) -> PaddedModel:
+    """`names`, `outputs`: as `writing.write` was given them; `threads`: 0: ONNX Runtime's own choice."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors alone
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     kind = TYPES[session.get_inputs()[0].type]
     ours = {theirs: name for name, theirs in (outputs or {}).items()}
     return functools.partial(_computed, session, dict(zip(NAMES, names, strict=True)), kind, ours)

@@ -45,6 +45,13 @@ class Metrics:
         self.batch_seconds = Histogram(
             "bertkit_batch_seconds", "Computing time of a batch.", ["model"], buckets=SECONDS, **own
         )
+        self.info = Gauge(
+            "bertkit_model_info",
+            "The engine and precision of a loaded model; always 1.",
+            ["model", "engine", "precision"],
+            multiprocess_mode="livemax",
+            **own,
+        )
         self.waiting = Gauge(
             "bertkit_queue_sequences", "Sequences that wait.", ["model"], multiprocess_mode="livesum", **own
         )
@@ -61,6 +68,9 @@ class Metrics:
         for metric in (self.examples, self.latency, self.batch_tokens, self.batch_sequences, self.batch_seconds):
             metric.labels(model)
         self.waiting.labels(model)
+
+    def loaded(self, model: str, engine: str, precision: str) -> None:
+        self.info.labels(model, engine, precision).set(1)
 
     def answered(self, model: str, examples: int, seconds: float, waited: float, computing: float) -> None:
         self.requests.labels(model, "success").inc()

@@ -17,6 +17,7 @@ import uvicorn
 from bertkit.plugin import ServeOptions, UserError
 from bertkit_serve import logs
 from bertkit_serve.app import app_of
+from bertkit_serve.connections import timed
 from bertkit_serve.logs import logger
 from bertkit_serve.service import Service, raise_if_failed
 
@@ -114,7 +115,7 @@ def serve_on(listener: socket.socket, options: ServeOptions, ready: Ready, loade
     service = Service(options, os.environ.get(API_KEY, ""))
     config = uvicorn.Config(
         app_of(service, loaded_first),
-        http="h11",  # which refuses headers of over 64 KiB; uvicorn's other parser takes them without end
+        http=timed(options.timeout),  # by h11, which refuses headers of over 64 KiB; uvicorn's other parser does not
         log_config=None,
         access_log=False,
         server_header=False,

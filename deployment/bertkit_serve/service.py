@@ -84,14 +84,17 @@ class Service:
             self.metrics.computed(name, batch, self.models[name].batcher.sequences)
 
         def load() -> Predictor:
-            if name in self.given:
-                return self.given.pop(name)
-            if not run:
-                raise UserError(f"{name} was loaded by the caller and has no folder", "give its folder")
-            options = self.options
-            return bertkit.load(run, task=options.task, force=options.force, settings=dict(options.settings))
+            predictor = self.given.pop(name, None) or self._load(name, run)
+            self.metrics.loaded(name, predictor.loaded.backend, predictor.loaded.precision)
+            return predictor
 
         return ServedModel(name, load, self.limits, self.turns, computed, signature_of(run))
+
+    def _load(self, name: str, run: str) -> Predictor:
+        if not run:
+            raise UserError(f"{name} was loaded by the caller and has no folder", "give its folder")
+        options = self.options
+        return bertkit.load(run, task=options.task, force=options.force, settings=dict(options.settings))
 
     @property
     def loaded(self) -> bool:

@@ -13,7 +13,7 @@ from bertkit.engine.registry import installed
 
 BACKENDS = installed()
 READY = [name for name, backend in BACKENDS.items() if backend.probe().ready]
-COMPILED = ("tensorflow", "jax")  # a program for each size of each check: minutes
+COMPILED = ("tensorflow", "jax", "openvino")  # a program for each model or size: up to minutes
 
 
 # Checks that make programs for every head, and where; the others' losses are a line each, and held by other checks.

@@ -164,7 +164,7 @@ def test_launchers_import_no_backend() -> None:
 
 
 def test_the_server_imports_no_framework_and_no_backend() -> None:
-    allowed = {"bertkit", "bertkit_serve", "numpy", "prometheus_client", "starlette", "uvicorn"}
+    allowed = {"bertkit", "bertkit_serve", "h11", "numpy", "prometheus_client", "starlette", "uvicorn"}
     assert breaches(ROOT / "deployment" / "bertkit_serve", allowed) == []
 
 

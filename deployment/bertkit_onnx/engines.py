@@ -1,0 +1,65 @@
+"""Engines that only answer, each a runtime's session over the graph of a job's model."""
+
+from __future__ import annotations
+
+from bertkit.plugin import (
+    Engine,
+    ExportedModel,
+    Job,
+    PaddedEngine,
+    PaddedModel,
+    Precision,
+    UserError,
+    World,
+    compute_threads,
+    join_ranks,
+)
+from bertkit_onnx.graph import LARGEST, Graph
+from bertkit_onnx.writing import made
+
+
+def onnxruntime_engine(job: Job, world: World) -> Engine:
+    """Raises UserError where the model is too large."""
+    import onnxruntime
+
+    from bertkit_onnx.running import load
+
+    threads = _threads(job, world)
+    about = {"device": "CPU", "runtime": f"ONNX Runtime {onnxruntime.__version__}", "threads": str(threads)}
+    return _engine(job, world, load(_graph(job), threads=threads), about)
+
+
+def openvino_engine(job: Job, world: World) -> Engine:
+    """Raises UserError where the model is too large."""
+    import openvino
+
+    from bertkit_onnx.openvino import compiled
+
+    threads = _threads(job, world)
+    computing = compiled(_graph(job), "bf16" if job.precision == "bf16" else "f32", threads)
+    about = {"device": "CPU", "runtime": f"OpenVINO {openvino.__version__}", "threads": str(threads)}
+    return _engine(job, world, computing, about)
+
+
+def _engine(job: Job, world: World, computing: PaddedModel, about: dict[str, str]) -> Engine:
+    dtypes = {"fp32": "float32", "bf16": "bfloat16", "int8": "int8 in the encoder's dense layers, float32 elsewhere"}
+    about = about | {"compute dtype": dtypes[job.precision], "layout": "padded, sequences of like length together"}
+    ranks = join_ranks(world, job.exchange.collectives, job.exchange.timeout)
+    return PaddedEngine(computing, job.head, about, ranks)
+
+
+def _threads(job: Job, world: World) -> int:
+    return compute_threads(int(job.settings.get("threads", 0)), world.local_size)
+
+
+def _graph(job: Job) -> bytes:
+    """The job's model as an ONNX file has it. In bf16 the graph is in float32: the runtime computes it in bf16."""
+    precision: Precision = "int8" if job.precision == "int8" else "fp32"
+    model = ExportedModel(config=job.model, head=job.head, weights=job.weights, precision=precision, scales=job.scales)
+    graph = Graph()
+    found = made(model, graph)
+    if graph.bytes > LARGEST:
+        size = f"{graph.bytes / 1e9:.1f} GB"
+        raise UserError(f"the model's {size} are over what one graph can hold", "use another backend")
+    content: bytes = found.SerializeToString()
+    return content
