@@ -21,6 +21,7 @@ from torch.nn import functional
 from bertkit.plugin import PROJECTION, StatesLoss, StateTerm
 
 FAR = -1e4  # a score that leaves nothing of a probability, and is finite
+SMALLEST = 1e-8  # a norm that a cosine divides by, as `torch.nn.functional.cosine_similarity`
 MOST_PAIRS = 1 << 17  # of tokens of a group, padding included; with 48 heads 25 MB a matrix
 FEW_PAIRS = 1 << 10  # that a group may hold however many of them are padding: it costs less than another group
 MOST_PADDED = 1.3  # pairs of a group with padding, by those without
@@ -38,6 +39,12 @@ def divergence_of_each(student: Tensor, teacher: Tensor, temperature: float) -> 
     """(…, C) logits of labels that apply each by itself -> (…, C), as `divergence`."""
     ours, theirs = (torch.stack([one.float(), torch.zeros_like(one).float()], -1) for one in (student, teacher))
     return divergence(ours, theirs, temperature)
+
+
+def cosine(student: Tensor, teacher: Tensor) -> Tensor:
+    """(…, C) each -> (…) cosine; of products and sums alone, which every device captures into its graphs."""
+    norms = [one.square().sum(-1).clamp_min(SMALLEST**2).rsqrt() for one in (student, teacher)]
+    return (student * teacher).sum(-1) * norms[0] * norms[1]
 
 
 @dataclass(frozen=True)
@@ -176,10 +183,7 @@ class _Comparison:
         if term.form in ("mse", "cosine"):
             found, wanted = ours[0], theirs[0]
             found = functional.linear(found, *projection) if projection else found
-            if term.form == "mse":
-                each = (found - wanted).square().mean(-1)
-            else:
-                each = 1 - functional.cosine_similarity(found, wanted, dim=-1)
+            each = (found - wanted).square().mean(-1) if term.form == "mse" else 1 - cosine(found, wanted)
             return (each * rows).sum() / self.counts["tokens"]
         found, wanted = (scores(one[0], one[-1], term.heads) for one in (ours, theirs))  # (G, A, L, L)
         keys = real[:, None, None]
