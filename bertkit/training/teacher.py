@@ -24,7 +24,7 @@ from bertkit.data.tasks.labels import to_answer
 from bertkit.data.tasks.task import Task
 from bertkit.distributed.consistency import anybody, everybody, gather_json
 from bertkit.distributed.world import World
-from bertkit.engine.interface import Arrays, Batch, Engine
+from bertkit.engine.interface import Arrays, Batch, Engine, Limits
 from bertkit.errors import UserError
 from bertkit.files.disk import sweep, temporary_beside
 from bertkit.files.inputs import is_file
@@ -60,6 +60,12 @@ class Teacher:
     @property
     def digest(self) -> str:
         return self.fit.digest or ""
+
+    @property
+    def said(self) -> str:
+        """What it is, in words."""
+        config = self.source.config
+        return f"teacher: {self.source.folder}, {config.num_hidden_layers} layers, hidden size {config.hidden_size}"
 
 
 def teacher_source(recipe: Recipe, task: Task, say: Say, may_fetch: bool) -> ModelSource:
@@ -116,9 +122,12 @@ class Asked:
 
 
 @contextlib.contextmanager
-def asking(teacher: Teacher, recipe: Recipe, world: World, exchange: Gather) -> Iterator[Asked]:
-    """The teacher on this rank's device, for as long as it is asked."""
+def asking(
+    teacher: Teacher, recipe: Recipe, world: World, exchange: Gather, limits: Limits | None = None
+) -> Iterator[Asked]:
+    """The teacher on this rank's device, for as long as it is asked. `limits`: of other batches than evaluation's."""
     job = inference_job(recipe, teacher.head, teacher.target, teacher.source, teacher.fit)
+    job = dataclasses.replace(job, limits=limits or job.limits)
     engine = teacher.target.backend.engine(job, dataclasses.replace(world, rank=0, size=1))
     try:
         yield Asked(engine, exchange)

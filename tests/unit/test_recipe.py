@@ -133,6 +133,7 @@ WRONG: list[tuple[str, Value]] = [
     ("distill.temperature", 0.0),
     ("distill.soft", -1.0),
     ("distill.hard", -1.0),
+    ("distill.cosine", -1.0),
     ("distill.teacher_layer", -1),
     ("distill.relation_heads", -1),
     ("distill.cache_gb", -1.0),

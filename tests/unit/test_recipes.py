@@ -142,8 +142,9 @@ def test_a_stage_without_a_teacher_is_refused(name: str) -> None:
     taught = dataclasses.replace(section, teacher="runs/sst2")
     check_section(taught, Head("classification", 2))
     check_section(DistillSection(), Head("pretraining", 2))
-    with pytest.raises(UserError, match="pre-training has no teacher"):
-        check_section(taught, Head("pretraining", 2))
+    check_section(taught, Head("pretraining", 2))
+    with pytest.raises(UserError, match="goes with the masked words of pre-training data"):
+        check_section(dataclasses.replace(taught, cosine=1.0), Head("classification", 2))
 
 
 @pytest.mark.parametrize("name", OF_SYSTEMS)
