@@ -18,6 +18,7 @@ from bertkit.distributed.world import World, from_env
 from bertkit.errors import UserError
 from bertkit.files.inputs import is_file
 from bertkit.model.config import ARCHITECTURES
+from bertkit.model.names import is_own_folder, published
 from bertkit.recipes.keywords import from_keywords
 from bertkit.recipes.recipe import Recipe, Value
 from bertkit.recipes.resolve import Resolved, resolve
@@ -94,7 +95,7 @@ def make_stages(
     shared["distill.learn"] = course.stages[-1]
     if course.layers:
         shared |= {"model.name": course.teacher, "model.layers": course.layers}
-    elif options["model.name"] in ARCHITECTURES:  # its word pieces are the teacher's
+    elif options["model.name"] in ARCHITECTURES and _has_own_pieces(course.teacher, sets):
         shared = {"model.vocab": course.teacher, **shared}
     last = resolve(shared, sets, config, recipe, run=run).recipe
     if not last.task and not last.data.train_file:
@@ -110,6 +111,12 @@ def make_stages(
         made.append(Stage(learn, resolve(mine, sets, config, recipe, run=run)))
         start = {"model.name": str(made[-1].folder), "model.layers": "", "model.vocab": ""}
     return made
+
+
+def _has_own_pieces(teacher: str, sets: Sequence[str]) -> bool:
+    """Whether a size takes its word pieces from the teacher's folder."""
+    named = any(each.startswith("model.vocab=") for each in sets)
+    return not named and (is_own_folder(teacher) or not published(teacher))
 
 
 def _folder(recipe: Recipe, course: Course) -> Path:

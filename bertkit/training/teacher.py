@@ -71,7 +71,7 @@ class Teacher:
 def teacher_source(recipe: Recipe, task: Task, say: Say, may_fetch: bool) -> ModelSource:
     """The model that `distill.teacher` names. Raises UserError where it has no weights."""
     name = recipe.distill.teacher
-    wanted = dataclasses.replace(recipe, model=ModelSection(name=name))
+    wanted = dataclasses.replace(recipe, model=ModelSection(name=name, start="pretrained"))
     source = find_model(wanted, start=supply(wanted, task, say, may_fetch=may_fetch))
     if source.folder is None:
         raise UserError(f"the teacher {name} is a size without weights", "name a trained model's folder")
