@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bertkit.engine.interface import NO_LABEL, OF_TEACHER, OF_TOKENS, Batch, BatchLimits, sequence_lengths
+from bertkit.engine.interface import LABELS, NO_LABEL, OF_TEACHER, OF_TOKENS, Batch, BatchLimits, sequence_lengths
 from bertkit.engine.layouts import in_rows, pack
 from bertkit.engine.steps import best_steps, even_steps, round_up
 from bertkit.errors import UserError
@@ -198,7 +198,8 @@ def static(
         if kind == "pretraining" and "teacher_states" in batch:
             more = [counts["tokens"]]
         real["counts"] = np.array([counts["sequences"], max(1, positions), *more], np.float32)
-        wanted = {name: batch[name] for name in ("labels", "start_positions", "end_positions") if name in batch}
+        of_sequences = (name for name in LABELS[kind] if name in ("labels", "start_positions", "end_positions"))
+        wanted = {name: batch[name] for name in of_sequences if name in batch}
         if kind in IS_REAL:
             real["labels"] = _filled(wanted.pop("labels"), sizes.sequences, 0.0).astype(np.float32)
             real["counted"] = (np.arange(sizes.sequences) < len(lengths)).astype(np.float32)

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import random
-import signal
-import time
 from pathlib import Path
 
 import pytest
 
-from bertkit.files.disk import read_arrays
-from command import record, run, settings, start, start_ranks, tensors, updates
+from command import record, run, settings, start_ranks
 from conftest import assert_one_line_error
+from killed import killed, same_run
 from pretraining_runs import write_phases
 
-KILLS = int(os.environ.get("BERTKIT_TEST_KILLS", "2"))  # of each stage
 SHARDS = ("-t", "pretrain", "-s", "32", "-d", "fp32", "--backend", "cpu")
 MORE = settings(
     train__steps=8, checkpoint__every=3, evaluation__every=4, log__every=1, device__threads=1,
@@ -60,30 +55,10 @@ def test_two_stages_on_shards(taught: Path) -> None:
 
 @pytest.mark.slow
 def test_kills_at_random_moments_change_nothing(taught: Path, tmp_path: Path) -> None:
-    folder, moments = place(taught, tmp_path), random.Random(1)  # noqa: S311
-    words = (*DISTILL, "-b", "16", "--data-dir", "data", "-o", "small", "--resume")
-    seen = 0
-    for stage in ("small-relations", "small"):
-        for _ in range(KILLS):
-            with start(folder, *words) as process:
-                until = time.monotonic() + 60
-                while not updates(folder / stage) and process.poll() is None and time.monotonic() < until:
-                    time.sleep(0.01)  # the stage has not begun
-                time.sleep(moments.uniform(0, 0.5))
-                os.kill(process.pid, signal.SIGKILL)
-            seen += process.returncode == -signal.SIGKILL
-    assert seen >= KILLS
-    done = run(folder, *words)
-    assert done.returncode == 0, done.stderr
-    for stage in ("small-relations", "small"):
-        one, other = (record(place / stage) for place in (folder, taught))
-        assert [one[key] for key in ("losses", "metrics", "updates")] == [
-            other[key] for key in ("losses", "metrics", "updates")
-        ]
-        states = [read_arrays(tensors(place / stage, 8))[0] for place in (folder, taught)]
-        assert states[0].keys() == states[1].keys()
-        assert all(array.tobytes() == states[1][name].tobytes() for name, array in states[0].items())
-        assert updates(folder / stage) == list(range(1, 9))
+    """Of the second stage; `tests/killed.py` does it to each, more often."""
+    words = (*DISTILL, "-b", "16", "--data-dir", "data")
+    assert killed(place(taught, tmp_path), words, "small", taught / "small", kills=2, seed=1)
+    same_run(tmp_path / "small-relations", taught / "small-relations")
 
 
 @pytest.mark.slow

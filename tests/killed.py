@@ -1,0 +1,99 @@
+"""A run that is killed at random moments and resumed, against one that never was.
+
+`python tests/killed.py 20` does so to each stage of a distillation, on a task's rows and on shards.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from bertkit.files.disk import read_arrays
+from command import record, run, settings, start, tensors, updates
+
+NOTHING = 2.0  # seconds in which a process has imported little
+
+
+def same_run(one: Path, other: Path) -> None:
+    """Both learned the same updates, to the last bit of the optimizer's state."""
+    first, second = record(one), record(other)
+    for key in ("losses", "metrics", "updates"):
+        assert first[key] == second[key], key
+    states = [read_arrays(tensors(folder, first["updates"]))[0] for folder in (one, other)]
+    assert states[0].keys() == states[1].keys()
+    for name, array in states[0].items():
+        assert array.tobytes() == states[1][name].tobytes(), name
+    assert updates(one) == updates(other) == list(range(1, first["updates"] + 1))
+
+
+def killed(folder: Path, words: Sequence[str | Path], output: str, whole: Path, kills: int, seed: int) -> int:
+    """Kill the command at so many random moments, each time resuming; whenever it gets to its end, it is compared with
+    `whole`, and begins anew. Returns how often it got there."""
+    moments, done, ends = random.Random(seed), 0, 0  # noqa: S311 - no secret
+    began = time.monotonic()
+    while done < kills:
+        with start(folder, *words, "-o", output, "--resume") as process:
+            try:
+                process.communicate(timeout=NOTHING + moments.uniform(0, 6))
+            except subprocess.TimeoutExpired:
+                process.send_signal(signal.SIGKILL)
+                process.communicate()
+                done += 1
+        if process.returncode != -signal.SIGKILL:
+            assert process.returncode == 0, process.stderr
+            same_run(folder / output, whole)
+            shutil.rmtree(folder / output)
+            shutil.rmtree(folder / "cache", ignore_errors=True)  # so that the teacher is asked again
+            ends += 1
+        assert time.monotonic() - began < 120 + 60 * kills, "it never ends"
+    finished = run(folder, *words, "-o", output, "--resume")
+    assert finished.returncode == 0, finished.stderr
+    same_run(folder / output, whole)
+    return ends + 1
+
+
+def _stages(folder: Path) -> dict[str, tuple[str | Path, ...]]:
+    """Each stage's command, without its output; what they start from is made here."""
+    from bertkit.data.tasks.sample import write_sample
+    from pretraining_runs import write_phases
+
+    for name in ("data", "rows"):
+        (folder / name).mkdir()
+    write_phases(folder / "data")
+    write_sample(folder / "rows")
+    common = ("-d", "fp32", "--backend", "cpu", "-b", "8", *settings(device__threads=1, checkpoint__every=2))
+    rows = ("-t", "sample", "--data-dir", "rows", "-s", "48", *settings(data__train_rows=64, data__eval_rows=32))
+    shards = ("-t", "pretrain", "--data-dir", "data", "-s", "32", *settings(train__steps=12))
+    for output, of in (("taught", rows), ("general", shards)):
+        done = run(folder, "train", "-m", "tiny", *common, *of, "-o", output)
+        assert done.returncode == 0, done.stderr
+    words = settings(distill__hard=2, distill__soft=5, distill__cosine=1)
+    made: dict[str, tuple[str | Path, ...]] = {}
+    for stage in ("relations", "tinybert", "last_layer", "logits"):
+        made[f"rows-{stage}"] = ("distill", "taught", "--layers", "1", *common, *rows, "-e", "2", "--stages", stage)
+        made[f"shards-{stage}"] = ("distill", "general", "--layers", "1", *common, *shards, *words, "--stages", stage)
+    return made
+
+
+def _main(kills: int) -> None:
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        for name, words in _stages(folder).items():
+            whole = run(folder, *words, "-o", f"{name}-whole")
+            assert whole.returncode == 0, whole.stderr
+            ends = killed(folder, words, name, folder / f"{name}-whole", kills, seed=1)
+            told = {"stage": name, "kills": kills, "runs compared": ends}
+            sys.stdout.write(json.dumps(told) + "\n")
+            sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    _main(int(sys.argv[1]))
