@@ -19,7 +19,7 @@ from pathlib import Path
 from bertkit.files.disk import read_arrays
 from command import record, run, settings, start, tensors, updates
 
-NOTHING = 2.0  # seconds in which a process has imported little
+EARLY, LATE = 0.3, 1.1  # of the seconds that the whole run took, between which it is killed
 
 
 def same_run(one: Path, other: Path) -> None:
@@ -34,15 +34,17 @@ def same_run(one: Path, other: Path) -> None:
     assert updates(one) == updates(other) == list(range(1, first["updates"] + 1))
 
 
-def killed(folder: Path, words: Sequence[str | Path], output: str, whole: Path, kills: int, seed: int) -> int:
+def killed(
+    folder: Path, words: Sequence[str | Path], output: str, whole: Path, seconds: float, kills: int, seed: int = 1
+) -> int:
     """Kill the command at so many random moments, each time resuming; whenever it gets to its end, it is compared with
-    `whole`, and begins anew. Returns how often it got there."""
+    `whole`, which took so many seconds, and begins anew. Returns how often it got there."""
     moments, done, ends = random.Random(seed), 0, 0  # noqa: S311 - no secret
     began = time.monotonic()
     while done < kills:
         with start(folder, *words, "-o", output, "--resume") as process:
             try:
-                process.communicate(timeout=NOTHING + moments.uniform(0, 6))
+                process.communicate(timeout=seconds * moments.uniform(EARLY, LATE))
             except subprocess.TimeoutExpired:
                 process.send_signal(signal.SIGKILL)
                 process.communicate()
@@ -87,9 +89,12 @@ def _main(kills: int) -> None:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         for name, words in _stages(folder).items():
+            began = time.monotonic()
             whole = run(folder, *words, "-o", f"{name}-whole")
+            took = time.monotonic() - began
             assert whole.returncode == 0, whole.stderr
-            ends = killed(folder, words, name, folder / f"{name}-whole", kills, seed=1)
+            shutil.rmtree(folder / "cache", ignore_errors=True)
+            ends = killed(folder, words, name, folder / f"{name}-whole", took, kills)
             told = {"stage": name, "kills": kills, "runs compared": ends}
             sys.stdout.write(json.dumps(told) + "\n")
             sys.stdout.flush()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -30,8 +31,10 @@ def taught(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("train", "-m", "tiny", *SHARDS, *MORE, "-b", "16", "--data-dir", "data", "--lr", "1e-3", "-o", "teacher"),
         (*DISTILL, "-b", "16", "--data-dir", "data", "-o", "small"),
     ):
+        began = time.monotonic()
         done = run(folder, *words)
         assert done.returncode == 0, done.stderr
+        (folder / "took").write_text(str(time.monotonic() - began))
         (folder / "told.txt").write_text(done.stderr)
     return folder
 
@@ -57,7 +60,9 @@ def test_two_stages_on_shards(taught: Path) -> None:
 def test_kills_at_random_moments_change_nothing(taught: Path, tmp_path: Path) -> None:
     """Of the second stage; `tests/killed.py` does it to each, more often."""
     words = (*DISTILL, "-b", "16", "--data-dir", "data")
-    assert killed(place(taught, tmp_path), words, "small", taught / "small", kills=2, seed=1)
+    assert killed(
+        place(taught, tmp_path), words, "small", taught / "small", float((taught / "took").read_text()), kills=2
+    )
     same_run(tmp_path / "small-relations", taught / "small-relations")
 
 
