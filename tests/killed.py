@@ -19,7 +19,8 @@ from pathlib import Path
 from bertkit.files.disk import read_arrays
 from command import record, run, settings, start, tensors, updates
 
-EARLY, LATE = 0.3, 1.1  # of the seconds that the whole run took, between which it is killed
+EARLY, LATE = 0.3, 1.5  # of the seconds that the whole run took, between which half of the kills come
+SOON = 0.3  # seconds after an update at the most, within which the others come
 
 
 def same_run(one: Path, other: Path) -> None:
@@ -43,8 +44,13 @@ def killed(
     began = time.monotonic()
     while done < kills:
         with start(folder, *words, "-o", output, "--resume") as process:
+            before, wait = len(updates(folder / output)), seconds * moments.uniform(EARLY, LATE)
+            if moments.random() < 0.5:
+                while len(updates(folder / output)) == before and process.poll() is None:
+                    time.sleep(0.005)
+                wait = moments.uniform(0, SOON)
             try:
-                process.communicate(timeout=seconds * moments.uniform(EARLY, LATE))
+                process.communicate(timeout=wait)
             except subprocess.TimeoutExpired:
                 process.send_signal(signal.SIGKILL)
                 process.communicate()
@@ -79,7 +85,7 @@ def _stages(folder: Path) -> dict[str, tuple[str | Path, ...]]:
         assert done.returncode == 0, done.stderr
     words = settings(distill__hard=2, distill__soft=5, distill__cosine=1)
     made: dict[str, tuple[str | Path, ...]] = {}
-    for stage in ("relations", "tinybert", "last_layer", "logits"):
+    for stage in ("relations", "logits"):
         made[f"rows-{stage}"] = ("distill", "taught", "--layers", "1", *common, *rows, "-e", "2", "--stages", stage)
         made[f"shards-{stage}"] = ("distill", "general", "--layers", "1", *common, *shards, *words, "--stages", stage)
     return made

@@ -209,6 +209,7 @@ class DistillSection:
     """Learning from a trained model, the teacher."""
 
     teacher: Text = Field(default="", description="trained model to learn from; empty: none")
+    teacher_backend: Text = Field(default="", description="backend that computes the teacher; empty: the student's")
     learn: Literal["logits", "relations", "tinybert", "last_layer"] = Field(
         default="logits",
         description="what is learned of it: its logits, on pre-training data those of masked words; or states of its "

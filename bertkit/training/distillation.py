@@ -48,6 +48,7 @@ from bertkit.training.teacher import (
     logits_key,
     states_key,
     teacher_source,
+    teacher_target,
     timed_outputs,
 )
 from bertkit.training.teacher_terms import LearnedStates, learned_states
@@ -215,12 +216,14 @@ def distillation(
     check_vocabulary(section.teacher, source, setup.source.vocabulary)
     if section.learn == "logits":
         fit = answering_fit(recipe, setup.task, source)
-        teacher = Teacher(section.teacher, source, setup.task.head, fit, setup.target)
+        target = teacher_target(recipe, setup.task.head, setup.target, dry_run)
+        teacher = Teacher(section.teacher, source, setup.task.head, fit, target)
         soft = SoftLabels(section.temperature, section.soft, section.hard)
         job = dataclasses.replace(setup.job, loss=dataclasses.replace(setup.job.loss, teacher=soft))
         return Distillation(dataclasses.replace(base, setup=dataclasses.replace(setup, job=job)), teacher, None)
     learned = learned_states(section, setup.source.config, source.config)
-    teacher = encoding_teacher(recipe, learned.teacher, setup.target, source)
+    target = teacher_target(recipe, learned.teacher, setup.target, dry_run)
+    teacher = encoding_teacher(recipe, learned.teacher, target, source)
     setup = learning_states(setup, learned, with_projection(setup, learned, display.say))
     return Distillation(dataclasses.replace(base, setup=setup), teacher, learned)
 

@@ -46,8 +46,15 @@ from bertkit.training.learning_states import SCORED_TOKENS, STATE_LOSS, learning
 from bertkit.training.loop import Plan
 from bertkit.training.objective import Derived, Objective
 from bertkit.training.prefetch import ahead
-from bertkit.training.setup import RunSetup, warn_of
-from bertkit.training.teacher import Teacher, asking, check_vocabulary, encoding_teacher, teacher_source
+from bertkit.training.setup import ComputeTarget, RunSetup, warn_of
+from bertkit.training.teacher import (
+    Teacher,
+    asking,
+    check_vocabulary,
+    encoding_teacher,
+    teacher_source,
+    teacher_target,
+)
 from bertkit.training.teacher_terms import LearnedStates, learned_states, learned_words
 
 TEXT = ("input_ids", "token_type_ids", "cu_seqlens", "example_ids")  # of a batch, without what was masked
@@ -235,7 +242,7 @@ def general_distillation(base: OnShards, recipe: Recipe, display: Display, dry_r
     check_vocabulary(section.teacher, source, setup.source.vocabulary)
     plan = dataclasses.replace(base.plan, ahead=False)
     if section.learn == "logits":
-        teacher, learned = _words(recipe, setup, source)
+        teacher, learned = _words(recipe, setup, source, dry_run)
         scored: type[EvaluationSet] = Unpaired
         job = _of_words(recipe, setup.job, learned)
     else:
@@ -245,7 +252,8 @@ def general_distillation(base: OnShards, recipe: Recipe, display: Display, dry_r
                 "drop it",
             )
         learned = learned_states(section, setup.source.config, source.config)
-        teacher = encoding_teacher(recipe, learned.teacher, setup.target, source)
+        target = teacher_target(recipe, learned.teacher, setup.target, dry_run)
+        teacher = encoding_teacher(recipe, learned.teacher, target, source)
         start = with_projection(setup, learned, display.say)
         setup = learning_states(setup, learned, start)
         scored, job = EvaluationSet, dataclasses.replace(setup.job, limits=_without_masks(setup.job.limits))
@@ -255,7 +263,7 @@ def general_distillation(base: OnShards, recipe: Recipe, display: Display, dry_r
     return GeneralDistillation(base, teacher, recipe, learned)
 
 
-def _words(recipe: Recipe, setup: RunSetup, source: ModelSource) -> tuple[Teacher, LearnedStates]:
+def _words(recipe: Recipe, setup: RunSetup, source: ModelSource, dry_run: bool) -> tuple[Teacher, LearnedStates]:
     section, config = recipe.distill, source.config
     if config.vocab_size != setup.source.config.vocab_size:
         raise UserError(
@@ -264,10 +272,11 @@ def _words(recipe: Recipe, setup: RunSetup, source: ModelSource) -> tuple[Teache
             "start from the teacher's layers (--layers), or learn its states (--stages relations)",
         )
     learned = learned_words(section, setup.task.head, setup.source.config, config)
-    return answering_teacher(recipe, learned.teacher, setup, source), learned
+    target = teacher_target(recipe, learned.teacher, setup.target, dry_run)
+    return _filling_teacher(recipe, learned.teacher, target, source), learned
 
 
-def answering_teacher(recipe: Recipe, head: Head, setup: RunSetup, source: ModelSource) -> Teacher:
+def _filling_teacher(recipe: Recipe, head: Head, target: ComputeTarget, source: ModelSource) -> Teacher:
     """The teacher with its head for masked words. Raises UserError where it has none."""
     fit = starting_weights(source, head, recipe.seed)
     warn_of(fit)
@@ -276,7 +285,7 @@ def answering_teacher(recipe: Recipe, head: Head, setup: RunSetup, source: Model
             f"the teacher {recipe.distill.teacher} has no trained head for masked words: it lacks {lacking[0]}",
             "name a pre-trained model that has one, or learn its states (--stages relations)",
         )
-    return Teacher(recipe.distill.teacher, source, head, fit, setup.target)
+    return Teacher(recipe.distill.teacher, source, head, fit, target)
 
 
 def _of_words(recipe: Recipe, job: Job, learned: LearnedStates) -> Job:

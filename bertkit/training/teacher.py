@@ -38,7 +38,7 @@ from bertkit.training.comparability import model_digest
 from bertkit.training.evaluation import Predicts, check_finite, predict
 from bertkit.training.inference import refuse_untrained
 from bertkit.training.run_task import check_task, read_task
-from bertkit.training.setup import ComputeTarget, find_model, inference_job, warn_of
+from bertkit.training.setup import ComputeTarget, choose_target, find_model, inference_job, warn_of
 from bertkit.training.supply import Say, supply
 
 logger = logging.getLogger(__name__)
@@ -65,7 +65,8 @@ class Teacher:
     def said(self) -> str:
         """What it is, in words."""
         config = self.source.config
-        return f"teacher: {self.source.folder}, {config.num_hidden_layers} layers, hidden size {config.hidden_size}"
+        told = f"teacher: {self.source.folder}, {config.num_hidden_layers} layers, hidden size {config.hidden_size}"
+        return f"{told}, on backend {self.target.backend.name}"
 
 
 def teacher_source(recipe: Recipe, task: Task, say: Say, may_fetch: bool) -> ModelSource:
@@ -99,6 +100,21 @@ def answering_fit(recipe: Recipe, task: Task, source: ModelSource) -> Fit:
     for warning in warnings:
         logger.warning("%s", warning)
     return fit
+
+
+def teacher_target(recipe: Recipe, head: Head, own: ComputeTarget, dry_run: bool) -> ComputeTarget:
+    """Where the teacher is computed: where the student is, or on `distill.teacher_backend` with its usual settings."""
+    name = recipe.distill.teacher_backend
+    if not name:
+        return own
+    wanted = dataclasses.replace(recipe, backend=name, device={})
+    target = choose_target(wanted, head, "the teacher", training=False, dry_run=dry_run)
+    needed = "teacher_words" if head.kind == "pretraining" else "teacher_states"
+    if head.states and needed not in target.backend.capabilities.extras:
+        raise UserError(
+            f"backend {target.backend.name} does not give a teacher's states", "drop distill.teacher_backend"
+        )
+    return target
 
 
 def encoding_teacher(recipe: Recipe, head: Head, target: ComputeTarget, source: ModelSource) -> Teacher:

@@ -20,6 +20,7 @@ from bertkit.training.general_distillation import GeneralDistillation, general_d
 from bertkit.training.pretraining import pretraining
 from bertkit.training.run import Run
 from bertkit.training.stages import Course, make_stages
+from bertkit.training.teacher import teacher_target
 from pretraining_runs import SMALL, dotted, run, write_phases
 
 CPU: dict[str, Value] = {
@@ -156,3 +157,10 @@ def test_stages_of_pretraining_data(data: Path) -> None:
     both = make_stages(Course(str(data / "teacher"), layers="1", stages=("tinybert", "logits")), given)
     assert [stage.learn for stage in both] == ["tinybert", "logits"]
     assert dataclasses.asdict(both[0].resolved.recipe.data)["dir"] == str(data)
+
+
+def test_a_backend_that_gives_no_states_is_no_place_for_their_teacher(data: Path) -> None:
+    with pytest.raises(UserError, match="backend jax does not give a teacher's states"):
+        recipe = resolve(settings(data, distill__teacher_backend="jax"), env={}).recipe
+        own = course(data, distill__learn="relations").teacher
+        teacher_target(recipe, own.head, own.target, dry_run=True)
