@@ -160,7 +160,7 @@ def test_stages_of_pretraining_data(data: Path) -> None:
 
 
 def test_a_backend_that_gives_no_states_is_no_place_for_their_teacher(data: Path) -> None:
+    recipe = resolve(settings(data, distill__teacher_backend="jax"), env={}).recipe
+    own = course(data, distill__learn="relations").teacher
     with pytest.raises(UserError, match="backend jax does not give a teacher's states"):
-        recipe = resolve(settings(data, distill__teacher_backend="jax"), env={}).recipe
-        own = course(data, distill__learn="relations").teacher
         teacher_target(recipe, own.head, own.target, dry_run=True)
