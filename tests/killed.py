@@ -1,11 +1,14 @@
 """A run that is killed at random moments and resumed, against one that never was.
 
-`python tests/killed.py 20` does so to each stage of a distillation, on a task's rows and on shards.
+`python tests/killed.py 20` does so to each stage of a distillation, on a task's rows and on shards, by processes that
+are forked once everything is imported.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import random
 import shutil
 import signal
@@ -13,14 +16,75 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Protocol
 
 from bertkit.files.disk import read_arrays
-from command import record, run, settings, start, tensors, updates
+from command import record, settings, start, tensors, updates
 
 EARLY, LATE = 0.3, 1.5  # of the seconds that the whole run took, between which half of the kills come
 SOON = 0.3  # seconds after an update at the most, within which the others come
+
+
+class Process(Protocol):
+    """What is used of `subprocess.Popen`."""
+
+    @property
+    def returncode(self) -> int | None: ...
+
+    def poll(self) -> int | None: ...
+
+    def wait(self, timeout: float | None = None) -> int: ...
+
+    def send_signal(self, sig: int) -> None: ...
+
+
+class Forked:
+    """The command in a fork of this process, which has imported what it needs."""
+
+    def __init__(self, folder: Path, words: Sequence[str | Path]) -> None:
+        self.returncode: int | None = None
+        self.pid = os.fork()
+        if self.pid:
+            return
+        code = 1
+        try:  # the child; nothing of the parent's is run at its end
+            os.chdir(folder)
+            os.environ["BERTKIT_CACHE"] = str(folder / "cache")
+            with (folder / "said.txt").open("w") as said:
+                os.dup2(said.fileno(), 1)
+                os.dup2(said.fileno(), 2)
+            sys.argv = ["bertkit", *map(str, words)]
+            from bertkit.cli.main import main
+
+            main()
+            code = 0
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else 1
+        finally:
+            os._exit(code)
+
+    def poll(self) -> int | None:
+        if self.returncode is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            self.returncode = os.waitstatus_to_exitcode(status) if pid else None
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        end = time.monotonic() + (timeout if timeout is not None else 1e6)
+        while (code := self.poll()) is None:
+            if time.monotonic() > end:
+                raise subprocess.TimeoutExpired("bertkit", timeout or 0)
+            time.sleep(0.002)
+        return code
+
+    def send_signal(self, sig: int) -> None:
+        os.kill(self.pid, sig)
+
+
+def started(folder: Path, words: Sequence[str | Path]) -> Process:
+    return start(folder, *words)
 
 
 def same_run(one: Path, other: Path) -> None:
@@ -36,34 +100,38 @@ def same_run(one: Path, other: Path) -> None:
 
 
 def killed(
-    folder: Path, words: Sequence[str | Path], output: str, whole: Path, seconds: float, kills: int, seed: int = 1
+    folder: Path,
+    words: Sequence[str | Path],
+    output: str,
+    whole: Path,
+    seconds: float,
+    kills: int,
+    begin: Callable[[Path, Sequence[str | Path]], Process] = started,
 ) -> int:
     """Kill the command at so many random moments, each time resuming; whenever it gets to its end, it is compared with
     `whole`, which took so many seconds, and begins anew. Returns how often it got there."""
-    moments, done, ends = random.Random(seed), 0, 0  # noqa: S311 - no secret
+    moments, done, ends = random.Random(kills), 0, 0  # noqa: S311 - no secret
     began = time.monotonic()
     while done < kills:
-        with start(folder, *words, "-o", output, "--resume") as process:
-            before, wait = len(updates(folder / output)), seconds * moments.uniform(EARLY, LATE)
-            if moments.random() < 0.5:
-                while len(updates(folder / output)) == before and process.poll() is None:
-                    time.sleep(0.005)
-                wait = moments.uniform(0, SOON)
-            try:
-                process.communicate(timeout=wait)
-            except subprocess.TimeoutExpired:
-                process.send_signal(signal.SIGKILL)
-                process.communicate()
-                done += 1
+        process = begin(folder, (*words, "-o", output, "--resume"))
+        before, wait = len(updates(folder / output)), seconds * moments.uniform(EARLY, LATE)
+        if moments.random() < 0.5:
+            while len(updates(folder / output)) == before and process.poll() is None:
+                time.sleep(0.005)
+            wait = moments.uniform(0, SOON)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(wait)
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+            done += process.wait() == -signal.SIGKILL
         if process.returncode != -signal.SIGKILL:
-            assert process.returncode == 0, process.stderr
+            assert process.returncode == 0
             same_run(folder / output, whole)
             shutil.rmtree(folder / output)
             shutil.rmtree(folder / "cache", ignore_errors=True)  # so that the teacher is asked again
             ends += 1
         assert time.monotonic() - began < 120 + 60 * kills, "it never ends"
-    finished = run(folder, *words, "-o", output, "--resume")
-    assert finished.returncode == 0, finished.stderr
+    assert begin(folder, (*words, "-o", output, "--resume")).wait() == 0
     same_run(folder / output, whole)
     return ends + 1
 
@@ -81,8 +149,7 @@ def _stages(folder: Path) -> dict[str, tuple[str | Path, ...]]:
     rows = ("-t", "sample", "--data-dir", "rows", "-s", "48", *settings(data__train_rows=64, data__eval_rows=32))
     shards = ("-t", "pretrain", "--data-dir", "data", "-s", "32", *settings(train__steps=12))
     for output, of in (("taught", rows), ("general", shards)):
-        done = run(folder, "train", "-m", "tiny", *common, *of, "-o", output)
-        assert done.returncode == 0, done.stderr
+        assert Forked(folder, ("train", "-m", "tiny", *common, *of, "-o", output)).wait() == 0
     words = settings(distill__hard=2, distill__soft=5, distill__cosine=1)
     made: dict[str, tuple[str | Path, ...]] = {}
     for stage in ("relations", "logits"):
@@ -92,15 +159,16 @@ def _stages(folder: Path) -> dict[str, tuple[str | Path, ...]]:
 
 
 def _main(kills: int) -> None:
+    import bertkit_cpu.device  # noqa: F401
+
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         for name, words in _stages(folder).items():
             began = time.monotonic()
-            whole = run(folder, *words, "-o", f"{name}-whole")
+            assert Forked(folder, (*words, "-o", f"{name}-whole")).wait() == 0
             took = time.monotonic() - began
-            assert whole.returncode == 0, whole.stderr
             shutil.rmtree(folder / "cache", ignore_errors=True)
-            ends = killed(folder, words, name, folder / f"{name}-whole", took, kills)
+            ends = killed(folder, words, name, folder / f"{name}-whole", took, kills, Forked)
             told = {"stage": name, "kills": kills, "runs compared": ends}
             sys.stdout.write(json.dumps(told) + "\n")
             sys.stdout.flush()
