@@ -62,7 +62,11 @@ class Layer(Protocol):
 def outputs(w: ComputeWeights, config: ModelConfig, head: Head, seen: Seen, drop: Dropout, layer: Layer) -> Outputs:
     if head.kind == "encoder":
         return states(w, config, head, seen, drop, layer)
-    return HEADS[head.kind](w, config, encode(w, config, seen, drop, layer), seen, drop)
+    hidden = encode(w, config, seen, drop, layer)
+    found = HEADS[head.kind](w, config, hidden, seen, drop)
+    if head.states:
+        found["hidden"] = hidden if seen.tokens is None else hidden.index_select(0, seen.tokens)
+    return found
 
 
 def encode(w: ComputeWeights, config: ModelConfig, seen: Seen, drop: Dropout, layer: Layer) -> Tensor:

@@ -9,4 +9,5 @@ HEADS: tuple[HeadKind, ...] = (
 )  # fmt: skip
 EXTRAS: tuple[Extra, ...] = (
     "class_weights", "label_smoothing", "focal_gamma", "layer_decay", "freeze", "teacher_logits", "teacher_states",
+    "teacher_words",
 )  # fmt: skip

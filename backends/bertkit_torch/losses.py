@@ -91,15 +91,20 @@ def loss(
     kind: HeadKind, outputs: Outputs, labels: Labels, words: Callable[[Tensor, Tensor, Any], Tensor] = masked_words
 ) -> Tensor:
     """The scalar to differentiate. `words`: the masked words' part of pre-training's."""
-    spec, teacher = labels.rule.spec, labels.rule.spec.teacher
+    spec, teacher, of_states = labels.rule.spec, labels.rule.spec.teacher, None
     if spec.states is not None and labels.learned is not None:
         wanted, learned = labels.tensors["teacher_states"], labels.learned
         given = outputs["hidden"], wanted, learned.stretches, labels.counts, learned.width
-        return states_loss(spec.states, *given, learned.projection)
+        of_states = states_loss(spec.states, *given, learned.projection)
+        if kind == "encoder":
+            return of_states
     if teacher is None:
-        return hard_loss(kind, outputs, labels, words)
-    found = teacher.soft * soft_loss(kind, outputs, labels, teacher.temperature)
-    return found + teacher.hard * hard_loss(kind, outputs, labels, words) if teacher.hard else found
+        found = hard_loss(kind, outputs, labels, words)
+    else:
+        found = teacher.soft * soft_loss(kind, outputs, labels, teacher.temperature)
+        if teacher.hard:  # not by `words`, which may leave gradients where the logits were
+            found = found + teacher.hard * hard_loss(kind, outputs, labels)
+    return found if of_states is None else found + of_states
 
 
 def hard_loss(
@@ -137,6 +142,10 @@ def hard_loss(
 def soft_loss(kind: HeadKind, outputs: Outputs, labels: Labels, temperature: float) -> Tensor:
     """By the teacher's logits."""
     batch, sequences = labels.tensors, labels.counts["sequences"]
+    if kind == "pretraining":
+        wanted, known = batch["teacher_masked_logits"], batch["masked_labels"] >= 0
+        each_word = divergence(outputs["masked_logits"][: len(wanted)], wanted, temperature)
+        return (each_word * known).sum() / labels.counts["masked"]
     wanted = batch["teacher_token_logits" if kind in PER_TOKEN else "teacher_logits"]
     if kind == "span":  # mean of the start's and the end's
         names = ("start_logits", "end_logits")

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bertkit.plugin import PER_TOKEN, Batch, Group, HeadKind, Layout, LayoutKind
+from bertkit.plugin import PER_TOKEN, Batch, Group, Head, Layout, LayoutKind
 
 SHORT = 128  # slots; a longer sequence gains nothing by torch's kernel
 TAIL = 32  # slots that ask and masked positions are rounded up to a multiple, so that few shapes occur
@@ -80,9 +80,10 @@ class _Target:
 _Stand = Sequence[tuple[np.ndarray, np.ndarray]]  # for each group: slots (G, Q or S), and whether the place is theirs
 
 
-def place(layout: Layout, batch: Batch, kind: HeadKind, heads: int, device: torch.device, dtype: torch.dtype) -> Placed:
+def place(layout: Layout, batch: Batch, head: Head, heads: int, device: torch.device, dtype: torch.dtype) -> Placed:
     """`layout` of `batch` for a model with this head and so many attention heads, 0: that need no rows; masks in
     `dtype`."""
+    kind = head.kind
     target = _Target(device, dtype)
     nothing = target.tensor(np.empty(0))
     inputs = layout.input_ids, layout.token_type_ids, layout.position_ids
@@ -92,11 +93,11 @@ def place(layout: Layout, batch: Batch, kind: HeadKind, heads: int, device: torc
         all_ask = [_Asked(group.slots, _standing(layout, group), group.segments) for group in layout.groups]
         full = _heads(layout, all_ask, layout.slots, heads, target, joined=True)
     first = layout.token_slots[batch["cu_seqlens"][:-1]]
-    if kind in PER_TOKEN:
-        return Placed(
-            words, types, positions, full, None, None, target.tensor(first), nothing, target.tensor(layout.token_slots)
-        )
     masked = layout.token_slots[batch["masked_positions"]] if kind == "pretraining" else np.empty(0, np.int64)
+    if kind in PER_TOKEN or head.states:
+        every = target.tensor(layout.token_slots)
+        asked = target.tensor(np.concatenate([masked, np.zeros(-len(masked) % TAIL)])) if len(masked) else nothing
+        return Placed(words, types, positions, full, None, None, target.tensor(first), asked, every)
     count = len(first) + len(masked)
     tail = np.zeros(-count % TAIL if len(masked) else 0)
     asking = np.concatenate([first, masked, tail]).astype(np.int64)

@@ -82,9 +82,9 @@ class RaggedPasses:
         return self.lay_out({"input_ids": nothing, "token_type_ids": nothing, "cu_seqlens": starts}).slots
 
     def see(self, layout: Layout, batch: Batch) -> Seen:
-        kind, heads = self.job.head.kind, self.job.model.num_attention_heads
+        head, heads = self.job.head, self.job.model.num_attention_heads
         alone = layout.slots and not layout.groups
-        placed = place(layout, batch, kind, 0 if alone else heads, self.where, self.dtype)
+        placed = place(layout, batch, head, 0 if alone else heads, self.where, self.dtype)
         attention: Attention = OfOne(heads) if placed.heads is None else InGroups(placed.heads)
         last = attention if placed.last is None else InGroups(placed.last)
         ids = placed.input_ids, placed.token_type_ids, placed.position_ids

@@ -116,9 +116,9 @@ class StaticPasses:
         """
         weights = self.device.compute_weights(self.masters, self.dtype, training=True)
         tensors = views(made, whole, real)
-        sequences, positions, *pairs = tensors["counts"].unbind()
+        sequences, positions, *more = tensors["counts"].unbind()
         counts = {"sequences": sequences, "masked": positions, "tokens": positions}
-        counts |= {"pairs": pairs[0]} if pairs else {}
+        counts |= {"pairs" if self.job.head.kind == "encoder" else "tokens": more[0]} if more else {}
         learned = self._learned(made.sizes, tensors) if self.job.loss.states else None
         labels = Labels(tensors, counts, made.sizes.longest, self.job.head.sequences_each, self.rule, learned)
         with self.device.autocast(self.job.precision):
@@ -151,7 +151,9 @@ class StaticPasses:
         ids = tensors["input_ids"], tensors["token_type_ids"], tensors["position_ids"]
         first = masked = torch.arange(sizes.sequences, device=self.where)
         asking = None if head.kind in PER_TOKEN else tensors["first"]
-        if head.kind == "pretraining":
+        if head.states:
+            asking, first, masked = None, tensors["first"], tensors.get("masked", masked)
+        elif head.kind == "pretraining":
             asking = torch.cat([tensors["first"], tensors["masked"]])
             masked = torch.arange(sizes.sequences, sizes.sequences + sizes.masked, device=self.where)
         seen = Seen(*ids, attention, attention, asking, first, masked, None)

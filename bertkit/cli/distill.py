@@ -26,8 +26,13 @@ def distill(
     ] = "",
     stages: Annotated[
         str,
-        typer.Option("--stages", help="Stages: relations, tinybert or last_layer, then logits."),
-    ] = "relations,logits",
+        typer.Option(
+            "--stages",
+            help="Stages: relations, tinybert or last_layer, then logits; default: relations,logits, on pre-training "
+            "data relations.",
+            show_default=False,
+        ),
+    ] = "",
     task: o.TaskName = None,
     data_dir: o.DataDir = None,
     train_file: o.TrainFile = None,
@@ -77,6 +82,10 @@ def distill(
     Examples:
 
       bertkit distill runs/sst2 --layers 3 -o runs/small
+
+      bertkit distill models/base -m 4l-312d -t pretrain --data-dir shards -o runs/general
+
+      bertkit distill runs/sst2 -m runs/general -o runs/small
 
       bertkit distill runs/sst2 -m 4l-312d --transfer wikipedia.txt --state-epochs 5 -o runs/small
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,6 +14,7 @@ from bertkit.errors import UserError
 from bertkit.files.streams import put, put_json, tell
 
 if TYPE_CHECKING:
+    from bertkit.recipes.recipe import Recipe
     from bertkit.training.pruning import Cut, PruneReport
 
 app = typer.Typer(
@@ -78,7 +80,58 @@ def layers(
     cut = layers_cut(_numbers(keep), number)
     chosen = o.recipe_options(backend, dtype, model, task, data_dir, None, seq_length, None, None, None, None)
     chosen |= {"evaluation.batch_size": batch_size, "offline": offline or None, "data.dev_file": dev_file}
-    _print(_prune(chosen, sets, output, cut, score, overwrite, force, quiet), json)
+    _print(_prune(chosen, sets, output, lambda recipe: cut, score, overwrite, force, quiet), json)
+
+
+@app.command()
+def heads(
+    model: Source,
+    output: Output,
+    number: Annotated[
+        int, typer.Option("--number", min=1, help="Number of heads to set to 0, over all layers.", show_default=False)
+    ],
+    by: Annotated[
+        str,
+        typer.Option("--by", help="Importance of a head: gradient (of the task's loss) or norm (of its weights)."),
+    ] = "gradient",
+    rows: Annotated[
+        int, typer.Option("--rows", min=1, help="Rows of the training set that gradients are taken of.")
+    ] = 512,
+    task: o.TaskName = None,
+    data_dir: o.DataDir = None,
+    dev_file: o.DevFile = None,
+    score: Score = True,
+    backend: o.BackendName = None,
+    dtype: o.Dtype = None,
+    batch_size: BatchSize = None,
+    seq_length: o.SeqLength = None,
+    sets: o.Sets = None,
+    overwrite: Overwrite = False,
+    force: o.Force = False,
+    offline: o.Offline = False,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+) -> None:
+    """Set a model's least important attention heads to 0.
+
+    Shapes and speed stay as they are, so that every program loads the result; later training leaves those heads at 0.
+
+    Examples:
+
+      bertkit prune heads runs/sst2 -o runs/sst2-heads --number 24 --data-dir data/glue
+
+      bertkit prune heads models/base -o models/base-heads --number 36 --by norm
+    """
+    from bertkit.training.pruning_heads import heads_cut
+
+    if by not in ("gradient", "norm"):
+        raise UserError(f"--by {by} is not known", "choose gradient or norm")
+    chosen = o.recipe_options(backend, dtype, model, task, data_dir, None, seq_length, None, None, None, None)
+    chosen |= {"evaluation.batch_size": batch_size, "offline": offline or None, "data.dev_file": dev_file}
+    made = _prune(
+        chosen, sets, output, lambda recipe: heads_cut(recipe, number, by, rows), score, overwrite, force, quiet
+    )
+    _print(made, json)
 
 
 @app.command()
@@ -129,14 +182,14 @@ def vocabulary(
     cut = vocabulary_cut(corpus, at_least)
     chosen = o.recipe_options(backend, dtype, model, task, data_dir, None, seq_length, None, None, None, None)
     chosen |= {"evaluation.batch_size": batch_size, "offline": offline or None, "data.dev_file": dev_file}
-    _print(_prune(chosen, sets, output, cut, score, overwrite, force, quiet), json)
+    _print(_prune(chosen, sets, output, lambda recipe: cut, score, overwrite, force, quiet), json)
 
 
 def _prune(
     chosen: dict[str, str | int | float | bool | None],
     sets: list[str] | None,
     output: Path,
-    cut: Cut,
+    make: Callable[[Recipe], Cut],
     score: bool,
     overwrite: bool,
     force: bool,
@@ -152,7 +205,7 @@ def _prune(
         raise UserError("--no-score, but the data of an evaluation is named", "drop the one or the other")
     request = PruneRequest(output, (True if named else None) if score else False, overwrite, force)
     recipe = resolve(chosen, sets or (), run=run_settings(str(chosen["model.name"]))).recipe
-    return prune(recipe, request, cut, Display(quiet=quiet))
+    return prune(recipe, request, make(recipe), Display(quiet=quiet))
 
 
 def _print(report: PruneReport, json: bool) -> None:

@@ -251,7 +251,7 @@ def show(outcome: Run, display: Display) -> None:
     shown = {name: float("nan") if value is None else value for name, value in record["metrics"].items()}
     spread = intervals(outcome.folder)
     metrics = "  ".join(f"{name} {value:.4f}{spread.get(name, '')}" for name, value in shown.items())
-    pretraining = "mlm_accuracy" in shown
+    pretraining = record["data"]["task"] == "pretrain"
     of = "evaluation" if pretraining else "dev"
     told = " (in brackets: 95% intervals, bootstrap over its examples)" if spread else ""
     display.say(f"result on the {of} set{told}: {metrics}{_baseline(record)}")

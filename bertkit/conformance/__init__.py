@@ -21,7 +21,7 @@ from bertkit.conformance.contract import (  # fmt: skip
     check_split,
 )
 from bertkit.conformance.device import check_host_waits, check_memory, check_static_shapes
-from bertkit.conformance.distillation import check_teacher_logits, check_teacher_states
+from bertkit.conformance.distillation import check_teacher_logits, check_teacher_states, check_teacher_words
 from bertkit.conformance.numerics import (
     check_lamb,
     check_loss_scaling,
@@ -49,7 +49,8 @@ CHECKS: Mapping[str, Callable[[Backend], str]] = {
     for check in (
         check_card, check_reference, check_layouts, check_split, check_empty_micro_batch, check_learns,
         check_optimizer, check_lamb, check_clipping, check_loss_scaling, check_dropout, check_resume, check_precisions,
-        check_teacher_logits, check_teacher_states, check_static_shapes, check_host_waits, check_memory,
+        check_teacher_logits, check_teacher_states, check_teacher_words, check_static_shapes, check_host_waits,
+        check_memory,
     )
 }  # fmt: skip
 

@@ -18,8 +18,18 @@ from bertkit.conformance.fixtures import (
     trained_heads,
     with_settings,
 )
-from bertkit.conformance.tolerance import Skip, must_train
-from bertkit.engine.interface import Arrays, Backend, Batch, Job, LossSpec, SoftLabels, StatesLoss, StateTerm
+from bertkit.conformance.tolerance import Skip, must_compute, must_train
+from bertkit.engine.interface import (
+    NO_LABEL,
+    Arrays,
+    Backend,
+    Batch,
+    Job,
+    LossSpec,
+    SoftLabels,
+    StatesLoss,
+    StateTerm,
+)
 from bertkit.engine.teacher_losses import soft_loss, state_sums
 from bertkit.model.config import PER_TOKEN, Head, HeadKind, StatePart
 from bertkit.model.parameters import initial
@@ -40,6 +50,7 @@ TERMS = (
     StateTerm("cosine", (4,), (2,), weight=0.6),
 )
 SPEC = StatesLoss(TERMS, WIDTH)
+COSINE = StatesLoss((StateTerm("cosine", (0,), (0,), weight=0.4),), WIDTH)
 
 
 def check_teacher_logits(backend: Backend) -> str:
@@ -97,6 +108,52 @@ def check_teacher_states(backend: Backend) -> str:
     assert worst <= LOSSES, f"losses differ from the formulas' by {worst:.2e}"
     assert apart <= 2e-6, f"gradients of layouts and of 1 x 12 and 4 x 3 sequences differ by {apart:.2e}"
     return f"{len(TERMS)} losses agree with the formulas to {worst:.1e} in {', '.join(backend.capabilities.layouts)}"
+
+
+def check_teacher_words(backend: Backend) -> str:
+    """The loss by a teacher's masked words, by labels and by its last hidden states, projected, equals the formulas, in
+    every layout, in one piece and in four."""
+    must_compute(backend)
+    if "teacher_words" not in backend.capabilities.extras:
+        raise Skip("does not claim it")
+    batch = words_batch()
+    worst = apart = 0.0
+    first: Arrays | None = None
+    for layout in backend.capabilities.layouts:
+        for splits in (1, 4):
+            engine = with_settings(backend, dataclasses.replace(words_job(), layout=layout))
+            wanted = words_loss(engine.predict(batch), engine.weights(), batch)
+            worst = max(worst, abs(train(engine, batch, "pretraining", 1, splits)[0] - wanted))
+            moments = first_moments(engine)
+            first = first or moments
+            apart = max(apart, gap(first, moments))
+    assert worst <= LOSSES, f"losses differ from the formulas' by {worst:.2e}"
+    assert apart <= 2e-6, f"gradients of layouts and of 1 x 12 and 4 x 3 sequences differ by {apart:.2e}"
+    return f"the loss agrees with the formulas to {worst:.1e} in {', '.join(backend.capabilities.layouts)}"
+
+
+def words_loss(found: Arrays, weights: Arrays, batch: Batch) -> float:
+    """What `words_job` learns, by what the model predicts. Of the batch's sequences none has a label of its own."""
+    rows = np.arange(len(batch["masked_labels"]))
+    logits = found["masked_logits"].astype(np.float64)
+    by_labels = np.mean(np.log(np.exp(logits).sum(1)) - logits[rows, batch["masked_labels"]])
+    soft = soft_loss(HEADS["pretraining"], found, batch, SOFT.temperature)
+    of_states = state_sums(COSINE, found["hidden"], MODEL.hidden_size, batch, weights).loss(COSINE)
+    return SOFT.soft * soft + SOFT.hard * float(by_labels) + of_states
+
+
+def words_batch() -> Batch:
+    batch = dict(example_batch("pretraining"))
+    batch["labels"] = np.full_like(batch["labels"], NO_LABEL)
+    batch["teacher_masked_logits"] = _random((len(batch["masked_labels"]), MODEL.vocab_size), 5)
+    return batch | {"teacher_states": _random((len(batch["input_ids"]), WIDTH), 7)}
+
+
+def words_job() -> Job:
+    last: tuple[tuple[StatePart, int], ...] = (("hidden", MODEL.num_hidden_layers),)
+    head = dataclasses.replace(HEADS["pretraining"], states=last, projection=WIDTH)
+    loss = LossSpec(teacher=SOFT, states=COSINE)
+    return dataclasses.replace(job("pretraining"), head=head, weights=initial(MODEL, head, 1), loss=loss)
 
 
 def states_job() -> Job:

@@ -98,7 +98,8 @@ def part(batch: Batch, members: np.ndarray) -> Batch:
         kept = [(new_place[int(p)], n) for n, p in enumerate(batch["masked_positions"]) if int(p) in new_place]
         kept.sort()
         new["masked_positions"] = np.array([place for place, _ in kept], np.int64)
-        new["masked_labels"] = batch["masked_labels"][[n for _, n in kept]].astype(np.int64)
+        names = ("masked_labels", "teacher_masked_logits")
+        new |= {name: batch[name][[n for _, n in kept]] for name in names if name in batch}
     return new
 
 

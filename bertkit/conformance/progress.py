@@ -51,6 +51,7 @@ def engines(name: str, backend: Backend) -> int:
         "memory": 1,
         "teacher_logits": 3 + sum(kind != "pretraining" for kind in trained_heads(backend)),
         "teacher_states": 2 * layouts,
+        "teacher_words": 2 * layouts,
     }
     return counts.get(name, 0)
 

@@ -32,14 +32,16 @@ from bertkit.model.config import Head, HeadKind, ModelConfig
 #   pretraining: masked_positions (M,) int64 into the T tokens, masked_labels (M,) int64, labels (B,) int64
 # and where a teacher's answers or states are learned (`LossSpec`):
 #   teacher_logits (B, C) float32, of a choice (B / K, K); teacher_token_logits (T, C), of a span (T, 2): start and end
+#   teacher_masked_logits (M, V), a real type: of pre-training
 #   teacher_states (T, D), a real type: its states side by side, each `StatesLoss.width` wide
 Batch = Mapping[str, np.ndarray]
 Scalars = Mapping[str, SupportsFloat]  # values may still be on the device: float() waits for them
 
 # What a recipe may ask of training beyond what every engine does.
 Extra = Literal[
-    "class_weights", "label_smoothing", "focal_gamma", "layer_decay", "freeze", "teacher_logits", "teacher_states"
-]
+    "class_weights", "label_smoothing", "focal_gamma", "layer_decay", "freeze", "teacher_logits", "teacher_states",
+    "teacher_words",
+]  # fmt: skip
 Precision = Literal["fp32", "tf32", "bf16", "fp16", "int8"]  # int8: answers only, of quantised weights
 LayoutKind = Literal["padded", "unpadded", "packed"]
 NO_LABEL = -100  # that no loss counts
@@ -79,8 +81,8 @@ class SoftLabels:
     """A loss by a teacher's logits beside the one by labels (Hinton et al. 2015, arXiv:1503.02531).
 
     KL(teacher || student) of the probabilities of classes, or of a span's places, at a temperature T, times T squared;
-    of several labels, of each by itself, and the mean of them; of targets, the squared error. The mean is over what
-    that of the loss by labels is.
+    of several labels, of each by itself, and the mean of them; of targets, the squared error; of pre-training, of
+    the pieces of masked words. The mean is over what that of the loss by labels is.
     """
 
     temperature: float = 1.0
@@ -132,7 +134,7 @@ class LossSpec:
     label_smoothing: float = 0.0  # of classes: this share of a label is spread over all of them
     focal_gamma: float = 0.0  # each label's loss times (1 - p) ** gamma, p the probability that it was given
     teacher: SoftLabels | None = None  # whose logits are learned beside the labels, or in their place
-    states: StatesLoss | None = None  # of an encoder: what is learned of a teacher's
+    states: StatesLoss | None = None  # of an encoder: what is learned of a teacher's; of pre-training: besides
 
 
 @dataclass(frozen=True)
@@ -245,8 +247,8 @@ class Engine(Protocol):
     def predict(self, batch: Batch) -> Arrays:
         """The head's logits, float32. classification, multilabel, regression: logits (B, C) · choice: logits (B, 1) ·
         tokens: logits (T, C) · span: start_logits and end_logits (T,) ·
-        pretraining: masked_logits (M, V), logits (B, 2) · encoder: hidden (T, C), the hidden states of `Head.layers`
-        and `Head.states` side by side."""
+        pretraining: masked_logits (M, V), logits (B, 2), with `Head.states` also hidden (T, H) ·
+        encoder: hidden (T, C), the hidden states of `Head.layers` and `Head.states` side by side."""
 
     def slots(self, lengths: np.ndarray) -> int:
         """Token places, padding included, that `predict` computes for sequences of these lengths (B,)."""
@@ -444,7 +446,7 @@ def label_counts(kind: HeadKind, batches: Sequence[Batch]) -> dict[str, int]:
         counts["masked"] = sum(len(batch["masked_labels"]) for batch in batches)
     if kind == "tokens":
         counts["tokens"] = sum(int((batch["token_labels"] != NO_LABEL).sum()) for batch in batches)
-    if kind == "encoder":
+    if kind in ("encoder", "pretraining"):
         counts |= counts_of_states(np.concatenate([sequence_lengths(batch) for batch in batches]))
     return counts
 

@@ -91,7 +91,9 @@ class StaticPlan:
         batch |= dict.fromkeys(LABELS[head.kind], nobody)
         if head.label_shape:
             batch["labels"] = np.empty((0, *head.label_shape), np.float32)
-        if self.job.loss.teacher:
+        if self.job.loss.teacher and head.kind == "pretraining":
+            batch["teacher_masked_logits"] = np.empty((0, self.job.model.vocab_size), np.float32)
+        elif self.job.loss.teacher:
             name = "teacher_token_logits" if head.kind in PER_TOKEN else "teacher_logits"
             batch[name] = np.empty((0, head.outputs), np.float32)
         if self.job.loss.states:
@@ -115,7 +117,8 @@ class StaticPlan:
         if self.job.head.kind in PER_TOKEN:
             return {name: array[made.token_slots] for name, array in found.items()}
         held = {"masked_logits": len(batch.get("masked_positions", ()))}
-        return {name: array[: held.get(name, made.sequences)] for name, array in found.items()}
+        answers = {name: array[: held.get(name, made.sequences)] for name, array in found.items()}
+        return answers | ({"hidden": found["hidden"][made.token_slots]} if "hidden" in found else {})
 
     def describe(self) -> str:
         if self.alone:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bertkit.engine.interface import NO_LABEL, OF_TEACHER, OF_TOKENS, Batch, BatchLimits, sequence_lengths
+from bertkit.engine.interface import LABELS, NO_LABEL, OF_TEACHER, OF_TOKENS, Batch, BatchLimits, sequence_lengths
 from bertkit.engine.layouts import in_rows, pack
 from bertkit.engine.steps import best_steps, even_steps, round_up
 from bertkit.errors import UserError
@@ -169,7 +169,8 @@ def static(
     bounds (K + 1,) of the stretches that attention is kept within · masked (M,) slots · the head's labels, with
     NO_LABEL where there is none; token_labels (N,). Real: counts (2,) sequences, and masked or labelled tokens ·
     for labels that are no classes (`IS_REAL`): labels (B,) or (B, C), and counted (B,) · a teacher's: counted (B,),
-    teacher_logits (B, C), teacher_token_logits (N, C), teacher_states (N, D), for which counts is (3,), with the pairs.
+    teacher_logits (B, C), teacher_token_logits (N, C), teacher_masked_logits (M, V), teacher_states (N, D), for which
+    counts is (3,): with the pairs, or of pre-training with the tokens.
     """
     lengths = sequence_lengths(batch)
     if alone:
@@ -193,9 +194,12 @@ def static(
         whole["masked"] = _filled(layout.token_slots[batch["masked_positions"]], sizes.masked, 0)
     if counts is not None:
         positions = counts.get("masked", counts.get("tokens", 1))
-        pairs = [counts["pairs"]] if kind == "encoder" else []
-        real["counts"] = np.array([counts["sequences"], max(1, positions), *pairs], np.float32)
-        wanted = {name: batch[name] for name in ("labels", "start_positions", "end_positions") if name in batch}
+        more = [counts["pairs"]] if kind == "encoder" else []
+        if kind == "pretraining" and "teacher_states" in batch:
+            more = [counts["tokens"]]
+        real["counts"] = np.array([counts["sequences"], max(1, positions), *more], np.float32)
+        of_sequences = (name for name in LABELS[kind] if name in ("labels", "start_positions", "end_positions"))
+        wanted = {name: batch[name] for name in of_sequences if name in batch}
         if kind in IS_REAL:
             real["labels"] = _filled(wanted.pop("labels"), sizes.sequences, 0.0).astype(np.float32)
             real["counted"] = (np.arange(sizes.sequences) < len(lengths)).astype(np.float32)
@@ -212,14 +216,15 @@ def static(
 
 
 def _of_teacher(batch: Batch, sizes: Sizes, token_slots: np.ndarray) -> dict[str, np.ndarray]:
-    """A teacher's logits or states: of each slot, or of each sequence or example."""
+    """A teacher's logits or states: of each slot, of each masked position, or of each sequence or example."""
     found = {}
     for name, values in ((name, batch[name]) for name in OF_TEACHER if name in batch):
         if name in OF_TOKENS:
             found[name] = np.zeros((sizes.slots, values.shape[1]), np.float32)
             found[name][token_slots] = values
         else:
-            found[name] = _filled(values.astype(np.float32), sizes.sequences, 0.0)
+            size = sizes.masked if name == "teacher_masked_logits" else sizes.sequences
+            found[name] = _filled(values.astype(np.float32), size, 0.0)
     return found
 
 

@@ -25,6 +25,8 @@ def soft_loss(head: Head, found: Mapping[str, np.ndarray], batch: Batch, tempera
         sides = [(found["start_logits"], theirs[:, 0]), (found["end_logits"], theirs[:, 1])]
         each = [divergence(one[s], other[s], temperature) for one, other in sides for s in _stretches(batch)]
         return float(np.mean(each))
+    if head.kind == "pretraining":
+        return float(divergence(found["masked_logits"], batch["teacher_masked_logits"], temperature).mean())
     logits = found["logits"].reshape(-1, head.outputs)
     if head.kind == "tokens":
         each_token = divergence(logits, batch["teacher_token_logits"], temperature)

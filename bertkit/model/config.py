@@ -25,7 +25,7 @@ StatePart = Literal["query", "key", "value", "context", "hidden"]
 HeadKind = Literal["classification", "multilabel", "regression", "choice", "tokens", "span", "pretraining", "encoder"]
 PER_TOKEN: tuple[HeadKind, ...] = ("tokens", "span", "encoder")  # outputs for each token, which read no pooler
 # The arrays of a batch that hold what a teacher gave, and those that have a row for each token.
-OF_TEACHER = ("teacher_logits", "teacher_token_logits", "teacher_states")
+OF_TEACHER = ("teacher_logits", "teacher_token_logits", "teacher_masked_logits", "teacher_states")
 OF_TOKENS = ("token_labels", "teacher_token_logits", "teacher_states")
 
 
@@ -40,8 +40,9 @@ class Head:
     kind: HeadKind
     outputs: int
     layers: tuple[int, ...] = ()  # encoder: whose hidden states stand side by side; 0: the embeddings, 1: layer 1, …
-    states: tuple[tuple[StatePart, int], ...] = ()  # encoder: further states beside them, each of a layer
-    projection: int = 0  # encoder: width to which a loss by a teacher's states projects its own; 0: it does not
+    states: tuple[tuple[StatePart, int], ...] = ()  # encoder: further states beside them, each of a layer; pretraining:
+    # the last hidden states, or none
+    projection: int = 0  # of those two: width to which a loss by a teacher's states projects its own; 0: it does not
 
     @property
     def all_states(self) -> tuple[tuple[StatePart, int], ...]:

@@ -143,5 +143,6 @@ def _head(config: ModelConfig, head: Head) -> Shapes:
             **_layer_norm("cls.predictions.transform.LayerNorm", hidden),
             "cls.predictions.bias": (config.vocab_size,),
             **_linear("cls.seq_relationship", head.outputs, hidden),
+            **(_linear(PROJECTION, head.projection, hidden) if head.projection else {}),
         }
     return _linear("classifier", head.logits_each, hidden)

@@ -1,4 +1,4 @@
-"""A smaller model out of a trained one, without training: fewer layers, or fewer rows of embeddings.
+"""A smaller model out of a trained one, without training: fewer layers, heads or rows of embeddings.
 
 Which layers: the uniform strategy of Jiao et al. 2020, arXiv:1909.10351 (TinyBERT), for a model that starts from a
 larger one's layers as in Sanh et al. 2019, arXiv:1910.01108 (DistilBERT).
@@ -84,3 +84,31 @@ def check_layers(layers: Sequence[int], count: int) -> None:
         raise UserError(f"there is no layer {wrong[0]}", f"the model has {count}: 0 to {count - 1}")
     if list(layers) != sorted(set(layers)):
         raise UserError(f"the layers {said} are not in ascending order", "name each once, in the model's order")
+
+
+def without_heads(
+    config: ModelConfig, weights: Mapping[str, np.ndarray], heads: Mapping[int, Sequence[int]]
+) -> tuple[Arrays, int]:
+    """(the model with these heads of each layer set to 0, how many parameters that are); shapes stay.
+
+    Queries, keys, values and what reads the head's output are 0, so that the head adds nothing, and no gradient reaches
+    it in later training. Raises UserError for a head that is not there.
+    """
+    check_layers(sorted(heads), config.num_hidden_layers)
+    width, count, kept = config.hidden_size // config.num_attention_heads, 0, dict(weights)
+    for layer, numbers in heads.items():
+        if wrong := [n for n in numbers if not 0 <= n < config.num_attention_heads]:
+            raise UserError(f"there is no head {wrong[0]}", f"a layer has {config.num_attention_heads}, from 0 on")
+        rows = np.concatenate([np.arange(n * width, (n + 1) * width) for n in numbers])
+        prefix = f"bert.encoder.layer.{layer}.attention."
+        for part in ("query", "key", "value"):
+            for kind in ("weight", "bias"):
+                array = kept[f"{prefix}self.{part}.{kind}"].copy()
+                array[rows] = 0
+                kept[f"{prefix}self.{part}.{kind}"] = array
+                count += array[rows].size
+        array = kept[f"{prefix}output.dense.weight"].copy()
+        array[:, rows] = 0
+        kept[f"{prefix}output.dense.weight"] = array
+        count += array[:, rows].size
+    return kept, count

@@ -209,16 +209,21 @@ class DistillSection:
     """Learning from a trained model, the teacher."""
 
     teacher: Text = Field(default="", description="trained model to learn from; empty: none")
+    teacher_backend: Text = Field(default="", description="backend that computes the teacher; empty: the student's")
     learn: Literal["logits", "relations", "tinybert", "last_layer"] = Field(
         default="logits",
-        description="what is learned of it: its logits; or states of its layers, without labels: relations (MiniLMv2), "
-        "tinybert's, or those of its last_layer",
+        description="what is learned of it: its logits, on pre-training data those of masked words; or states of its "
+        "layers, without labels: relations (MiniLMv2), tinybert's, or those of its last_layer",
     )
     temperature: Annotated[float, Field(gt=0, le=1000)] = Field(
         default=2.0, description="what logits are divided by before they are compared"
     )
     soft: Annotated[float, Field(ge=0)] = Field(default=1.0, description="weight of the loss by the teacher's logits")
     hard: Annotated[float, Field(ge=0)] = Field(default=0.0, description="weight of the loss by labels beside it")
+    cosine: Annotated[float, Field(ge=0)] = Field(
+        default=0.0,
+        description="pre-training data: weight of 1 - cosine of both models' last hidden states beside the logits",
+    )
     teacher_layer: Whole = Field(
         default=0, description="relations: layer of the teacher, from 1; 0: the last, of 24 the 21st"
     )

@@ -8,7 +8,7 @@ Legend: N examples, T tokens.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,18 +20,18 @@ from bertkit.data.sampler import by_length
 from bertkit.data.tasks.task import Answered, Part, Task
 from bertkit.distributed.consistency import everybody
 from bertkit.distributed.world import World
-from bertkit.engine.interface import NO_LABEL, Arrays, Engine, LossSpec, SoftLabels, Update
+from bertkit.engine.interface import NO_LABEL, Arrays, Engine, SoftLabels
 from bertkit.engine.teacher_losses import StateSums, soft_loss, state_sums
 from bertkit.errors import UserError
 from bertkit.model.config import Head
-from bertkit.model.formats.projection import PROJECT, kept_projection
-from bertkit.model.parameters import count, initial_value, shapes, unread_names
+from bertkit.model.parameters import count
 from bertkit.recipes.recipe import Recipe
 from bertkit.recipes.sections import DistillSection
 from bertkit.training.evaluation import check_scored, labelled
 from bertkit.training.finetuning import FineTuning, fine_tuning
-from bertkit.training.loop import Plan
-from bertkit.training.recipe_parts import UpdateSettings, cache_folder
+from bertkit.training.learning_states import SCORED_TOKENS, STATE_LOSS, learning_states, with_projection
+from bertkit.training.objective import Derived
+from bertkit.training.recipe_parts import cache_folder
 from bertkit.training.setup import FineTuningSetup
 from bertkit.training.teacher import (
     Teacher,
@@ -48,16 +48,14 @@ from bertkit.training.teacher import (
     logits_key,
     states_key,
     teacher_source,
+    teacher_target,
     timed_outputs,
 )
 from bertkit.training.teacher_terms import LearnedStates, learned_states
 
-STATE_LOSS = "state_loss"
-SCORED_TOKENS = 50_000  # of the dev set, for the losses by states
-
 
 @dataclass
-class Distillation:
+class Distillation(Derived):
     """The course of one process."""
 
     base: FineTuning  # on the same rows, with what the teacher gave after `begin`; of states its job is the encoder's
@@ -70,28 +68,12 @@ class Distillation:
     def setup(self) -> FineTuningSetup:
         return self.base.setup
 
-    @property
-    def update_settings(self) -> UpdateSettings:
-        return self.base.update_settings
-
-    @property
-    def plan(self) -> Plan:
-        return self.base.plan
-
-    @property
-    def saves_best(self) -> bool:
-        return self.base.saves_best
-
     def shape(self) -> dict[str, Any]:
         return self.base.shape() | {"teacher": self.teacher.digest}
 
     def introduce(self, display: Display) -> None:
         self.base.introduce(display)
-        config = self.teacher.source.config
-        display.say(
-            f"teacher: {self.teacher.source.folder}, {config.num_hidden_layers} layers, hidden size "
-            f"{config.hidden_size}; learned: {self.what}"
-        )
+        display.say(f"{self.teacher.said}; learned: {self.what}")
 
     @property
     def what(self) -> str:
@@ -157,21 +139,6 @@ class Distillation:
         setup = dataclasses.replace(self.setup, train=dataclasses.replace(train, features=features))
         self.base = dataclasses.replace(self.base, setup=setup)
 
-    def updates(self, first: int, last: int) -> Iterator[Update]:
-        return self.base.updates(first, last)
-
-    def place(self, step: int) -> str:
-        return self.base.place(step)
-
-    def samples(self, step: int) -> int:
-        return self.base.samples(step)
-
-    def amounts(self) -> dict[str, int]:
-        return self.base.amounts()
-
-    def target(self, step: int) -> float:
-        return self.base.target(step)
-
     def score(self, engine: Engine, display: Display, step: int) -> tuple[dict[str, float], list[Answered]]:
         if self.learned:
             return {STATE_LOSS: self._state_loss(engine)}, []
@@ -225,13 +192,16 @@ def check_section(section: DistillSection, head: Head) -> None:
     """Raises UserError for settings of distillation that have no effect here, or exclude one another."""
     blank = DistillSection()
     given = [name for name, value in dataclasses.asdict(section).items() if value != getattr(blank, name)]
-    if given and head.kind == "pretraining":
-        raise UserError(f"distill.{given[0]} is set, but pre-training has no teacher", "drop it")
     if given and not section.teacher:
         raise UserError(
             f"distill.{given[0]} is set, but no teacher is named",
             "use `bertkit distill TEACHER`, or set distill.teacher",
         )
+    for name in ("transfer", "cache_gb"):
+        if name in given and head.kind == "pretraining":
+            raise UserError(f"distill.{name} is for a task's rows, not for pre-training data", "drop it")
+    if section.cosine and head.kind != "pretraining":
+        raise UserError("distill.cosine goes with the masked words of pre-training data (-t pretrain)", "drop it")
     if section.learn == "logits" and section.hard and section.transfer:
         raise UserError("distill.hard needs labels, and distill.transfer has none", "set distill.hard=0, or drop it")
 
@@ -246,30 +216,16 @@ def distillation(
     check_vocabulary(section.teacher, source, setup.source.vocabulary)
     if section.learn == "logits":
         fit = answering_fit(recipe, setup.task, source)
-        teacher = Teacher(section.teacher, source, setup.task.head, fit, setup.target)
+        target = teacher_target(recipe, setup.task.head, setup.target, dry_run)
+        teacher = Teacher(section.teacher, source, setup.task.head, fit, target)
         soft = SoftLabels(section.temperature, section.soft, section.hard)
         job = dataclasses.replace(setup.job, loss=dataclasses.replace(setup.job.loss, teacher=soft))
         return Distillation(dataclasses.replace(base, setup=dataclasses.replace(setup, job=job)), teacher, None)
     learned = learned_states(section, setup.source.config, source.config)
-    teacher = encoding_teacher(recipe, learned.teacher, setup.target, source)
-    kept = kept_projection(setup.source.folder, learned.student.projection, setup.source.config.hidden_size)
-    if kept:
-        display.say(f"projection: that of {PROJECT} beside the student")
-    setup = _of_states(setup, learned, {**setup.fit.weights, **kept})
+    target = teacher_target(recipe, learned.teacher, setup.target, dry_run)
+    teacher = encoding_teacher(recipe, learned.teacher, target, source)
+    setup = learning_states(setup, learned, with_projection(setup, learned, display.say))
     return Distillation(dataclasses.replace(base, setup=setup), teacher, learned)
-
-
-def _of_states(setup: FineTuningSetup, learned: LearnedStates, start: Arrays) -> FineTuningSetup:
-    """The setup with an encoder's job; what its states do not depend on stays as it is."""
-    job, head = setup.job, learned.student
-    weights = {
-        name: start[name] if name in start else initial_value(name, shape, job.model, job.seed)
-        for name, shape in shapes(job.model, head).items()
-    }
-    frozen = dict.fromkeys((*unread_names(job.model, head), *(name for name in job.frozen if name in weights)))
-    loss = LossSpec(states=learned.loss)
-    job = dataclasses.replace(job, head=head, weights=weights, loss=loss, frozen=tuple(frozen))
-    return dataclasses.replace(setup, job=job, task=dataclasses.replace(setup.task, primary=STATE_LOSS))
 
 
 def compared(

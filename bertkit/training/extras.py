@@ -32,6 +32,7 @@ KEYS: dict[Extra, str] = {
     "freeze": "train.freeze",
     "teacher_logits": "distill.learn=logits",
     "teacher_states": "loss by a teacher's states",
+    "teacher_words": "loss by a teacher's masked words",
 }
 # Which parts of the loss a head has.
 OF_HEAD: dict[HeadKind, tuple[Extra, ...]] = {
@@ -42,15 +43,18 @@ OF_HEAD: dict[HeadKind, tuple[Extra, ...]] = {
 }
 
 
-def asked(recipe: Recipe) -> list[Extra]:
+def asked(recipe: Recipe, task: Task) -> list[Extra]:
     """Those that the recipe changes."""
+    logits = bool(recipe.distill.teacher) and recipe.distill.learn == "logits"
+    words = task.head.kind == "pretraining"
     said: dict[Extra, bool] = {
         "class_weights": bool(recipe.loss.class_weights),
         "label_smoothing": recipe.loss.label_smoothing > 0,
         "focal_gamma": recipe.loss.focal_gamma > 0,
         "layer_decay": recipe.optimizer.layer_decay != 1,
         "freeze": bool(recipe.train.freeze),
-        "teacher_logits": bool(recipe.distill.teacher) and recipe.distill.learn == "logits",
+        "teacher_logits": logits and not words,
+        "teacher_words": logits and words,
         "teacher_states": bool(recipe.distill.teacher) and recipe.distill.learn != "logits",
     }
     return [extra for extra, wanted in said.items() if wanted]
@@ -58,7 +62,7 @@ def asked(recipe: Recipe) -> list[Extra]:
 
 def check_extras(backend: Backend, task: Task, recipe: Recipe) -> None:
     """Refuse early what this backend or this task's loss does not have."""
-    for extra in asked(recipe):
+    for extra in asked(recipe, task):
         if extra not in backend.capabilities.extras:
             raise UserError(f"backend {backend.name} has no {KEYS[extra]}", "drop it, or choose another with --backend")
         if KEYS[extra].startswith("loss.") and extra not in OF_HEAD.get(task.head.kind, ()):

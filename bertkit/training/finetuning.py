@@ -75,6 +75,9 @@ class FineTuning:
     def begin(self, engine: Engine, recipe: Recipe, display: Display) -> None:
         """Nothing has to be."""
 
+    def close(self) -> None:
+        """Nothing is held."""
+
     def added(self) -> dict[str, Any]:
         return {}
 

@@ -33,6 +33,7 @@ class Plan:
     log_every: int
     evaluates: When
     saves: When
+    ahead: bool = True  # whether updates are made in a thread; False: the device is asked for their sake
 
 
 def make_meter(model: ModelConfig, head: Head, engine: Engine, energy: Energy, warmup: int = 0) -> Meter:
@@ -48,12 +49,14 @@ def make_meter(model: ModelConfig, head: Head, engine: Engine, energy: Energy, w
 def fit(
     engine: Engine, updates: Iterable[Update], plan: Plan, meter: Meter, callbacks: Sequence[Callback], run: Run
 ) -> None:
-    """Drive `engine` over `updates`, which are made ahead in a thread, until the plan's end or a callback's stop.
+    """Drive `engine` over `updates`, which as a rule are made ahead in a thread, until the plan's end or a callback's
+    stop.
 
     The order in which callbacks are called is drawn in `Callback`. Only `meter.wait` waits for the device.
     """
     pending: list[tuple[Update, float, Scalars]] = []
-    with closing(ahead(map(engine.stage, updates))) as staged:
+    made = (engine.stage(update) for update in updates)
+    with closing(ahead(made) if plan.ahead else made) as staged:
         for update in meter.timed(staged):
             for callback in callbacks:
                 callback.on_update_start(run, update.step)

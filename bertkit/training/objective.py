@@ -68,3 +68,42 @@ class Objective(Protocol):
 
     def describe(self) -> Mapping[str, Any]:
         """The record's `data`, `fairness` and `majority_class`."""
+
+    def close(self) -> None:
+        """Let go of what `begin` took; called in any case."""
+
+
+class Derived:
+    """An objective that leaves to another, its `base`, what it does not say itself."""
+
+    base: Objective
+
+    @property
+    def update_settings(self) -> UpdateSettings:
+        return self.base.update_settings
+
+    @property
+    def plan(self) -> Plan:
+        return self.base.plan
+
+    @property
+    def saves_best(self) -> bool:
+        return self.base.saves_best
+
+    def updates(self, first: int, last: int) -> Iterator[Update]:
+        return self.base.updates(first, last)
+
+    def place(self, step: int) -> str:
+        return self.base.place(step)
+
+    def samples(self, step: int) -> int:
+        return self.base.samples(step)
+
+    def amounts(self) -> Mapping[str, int]:
+        return self.base.amounts()
+
+    def target(self, step: int) -> float:
+        return self.base.target(step)
+
+    def close(self) -> None:
+        self.base.close()

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from bertkit.console import Display
+from bertkit.data.pretraining.evaluation_set import EvaluationSet
 from bertkit.data.pretraining.formats.shards import find_shards
 from bertkit.data.pretraining.sampler import updates
 from bertkit.data.tasks.task import Answered
@@ -19,6 +20,7 @@ from bertkit.errors import UserError
 from bertkit.model.formats.places import find_kind
 from bertkit.model.loading import ModelSource, starting_weights
 from bertkit.recipes.recipe import Recipe
+from bertkit.training.evaluation import Predicts
 from bertkit.training.extras import check_extras
 from bertkit.training.finetuning import words_of
 from bertkit.training.loop import Plan, When
@@ -27,7 +29,17 @@ from bertkit.training.phases import Phase, open_phases, training_place
 from bertkit.training.pretraining_evaluation import score_set
 from bertkit.training.pretraining_record import of_phases
 from bertkit.training.recipe_parts import UpdateSettings
-from bertkit.training.setup import RunSetup, choose_target, find_model, make_job, of_recipe, say_fit, task_of
+from bertkit.training.setup import (
+    RunSetup,
+    choose_target,
+    find_model,
+    kept_layers,
+    make_job,
+    of_recipe,
+    say_fit,
+    task_of,
+    with_layers,
+)
 from bertkit.training.supply import supply
 
 logger = logging.getLogger(__name__)
@@ -49,6 +61,15 @@ class Pretraining:
     def phase(self, step: int) -> Phase:
         """The phase that update `step` belongs to."""
         return next(phase for phase in self.phases if step <= phase.end)
+
+    def scored_on(self, step: int) -> EvaluationSet:
+        """What it is scored on after update `step`."""
+        return self.phase(step).scored_on
+
+    def changed(self, setup: RunSetup, plan: Plan, scored_on: Callable[[EvaluationSet], EvaluationSet]) -> Pretraining:
+        """The same with these; `scored_on`: of each phase's set what is scored."""
+        phases = (dataclasses.replace(phase, scored_on=scored_on(phase.scored_on)) for phase in self.phases)
+        return dataclasses.replace(self, setup=setup, plan=plan, phases=tuple(phases))
 
     def shape(self) -> dict[str, Any]:
         known = dict(self.setup.kept) | {"precision": self.setup.target.precision, "updates": self.plan.steps}
@@ -103,7 +124,7 @@ class Pretraining:
     def target(self, step: int) -> float:
         return self.target_accuracy if self.phase(step) is self.phases[-1] else 0.0
 
-    def score(self, engine: Engine, display: Display, step: int) -> tuple[dict[str, float], list[Answered]]:
+    def score(self, engine: Predicts, display: Display, step: int) -> tuple[dict[str, float], list[Answered]]:
         phase, at_once = self.phase(step), self.setup.scored_at_once
         found, self.baseline = score_set(engine, phase.scored_on, at_once, phase.unigram, self.world, display)
         if phase.number not in self._said:
@@ -114,6 +135,9 @@ class Pretraining:
 
     def begin(self, engine: Engine, recipe: Recipe, display: Display) -> None:
         """Nothing has to be."""
+
+    def close(self) -> None:
+        """Nothing is held."""
 
     def added(self) -> dict[str, Any]:
         return {}
@@ -137,6 +161,7 @@ def pretraining(recipe: Recipe, world: World, display: Display, dry_run: bool) -
     phases = open_phases(recipe, source, world.size)
     fit = starting_weights(source, task.head, recipe.seed, recipe.model.allow_missing)
     say_fit(fit, source, display.say)
+    source, fit = with_layers(source, fit, kept_layers(recipe.model.layers, source), display.say)
     job = make_job(
         recipe, task, target, source, fit, limits_of_phases(phases, world.size, recipe.evaluation.batch_size)
     )

@@ -10,14 +10,15 @@ import numpy as np
 from bertkit.console import Display
 from bertkit.data.pretraining.evaluation_set import EvaluationSet
 from bertkit.distributed.world import World
-from bertkit.engine.interface import Arrays, Batch, Engine
+from bertkit.engine.interface import Arrays, Batch
 from bertkit.errors import UserError
+from bertkit.training.evaluation import Predicts
 
 ROWS = 8  # masked positions whose softmax is taken at a time: V of them as float32 are 1 MB
 
 
 def score_set(
-    engine: Engine, found: EvaluationSet, size: int, unigram: np.ndarray, world: World, display: Display
+    engine: Predicts, found: EvaluationSet, size: int, unigram: np.ndarray, world: World, display: Display
 ) -> tuple[dict[str, float], dict[str, float]]:
     """(the model's metrics, those of the unigram baseline) on every rank. A collective.
 

@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from bertkit.console import Display
+from bertkit.data.tasks.pretrain import PRETRAIN
 from bertkit.data.tasks.task import Task
 from bertkit.distributed.world import World, from_env
 from bertkit.errors import UserError
 from bertkit.files.inputs import is_file
 from bertkit.model.config import ARCHITECTURES
+from bertkit.model.names import is_own_folder, published
 from bertkit.recipes.keywords import from_keywords
 from bertkit.recipes.recipe import Recipe, Value
 from bertkit.recipes.resolve import Resolved, resolve
@@ -34,6 +36,8 @@ from bertkit.training.trainer import OPTIONS, Trainer, own_files
 STATES = ("relations", "tinybert", "last_layer")
 STAGES = (*STATES, "logits")
 DEFAULT = ("relations", "logits")
+GENERAL = ("relations",)  # of pre-training data, since few teachers have a head for masked words
+KEPT = ("precision", "model.casing")  # what pre-training data takes from the teacher's run
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,7 @@ class Course:
 
     teacher: str
     layers: str = ""  # so many of the teacher's layers to start from, or their numbers; "": another model is named
-    stages: tuple[str, ...] = DEFAULT
+    stages: tuple[str, ...] = ()  # (): as the data has it
     state_epochs: float = 1.0
     state_rate: float = 1e-4  # peak learning rate of the stages before the last
 
@@ -64,10 +68,8 @@ def check(course: Course, model: Value) -> None:
     for stage in course.stages:
         if stage not in STAGES:
             raise UserError(f"there is no stage {stage!r}", f"stages: {', '.join(STAGES)}")
-    if not course.stages or len(set(course.stages)) != len(course.stages) or "logits" in course.stages[:-1]:
-        raise UserError(
-            f"the stages {','.join(course.stages) or 'of nothing'} make no order", "name each once, logits last"
-        )
+    if len(set(course.stages)) != len(course.stages) or "logits" in course.stages[:-1]:
+        raise UserError(f"the stages {','.join(course.stages)} make no order", "name each once, logits last")
     if bool(model) == bool(course.layers):
         raise UserError(
             "the student starts from a model or from the teacher's layers" if model else "no student is named",
@@ -84,12 +86,17 @@ def make_stages(
 ) -> list[Stage]:
     """The runs, in their order. What the options leave open is as the teacher's run has it."""
     check(course, options.get("model.name"))
-    shared = {**options, "distill.teacher": course.teacher, "distill.learn": course.stages[-1]}
+    run = run_settings(course.teacher)
+    shared = {**options, "distill.teacher": course.teacher}
+    if resolve(shared, sets, config, recipe, run=run).recipe.task == PRETRAIN.name:
+        run = {name: value for name, value in run.items() if name in KEPT}
+        course = replace(course, stages=course.stages or GENERAL)
+    course = replace(course, stages=course.stages or DEFAULT)
+    shared["distill.learn"] = course.stages[-1]
     if course.layers:
         shared |= {"model.name": course.teacher, "model.layers": course.layers}
-    elif options["model.name"] in ARCHITECTURES:  # its word pieces are the teacher's
+    elif options["model.name"] in ARCHITECTURES and _has_own_pieces(course.teacher, sets):
         shared = {"model.vocab": course.teacher, **shared}
-    run = run_settings(course.teacher)
     last = resolve(shared, sets, config, recipe, run=run).recipe
     if not last.task and not last.data.train_file:
         raise unstated(course.teacher)
@@ -104,6 +111,12 @@ def make_stages(
         made.append(Stage(learn, resolve(mine, sets, config, recipe, run=run)))
         start = {"model.name": str(made[-1].folder), "model.layers": "", "model.vocab": ""}
     return made
+
+
+def _has_own_pieces(teacher: str, sets: Sequence[str]) -> bool:
+    """Whether a size takes its word pieces from the teacher's folder."""
+    named = any(each.startswith("model.vocab=") for each in sets)
+    return not named and (is_own_folder(teacher) or not published(teacher))
 
 
 def _folder(recipe: Recipe, course: Course) -> Path:
@@ -138,7 +151,8 @@ def run_stages(
     """
     resume = resume or restarted(os.environ)
     last = made[-1].resolved.recipe
-    if made[-1].learn == "logits" and len(made) > 1:  # else found when the stages before it are over
+    learns_answers = made[-1].learn == "logits" and last.task != PRETRAIN.name
+    if learns_answers and len(made) > 1:  # else found when the stages before it are over
         of = task or _task_of_teacher(last) or task_of(last)
         answering_fit(last, of, teacher_source(last, of, display.say, may_fetch=not dry_run))
     for number, stage in enumerate(made, 1):
@@ -164,7 +178,7 @@ def distill(
     task: str | Task | None = None,
     *,
     layers: int | str = "",
-    stages: Sequence[str] = DEFAULT,
+    stages: Sequence[str] = (),
     state_epochs: float = 1.0,
     state_learning_rate: float = 1e-4,
     train: Any = None,
@@ -179,8 +193,9 @@ def distill(
 ) -> Run:
     """Train `model`, or `layers` of the teacher's layers, to answer as the trained model `teacher` does.
 
-    `stages`: what is learned of it, one after another; `state_epochs` and `state_learning_rate` are of those before the
-    last. What is left open is as the teacher's run has it; the rest is as for `train`.
+    `stages`: what is learned of it, one after another; (): relations, and of a task then the logits. `state_epochs` and
+    `state_learning_rate` are of those before the last. What is left open is as the teacher's run has it; the rest is as
+    for `train`.
     """
     course = Course(str(teacher), str(layers), tuple(stages), state_epochs, state_learning_rate)
     name, own = named(task)

@@ -24,7 +24,7 @@ from bertkit.data.tasks.labels import to_answer
 from bertkit.data.tasks.task import Task
 from bertkit.distributed.consistency import anybody, everybody, gather_json
 from bertkit.distributed.world import World
-from bertkit.engine.interface import Arrays, Batch, Engine
+from bertkit.engine.interface import Arrays, Batch, Engine, Limits
 from bertkit.errors import UserError
 from bertkit.files.disk import sweep, temporary_beside
 from bertkit.files.inputs import is_file
@@ -38,7 +38,7 @@ from bertkit.training.comparability import model_digest
 from bertkit.training.evaluation import Predicts, check_finite, predict
 from bertkit.training.inference import refuse_untrained
 from bertkit.training.run_task import check_task, read_task
-from bertkit.training.setup import ComputeTarget, find_model, inference_job, warn_of
+from bertkit.training.setup import ComputeTarget, choose_target, find_model, inference_job, warn_of
 from bertkit.training.supply import Say, supply
 
 logger = logging.getLogger(__name__)
@@ -61,11 +61,18 @@ class Teacher:
     def digest(self) -> str:
         return self.fit.digest or ""
 
+    @property
+    def said(self) -> str:
+        """What it is, in words."""
+        config = self.source.config
+        told = f"teacher: {self.source.folder}, {config.num_hidden_layers} layers, hidden size {config.hidden_size}"
+        return f"{told}, on backend {self.target.backend.name}"
+
 
 def teacher_source(recipe: Recipe, task: Task, say: Say, may_fetch: bool) -> ModelSource:
     """The model that `distill.teacher` names. Raises UserError where it has no weights."""
     name = recipe.distill.teacher
-    wanted = dataclasses.replace(recipe, model=ModelSection(name=name))
+    wanted = dataclasses.replace(recipe, model=ModelSection(name=name, start="pretrained"))
     source = find_model(wanted, start=supply(wanted, task, say, may_fetch=may_fetch))
     if source.folder is None:
         raise UserError(f"the teacher {name} is a size without weights", "name a trained model's folder")
@@ -95,6 +102,21 @@ def answering_fit(recipe: Recipe, task: Task, source: ModelSource) -> Fit:
     return fit
 
 
+def teacher_target(recipe: Recipe, head: Head, own: ComputeTarget, dry_run: bool) -> ComputeTarget:
+    """Where the teacher is computed: where the student is, or on `distill.teacher_backend` with its usual settings."""
+    name = recipe.distill.teacher_backend
+    if not name:
+        return own
+    wanted = dataclasses.replace(recipe, backend=name, device={})
+    target = choose_target(wanted, head, "the teacher", training=False, dry_run=dry_run)
+    needed = "teacher_words" if head.kind == "pretraining" else "teacher_states"
+    if head.states and needed not in target.backend.capabilities.extras:
+        raise UserError(
+            f"backend {target.backend.name} does not give a teacher's states", "drop distill.teacher_backend"
+        )
+    return target
+
+
 def encoding_teacher(recipe: Recipe, head: Head, target: ComputeTarget, source: ModelSource) -> Teacher:
     """The teacher's encoder, whose states `head` names."""
     fit = starting_weights(source, head, recipe.seed)
@@ -116,9 +138,12 @@ class Asked:
 
 
 @contextlib.contextmanager
-def asking(teacher: Teacher, recipe: Recipe, world: World, exchange: Gather) -> Iterator[Asked]:
-    """The teacher on this rank's device, for as long as it is asked."""
+def asking(
+    teacher: Teacher, recipe: Recipe, world: World, exchange: Gather, limits: Limits | None = None
+) -> Iterator[Asked]:
+    """The teacher on this rank's device, for as long as it is asked. `limits`: of other batches than evaluation's."""
     job = inference_job(recipe, teacher.head, teacher.target, teacher.source, teacher.fit)
+    job = dataclasses.replace(job, limits=limits or job.limits)
     engine = teacher.target.backend.engine(job, dataclasses.replace(world, rank=0, size=1))
     try:
         yield Asked(engine, exchange)

@@ -6,6 +6,7 @@ DeepLearningExamples' BERT for PyTorch (`distillation/`, the file for the backbo
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from typing import Literal
@@ -26,7 +27,7 @@ class LearnedStates:
 
     student: Head
     teacher: Head
-    loss: StatesLoss
+    loss: StatesLoss | None  # None: of masked words alone
     said: str  # in words
 
 
@@ -93,6 +94,24 @@ def _last_layer(student: ModelConfig, teacher: ModelConfig) -> LearnedStates:
     mine, theirs = student.num_hidden_layers, teacher.num_hidden_layers
     said = "attention, relations of what it gives, and hidden states of the last layer"
     return _made(student, teacher, [(p, mine) for p in parts], [(p, theirs) for p in parts], terms, said)
+
+
+def learned_words(section: DistillSection, head: Head, student: ModelConfig, teacher: ModelConfig) -> LearnedStates:
+    """Masked words' logits, labels beside them, and the last hidden states, as DistilBERT's (Sanh et al. 2019,
+    arXiv:1910.01108); `head`: pre-training's."""
+    said = f"masked words: logits at temperature {section.temperature:g}, weight {section.soft:g}"
+    said += f"; labels, weight {section.hard:g}" if section.hard else ""
+    if not section.cosine:
+        return LearnedStates(head, head, None, said)
+    projection = teacher.hidden_size if student.hidden_size != teacher.hidden_size else 0
+    said += f"; 1 - cosine of the last hidden states, weight {section.cosine:g}"
+    said += f", projected to {projection}" if projection else ""
+    mine, theirs = (
+        dataclasses.replace(head, states=(("hidden", config.num_hidden_layers),)) for config in (student, teacher)
+    )
+    terms = (StateTerm("cosine", (0,), (0,), weight=section.cosine),)
+    loss = StatesLoss(terms, teacher.hidden_size)
+    return LearnedStates(dataclasses.replace(mine, projection=projection), theirs, loss, said)
 
 
 def _made(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import os
@@ -37,6 +38,7 @@ from bertkit.training.callbacks.stopping import EarlyStopping, FiniteLoss, Inter
 from bertkit.training.distillation import check_section, distillation
 from bertkit.training.ensemble import SAME, Compare, announce_workers, train_workers
 from bertkit.training.finetuning import fine_tuning
+from bertkit.training.general_distillation import general_distillation
 from bertkit.training.log_facts import loggers
 from bertkit.training.loop import fit, make_meter
 from bertkit.training.objective import Objective
@@ -183,6 +185,10 @@ class Trainer:
     def _fit_one(self, compare: Compare | None) -> Run:
         """Train one model. `compare`: called with what shapes the run; None: the ranks of `world` compare it."""
         objective = self._objective(dry_run=False)
+        with contextlib.closing(objective):
+            return self._fit_on(objective, compare)
+
+    def _fit_on(self, objective: Objective, compare: Compare | None) -> Run:
         engine = objective.setup.target.backend.engine(objective.setup.job, self.world)
         try:
             shape = objective.shape()
@@ -200,7 +206,9 @@ class Trainer:
         check_section(self.recipe.distill, self._trained_on.head)
         objective: Objective
         if self._trained_on.head.kind == "pretraining":
-            objective = pretraining(self.recipe, self.world, self.display, dry_run)
+            objective = course = pretraining(self.recipe, self.world, self.display, dry_run)
+            if self.recipe.distill.teacher:
+                objective = general_distillation(course, self.recipe, self.display, dry_run)
         elif self.recipe.distill.teacher:
             objective = distillation(self.recipe, self.world, self.display, dry_run, self._trained_on)
         else:

@@ -49,6 +49,18 @@ def ignore_the_layout(engine: Any) -> None:
     engine.passes.see = seen
 
 
+def learn_the_word_beside(engine: Any) -> None:
+    """A teacher's logits of masked words are one place off."""
+    step = engine.train_step
+
+    def off(batch: Batch) -> Batch:
+        return {**batch, "teacher_masked_logits": np.roll(batch["teacher_masked_logits"], 1, 0)}
+
+    engine.train_step = lambda update, rate: step(
+        Update(update.step, tuple(map(off, update.micro_batches)), update.label_counts), rate
+    )
+
+
 def normalise_by_micro_batch(engine: Any) -> None:
     """The mean over each micro-batch, summed, as seen where accumulation does not divide."""
     step = engine.train_step
@@ -118,6 +130,7 @@ PLANTED: Mapping[str, tuple[Fault, str]] = {
     "the same dropout each update": (same_dropout_each_update, "dropout"),
     "learning rate ignored": (stop_learning, "learns"),
     "empty micro-batch counts": (count_the_empty, "empty_micro_batch"),
+    "a teacher's words are one off": (learn_the_word_beside, "teacher_words"),
     "bf16 is off by one": (round_the_logits, "precisions"),
 }
 

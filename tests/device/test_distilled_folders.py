@@ -11,10 +11,10 @@ import pytest
 
 from bertkit.errors import UserError
 from bertkit.model.config import Head, ModelConfig
+from bertkit.model.formats.projection import kept_projection
 from bertkit.model.loading import find_source, starting_weights
 from bertkit.model.parameters import PROJECTION, initial
 from bertkit.model.vocabulary import SPECIAL
-from bertkit.training.distillation import kept_projection
 
 torch = pytest.importorskip("torch")
 

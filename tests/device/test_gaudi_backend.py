@@ -15,9 +15,10 @@ from typing import Any
 import pytest
 
 from bertkit.conformance import CHECKS
-from command import record
+from command import record, settings
 from conftest import Run, assert_one_line_error
 from device.gaudi_mistakes import MISTAKES
+from pretraining_runs import write_phases
 
 Env = Callable[..., dict[str, str]]
 SCRIPT = Path(__file__).with_name("gaudi_mistakes.py")
@@ -101,6 +102,30 @@ def test_training_by_the_command_gives_the_losses_of_the_cpu(
     scored = bertkit("evaluate", tmp_path / "g", "--backend", "cpu", *data, "--set", "data.eval_rows=16", "--json")
     assert scored.returncode == 0, scored.stderr
     assert json.loads(scored.stdout)["metrics"]["accuracy"] == pytest.approx(gaudi["metrics"]["accuracy"], abs=0.07)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("data", ["rows", "shards"])
+def test_a_student_learns_on_it_what_it_does_on_the_cpu(
+    bertkit: Run, gaudi_env: Env, sample_dir: Path, tmp_path: Path, data: str
+) -> None:
+    """States, then logits; of shards masked words and hidden states. Teacher and student are both on the device."""
+    common = ("-s", "32", "-b", "16", *EXACT, *settings(train__steps=6, log__every=3, data__eval_rows=16))
+    of_rows = ("-t", "sample", "--data-dir", sample_dir, *common)
+    of_shards = ("-t", "pretrain", "--data-dir", write_phases(tmp_path), *common)
+    given = of_rows if data == "rows" else of_shards
+    made = bertkit("train", "--backend", "cpu", "-m", "tiny", *given, "-o", "teacher")
+    assert made.returncode == 0, made.stderr
+    words = ("distill", "teacher", "--layers", "1", "--stages", "relations,logits", *given)
+    words += tuple(settings(distill__hard=2, distill__cosine=1)) if data == "shards" else ()
+    for backend, more, env in (("cpu", [], {}), ("hpu", settings(device__shapes=2), gaudi_env(True))):
+        done = bertkit(*words, *more, "--backend", backend, "-o", backend, **env)
+        assert done.returncode == 0, done.stderr
+    for stage in ("-relations", ""):
+        gaudi, cpu = (record(tmp_path / f"{name}{stage}") for name in ("hpu", "cpu"))
+        assert gaudi["losses"] == pytest.approx(cpu["losses"], abs=1e-5)
+        facts = [one["callbacks"]["distillation"]["teacher_forward_passes"] for one in (gaudi, cpu)]
+        assert facts[0] == facts[1] > 0
 
 
 def test_variables_that_are_gone_are_refused(bertkit: Run, gaudi_env: Env, sample_dir: Path) -> None:

@@ -122,6 +122,21 @@ def test_two_ranks_learn_what_one_does(taught: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_teacher_on_another_backend(taught: Path, tmp_path: Path) -> None:
+    """Its logits are those of the student's backend, and kept under a key of their own."""
+    pytest.importorskip("jax")
+    folder = own_copy(taught, tmp_path)
+    (before,) = (folder / "cache").rglob("teacher-*.safetensors")
+    words = (*DISTILL, "--layers", "1", "--stages", "logits", "-d", "fp32")
+    done = run(folder, *words, *settings(distill__teacher_backend="jax", train__steps=1), "-o", "there")
+    assert done.returncode == 0, done.stderr
+    assert "hidden size 128, on backend jax" in done.stderr
+    (after,) = {*(folder / "cache").rglob("teacher-*.safetensors")} - {before}
+    logits = [read_arrays(path)[0]["logits"] for path in (before, after)]
+    assert logits[1] == pytest.approx(logits[0], abs=1e-5)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["tinybert", "last_layer"])
 def test_a_smaller_student_from_a_random_start(taught: Path, tmp_path: Path, stage: str) -> None:
     """Its hidden states are projected; lines of text without labels are learned too."""

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bertkit.files.disk import read_arrays
 from bertkit.model.tokenizer_files import read_vocabulary
 from bertkit.model.vocabulary import SPECIAL
 from command import CPU, record, run, settings
@@ -106,3 +107,28 @@ def test_the_masked_words_head_keeps_its_logits_in_transformers(tmp_path: Path) 
             logits = each(torch.tensor([[names.index(word) for word in text]])).logits[0]
         found.append(logits[:, [names.index(word) for word in kept]].numpy())
     assert np.abs(found[0] - found[1]).max() < 1e-5
+
+
+@pytest.mark.slow
+def test_heads_at_0_load_anywhere_and_stay_at_0(trained: Path, sample_dir: Path, tmp_path: Path) -> None:
+    words = ("prune", "heads", trained, "--data-dir", sample_dir, *SCORE)
+    done = run(tmp_path, *words, "--number", "2", "--rows", "32", "-o", "fewer")
+    assert done.returncode == 0, done.stderr
+    made = json.loads(done.stdout)
+    assert (made["pruned"]["of"], made["pruned"]["by"]) == ([2, 2], "gradient")
+    assert sum(map(len, made["pruned"]["heads"].values())) == 2
+    assert made["before"] == made["after"]
+    assert made["scores"]["before"] == record(trained)["metrics"]
+    found = read_arrays(tmp_path / "fewer" / "model.safetensors")[0]
+    gone = {name: array == 0 for name, array in found.items() if "attention" in name and "LayerNorm" not in name}
+    assert sum(int(zero.sum()) for name, zero in gone.items() if name.endswith("weight")) >= 2 * 4 * 64 * 128
+    again = run(tmp_path, *CPU, *ROWS, "--data-dir", sample_dir, "-b", "16", "-e", "1", "-m", "fewer", "-o", "again")
+    assert again.returncode == 0, again.stderr
+    after = read_arrays(tmp_path / "again" / "model.safetensors")[0]
+    assert all(not after[name][zero].any() for name, zero in gone.items() if name.endswith("weight"))
+    transformers = pytest.importorskip("transformers")
+    _, told = transformers.AutoModelForSequenceClassification.from_pretrained(
+        tmp_path / "fewer", output_loading_info=True
+    )
+    assert not any(told.values()), told
+    assert_one_line_error(run(tmp_path, *words, "--number", "3", "-o", "none"), "3 of 4 heads cannot go; take 1 to 2")

@@ -92,9 +92,10 @@ def test_ranks_share_each_update_whole(binned: PretrainingData, ranks: int, micr
         examples = np.concatenate([batch["example_ids"] for batch in batches])
         assert sorted(examples) == sorted(sampler.batch(step))
         masked = sum(len(batch["masked_labels"]) for batch in batches)
-        assert {tuple(sorted(share.label_counts.items())) for share in shares} == {
-            (("masked", masked), ("sequences", len(examples)))
-        }
+        lengths = np.concatenate([np.diff(batch["cu_seqlens"]) for batch in batches]).astype(int)
+        counts = {"sequences": len(examples), "masked": masked}
+        counts |= {"tokens": lengths.sum(), "pairs": (lengths**2).sum()}
+        assert all(share.label_counts == counts for share in shares)
         seen += examples.tolist() if step <= steps else []
     assert sorted(seen) == list(range(len(binned)))
 

@@ -273,7 +273,6 @@ def test_a_size_has_the_teachers_word_pieces() -> None:
         (Course("t", layers="3"), "tiny", "a model or from the teacher's layers"),
         (Course("t", layers="3", stages=("logits", "relations")), None, "logits last"),
         (Course("t", layers="3", stages=("relations", "relations")), None, "each once"),
-        (Course("t", layers="3", stages=()), None, "each once"),
         (Course("t", layers="3", stages=("hidden",)), None, "no stage 'hidden'"),
     ],
 )

@@ -34,7 +34,26 @@ HEAD = (
 )
 TINYBERT = "python task_distill.py --teacher_model ft --student_model general --data_dir glue/{0} --task_name {0}"
 CONFIG = "task_distill.py --teacher_model t --student_model s --data_dir d --task_name MRPC --output_dir o"
+GENERAL = (
+    "python -m torch.distributed.launch --nproc_per_node=8 general_distill.py --input_dir $D/parquet/ --teacher_model"
+    " ck/base --student_model BERT_4L_312D --do_lower_case --train_batch_size 32 --learning_rate 1e-4 --output_dir"
+    " ck/p1 --distill_config distillation_config_backbone.json --seed=1 --amp --vocab_file vocab/vocab --num_workers 4"
+)
+OF_GENERAL = " --set optimizer.bias_correction=false --set checkpoint.every=1000 --set model.casing=uncased"
 SAID = {
+    GENERAL: (
+        "bertkit launch -n 8 -- distill ck/base --backend cuda -m 4l-312d -t pretrain --stages last_layer --data-dir"
+        f" $D/parquet/ -d fp16 -b 32 -s 128 --lr 1e-4 --seed 1 -o ck/p1 --set train.steps=68616{OF_GENERAL}",
+    ),
+    f"{GENERAL.replace('BERT_4L_312D', 'p1')} --max_steps 6861 --steps_per_epoch 2287 --continue_train": (
+        "bertkit launch -n 8 -- distill ck/base --backend cuda -m p1 -t pretrain --stages last_layer --data-dir"
+        f" $D/parquet/ -d fp16 -b 32 -s 128 --lr 1e-4 --seed 1 -o ck/p1 --set train.steps=6861{OF_GENERAL}",
+    ),
+    "general_distill.py --pregenerated_data d --teacher_model t --student_model s --output_dir o --wd 1 --no_cuda": (
+        "bertkit distill t --backend cpu -m s -t pretrain --stages tinybert --data-dir d -d fp32 -b 32 -e 3 -s 128 --lr"
+        " 5e-5 --seed 42 -o o --set model.start=random --set optimizer.bias_correction=false --set"
+        " optimizer.epsilon=1e-6 --set checkpoint.every=1000",
+    ),
     BACKBONE: (
         "bertkit launch -n 8 -- distill ck/base-sst-2 --backend cuda -m ck/p1 -t sst2 --stages last_layer -d fp16"
         " --data-dir $D/SST-2 -b 32 -e 10 -s 128 --lr 5e-5 --seed 1 -o ck/sst_2 --set"
@@ -192,14 +211,9 @@ def test_a_file_that_is_here_says_the_stage(told: dict[str, Any], stage: str, tm
         (TINYBERT.format("${TASK}$"), "which only the shell knows"),
         (TINYBERT.format("SST2-B"), "the old program has no task 'SST2-B'"),
         ("data_augmentation.py --glue_dir g --task_name RTE", "leaves out --pretrained_bert_model"),
-        (
-            "general_distill.py --input_dir d --teacher_model ck/base --student_model BERT_4L_312D --output_dir p1",
-            "bertkit distill ck/base -m 4l-312d -t TASK --stages last_layer --transfer TEXT.txt -o p1",
-        ),
-        (
-            "general_distill.py --pregenerated_data d --teacher_model t --student_model s/ --continue_train",
-            "bertkit distill t -m s/ -t TASK --stages tinybert --transfer TEXT.txt",
-        ),
+        ("general_distill.py --teacher_model t --student_model s", "leaves out --input_dir"),
+        ("general_distill.py --input_dir d --student_model s", "leaves out --teacher_model"),
+        (f"{GENERAL.replace('backbone', 'heads')}", "asks for predictions, of which general_distill.py makes none"),
     ],
 )
 def test_what_cannot_be_said_is_asked_for(old: str, words: str) -> None:
@@ -217,11 +231,11 @@ def test_a_file_that_is_no_configuration_is_one_line(tmp_path: Path) -> None:
 
 def test_lines_of_the_end_to_end_script_are_read() -> None:
     script = f"readonly num_gpus=8\n{BACKBONE.replace('=8 ', '=${num_gpus} ')} | tee -a x.log; \\\n\n{HEAD}\n"
-    general = "python general_distill.py --teacher_model t --student_model BERT_6L_768D --input_dir d\n"
+    general = f"{GENERAL.replace('--input_dir', chr(10) + '  --input_dir')}\n"  # a line that lacks its backslash
     made = migrate(f"{general}{script}python utils/convert_ckpts.py bert_base.pt\n")
     assert [str(one) for one in made.commands] == [*SAID[BACKBONE], *SAID[HEAD]]
-    assert len(made.faults) == 1
-    assert "-m 6l-768d" in str(made.faults[0])
+    assert len(made.faults) == 2, "the program without its options, and these"
+    assert "leaves out --input_dir and --teacher_model and --student_model" in str(made.faults[0])
     assert "-m reads the checkpoint as it is" in "\n".join(map(str, made.notes))
 
 

@@ -133,6 +133,7 @@ WRONG: list[tuple[str, Value]] = [
     ("distill.temperature", 0.0),
     ("distill.soft", -1.0),
     ("distill.hard", -1.0),
+    ("distill.cosine", -1.0),
     ("distill.teacher_layer", -1),
     ("distill.relation_heads", -1),
     ("distill.cache_gb", -1.0),
@@ -182,7 +183,7 @@ def test_a_range_is_tried_of_every_number_and_choice() -> None:
     texts += " ranks.collectives data.eval_dir phase2.data_dir phase2.eval_dir train.moments_from"
     texts += " table.text table.text_pair table.label table.separator table.group table.delimiter table.encoding"
     texts += " table.choices loss.class_weights"
-    texts += " evaluation.metric distill.teacher distill.transfer"
+    texts += " evaluation.metric distill.teacher distill.teacher_backend distill.transfer"
     free = set(texts.split())  # any text
     assert {name for name, _ in WRONG} == set(KEYS) - free
 

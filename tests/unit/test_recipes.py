@@ -134,6 +134,15 @@ def test_a_stage_of_a_distillation_is_the_sources(name: str) -> None:
         assert f"--recipe {name.rpartition('-')[0]}-{stage} -o " in text
 
 
+def test_distilberts_losses_are_the_sources() -> None:
+    recipe = resolve({}, recipe="distilbert", env={}).recipe
+    found = recipe.distill
+    assert (found.learn, found.temperature, found.soft, found.hard, found.cosine) == ("logits", 2.0, 5.0, 2.0, 1.0)
+    made = recipe.optimizer
+    assert (made.learning_rate, made.beta1, made.beta2, made.epsilon, made.clip_norm) == (5e-4, 0.9, 0.98, 1e-6, 5.0)
+    assert (recipe.train.batch_size, recipe.train.micro_batch_size, recipe.schedule.warmup) == (250, 5, 0.05)
+
+
 @pytest.mark.parametrize("name", [*STAGES, "minilmv2"])
 def test_a_stage_without_a_teacher_is_refused(name: str) -> None:
     section = resolve({}, recipe=name, env={}).recipe.distill
@@ -142,8 +151,9 @@ def test_a_stage_without_a_teacher_is_refused(name: str) -> None:
     taught = dataclasses.replace(section, teacher="runs/sst2")
     check_section(taught, Head("classification", 2))
     check_section(DistillSection(), Head("pretraining", 2))
-    with pytest.raises(UserError, match="pre-training has no teacher"):
-        check_section(taught, Head("pretraining", 2))
+    check_section(taught, Head("pretraining", 2))
+    with pytest.raises(UserError, match="goes with the masked words of pre-training data"):
+        check_section(dataclasses.replace(taught, cosine=1.0), Head("classification", 2))
 
 
 @pytest.mark.parametrize("name", OF_SYSTEMS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from itertools import pairwise
 
@@ -10,8 +11,11 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from bertkit.engine.interface import NO_LABEL, Batch, BatchLimits, label_counts
+from bertkit.conformance.distillation import WIDTH, states_job, words_batch, words_job
+from bertkit.conformance.fixtures import HEADS, example_batch, job
+from bertkit.engine.interface import NO_LABEL, Batch, BatchLimits, Limits, LossSpec, SoftLabels, label_counts
 from bertkit.engine.layouts import pack
+from bertkit.engine.static_plan import StaticPlan
 from bertkit.engine.static_shapes import Shapes, Sizes, Static, shapes, shapes_of, static
 from bertkit.errors import UserError
 from bertkit.model.config import HeadKind
@@ -249,3 +253,23 @@ def best_fit(lengths: list[int], width: int) -> list[list[int]]:
 def test_rows_are_those_of_best_fit_decreasing(lengths: list[int], width: int) -> None:
     assume(not lengths or max(lengths) <= width)
     assert pack(np.array(lengths, np.int64), width) == best_fit(lengths, width)
+
+
+@pytest.mark.parametrize("loss", ["hard", "logits", "words", "states"])
+def test_an_empty_batch_has_the_arrays_of_a_real_one(loss: str) -> None:
+    """A program is made of the one and run on the other, whatever else a row's task brings."""
+    kind: HeadKind = "encoder" if loss == "states" else "pretraining" if loss == "words" else "classification"
+    batch = dict(example_batch(kind))
+    wanted = states_job() if loss == "states" else words_job() if loss == "words" else job(kind)
+    if loss == "logits":
+        wanted = dataclasses.replace(wanted, loss=LossSpec(teacher=SoftLabels()))
+        batch |= {"teacher_logits": np.ones((12, HEADS[kind].outputs), np.float32)}
+    if loss == "states":
+        batch |= {"labels": np.zeros(12, np.int64), "teacher_states": np.ones((len(batch["input_ids"]), 3 * WIDTH))}
+    batch |= words_batch() if loss == "words" else {}
+    limits = BatchLimits(12, 40, masked=len(batch.get("masked_labels", ())))
+    plan = StaticPlan(dataclasses.replace(wanted, limits=Limits((limits,), ())))
+    real = plan.make(batch, label_counts(kind, [batch]))
+    empty = plan.empty(real.sizes, training=True)
+    for one, other in ((real.whole, empty.whole), (real.real, empty.real)):
+        assert {name: array.shape for name, array in one.items()} == {n: array.shape for n, array in other.items()}

@@ -6,13 +6,12 @@ Sources: NVIDIA's DeepLearningExamples, BERT for PyTorch, `distillation/`; huawe
 
 from __future__ import annotations
 
-import posixpath
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from bertkit.cli.migration.command import Draft, NotUnderstood, spell_batch, unless_open
 from bertkit.cli.migration.distillation_files import assumed_stage
+from bertkit.cli.migration.distillation_general import general_distill, model_folder, refuse_lacking
 from bertkit.cli.migration.python_flags import carry_over, is_on, read_flags
 from bertkit.cli.migration.python_scripts import TORCH
 from bertkit.cli.migration.shell_scripts import GLUE_NAMES
@@ -20,7 +19,6 @@ from bertkit.cli.migration.starters import whole
 from bertkit.cli.migration.words import Old
 from bertkit.data.tasks.glue import GLUE
 from bertkit.errors import UserError, nearest
-from bertkit.model.config import ARCHITECTURES
 
 # the programs' own values
 OWN: Mapping[str, str] = {
@@ -59,7 +57,6 @@ GLUE_FILES = ("train.tsv", "train_aug.tsv")
 CHOSEN_BY = {"mrpc": "accuracy", "qqp": "accuracy", "stsb": "the mean of both correlations"}  # where ours differs
 METRICS: Mapping[str, str] = {task.name: task.primary for task in GLUE}
 PAIRS = ("mrpc", "mnli", "stsb", "qqp", "qnli", "rte")
-SIZE = re.compile(r"(\d+)L[_-]?(\d+)D", re.IGNORECASE)
 
 
 def task_distill(old: Old, draft: Draft) -> list[Draft]:
@@ -71,10 +68,10 @@ def task_distill(old: Old, draft: Draft) -> list[Draft]:
         draft.options["--backend"] = backend
     if is_on(flags, "do_eval"):
         return [_evaluate(task, flags, is_nvidia, draft)]
-    _refuse_lacking(flags, ("teacher_model", "student_model"))
+    refuse_lacking(flags, ("teacher_model", "student_model"))
     stage = _stage(flags, is_nvidia, draft)
-    draft.command = ("distill", _folder(flags["teacher_model"]))
-    draft.options |= {"-m": _folder(flags["student_model"]), "-t": task, "--stages": stage}
+    draft.command = ("distill", model_folder(flags["teacher_model"]))
+    draft.options |= {"-m": model_folder(flags["student_model"]), "-t": task, "--stages": stage}
     flags = flags if old.elided else {**OWN, **flags}
     if stage == "logits":
         draft.options["--temperature"] = flags.get("temperature", "1")
@@ -101,16 +98,6 @@ def _task(flags: Mapping[str, str]) -> str:
     if named.lower() not in TASKS:
         raise UserError(f"the old program has no task {named!r}", nearest(named.lower(), TASKS))
     return TASKS[named.lower()]
-
-
-def _folder(model: str) -> str:
-    """A model's folder, which is no size of that name."""
-    return f"./{model}" if model in ARCHITECTURES else model
-
-
-def _refuse_lacking(flags: Mapping[str, str], names: Sequence[str]) -> None:
-    if lacking := [f"--{name}" for name in names if not flags.get(name)]:
-        raise NotUnderstood(f"the old command leaves out {' and '.join(lacking)}", "add what it names")
 
 
 def _stage(flags: Mapping[str, str], is_nvidia: bool, draft: Draft) -> str:
@@ -218,8 +205,8 @@ def _faults(task: str, stage: str, is_nvidia: bool, old: Old, draft: Draft) -> N
 
 
 def _evaluate(task: str, flags: dict[str, str], is_nvidia: bool, draft: Draft) -> Draft:
-    _refuse_lacking(flags, ("student_model",))
-    draft.command = ("evaluate", _folder(flags["student_model"]))
+    refuse_lacking(flags, ("student_model",))
+    draft.command = ("evaluate", model_folder(flags["student_model"]))
     draft.place = replace(draft.place, processes=1)
     draft.options["-t"] = task
     _data(task, {name: value for name, value in flags.items() if name != "aug_train"}, draft)
@@ -238,27 +225,11 @@ def _evaluate(task: str, flags: dict[str, str], is_nvidia: bool, draft: Draft) -
     return draft
 
 
-def general_distill(old: Old, draft: Draft) -> list[Draft]:
-    """general_distill.py, which trains a student on text for pre-training: what to use in its place is said."""
-    flags = read_flags(old.arguments)
-    student = flags.get("student_model", "")
-    found = SIZE.search(posixpath.basename(student.rstrip("/")))
-    size = f"{found[1]}l-{found[2]}d" if found else ""
-    start = size if size in ARCHITECTURES and not is_on(flags, "continue_train") else student or "4l-312d"
-    stage = "tinybert" if "pregenerated_data" in flags else "last_layer"
-    words = f"bertkit distill {flags.get('teacher_model') or 'TEACHER'} -m {start} -t TASK --stages {stage}"
-    output = f" -o {flags['output_dir']}" if flags.get("output_dir") else ""
-    raise NotUnderstood(
-        f"{old.program} distils on data for pre-training, which `bertkit distill` does not read",
-        f"it takes a task's rows and a file with a text in each line: {words} --transfer TEXT.txt{output}",
-    )
-
-
 def data_augmentation(old: Old, draft: Draft) -> list[Draft]:
     """data_augmentation.py: a task's training file with words replaced."""
     flags = read_flags(old.arguments)
     task = _task(flags)
-    _refuse_lacking(flags, ("pretrained_bert_model", "glue_dir"))
+    refuse_lacking(flags, ("pretrained_bert_model", "glue_dir"))
     if task == "wnli":
         raise UserError("the old program has no task 'WNLI'", "take another")
     folder = flags["glue_dir"].rstrip("/")
@@ -266,7 +237,7 @@ def data_augmentation(old: Old, draft: Draft) -> list[Draft]:
     source, made = (f"{folder}/{name}" for name in FILES.get(task, GLUE_FILES))
     draft.command = ("data", "augment", source)
     draft.place = replace(draft.place, processes=1, sockets=False, nodes=0, hosts="")
-    draft.options |= {"-o": made, "-m": _folder(flags["pretrained_bert_model"]), "-t": task}
+    draft.options |= {"-o": made, "-m": model_folder(flags["pretrained_bert_model"]), "-t": task}
     for theirs, ours in (("glove_embs", "--vectors"), ("M", "--candidates"), ("p", "--share"), ("seed", "--seed")):
         if flags.get(theirs):
             draft.options[ours] = flags[theirs]

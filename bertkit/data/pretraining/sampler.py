@@ -17,7 +17,7 @@ from typing import Protocol
 import numpy as np
 
 from bertkit.data.sampler import deal, micro_batch_count
-from bertkit.engine.interface import Batch, Update
+from bertkit.engine.interface import Batch, Update, counts_of_states
 
 BINS, SHARDS, ROWS = 0, 1, 2  # what a random order is of
 
@@ -158,6 +158,8 @@ def updates(
     micro_batches = micro_batch_count(share, micro_batch_size)
     for step, examples in sampler.batches(first_step, last_step):
         now = data.at(sampler.epoch(step))
-        hands = deal(now.lengths_of(examples), ranks, micro_batches)
+        lengths = now.lengths_of(examples)
+        hands = deal(lengths, ranks, micro_batches)
         counts = {"sequences": len(examples), "masked": int(now.masked_counts(examples).sum())}
+        counts |= counts_of_states(lengths)
         yield Update(step, tuple(now.batch(examples[places]) for places in hands[rank]), counts)
