@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from bertkit.distributed.workers import GO_ON, Done, Task
 from bertkit.errors import UserError
 
-MOST_LOSSES = 3  # of worker processes, one after another without a task that was finished in between
+MOST_LOSSES = 5  # of worker processes, one after another without a task that was finished in between
 logger = logging.getLogger(__name__)
 
 

@@ -9,6 +9,7 @@ import io
 import json
 import os
 import random
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NoReturn
@@ -183,6 +184,21 @@ def test_workers_do_not_change_a_byte_and_seeds_do(
     make(dataclasses.replace(STATIC, seed=4), corpus, vocabulary, tmp_path / "other")
     shard = "part_00000_of_00003.hdf5"
     assert bytes_of(tmp_path / "one")[shard] != bytes_of(tmp_path / "other")[shard]
+
+
+def test_whoever_holds_a_writers_frames_changes_no_byte(
+    corpus: Path, vocabulary: Vocabulary, tmp_path: Path
+) -> None:
+    """As a profiler does in another thread: what is closed later would be written elsewhere in the file."""
+    make(STATIC, corpus, vocabulary, tmp_path / "alone")
+    held: list[Any] = []
+    sys.setprofile(lambda frame, event, found: held.append(frame) if "h5py" in frame.f_code.co_filename else None)
+    try:
+        make(STATIC, corpus, vocabulary, tmp_path / "held")
+    finally:
+        sys.setprofile(None)
+    assert held
+    assert bytes_of(tmp_path / "alone") == bytes_of(tmp_path / "held")
 
 
 @pytest.mark.parametrize("whole_words", [False, True])
