@@ -1,4 +1,4 @@
-"""Numbered tasks on workers: processes of this host (`process_pool.py`), or those of a cluster that another program runs.
+"""Numbered tasks on workers: processes of this host (`process_pool.py`), or those of a cluster.
 
 A task is a pure function of its number, and what it writes is whole or absent: so any worker may do it, twice too, and
 once more after a worker was killed. Clusters are plug-ins (entry points in `bertkit.workers`).

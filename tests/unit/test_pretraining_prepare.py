@@ -186,9 +186,7 @@ def test_workers_do_not_change_a_byte_and_seeds_do(
     assert bytes_of(tmp_path / "one")[shard] != bytes_of(tmp_path / "other")[shard]
 
 
-def test_whoever_holds_a_writers_frames_changes_no_byte(
-    corpus: Path, vocabulary: Vocabulary, tmp_path: Path
-) -> None:
+def test_whoever_holds_a_writers_frames_changes_no_byte(corpus: Path, vocabulary: Vocabulary, tmp_path: Path) -> None:
     """As a profiler does in another thread: what is closed later would be written elsewhere in the file."""
     make(STATIC, corpus, vocabulary, tmp_path / "alone")
     held: list[Any] = []
@@ -231,9 +229,8 @@ def test_the_sample_text_becomes_what_googles_program_made_of_it(real_data: Path
     """Structure and statistics; 60 sequences leave a few per cent to chance."""
     vocabulary = read_vocabulary(real_data / "vocab" / "bert-base-uncased-vocab.txt")
     sources = find_sources([real_data / "corpus" / "sample_text.txt"], None)
-    prepare(
-        plan_work(Settings("tfrecord", masking="static", seed=12345), vocabulary, sources, tmp_path / "o"), Processes(1), QUIET
-    )
+    work = plan_work(Settings("tfrecord", masking="static", seed=12345), vocabulary, sources, tmp_path / "o")
+    prepare(work, Processes(1), QUIET)
     mine, google = (
         open_data(place, vocabulary)
         for place in (tmp_path / "o", real_data / "tfrecord" / "pretrain_sample_text_biaoliu.tfrecord")

@@ -192,7 +192,7 @@ def failing(number: int) -> dict[str, Any]:
 def test_what_a_task_refuses_is_told_as_it_is(dask: Any) -> None:
     with (
         find_cluster("dask").connect(dask.scheduler_address) as workers,
-        pytest.raises(UserError, match="^a.txt:3: is no text; correct the file$"),
+        pytest.raises(UserError, match=r"^a.txt:3: is no text; correct the file$"),
     ):
         list(workers.run("n", failing, [1, 2, 3]))
 

@@ -13,7 +13,15 @@ from typing import Any
 from bertkit.console import Display
 from bertkit.data.pretraining.formats.manifest import Manifest, ShardEntry, SourceEntry, write_manifest
 from bertkit.data.pretraining.prepare.external_shuffle import group_sizes
-from bertkit.data.pretraining.prepare.progress import Crew, clear_desk, name_of, open_desk, stage, wait_for, wait_for_first
+from bertkit.data.pretraining.prepare.progress import (
+    Crew,
+    clear_desk,
+    name_of,
+    open_desk,
+    stage,
+    wait_for,
+    wait_for_first,
+)
 from bertkit.data.pretraining.prepare.steps import SIZES, SPILLS, hash_source, spill_piece, write_shard
 from bertkit.data.pretraining.prepare.work import Work, settings_of, weights_of
 from bertkit.distributed.workers import Workers
