@@ -24,7 +24,6 @@ import distributed  # noqa: E402
 from distributed.comm import parse_address, resolve_address  # noqa: E402
 
 START = "start `dask scheduler`, and give its address, as --address tcp://host:8786"
-
 CONNECT_S = 10  # until somebody answers
 FIRST_WORKER_S = 60  # until there is a worker
 NO_WORKER_S = 300  # without any, in the middle of the work: a cluster may start others
@@ -101,9 +100,16 @@ class DaskWorkers:
 
     def wait_idle(self, name: str) -> None:
         told = False
-        while left := sum(self.client.run(running, name).values()):
+        while True:
+            answers = self.client.run(running, name, on_error="return").values()  # a worker may die meanwhile
+            for answer in answers:
+                if isinstance(answer, Exception):
+                    _check_imports(answer)
+            left = sum(answer for answer in answers if isinstance(answer, int))
+            if not left:
+                return
             if not told:
-                logger.warning("waiting for %d tasks of an earlier command", left)
+                logger.warning("waiting for tasks of an earlier command: %d", left)
             told = True
             time.sleep(0.5)
 
@@ -142,19 +148,18 @@ class DaskWorkers:
     def _result(self, future: distributed.Future) -> Done | None:
         """None: its workers died. Raises UserError for what the user can put right."""
         if future.status == "error":
-            error = future.exception()
-            if isinstance(error, distributed.KilledWorker):
+            _failed(future.exception())
+            return None
+        while True:
+            try:
+                answer = json.loads(future.result(timeout=CHECK_S))
+                break
+            except TimeoutError:  # its worker died with the result, which another makes again
+                self._check()
+            except distributed.KilledWorker:
                 return None
-            if isinstance(error, ImportError) or "deserializ" in str(error):
-                raise UserError(
-                    f"the Dask scheduler or a worker cannot import bertkit: {error}",
-                    "install the same bertkit[dask] for them all",
-                )
-            raise error
-        try:
-            answer = json.loads(future.result())
-        except (distributed.CancelledError, OSError):
-            raise self._lost() from None
+            except (distributed.CancelledError, OSError):
+                raise self._lost() from None
         if "cause" in answer:
             raise UserError(answer["cause"], answer["cure"])
         done: Done = answer["done"]
@@ -179,6 +184,23 @@ class DaskWorkers:
 
     def _lost(self) -> UserError:
         return UserError(f"the connection to the Dask scheduler at {self.place} broke", GO_ON)
+
+
+def _failed(error: BaseException) -> None:
+    """None where a task's workers died. Raises what it was otherwise, UserError where the user can put it right."""
+    if isinstance(error, distributed.KilledWorker):
+        return
+    _check_imports(error)
+    raise error
+
+
+def _check_imports(error: BaseException) -> None:
+    """Raises UserError where Dask could not read what was sent, for want of bertkit. It tells of that in words."""
+    if any(word in repr(error) for word in ("ModuleNotFoundError", "ImportError", "deserializ")):
+        raise UserError(
+            f"the Dask scheduler or a worker cannot import bertkit: {error}",
+            "install the same bertkit[dask] for them all",
+        )
 
 
 def _check_kills(kills: int) -> None:

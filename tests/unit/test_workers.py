@@ -218,7 +218,7 @@ def test_tasks_of_an_earlier_command_are_waited_for(
         threading.Timer(0.3, (tmp_path / "go").touch).start()
         workers.wait_idle("work-a")
         assert (tmp_path / "go").exists()
-        assert "waiting for 1 tasks of an earlier command" in caplog.text
+        assert "waiting for tasks of an earlier command: 1" in caplog.text
         thread.join(30)
 
 
