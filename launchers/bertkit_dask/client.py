@@ -28,7 +28,7 @@ CONNECT_S = 10  # until somebody answers
 FIRST_WORKER_S = 60  # until there is a worker
 NO_WORKER_S = 300  # without any, in the middle of the work: a cluster may start others
 CHECK_S, POLL_S = 5.0, 0.05
-MOST_KILLS = 3  # times that Dask gives a task up, each after the death of several workers (its allowed-failures)
+MOST_KILLS = 5  # times that Dask gives a task up, each after the death of several workers (its allowed-failures)
 GO_ON = "what is finished is kept: the same command goes on"
 logger = logging.getLogger(__name__)
 
