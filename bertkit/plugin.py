@@ -123,6 +123,9 @@ if TYPE_CHECKING:
         empty as empty_sum_buffer,
     )
 
+    # Tasks on the workers of a cluster
+    from bertkit.distributed.workers import Workers
+
     # The machine
     from bertkit.distributed.topology import (
         Core,
@@ -258,6 +261,7 @@ _PLACES = {
     "Unread": ("model.formats.file_kinds", "Unread"),
     "Update": ("engine.interface", "Update"),
     "UserError": ("errors", "UserError"),
+    "Workers": ("distributed.workers", "Workers"),
     "World": ("distributed.world", "World"),
     "add_sums": ("distributed.host_sums", "add"),
     "binding_places": ("launch.affinity", "places"),
@@ -384,6 +388,7 @@ __all__ = [
     "Unread",
     "Update",
     "UserError",
+    "Workers",
     "World",
     "add_sums",
     "binding_places",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from bertkit.data.pretraining.formats.manifest import Manifest
     from bertkit.data.pretraining.prepare.texts import InputFormat
     from bertkit.data.pretraining.prepare.work import Settings, Work
+    from bertkit.distributed.workers import Workers
+    from bertkit.distributed.world import World
     from bertkit.model.vocabulary import Vocabulary
 
 FORMATS = ("parquet", "hdf5", "tfrecord")
@@ -88,6 +91,17 @@ def prepare(
     workers: Annotated[
         int, typer.Option("--workers", help="Number of worker processes.", show_default="all cores")
     ] = 0,
+    cluster: Annotated[
+        str | None, typer.Option("--cluster", help="Run on the workers of a cluster: dask.", show_default=False)
+    ] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            "--address",
+            help="Address of the cluster's scheduler, as tcp://host:8786, or its scheduler file.",
+            show_default="from the cluster's configuration",
+        ),
+    ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace existing shards in the output folder.")
     ] = False,
@@ -123,10 +137,13 @@ def prepare(
     world = from_env()
     show = _display(quiet or not world.is_first)
     show.say(_plan(work, made_for))
-    if dry_run:
-        return
-    started = time.monotonic()
-    manifest = make(work, workers or max(1, _cores() // world.local_size), show, overwrite, world)
+    with _workers(workers, cluster, address, world) as chosen:
+        if cluster:
+            show.say(chosen.describe())
+        if dry_run:
+            return
+        started = time.monotonic()
+        manifest = make(work, chosen, show, overwrite, world)
     if manifest is None:
         return
     seconds = time.monotonic() - started
@@ -140,6 +157,25 @@ def input_format_of(word: str) -> InputFormat | None:
     """None: by each file's start."""
     _demand(word, INPUTS, "--input-format")
     return None if word == "auto" else word  # type: ignore[return-value]
+
+
+def _workers(count: int, cluster: str | None, address: str | None, world: World) -> AbstractContextManager[Workers]:
+    """Raises UserError for options that contradict one another, and where there is no such cluster."""
+    from bertkit.distributed.process_pool import Processes
+    from bertkit.distributed.workers import find_cluster
+
+    if cluster is None:
+        if address is not None:
+            raise UserError(f"--address {address} is of no cluster", "name its kind, as --cluster dask")
+        return nullcontext(Processes(count or max(1, _cores() // world.local_size)))
+    if count:
+        raise UserError(f"--workers {count}: the workers of a cluster are started there", "drop --workers")
+    if world.size > 1:
+        raise UserError(
+            f"{world.launcher} started {world.size} processes, and a cluster has workers of its own",
+            "start the command once, or drop --cluster",
+        )
+    return find_cluster(cluster).connect(address)
 
 
 def _demand(word: str, known: tuple[str, ...], option: str) -> str:

@@ -160,7 +160,9 @@ def test_the_facade_has_what_plug_ins_use_and_nothing_else() -> None:
 
 def test_launchers_import_no_backend() -> None:
     own = {path.name for path in (ROOT / "launchers").glob("bertkit_*")}
-    assert breaches(ROOT / "launchers", {"bertkit", "mpi4py", "numpy", *own}) == []
+    assert breaches(ROOT / "launchers", {"bertkit", "dask", "distributed", "mpi4py", "numpy", *own}) == []
+    for name in own - {"bertkit_dask"}:
+        assert breaches(ROOT / "launchers" / name, {"bertkit", "mpi4py", "numpy", name}) == []
 
 
 def test_the_server_imports_no_framework_and_no_backend() -> None:

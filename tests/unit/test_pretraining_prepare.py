@@ -9,9 +9,10 @@ import io
 import json
 import os
 import random
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import h5py
 import numpy as np
@@ -26,10 +27,10 @@ from bertkit.data.pretraining.formats.rows import NO_LABEL
 from bertkit.data.pretraining.prepare import chunks as blocks_module
 from bertkit.data.pretraining.prepare import run as prepare_module
 from bertkit.data.pretraining.prepare import sources as sources_module
-from bertkit.data.pretraining.prepare.pool import run_all
 from bertkit.data.pretraining.prepare.run import prepare
 from bertkit.data.pretraining.prepare.sources import find_sources
 from bertkit.data.pretraining.prepare.work import Settings, plan_work
+from bertkit.distributed.process_pool import Processes
 from bertkit.distributed.world import World
 from bertkit.errors import Stopped, UserError
 from bertkit.model.tokenizer_files import read_vocabulary
@@ -75,7 +76,7 @@ STATIC = Settings("hdf5", 32, "static", most_masked=5, seed=3, shards=3)
 
 
 def make(settings: Settings, corpus: Path, vocabulary: Vocabulary, out: Path, workers: int = 1) -> Manifest:
-    made = prepare(plan_work(settings, vocabulary, find_sources([corpus], "sentences"), out), workers, QUIET)
+    made = prepare(plan_work(settings, vocabulary, find_sources([corpus], "sentences"), out), Processes(workers), QUIET)
     assert made is not None
     return made
 
@@ -185,6 +186,19 @@ def test_workers_do_not_change_a_byte_and_seeds_do(
     assert bytes_of(tmp_path / "one")[shard] != bytes_of(tmp_path / "other")[shard]
 
 
+def test_whoever_holds_a_writers_frames_changes_no_byte(corpus: Path, vocabulary: Vocabulary, tmp_path: Path) -> None:
+    """As a profiler does in another thread: what is closed later would be written elsewhere in the file."""
+    make(STATIC, corpus, vocabulary, tmp_path / "alone")
+    held: list[Any] = []
+    sys.setprofile(lambda frame, event, found: held.append(frame) if "h5py" in frame.f_code.co_filename else None)
+    try:
+        make(STATIC, corpus, vocabulary, tmp_path / "held")
+    finally:
+        sys.setprofile(None)
+    assert held
+    assert bytes_of(tmp_path / "alone") == bytes_of(tmp_path / "held")
+
+
 @pytest.mark.parametrize("whole_words", [False, True])
 def test_static_masks_follow_the_rule(whole_words: bool, corpus: Path, vocabulary: Vocabulary, tmp_path: Path) -> None:
     make(dataclasses.replace(STATIC, whole_words=whole_words), corpus, vocabulary, tmp_path / "o")
@@ -215,9 +229,8 @@ def test_the_sample_text_becomes_what_googles_program_made_of_it(real_data: Path
     """Structure and statistics; 60 sequences leave a few per cent to chance."""
     vocabulary = read_vocabulary(real_data / "vocab" / "bert-base-uncased-vocab.txt")
     sources = find_sources([real_data / "corpus" / "sample_text.txt"], None)
-    prepare(
-        plan_work(Settings("tfrecord", masking="static", seed=12345), vocabulary, sources, tmp_path / "o"), 1, QUIET
-    )
+    work = plan_work(Settings("tfrecord", masking="static", seed=12345), vocabulary, sources, tmp_path / "o")
+    prepare(work, Processes(1), QUIET)
     mine, google = (
         open_data(place, vocabulary)
         for place in (tmp_path / "o", real_data / "tfrecord" / "pretrain_sample_text_biaoliu.tfrecord")
@@ -309,7 +322,7 @@ def test_what_is_damaged_of_unfinished_work_is_done_again(
     content[len(content) // 2] ^= 4
     path.write_bytes(content)
     work = plan_work(STATIC, vocabulary, find_sources([corpus], "sentences"), tmp_path / "parts")
-    prepare(work, 1, Display())
+    prepare(work, Processes(1), Display())
     assert bytes_of(tmp_path / "whole") == bytes_of(tmp_path / "parts")
     assert "is damaged and" in capsys.readouterr().err
     again = {"w": [], "r": ["spill_piece 0"], "s": ["spill_piece 0"], "p": ["write_shard 0"]}
@@ -320,10 +333,26 @@ def stopped(*_: object) -> NoReturn:
     raise KeyboardInterrupt
 
 
+def dies_once(folder: Path, number: int) -> dict[str, Any]:
+    if number == 2 and not (folder / "died").exists():
+        (folder / "died").touch()
+        os._exit(3)
+    return {"square": number * number}
+
+
 def test_workers_that_die_are_told_of() -> None:
-    """As they start, too: nothing waits for a process that is gone."""
-    with pytest.raises(UserError, match="a worker process was ended from outside"):
-        list(run_all(0, functools.partial(os._exit, 3), max, [1, 2, 3], 2))
+    """Nothing waits for a process that is gone."""
+    with pytest.raises(UserError, match="a worker process was ended from outside, as for want of memory; what is fin"):
+        list(Processes(2).run("n", os._exit, [1, 2, 3]))
+
+
+def test_what_a_worker_that_died_had_is_done_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    found = list(Processes(2).run("n", functools.partial(dies_once, tmp_path), [1, 2, 3, 4]))
+    assert sorted(number for number, _ in found) == [1, 2, 3, 4]
+    assert all(done == {"square": number * number} for number, done in found)
+    assert [record.getMessage() for record in caplog.records] == [
+        "a worker process was ended from outside; its tasks are done again"
+    ]
 
 
 def test_ranks_share_the_work(corpus: Path, vocabulary: Vocabulary, tmp_path: Path) -> None:
@@ -331,7 +360,7 @@ def test_ranks_share_the_work(corpus: Path, vocabulary: Vocabulary, tmp_path: Pa
     make(STATIC, corpus, vocabulary, tmp_path / "alone")
     work = plan_work(STATIC, vocabulary, find_sources([corpus], "sentences"), tmp_path / "shared")
     with ThreadPoolExecutor() as ranks:
-        found = list(ranks.map(lambda rank: prepare(work, 1, QUIET, world=World(rank, 3)), (2, 1, 0)))
+        found = list(ranks.map(lambda rank: prepare(work, Processes(1), QUIET, world=World(rank, 3)), (2, 1, 0)))
     assert [manifest is not None for manifest in found] == [False, False, True]
     assert bytes_of(tmp_path / "alone") == bytes_of(tmp_path / "shared")
 
@@ -341,9 +370,9 @@ def test_other_settings_do_not_mix_with_what_is_there(corpus: Path, vocabulary: 
     make(STATIC, corpus, vocabulary, out)
     other = plan_work(dataclasses.replace(STATIC, seed=9, shards=1), vocabulary, sources, out)
     with pytest.raises(UserError, match="holds something already; remove it with --overwrite"):
-        prepare(other, 1, QUIET)
+        prepare(other, Processes(1), QUIET)
     (out / "mine.txt").write_text("kept")
-    prepare(other, 1, QUIET, overwrite=True)
+    prepare(other, Processes(1), QUIET, overwrite=True)
     assert {path.name for path in out.iterdir()} == {
         "part_00000_of_00001.hdf5",
         "manifest.json",
@@ -353,7 +382,7 @@ def test_other_settings_do_not_mix_with_what_is_there(corpus: Path, vocabulary: 
     (tmp_path / "o2").mkdir()
     (tmp_path / "o2" / "thesis.txt").write_text("x")
     with pytest.raises(UserError, match="holds something already; choose another -o"):
-        prepare(dataclasses.replace(other, out=tmp_path / "o2"), 1, QUIET, overwrite=True)
+        prepare(dataclasses.replace(other, out=tmp_path / "o2"), Processes(1), QUIET, overwrite=True)
 
 
 def test_the_manifest_is_held_to(corpus: Path, vocabulary: Vocabulary, tmp_path: Path) -> None:

@@ -105,14 +105,19 @@ def write_hdf5(path: Path, rows: Rows, width: int, most: int, compress: bool) ->
 
 def _fill_hdf5(h5py: Any, path: Path, rows: Rows, width: int, most: int, compress: bool) -> None:
     with h5py.File(path, "w") as file:
+        made = {}
         for name, array in padded(take(rows, np.arange(0)), width, most).items():
             chunks = (max(1, min(len(rows), 1024)), *array.shape[1:])
             options = {"compression": "gzip", "compression_opts": 4, "chunks": chunks} if compress and len(rows) else {}
-            file.create_dataset(name, (len(rows), *array.shape[1:]), array.dtype, track_times=False, **options)
+            shape = (len(rows), *array.shape[1:])
+            made[name] = file.create_dataset(name, shape, array.dtype, track_times=False, **options)
         for start in range(0, len(rows), SLAB):
             part = np.arange(start, min(start + SLAB, len(rows)))
             for name, array in padded(take(rows, part), width, most).items():
-                file[name][start : start + len(part)] = array
+                made[name][start : start + len(part)] = array
+                # Chunks take their places in the file now, not when a dataset is closed: another thread that looks at
+                # this one's frames, as Dask's profiler does, keeps it open, and the bytes would be others.
+                made[name].flush()
 
 
 def write_tfrecord(path: Path, rows: Rows, width: int, most: int) -> None:

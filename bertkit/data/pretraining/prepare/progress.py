@@ -5,8 +5,9 @@ A task's note is written when the task is done, so a note that is there is true;
 
 from __future__ import annotations
 
-import functools
+import hashlib
 import shutil
+import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,24 +17,28 @@ from typing import Any
 from bertkit.console import Display
 from bertkit.data.pretraining.formats.manifest import NAME, UNFINISHED, Manifest
 from bertkit.data.pretraining.formats.shards import shard_file
-from bertkit.data.pretraining.prepare.pool import GO_ON, Done, run_all
-from bertkit.data.pretraining.prepare.work import START_ANEW, Work, key_of, load_work, write_work
+from bertkit.data.pretraining.prepare.tasks import SHARE, Step, WorkTask
+from bertkit.data.pretraining.prepare.work import KEY, START_ANEW, Work, is_noted, key_of, load_work, write_work
+from bertkit.distributed.workers import GO_ON, Workers
 from bertkit.distributed.world import World
-from bertkit.errors import PeersLost, UserError
-from bertkit.files import inputs
+from bertkit.errors import PeersLost, Stopped, UserError
 from bertkit.files.disk import read_sealed, sha256_file, sweep, write_sealed, write_text
 from bertkit.files.inputs import is_file
 from bertkit.files.locks import NAME as LOCK
 
-KEY = "key"
 SWEPT = ".swept"  # what OUT/.unfinished is called while it is removed
 LONGEST_WAIT = 3600  # seconds; a packed file of many gigabytes is one task
+FIRST_WAIT = 120  # seconds until the first rank's work is seen; NFS may show a folder a minute late
 
 
 def is_ours(work: Work) -> bool:
     """Whether OUT/.unfinished is there, for this work."""
-    note = work.desk / KEY
-    return inputs.is_file(note) and inputs.read_bytes(note) == key_of(work).encode()
+    return is_noted(work.out, key_of(work))
+
+
+def name_of(work: Work) -> str:
+    """The tasks' name among those of other folders on the same workers."""
+    return f"bertkit-prepare-{hashlib.sha256(str(work.out.absolute()).encode()).hexdigest()[:12]}"
 
 
 def open_desk(work: Work, overwrite: bool, display: Display) -> None:
@@ -96,6 +101,15 @@ def _wrong(note: Path) -> str:
     return ""
 
 
+def wait_for_first(work: Work) -> None:
+    """Wait for the first rank to open the folder. Raises UserError where that is not seen here."""
+    until = time.monotonic() + FIRST_WAIT
+    while not is_ours(work):
+        if time.monotonic() > until:
+            raise UserError(f"{work.out}: the first process's work is not seen on {socket.gethostname()}", SHARE)
+        time.sleep(0.1)
+
+
 def wait_for(work: Work, there: Callable[[], bool]) -> None:
     """Wait for other ranks. Raises PeersLost where none has finished anything for LONGEST_WAIT seconds."""
     seen, since = -1, time.monotonic()
@@ -126,20 +140,17 @@ def _clear(out: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-Task = Callable[[Work, int], Done]
-
-
 @dataclass(frozen=True)
 class Crew:
-    """Who does the work: this rank's processes, and as many on every other rank."""
+    """Who does the work: this rank's workers, and those of every other rank."""
 
     work: Work
-    workers: int
+    workers: Workers
     display: Display
     world: World
 
 
-def stage(crew: Crew, what: str, task: Task, weights: Sequence[int]) -> list[Mapping[str, Any]]:
+def stage(crew: Crew, what: str, step: Step, weights: Sequence[int]) -> list[Mapping[str, Any]]:
     """Do what is left of this rank's tasks of a stage. On the first rank: what every task noted, in their order."""
     work, count = crew.work, len(weights)
 
@@ -152,10 +163,13 @@ def stage(crew: Crew, what: str, task: Task, weights: Sequence[int]) -> list[Map
     done = total - sum(weights[number] for number in left)
     units = len(mine) if what == "write" else -(-total // 1_000_000)  # shards or MB
     with crew.display.progress(what if what == "write" else f"{what} (MB)", units, done * units // total) as bar:
-        for number, found in run_all(work, functools.partial(load_work, work.out), task, left, crew.workers):
-            write_sealed(note(number), found)
-            done += weights[number]
-            bar.to(done * units // total)
+        try:
+            for number, found in crew.workers.run(name_of(work), WorkTask(step, work), left):
+                write_sealed(note(number), found)
+                done += weights[number]
+                bar.to(done * units // total)
+        except KeyboardInterrupt:
+            raise Stopped("stopped", GO_ON) from None
     if not crew.world.is_first:
         return []
     wait_for(work, lambda: all(note(number).is_file() for number in range(count)))

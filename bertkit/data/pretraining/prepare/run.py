@@ -1,4 +1,4 @@
-"""`bertkit data prepare`: text -> shards, on all cores, in bounded memory, the same bytes whatever the workers.
+"""`bertkit data prepare`: text -> shards, on any workers, in bounded memory, the same bytes whatever the workers.
 
 First every piece of the corpus becomes sequences, spilled in random groups; then every shard gathers its share of all
 spills, shuffles it and is written. What is done is noted in OUT/.unfinished, so a run that was ended goes on; the
@@ -13,9 +13,18 @@ from typing import Any
 from bertkit.console import Display
 from bertkit.data.pretraining.formats.manifest import Manifest, ShardEntry, SourceEntry, write_manifest
 from bertkit.data.pretraining.prepare.external_shuffle import group_sizes
-from bertkit.data.pretraining.prepare.progress import Crew, clear_desk, is_ours, open_desk, stage, wait_for
+from bertkit.data.pretraining.prepare.progress import (
+    Crew,
+    clear_desk,
+    name_of,
+    open_desk,
+    stage,
+    wait_for,
+    wait_for_first,
+)
 from bertkit.data.pretraining.prepare.steps import SIZES, SPILLS, hash_source, spill_piece, write_shard
 from bertkit.data.pretraining.prepare.work import Work, settings_of, weights_of
+from bertkit.distributed.workers import Workers
 from bertkit.distributed.world import World
 from bertkit.errors import UserError
 from bertkit.files.disk import write_sealed
@@ -24,7 +33,7 @@ from bertkit.model.tokenizer_files import write_rules
 
 
 def prepare(
-    work: Work, workers: int, display: Display, overwrite: bool = False, world: World | None = None
+    work: Work, workers: Workers, display: Display, overwrite: bool = False, world: World | None = None
 ) -> Manifest | None:
     """Make the data, or what an earlier run left to make. Of several ranks, which share the folder, only the first
     has the manifest.
@@ -36,11 +45,12 @@ def prepare(
         return _prepare(work, workers, display, overwrite, world)
 
 
-def _prepare(work: Work, workers: int, display: Display, overwrite: bool, world: World) -> Manifest | None:
+def _prepare(work: Work, workers: Workers, display: Display, overwrite: bool, world: World) -> Manifest | None:
     if world.is_first:
+        workers.wait_idle(name_of(work))
         open_desk(work, overwrite, display)
     else:
-        wait_for(work, lambda: is_ours(work))
+        wait_for_first(work)
     crew = Crew(work, workers, display, world)
     made = stage(crew, "read", spill_piece, weights_of(work))
     if world.is_first:

@@ -19,10 +19,10 @@ from bertkit.data.pretraining.masking import MaskingRule, pieces_of
 from bertkit.data.pretraining.prepare.chunks import Counts, Making, blocks, make
 from bertkit.data.pretraining.prepare.external_shuffle import gather, write_spill
 from bertkit.data.pretraining.prepare.fast_wordpiece import WordCache
-from bertkit.data.pretraining.prepare.pool import Done
 from bertkit.data.pretraining.prepare.sentence_pairs import PairShape
 from bertkit.data.pretraining.prepare.texts import Notes
 from bertkit.data.pretraining.prepare.work import START_ANEW, Settings, Work
+from bertkit.distributed.workers import Done
 from bertkit.files.disk import read_sealed, sha256_file
 from bertkit.model.vocabulary import Vocabulary
 

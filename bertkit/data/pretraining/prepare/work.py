@@ -13,12 +13,13 @@ from bertkit.data.pretraining.formats.manifest import UNFINISHED
 from bertkit.data.pretraining.formats.shards import Format
 from bertkit.data.pretraining.prepare.sources import CorpusFile, CorpusPart, Piece, part_bytes, plan, text_bytes
 from bertkit.errors import UserError
+from bertkit.files import inputs
 from bertkit.files.disk import read_sealed, write_sealed
 from bertkit.model.tokenizer_files import read_vocabulary
 from bertkit.model.vocabulary import Vocabulary
 
 START_ANEW = "start anew with --overwrite"
-NOTE = "work.json"  # in OUT/.unfinished
+NOTE, KEY = "work.json", "key"  # in OUT/.unfinished
 VERSION = 1  # of what a seed gives; part of the key that unfinished work is taken up by
 SHARD_TEXT = 32 << 20  # bytes of text, repeated text counted, that make a shard where no number was asked for
 
@@ -104,19 +105,25 @@ def key_of(work: Work) -> str:
     return hashlib.sha256(json.dumps([VERSION, settings_of(work), sources]).encode()).hexdigest()
 
 
+def is_noted(out: Path, key: str) -> bool:
+    """Whether OUT/.unfinished is there, for the work with that key."""
+    note = out / UNFINISHED / KEY
+    return inputs.is_file(note) and inputs.read_bytes(note) == key.encode()
+
+
 def weights_of(work: Work) -> list[int]:
     return [sum(part_bytes(part, work.sources) for part in piece) for piece in work.pieces]
 
 
 def write_work(work: Work) -> None:
-    """Note the work in its folder. Worker processes read it there: what is sent to a process that dies while it starts
-    may block the sender."""
+    """Note the work in its folder. Workers read it there: what is sent to a process that dies while it starts may block
+    the sender. Paths are absolute, since a worker may run in another folder."""
     write_sealed(
         work.desk / NOTE,
         {
             "settings": asdict(work.settings),
-            "vocabulary": [str(work.vocabulary.path), "uncased" if work.vocabulary.lower_case else "cased"],
-            "sources": [[str(each.path), each.name, each.bytes, each.format] for each in work.sources],
+            "vocabulary": [str(work.vocabulary.path.absolute()), "uncased" if work.vocabulary.lower_case else "cased"],
+            "sources": [[str(each.path.absolute()), each.name, each.bytes, each.format] for each in work.sources],
             "pieces": [[astuple(part) for part in piece] for piece in work.pieces],
             "shards": work.shards,
         },
