@@ -17,12 +17,13 @@ from typing import IO, Any
 from xml.sax.saxutils import quoteattr
 
 from bertkit.data.fetching import follow
-from bertkit.data.pretraining.prepare.pool import Done, run_all
 from bertkit.data.pretraining.wikipedia.articles import ARTICLE, VERSIONS, Site, kind_of, read_page, read_site
 from bertkit.data.pretraining.wikipedia.dump import HOMEPAGE, TERMS, Dump, Say
 from bertkit.data.pretraining.wikipedia.streams import PIECE, head, pages, plan
 from bertkit.data.pretraining.wikipedia.wikitext import check_parser, plain_text
-from bertkit.errors import UserError
+from bertkit.distributed.process_pool import Processes
+from bertkit.distributed.workers import GO_ON, Done
+from bertkit.errors import Stopped, UserError
 from bertkit.files.disk import read_sealed, replace_folder, sha256_file, write_atomically, write_sealed
 from bertkit.files.inputs import exists, inside, is_file
 from bertkit.version import __version__
@@ -136,10 +137,13 @@ def _do(work: Extraction, folder: Path, workers: int, size: int, say: Say) -> li
     done = size - sum(sizes[number] for number in left)
     with follow(f"{folder.name}: extracting", say) as progress:
         progress(done, size)
-        for number, found in run_all(work, functools.partial(load_work, folder), extract_piece, left, workers):
-            write_sealed(_note(work, number), found)
-            done += sizes[number]
-            progress(done, size)
+        try:
+            for number, found in Processes(workers).run(folder.name, PieceTask(folder, work), left):
+                write_sealed(_note(work, number), found)
+                done += sizes[number]
+                progress(done, size)
+        except KeyboardInterrupt:
+            raise Stopped("stopped", GO_ON) from None
     return [read_sealed(_note(work, number), START_ANEW) for number in numbers]
 
 
@@ -161,6 +165,24 @@ def _is_done(work: Extraction, number: int, say: Say) -> bool:
     say(f"warning: {note.name} and its text are not as they were written, and are made again")
     note.unlink()
     return False
+
+
+class PieceTask:
+    """`extract_piece` as a function of the number. Another process reads the work in its folder, once."""
+
+    def __init__(self, folder: Path, work: Extraction) -> None:
+        self.folder, self._work = folder, work
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"_work": None}
+
+    def __call__(self, number: int) -> Done:
+        return extract_piece(self._work or _opened(self.folder), number)
+
+
+@functools.lru_cache(maxsize=1)
+def _opened(folder: Path) -> Extraction:
+    return load_work(folder)
 
 
 def extract_piece(work: Extraction, number: int) -> Done:
