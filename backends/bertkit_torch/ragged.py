@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -63,10 +65,11 @@ class RaggedPasses:
         self.total += value.detach()
         return layout.slots
 
-    @torch.inference_mode()
     def predict(self, weights: ComputeWeights, batch: Batch) -> Arrays:
         layout = as_it_comes(batch, self.layout) if is_short_and_alone(batch) else self.lay_out(batch)
-        outputs = self.model(weights, self.see(layout, batch), Dropout())
+        # Elsewhere no_grad is asked for already, and a vendor's plug-in may know no inference tensors.
+        with torch.inference_mode() if self.where.type == "cpu" else contextlib.nullcontext():
+            outputs = self.model(weights, self.see(layout, batch), Dropout())
         held = {"masked_logits": len(batch.get("masked_positions", ()))}
         return {name: tensor[: held.get(name)].float().cpu().numpy() for name, tensor in outputs.items()}
 

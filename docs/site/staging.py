@@ -7,7 +7,7 @@ import re
 import shutil
 from pathlib import Path
 
-from bertkit.cli.pages import INDEX, Page, pages, read, with_mentions
+from bertkit.cli.pages import INDEX, Topic, pages, read, with_mentions
 from reference import generated
 
 DOCS = Path(__file__).resolve().parents[1]
@@ -50,7 +50,7 @@ def linked(text: str, file: str, titles: dict[str, str]) -> str:
     return with_mentions(text, link)
 
 
-def home(index: str, listed: tuple[Page, ...], titles: dict[str, str]) -> str:
+def home(index: str, listed: tuple[Topic, ...], titles: dict[str, str]) -> str:
     """The home page: the README's first words, and the index with titles in place of files' names."""
     about = read(ROOT, INDEX).split("\n\n", 2)[1]
     made = [f"# bertkit\n\n{about}\n"]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import pickle
+import tracemalloc
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ from bertkit.errors import UserError
 from bertkit.model.weights import read_weights
 
 torch = pytest.importorskip("torch")
+from bertkit_torch.archives import check_archive  # noqa: E402
 
 
 @pytest.mark.parametrize("name", ["camphr_bert-test", "camphr_bert_52K"])
@@ -61,6 +64,23 @@ def test_a_damaged_file_is_named(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "pytorch_model.bin"
     path.write_bytes(content)
     with pytest.raises(UserError, match=r"pytorch_model\.bin"):
+        read_weights(tmp_path)
+
+
+def test_a_damaged_pickle_does_not_take_the_memory_that_it_asks_for(tmp_path: Path) -> None:
+    path = tmp_path / "pytorch_model.bin"
+    torch.save({"a": torch.zeros(2)}, tmp_path / "sound.bin")
+    far = b"\x80\x02}r" + (1 << 25).to_bytes(4, "little") + b"."  # remembers a dict at place 33,554,432
+    with zipfile.ZipFile(tmp_path / "sound.bin") as sound, zipfile.ZipFile(path, "w") as made:
+        for name in sound.namelist():
+            made.writestr(name, far if name.endswith("data.pkl") else sound.read(name))
+    tracemalloc.start()
+    try:
+        assert not check_archive(path)
+        assert tracemalloc.get_traced_memory()[1] < 50 << 20
+    finally:
+        tracemalloc.stop()
+    with pytest.raises(UserError, match="cannot be compared"):
         read_weights(tmp_path)
 
 

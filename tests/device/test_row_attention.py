@@ -16,6 +16,7 @@ torch = pytest.importorskip("torch")
 from bertkit.engine.interface import BatchLimits  # noqa: E402
 from bertkit.engine.layouts import lay_out  # noqa: E402
 from bertkit.engine.static_shapes import shapes, static  # noqa: E402
+from bertkit.model.config import Head  # noqa: E402
 from bertkit_torch.attention import InGroups  # noqa: E402
 from bertkit_torch.dropout import DeviceDropout, Dropout  # noqa: E402
 from bertkit_torch.placement import place  # noqa: E402
@@ -45,7 +46,7 @@ def attend(way: str, tokens: Any, lengths: list[int], count: int) -> Any:
     kind, _, how = way.partition(" ")
     if kind == "groups":
         layout = lay_out(batch, how)  # type: ignore[arg-type]
-        placed = place(layout, batch, "span", HEADS, torch.device("cpu"), torch.float64)
+        placed = place(layout, batch, Head("span", 2), HEADS, torch.device("cpu"), torch.float64)
         slots, attention, total = layout.token_slots, InGroups(placed.heads), layout.slots
     else:
         limits = BatchLimits(len(lengths) + 1, max(lengths) + 2)

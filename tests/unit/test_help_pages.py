@@ -81,7 +81,10 @@ def test_on_a_terminal_a_page_is_formatted_and_names_commands(
 @pytest.mark.parametrize(
     ("topic", "words"),
     [
-        ("serv", "there is no page 'serv'; did you mean serve or bench-serve? `bertkit help` lists the pages"),
+        (
+            "serv",
+            "there is no page 'serv'; did you mean serve or bench-serve or clusters? `bertkit help` lists the",
+        ),
         ("train", "there is no page 'train'; `bertkit train -h` shows the command's options"),
         ("../README", "there is no page '../README'; "),
         ("", "there is no page ''; "),

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 
@@ -32,8 +33,9 @@ def test_an_interrupt_after_a_stop_does_not_wait(first: signal.Signals) -> None:
 def test_sigusr1_does_not_kill_what_a_rank_runs() -> None:
     """Nor what that starts: an ignored signal stays ignored in a new program."""
     code = "import subprocess, sys, time; print(1, flush=True); sys.exit(subprocess.call(['sleep', '0.3']))"
+    prepare = partial(_prepare_child, os.getpid())
     with subprocess.Popen(
-        [sys.executable, "-c", code], preexec_fn=_prepare_child, stdout=subprocess.PIPE, process_group=0
+        [sys.executable, "-c", code], preexec_fn=prepare, stdout=subprocess.PIPE, process_group=0
     ) as child:
         assert child.stdout is not None
         child.stdout.readline()
