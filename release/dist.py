@@ -102,7 +102,8 @@ def contents(wheel: Path) -> dict[str, int]:
 
 
 def shipped(root: Path) -> Iterable[str]:
-    """Every file of git's below a package, with the endings that pyproject.toml ships, by its name in the wheel."""
+    """Every file of git's below a package, with the endings that pyproject.toml ships, and the pages, by their names in
+    the wheel."""
     settings = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
     endings = {pattern.lstrip("*") for pattern in settings["package-data"]["*"]} | {".py"}
     tracked = run("git", "ls-files", cwd=root).splitlines()
@@ -112,6 +113,9 @@ def shipped(root: Path) -> Iterable[str]:
             name = file.removeprefix(top)
             if file.startswith(f"{top}bertkit") and "/" in name and name.endswith(tuple(endings)):
                 yield name
+    for file in tracked:  # setup.py copies them
+        if file.startswith("docs/") and file.endswith(".md"):
+            yield f"bertkit/cli/documents/{file.removeprefix('docs/')}"
 
 
 # ---- trying ----

@@ -29,6 +29,9 @@ INDUCTOR = (  # which call oneDNN's operators; no wheel declares those
 )  # fmt: skip
 
 
+TRIED = {"ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32"}  # declared in C++ alone; `short_works` tries it
+
+
 def names_used() -> list[str]:
     """Of comments and texts, too: those are to be true as well."""
     sources = [path.read_text(encoding="utf-8") for path in (ROOT / "backends").rglob("*.py")]
@@ -119,7 +122,7 @@ def test_every_private_name_is_in_the_wheel(version: str) -> None:
     try:
         with opened(address(version)) as file, zipfile.ZipFile(file) as archive:
             declared = Declared(archive)
-            missing = [name for name in names_used() if not declared.has(name)]
+            missing = [name for name in names_used() if name not in TRIED and not declared.has(name)]
     except (subprocess.SubprocessError, urllib.error.URLError, KeyError) as error:
         pytest.skip(f"torch {version} is not to be had: {error}")
     assert not missing

@@ -141,6 +141,7 @@ def test_without_the_hubs_package_it_is_googles_archive(server: ModelServer, tmp
     assert left == {
         "uncased_L-24_H-1024_A-16", "bert_config.json", "bert_model.ckpt.index", "vocab.txt",
         "bert_model.ckpt.data-00000-of-00001", "bert_model.ckpt.meta",
+        "fetched.json",
     }  # fmt: skip
     server.answers.clear()
     again = bertkit(home, env, *MRPC, "-o", "again", "--set", "model.start=pretrained")

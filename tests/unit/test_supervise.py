@@ -147,10 +147,17 @@ def test_a_signal_asks_first_and_kills_after_the_grace(heeds: bool, tmp_path: Pa
         while True:
             time.sleep(0.1)
         """
-    threading.Timer(1.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+
+    def interrupt() -> None:
+        while not child.exists() or not child.read_text():
+            time.sleep(0.05)
+        time.sleep(0.5)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt, daemon=True).start()
     start = time.monotonic()
     ended = supervise(plan(body, signal.SIGUSR1), False, 1.0)
-    assert time.monotonic() - start < 12
+    assert time.monotonic() - start < 20
     assert ended.stopped == 130
     assert ended.failure is None
     assert (ended.code == 143) == heeds
