@@ -36,16 +36,10 @@ class Quantised:
 class Int8Weights(InferenceWeights):
     """For forward passes without a gradient."""
 
-    def __init__(self, masters: Mapping[str, Tensor], dtype: torch.dtype) -> None:
-        super().__init__(masters, dtype)
-        self._quantised: dict[tuple[str, ...], Quantised] = {}
-
     def bind(self, names: tuple[str, ...], activation: str) -> Product:
         if not names[0].startswith(ENCODER):
             return super().bind(names, activation)
-        if names not in self._quantised:
-            self._quantised[names] = quantise(self.masters, names)
-        weight = self._quantised[names]
+        weight = quantise(self.masters, names)
         if not activation:
             return lambda x: product(x, weight)
         return lambda x: activate(product(x, weight), activation)

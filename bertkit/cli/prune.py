@@ -78,8 +78,7 @@ def layers(
     from bertkit.training.pruning import layers_cut
 
     cut = layers_cut(_numbers(keep), number)
-    chosen = o.recipe_options(backend, dtype, model, task, data_dir, None, seq_length, None, None, None, None)
-    chosen |= {"evaluation.batch_size": batch_size, "offline": offline or None, "data.dev_file": dev_file}
+    chosen = _chosen(backend, dtype, model, task, data_dir, dev_file, seq_length, batch_size, offline)
     _print(_prune(chosen, sets, output, lambda recipe: cut, score, overwrite, force, quiet), json)
 
 
@@ -126,8 +125,7 @@ def heads(
 
     if by not in ("gradient", "norm"):
         raise UserError(f"--by {by} is not known", "choose gradient or norm")
-    chosen = o.recipe_options(backend, dtype, model, task, data_dir, None, seq_length, None, None, None, None)
-    chosen |= {"evaluation.batch_size": batch_size, "offline": offline or None, "data.dev_file": dev_file}
+    chosen = _chosen(backend, dtype, model, task, data_dir, dev_file, seq_length, batch_size, offline)
     made = _prune(
         chosen, sets, output, lambda recipe: heads_cut(recipe, number, by, rows), score, overwrite, force, quiet
     )
@@ -180,9 +178,24 @@ def vocabulary(
     from bertkit.training.pruning import vocabulary_cut
 
     cut = vocabulary_cut(corpus, at_least)
-    chosen = o.recipe_options(backend, dtype, model, task, data_dir, None, seq_length, None, None, None, None)
-    chosen |= {"evaluation.batch_size": batch_size, "offline": offline or None, "data.dev_file": dev_file}
+    chosen = _chosen(backend, dtype, model, task, data_dir, dev_file, seq_length, batch_size, offline)
     _print(_prune(chosen, sets, output, lambda recipe: cut, score, overwrite, force, quiet), json)
+
+
+def _chosen(
+    backend: str | None,
+    dtype: str | None,
+    model: str,
+    task: str | None,
+    data_dir: str | None,
+    dev_file: str | None,
+    seq_length: int | None,
+    batch_size: int | None,
+    offline: bool,
+) -> dict[str, str | int | float | bool | None]:
+    """The settings that the options of each command name."""
+    chosen = o.recipe_options(backend, dtype, model, task, data_dir, None, seq_length, None, None, None, None)
+    return chosen | {"evaluation.batch_size": batch_size, "offline": offline or None, "data.dev_file": dev_file}
 
 
 def _prune(

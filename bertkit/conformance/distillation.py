@@ -4,6 +4,7 @@ split."""
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 
@@ -18,7 +19,7 @@ from bertkit.conformance.fixtures import (
     trained_heads,
     with_settings,
 )
-from bertkit.conformance.tolerance import Skip, must_compute, must_train
+from bertkit.conformance.tolerance import Skip, must_train
 from bertkit.engine.interface import (
     NO_LABEL,
     Arrays,
@@ -94,42 +95,47 @@ def check_teacher_states(backend: Backend) -> str:
         raise Skip("does not claim it")
     batch = dict(example_batch("encoder"))
     batch["teacher_states"] = _random((len(batch["input_ids"]), 3 * WIDTH), 7)
-    worst = apart = 0.0
-    first: Arrays | None = None
-    for layout in backend.capabilities.layouts:
-        for splits in (1, 4):
-            engine = with_settings(backend, dataclasses.replace(states_job(), layout=layout))
-            found = engine.predict(batch)["hidden"]
-            wanted = state_sums(SPEC, found, MODEL.hidden_size, batch, engine.weights()).loss(SPEC)
-            worst = max(worst, abs(train(engine, batch, "encoder", 1, splits)[0] - wanted))
-            moments = first_moments(engine)
-            first = first or moments
-            apart = max(apart, gap(first, moments))
-    assert worst <= LOSSES, f"losses differ from the formulas' by {worst:.2e}"
-    assert apart <= 2e-6, f"gradients of layouts and of 1 x 12 and 4 x 3 sequences differ by {apart:.2e}"
+
+    def wanted(found: Arrays, weights: Arrays) -> float:
+        return state_sums(SPEC, found["hidden"], MODEL.hidden_size, batch, weights).loss(SPEC)
+
+    worst = _furthest(backend, "encoder", states_job(), batch, wanted)
     return f"{len(TERMS)} losses agree with the formulas to {worst:.1e} in {', '.join(backend.capabilities.layouts)}"
 
 
 def check_teacher_words(backend: Backend) -> str:
     """The loss by a teacher's masked words, by labels and by its last hidden states, projected, equals the formulas, in
     every layout, in one piece and in four."""
-    must_compute(backend)
+    must_train(backend)
     if "teacher_words" not in backend.capabilities.extras:
         raise Skip("does not claim it")
     batch = words_batch()
+    worst = _furthest(
+        backend, "pretraining", words_job(), batch, lambda found, weights: words_loss(found, weights, batch)
+    )
+    return f"the loss agrees with the formulas to {worst:.1e} in {', '.join(backend.capabilities.layouts)}"
+
+
+def _furthest(
+    backend: Backend, kind: HeadKind, learned: Job, batch: Batch, wanted: Callable[[Arrays, Arrays], float]
+) -> float:
+    """How far the losses of all layouts, whole and in four, are from what is `wanted` of predictions and weights.
+
+    Raises AssertionError where they, or the gradients of two of them, are too far apart.
+    """
     worst = apart = 0.0
     first: Arrays | None = None
     for layout in backend.capabilities.layouts:
         for splits in (1, 4):
-            engine = with_settings(backend, dataclasses.replace(words_job(), layout=layout))
-            wanted = words_loss(engine.predict(batch), engine.weights(), batch)
-            worst = max(worst, abs(train(engine, batch, "pretraining", 1, splits)[0] - wanted))
+            engine = with_settings(backend, dataclasses.replace(learned, layout=layout))
+            formula = wanted(engine.predict(batch), engine.weights())
+            worst = max(worst, abs(train(engine, batch, kind, 1, splits)[0] - formula))
             moments = first_moments(engine)
             first = first or moments
             apart = max(apart, gap(first, moments))
     assert worst <= LOSSES, f"losses differ from the formulas' by {worst:.2e}"
     assert apart <= 2e-6, f"gradients of layouts and of 1 x 12 and 4 x 3 sequences differ by {apart:.2e}"
-    return f"the loss agrees with the formulas to {worst:.1e} in {', '.join(backend.capabilities.layouts)}"
+    return worst
 
 
 def words_loss(found: Arrays, weights: Arrays, batch: Batch) -> float:

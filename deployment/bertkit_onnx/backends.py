@@ -15,57 +15,58 @@ THREADS: Mapping[str, Setting] = {
 }
 
 
-class OnnxRuntimeBackend:
-    """ONNX Runtime on the CPU."""
-
-    name = "onnxruntime"
-    aliases: tuple[str, ...] = ("ort",)
-    preference = -1  # never by itself
-    capabilities = Capabilities(
-        precisions=("fp32",),
-        heads=EXPORTED_HEADS,
-        layouts=("padded",),
-        answers_in=("int8",),
-        trains=False,
+def answering(precisions: tuple[Precision, ...]) -> Capabilities:
+    return Capabilities(
+        precisions=precisions, heads=EXPORTED_HEADS, layouts=("padded",), answers_in=("int8",), trains=False
     )
+
+
+class _Runtime:
+    """What both have."""
+
+    name: str
+    preference = -1  # never by itself
     settings = THREADS
+    packages: tuple[str, ...]
+    extra: str  # of bertkit, that installs them
 
     def probe(self) -> Probe:
-        return probed(("onnx", "onnxruntime"), "onnx", ("fp32",))
+        return probed(self.packages, self.extra, ("fp32",))
 
     def variables(self, settings: Mapping[str, str | int | float | bool]) -> Mapping[str, str]:
         return {}
 
     def engine(self, job: Job, world: World) -> Engine:
         check_scales(job, self.name)
+        return self.opened(job, world)
+
+    def opened(self, job: Job, world: World) -> Engine:
+        raise NotImplementedError
+
+
+class OnnxRuntimeBackend(_Runtime):
+    """ONNX Runtime on the CPU."""
+
+    name = "onnxruntime"
+    aliases: tuple[str, ...] = ("ort",)
+    capabilities = answering(("fp32",))
+    packages, extra = ("onnx", "onnxruntime"), "onnx"
+
+    def opened(self, job: Job, world: World) -> Engine:
         from bertkit_onnx.engines import onnxruntime_engine
 
         return onnxruntime_engine(job, world)
 
 
-class OpenVinoBackend:
+class OpenVinoBackend(_Runtime):
     """OpenVINO on the CPU."""
 
     name = "openvino"
     aliases: tuple[str, ...] = ()
-    preference = -1
-    capabilities = Capabilities(
-        precisions=("fp32", "bf16"),
-        heads=EXPORTED_HEADS,
-        layouts=("padded",),
-        answers_in=("int8",),
-        trains=False,
-    )
-    settings = THREADS
+    capabilities = answering(("fp32", "bf16"))
+    packages, extra = ("onnx", "openvino"), "openvino"
 
-    def probe(self) -> Probe:
-        return probed(("onnx", "openvino"), "openvino", ("fp32",))
-
-    def variables(self, settings: Mapping[str, str | int | float | bool]) -> Mapping[str, str]:
-        return {}
-
-    def engine(self, job: Job, world: World) -> Engine:
-        check_scales(job, self.name)
+    def opened(self, job: Job, world: World) -> Engine:
         from bertkit_onnx.engines import openvino_engine
 
         return openvino_engine(job, world)
