@@ -123,8 +123,28 @@ def supervise(plan: LaunchPlan, tag: bool, grace: float, folder: Path | None = N
     follower = OutputFollower(tag, folder, plan.lost_peer_codes)
     adopt_orphans()
     before = frozenset(children(os.getpid()))
+    with _catching() as caught:  # a signal that comes while it is being started asks it to stop too
+        process = _start(plan)
+        readers = [
+            threading.Thread(target=_read, args=(source, sink, follower), daemon=True)
+            for source, sink in ((process.stdout, sys.stdout), (process.stderr, sys.stderr))
+        ]
+        for reader in readers:
+            reader.start()
+        _wait(process, plan.stop_signal, caught, follower, grace)
+        _sweep(process.pid, before)
+    for reader in readers:
+        reader.join(timeout=3)
+    stopped = _stop_code(caught[0]) if caught else 0
+    # Open MPI 5 ends with 0 when it has lost another host: only what the ranks say themselves is proof.
+    code = process.returncode or (0 if len(follower.done) >= len(plan.processes) else NOT_ALL)
+    codes = frozenset(failure.code for failure in follower.failures)
+    return Ended(code, follower.first(bool(stopped)), stopped, follower.still, tuple(follower.others), codes)
+
+
+def _start(plan: LaunchPlan) -> subprocess.Popen[str]:
     try:
-        process = subprocess.Popen(
+        return subprocess.Popen(
             plan.argv,
             env=os.environ | plan.env,
             stdin=subprocess.DEVNULL,
@@ -136,22 +156,6 @@ def supervise(plan: LaunchPlan, tag: bool, grace: float, folder: Path | None = N
         )
     except OSError as error:
         raise UserError(f"{plan.argv[0]} does not start: {error.strerror}", "check that it is installed") from None
-    readers = [
-        threading.Thread(target=_read, args=(source, sink, follower), daemon=True)
-        for source, sink in ((process.stdout, sys.stdout), (process.stderr, sys.stderr))
-    ]
-    for reader in readers:
-        reader.start()
-    with _catching() as caught:
-        _wait(process, plan.stop_signal, caught, follower, grace)
-    _sweep(process.pid, before)
-    for reader in readers:
-        reader.join(timeout=3)
-    stopped = _stop_code(caught[0]) if caught else 0
-    # Open MPI 5 ends with 0 when it has lost another host: only what the ranks say themselves is proof.
-    code = process.returncode or (0 if len(follower.done) >= len(plan.processes) else NOT_ALL)
-    codes = frozenset(failure.code for failure in follower.failures)
-    return Ended(code, follower.first(bool(stopped)), stopped, follower.still, tuple(follower.others), codes)
 
 
 def _stop_code(number: int) -> int:

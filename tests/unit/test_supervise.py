@@ -11,6 +11,7 @@ import textwrap
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -167,8 +168,16 @@ def test_a_signal_asks_first_and_kills_after_the_grace(heeds: bool, tmp_path: Pa
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGALRM])
-def test_other_signals_than_ctrl_c_end_with_the_ranks_own_code(number: int) -> None:
-    threading.Timer(0.5, os.kill, (os.getpid(), number)).start()
+def test_other_signals_than_ctrl_c_end_with_the_ranks_own_code(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The signal comes as soon as the program runs, before its number is known."""
+    start = subprocess.Popen
+
+    def started(*arguments: Any, **settings: Any) -> subprocess.Popen[str]:
+        process = start(*arguments, **settings)
+        os.kill(os.getpid(), number)
+        return process
+
+    monkeypatch.setattr(subprocess, "Popen", started)
     ended = supervise(plan("import time; time.sleep(60)"), False, 5.0)
     assert ended.stopped == 143
 
