@@ -101,7 +101,18 @@ if TYPE_CHECKING:
 
     # The model
     from bertkit.model.config import Head, HeadKind, ModelConfig, PER_TOKEN, to_mapping as config_mapping
-    from bertkit.model.parameters import PROJECTION, decays, rate_factors, scales_place
+    from bertkit.model.int8 import (
+        INT8_COPIES,
+        INT8_DIVISORS,
+        Int8Inputs,
+        Int8Layer,
+        copied_neurons,
+        int8_inputs,
+        int8_layer,
+        int8_layers_at,
+        scales_place,
+    )
+    from bertkit.model.parameters import PROJECTION, decays, rate_factors
     from bertkit.model.formats.file_kinds import Unread
 
     # The processes of a job, and sums over them
@@ -217,6 +228,10 @@ _PLACES = {
     "Group": ("engine.layouts", "Group"),
     "Head": ("model.config", "Head"),
     "HeadKind": ("model.config", "HeadKind"),
+    "INT8_COPIES": ("model.int8", "INT8_COPIES"),
+    "INT8_DIVISORS": ("model.int8", "INT8_DIVISORS"),
+    "Int8Inputs": ("model.int8", "Int8Inputs"),
+    "Int8Layer": ("model.int8", "Int8Layer"),
     "Int8Calibration": ("engine.interface", "Int8Calibration"),
     "Job": ("engine.interface", "Job"),
     "LABELS": ("engine.interface", "LABELS"),
@@ -295,7 +310,11 @@ _PLACES = {
     "refuse_nested": ("launch.interface", "refuse_nested"),
     "restored_scaling": ("engine.loss_scaling", "restored"),
     "resumed_command": ("launch.interface", "resumed"),
-    "scales_place": ("model.parameters", "scales_place"),
+    "copied_neurons": ("model.int8", "copied_neurons"),
+    "int8_inputs": ("model.int8", "int8_inputs"),
+    "int8_layer": ("model.int8", "int8_layer"),
+    "int8_layers_at": ("model.int8", "int8_layers_at"),
+    "scales_place": ("model.int8", "scales_place"),
     "sequence_lengths": ("engine.interface", "sequence_lengths"),
     "static_batch": ("engine.static_shapes", "static"),
     "static_sizes": ("engine.static_shapes", "shapes"),
@@ -311,6 +330,8 @@ __all__ = [
     "EXPORTED_HEADS",
     "GRACE",
     "INFER_HEADER",
+    "INT8_COPIES",
+    "INT8_DIVISORS",
     "JSON_TYPE",
     "LABELS",
     "MOST_SCALING",
@@ -349,6 +370,8 @@ __all__ = [
     "InferResponse",
     "InferTensor",
     "Int8Calibration",
+    "Int8Inputs",
+    "Int8Layer",
     "Job",
     "Joined",
     "LaunchPlan",
@@ -395,6 +418,7 @@ __all__ = [
     "check_scaling",
     "compute_threads",
     "config_mapping",
+    "copied_neurons",
     "cpu_model",
     "cpuinfo",
     "decays",
@@ -409,6 +433,9 @@ __all__ = [
     "free_port",
     "infer_error",
     "infer_tensor",
+    "int8_inputs",
+    "int8_layer",
+    "int8_layers_at",
     "join_ranks",
     "json_bytes",
     "json_object",

@@ -13,10 +13,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from bertkit.plugin import Int8Layer, int8_layer
 from bertkit_cpu.dense import InferenceWeights, Product
 from bertkit_torch.weights import activate
 
@@ -30,7 +32,7 @@ class Quantised:
     blocks: Tensor  # (O, I) int8 in oneDNN's order
     scales: Tensor  # (O,) float32
     zeros: Tensor  # (O,) int64
-    bias: Tensor  # (O,) bf16
+    bias: Tensor  # (O,)
 
 
 class Int8Weights(InferenceWeights):
@@ -39,25 +41,22 @@ class Int8Weights(InferenceWeights):
     def bind(self, names: tuple[str, ...], activation: str) -> Product:
         if not names[0].startswith(ENCODER):
             return super().bind(names, activation)
-        weight = quantise(self.masters, names)
+        weight = quantise(int8_layer(host_weights(self.masters, names), names, {}), torch.bfloat16)
         if not activation:
             return lambda x: product(x, weight)
         return lambda x: activate(product(x, weight), activation)
 
 
-def rounded(masters: Mapping[str, Tensor], names: tuple[str, ...]) -> tuple[Tensor, Tensor, Tensor]:
-    """(O, I) int8, their scales (O,) float32, and the bias (O,) bf16."""
-    with torch.no_grad():
-        weight = torch.cat([masters[f"{name}.weight"] for name in names])
-        bias = torch.cat([masters[f"{name}.bias"] for name in names]).bfloat16()
-        scales = weight.abs().amax(1).clamp_min_(torch.finfo(torch.float32).tiny) / 127
-        return (weight / scales[:, None]).round_().to(torch.int8), scales, bias
+def host_weights(masters: Mapping[str, Tensor], names: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """The layers' float32 weights and biases, as they stand in memory."""
+    return {key: masters[key].detach().numpy() for name in names for key in (f"{name}.weight", f"{name}.bias")}
 
 
-def quantise(masters: Mapping[str, Tensor], names: tuple[str, ...]) -> Quantised:
-    values, scales, bias = rounded(masters, names)
-    blocks = torch.ops.onednn.qlinear_prepack(values, None)
-    return Quantised(blocks, scales, torch.zeros(len(scales), dtype=torch.int64), bias)
+def quantise(layer: Int8Layer, bias: torch.dtype) -> Quantised:
+    blocks = torch.ops.onednn.qlinear_prepack(torch.from_numpy(layer.values), None)
+    steps = torch.from_numpy(layer.scales)
+    zeros = torch.zeros(len(steps), dtype=torch.int64)
+    return Quantised(blocks, steps, zeros, torch.from_numpy(layer.bias).to(bias))
 
 
 def product(x: Tensor, weight: Quantised) -> Tensor:
@@ -77,7 +76,7 @@ def int8_works() -> bool:
     x = torch.tensor([[1.0, -2.0, 3.0, 0.5] * 16, [0.0] * 64], dtype=torch.bfloat16)
     masters = {"a.weight": torch.linspace(-1, 1, 32 * 64).view(32, 64), "a.bias": torch.ones(32)}
     try:
-        found = product(x, quantise(masters, ("a",)))
+        found = product(x, quantise(int8_layer(host_weights(masters, ("a",)), ("a",), {}), torch.bfloat16))
     except (AttributeError, RuntimeError, NotImplementedError, TypeError):
         return False
     wanted = functional.linear(x.float(), masters["a.weight"], masters["a.bias"])

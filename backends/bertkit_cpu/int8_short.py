@@ -11,26 +11,26 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Mapping
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from bertkit_cpu.int8 import rounded
+from bertkit.plugin import Int8Layer
 
 Packed = torch.ScriptObject  # an int8 weight (O, I) with its bias (O,), in FBGEMM's order
 
 
-def pack(masters: Mapping[str, Tensor], names: tuple[str, ...]) -> Packed:
-    values, scales, bias = rounded(masters, names)
+def pack(layer: Int8Layer) -> Packed:
+    steps = torch.from_numpy(layer.scales)
     before = torch.backends.quantized.engine
     with warnings.catch_warnings():  # told once a process, that the quantised tensors of torch will go
         warnings.simplefilter("ignore")
-        zeros = torch.zeros(len(scales), dtype=torch.int64)
-        weight = torch._make_per_channel_quantized_tensor(values, scales.double(), zeros, 0)
+        zeros = torch.zeros(len(steps), dtype=torch.int64)
+        weight = torch._make_per_channel_quantized_tensor(torch.from_numpy(layer.values), steps.double(), zeros, 0)
         torch.backends.quantized.engine = "fbgemm"  # says, for the whole process, whose order a weight is brought into
         try:
-            packed: Packed = torch.ops.quantized.linear_prepack(weight, bias.float())
+            packed: Packed = torch.ops.quantized.linear_prepack(weight, torch.from_numpy(layer.bias))
         finally:
             torch.backends.quantized.engine = before
     return packed
@@ -45,10 +45,10 @@ def short_product(x: Tensor, scale: float, zero: int, packed: Packed) -> Tensor:
 @functools.cache
 def short_works() -> bool:
     """Whether torch has these operators, and they are exact where int16 would overflow, as it does without VNNI."""
-    weight = torch.tensor([[127.0, -127.0] * 32, [127.0] * 64])
+    values = np.array([[127, -127] * 32, [127] * 64], np.int8)
     x = torch.tensor([[255.0, 0.0] * 32, [255.0] * 64])
     try:
-        found = short_product(x, 1.0, 0, pack({"a.weight": weight, "a.bias": torch.zeros(2)}, ("a",)))
+        found = short_product(x, 1.0, 0, pack(Int8Layer(values, np.ones(2, np.float32), np.zeros(2, np.float32))))
     except (AttributeError, RuntimeError, NotImplementedError, TypeError):
         return False
-    return torch.equal(found, x @ weight.t())
+    return torch.equal(found, x @ torch.from_numpy(values).float().t())

@@ -5,7 +5,7 @@ each output. Bias, GELU and the next scale are part of oneDNN's product, so the 
 written once, as uint8; the second product adds to the residual, which is float32 there. Attention, embeddings and heads
 stay in bf16. One short sequence goes through FBGEMM's products, and is float32 between them.
 
-Legend: N slots, H hidden, I inputs, O outputs of all joined layers.
+Legend: N slots, H hidden, I inputs, O outputs of all joined layers, K inputs that are kept apart.
 Source: Jacob et al. 2018, arXiv:1712.05877 (the scheme); Zafrir et al. 2019, arXiv:1910.06188 (of BERT).
 """
 
@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from bertkit.plugin import ModelConfig, scales_place
+from bertkit.plugin import Int8Inputs, Int8Layer, ModelConfig, int8_inputs, int8_layer
 from bertkit_cpu.dense import InferenceWeights, Product, onednn_form
-from bertkit_cpu.int8 import ENCODER, Quantised, quantise
+from bertkit_cpu.int8 import ENCODER, Quantised, host_weights, quantise
 from bertkit_cpu.int8_short import pack, short_product, short_works
 from bertkit_torch.dropout import Dropout
 from bertkit_torch.weights import activate
@@ -31,27 +31,23 @@ class StaticInt8Weights(InferenceWeights):
     """For forward passes without a gradient."""
 
     def __init__(self, masters: Mapping[str, Tensor], dtype: torch.dtype, scales: Mapping[str, np.ndarray]) -> None:
-        """`scales`: (2,) of each place that `scales_place` names: scale and zero point."""
+        """`scales`: as `bertkit.plugin.int8_layer` takes them."""
         super().__init__(masters, dtype)
+        self.scales = scales
         self._quantised: dict[tuple[str, ...], Quantised] = {}
-        self.use(scales)
-
-    def use(self, scales: Mapping[str, np.ndarray]) -> None:
-        """Other scales, with the weights as they are quantised already."""
-        self.scales = {name: (float(pair[0]), int(pair[1])) for name, pair in scales.items()}
-        self._bound.clear()
-        self.short_layers = None
+        self._rounding: dict[str, Rounding] = {}
 
     def add_and_norm(self, residual: Tensor, x: Tensor, block: str, config: ModelConfig, drop: Dropout) -> Tensor:
         """Returns float32, which `feed_forward` takes without rounding."""
-        return self._add_and_norm(residual.float(), self._rows(x.float(), f"{block}.dense"), block, config)
+        rows = self._round(f"{block}.dense")(x.float())
+        return self._add_and_norm(residual.float(), rows, block, config)
 
     def feed_forward(self, x: Tensor, prefix: str, config: ModelConfig, drop: Dropout) -> Tensor:
         first, second = f"{prefix}intermediate.dense", f"{prefix}output.dense"
-        form = onednn_form(config.hidden_act)
+        entering, between = self._round(first), self._round(second)
         inner = _product(
-            self._rows(x, first), self.scales[scales_place(first)], self._weight((first,)), torch.uint8,
-            self.scales[scales_place(second)], *form,
+            entering(x), entering.pair, self._weight((first,)), torch.uint8, between.pair,
+            *onednn_form(config.hidden_act),
         )  # fmt: skip
         return self._add_and_norm(x, inner, f"{prefix}output", config).to(self.dtype)
 
@@ -60,7 +56,7 @@ class StaticInt8Weights(InferenceWeights):
         name = f"{block}.dense"
         weight = self._weight((name,))
         torch.ops.onednn.qlinear_pointwise.binary(
-            rows, *self.scales[scales_place(name)], weight.blocks, weight.scales, weight.zeros, residual, weight.bias,
+            rows, *self._round(name).pair, weight.blocks, weight.scales, weight.zeros, residual, weight.bias,
             1.0, 0, torch.float32, 1.0, 0, "sum", 1.0, "none", [], "",
         )  # fmt: skip
         return self.layer_norm(residual, f"{block}.LayerNorm", config.layer_norm_eps)
@@ -69,8 +65,8 @@ class StaticInt8Weights(InferenceWeights):
         if not names[0].startswith(ENCODER):
             product = super().bind(names, activation)
             return lambda x: product(x.to(self.dtype))
-        scale, weight, form = self.scales[scales_place(names[0])], self._weight(names), onednn_form(activation)
-        return lambda x: _product(to_uint8(x.float(), *scale), scale, weight, self.dtype, (1.0, 0), *form)
+        entering, weight, form = self._round(names[0]), self._weight(names), onednn_form(activation)
+        return lambda x: _product(entering(x.float()), entering.pair, weight, self.dtype, (1.0, 0), *form)
 
     @property
     def short_dtype(self) -> torch.dtype:
@@ -79,18 +75,51 @@ class StaticInt8Weights(InferenceWeights):
     def short_dense(self, *names: str, activation: str = "") -> Product:
         if not short_works():
             return super().short_dense(*names, activation=activation)
-        scale, packed = self.scales[scales_place(names[0])], pack(self.masters, names)
-        if not activation:
-            return lambda x: short_product(x, *scale, packed)
-        return lambda x: activate(short_product(x, *scale, packed), activation)
+        inputs, packed = int8_inputs(self.scales, names[0]), pack(self._layer(names))
+        pair, divisors = (inputs.scale, inputs.zero), inputs.divisors
+        factors = None if divisors is None else torch.from_numpy(divisors).reciprocal()
 
-    def _rows(self, x: Tensor, name: str) -> Tensor:
-        return to_uint8(x, *self.scales[scales_place(name)])
+        def bound(x: Tensor) -> Tensor:
+            found = short_product(x if factors is None else x * factors, *pair, packed)
+            return activate(found, activation) if activation else found
+
+        return bound
+
+    def _round(self, name: str) -> Rounding:
+        if name not in self._rounding:
+            self._rounding[name] = Rounding(int8_inputs(self.scales, name))
+        return self._rounding[name]
 
     def _weight(self, names: tuple[str, ...]) -> Quantised:
         if names not in self._quantised:
-            self._quantised[names] = quantise(self.masters, names)
+            self._quantised[names] = quantise(self._layer(names), torch.float32)
         return self._quantised[names]
+
+    def _layer(self, names: tuple[str, ...]) -> Int8Layer:
+        return int8_layer(host_weights(self.masters, names), names, self.scales)
+
+
+class Rounding:
+    """How the inputs of one place become uint8."""
+
+    def __init__(self, inputs: Int8Inputs) -> None:
+        self.pair = inputs.scale, inputs.zero
+        self._large: tuple[Tensor, Tensor] | None = None  # which inputs are divided, (K,), and by what
+        if inputs.divisors is not None:
+            divisors = torch.from_numpy(inputs.divisors)
+            which = (divisors != 1).nonzero()[:, 0]
+            self._large = which, divisors[which]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(N, I) float32, the same afterwards -> (N, I): round(x / divisors / scale) + zero, within 0 to 255."""
+        if self._large is None:
+            return to_uint8(x, *self.pair)
+        which, divisors = self._large
+        large = x.index_select(1, which)
+        x.index_copy_(1, which, large / divisors)
+        rows = to_uint8(x, *self.pair)
+        x.index_copy_(1, which, large)
+        return rows
 
 
 def _product(

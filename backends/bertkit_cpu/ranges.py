@@ -14,24 +14,29 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bertkit.plugin import Arrays, Batch, Int8Calibration, scales_place
+from bertkit.plugin import Arrays, Batch, Int8Calibration, int8_layers_at, scales_place
 from bertkit_cpu.dense import InferenceWeights, Product
-from bertkit_cpu.int8 import ENCODER
+from bertkit_cpu.int8 import ENCODER, host_weights
 from bertkit_cpu.int8_static import StaticInt8Weights
+from bertkit_cpu.outliers import Apart, Seen, keep_apart, scale_and_zero
 
-KEPT = 16_384  # values of a batch at each place; the extremes are those of all
+ROWS = 128  # of a batch at each place; the extremes are those of all
 OUTSIDE = 1e-4  # share of the values that a percentile leaves outside, on both sides together
 SHARES = np.linspace(0.1, 1.0, 46)  # of the whole range, that least squares tries
+MOST_VALUES = 100_000  # of a place, that least squares tries them on
 Bounds = tuple[float, float]
 
 
 @dataclass
-class ValuesSeen:
-    """What entered at one place."""
+class _Entered:
+    """What has entered at one place so far."""
 
-    low: float = 0.0
-    high: float = 0.0
-    values: list[np.ndarray] = field(default_factory=list)  # some of them, float32
+    lows: list[Tensor] = field(default_factory=list)  # (I,) of each batch
+    highs: list[Tensor] = field(default_factory=list)
+    rows: list[Tensor] = field(default_factory=list)  # (…, I) float32
+
+    def seen(self) -> Seen:
+        return Seen(torch.stack(self.lows).amin(0), torch.stack(self.highs).amax(0), torch.cat(self.rows))
 
 
 class Observer(InferenceWeights):
@@ -39,19 +44,22 @@ class Observer(InferenceWeights):
 
     def __init__(self, masters: Mapping[str, Tensor], dtype: torch.dtype) -> None:
         super().__init__(masters, dtype)
-        self.seen: dict[str, ValuesSeen] = {}
+        self.entered: dict[str, _Entered] = {}
+        self.activations: dict[str, str] = {}  # of the layers that have one
 
     def bind(self, names: tuple[str, ...], activation: str) -> Product:
         product = super().bind(names, activation)
         if not names[0].startswith(ENCODER):
             return product
-        seen = self.seen.setdefault(scales_place(names[0]), ValuesSeen())
+        entered = self.entered.setdefault(scales_place(names[0]), _Entered())
+        self.activations[names[0]] = activation
 
         def bound(x: Tensor) -> Tensor:
-            low, high = torch.aminmax(x)
-            seen.low, seen.high = min(seen.low, float(low)), max(seen.high, float(high))
-            flat = x.reshape(-1)
-            seen.values.append(flat[:: -(-len(flat) // KEPT)].float().numpy())
+            rows = x.reshape(-1, x.shape[-1])
+            low, high = torch.aminmax(rows, dim=0)
+            entered.lows.append(low.float())
+            entered.highs.append(high.float())
+            entered.rows.append(rows[:: -(-len(rows) // ROWS)].float())
             return product(x)
 
         return bound
@@ -64,15 +72,27 @@ def calibrate(
     observer, kept = Observer(masters, torch.bfloat16), max(1, len(batches) // 4)
     for batch in batches[:-kept] or batches:
         run(observer, batch)
+    apart = without_outliers(observer)
     plain = InferenceWeights(masters, torch.bfloat16)
     wanted = [run(plain, batch) for batch in batches[-kept:]]
-    weights, tried = StaticInt8Weights(masters, torch.bfloat16, {}), {}
+    tried = {}
     for method in METHODS:
-        found = scales(observer.seen, method)
-        weights.use(found)
-        apart = difference([run(weights, batch) for batch in batches[-kept:]], wanted)
-        tried[method] = Int8Calibration(found, method, apart)
+        found = scales(apart, method)
+        weights = StaticInt8Weights(masters, torch.bfloat16, found)
+        differs = difference([run(weights, batch) for batch in batches[-kept:]], wanted)
+        tried[method] = Int8Calibration(found, method, differs)
     return min(tried.values(), key=lambda one: one.difference)
+
+
+def without_outliers(observer: Observer) -> dict[str, Apart]:
+    """By place."""
+    active = next((name for name in observer.activations.values() if name), "")
+    return {
+        place: keep_apart(
+            place, entered.seen(), host_weights(observer.masters, int8_layers_at(observer.masters, place)), active
+        )
+        for place, entered in observer.entered.items()
+    }
 
 
 def difference(found: Sequence[Arrays], wanted: Sequence[Arrays]) -> float:
@@ -82,22 +102,22 @@ def difference(found: Sequence[Arrays], wanted: Sequence[Arrays]) -> float:
     return float(np.sqrt(apart / max(1e-30, sum(float(np.square(w, dtype=np.float64).sum()) for _, w in pairs))))
 
 
-def extremes(seen: ValuesSeen) -> Bounds:
+def extremes(seen: Apart) -> Bounds:
     return seen.low, seen.high
 
 
-def percentile(seen: ValuesSeen) -> Bounds:
-    low, high = np.quantile(np.concatenate(seen.values), [OUTSIDE / 2, 1 - OUTSIDE / 2])
+def percentile(seen: Apart) -> Bounds:
+    low, high = np.quantile(seen.values, [OUTSIDE / 2, 1 - OUTSIDE / 2])
     return min(0.0, float(low)), max(0.0, float(high))
 
 
-def least_squares(seen: ValuesSeen) -> Bounds:
+def least_squares(seen: Apart) -> Bounds:
     """The share of the whole range with the least squared error, values outside included."""
-    values = np.concatenate(seen.values)
-    values = np.append(values, [seen.low, seen.high]).astype(np.float32)
+    flat = seen.values.reshape(-1)
+    values = np.append(flat[:: -(-len(flat) // MOST_VALUES)], [seen.low, seen.high]).astype(np.float32)
 
     def error(share: float) -> float:
-        scale, zero = scale_and_zero((share * seen.low, share * seen.high))
+        scale, zero = scale_and_zero(share * seen.low, share * seen.high)
         steps = np.clip(np.rint(values / scale) + zero, 0, 255) - zero
         return float(np.square(steps * scale - values).mean())
 
@@ -105,20 +125,17 @@ def least_squares(seen: ValuesSeen) -> Bounds:
     return share * seen.low, share * seen.high
 
 
-METHODS: Mapping[str, Callable[[ValuesSeen], Bounds]] = {
+METHODS: Mapping[str, Callable[[Apart], Bounds]] = {
     "minimum and maximum": extremes,
     "percentile": percentile,
     "least squares": least_squares,
 }
 
 
-def scale_and_zero(bounds: Bounds) -> tuple[float, int]:
-    """Of uint8 values that reach from `low`, at most 0, to `high`, at least 0; 0 is one of them exactly."""
-    low, high = bounds
-    scale = max(high - low, 1e-6) / 255
-    return scale, int(np.clip(np.rint(-low / scale), 0, 255))
-
-
-def scales(seen: Mapping[str, ValuesSeen], method: str) -> dict[str, np.ndarray]:
-    """Place -> (2,) float32: scale and zero point."""
-    return {name: np.array(scale_and_zero(METHODS[method](one)), np.float32) for name, one in seen.items()}
+def scales(apart: Mapping[str, Apart], method: str) -> Arrays:
+    """All that int8 is to know of every place: `bertkit.plugin.int8_layer`."""
+    found: Arrays = {}
+    for place, one in apart.items():
+        bounds = extremes(one) if one.exact else METHODS[method](one)
+        found |= {**one.scales, place: np.array(scale_and_zero(*bounds), np.float32)}
+    return found

@@ -105,11 +105,6 @@ def decays(name: str) -> bool:
     return not (name.endswith("bias") or "LayerNorm" in name)
 
 
-def scales_place(layer: str) -> str:
-    """Under which name the scale of a dense layer's inputs is known: query, key and value have the same."""
-    return layer.rpartition(".")[0] if ".self." in layer else layer
-
-
 def _linear(name: str, outputs: int, inputs: int) -> Shapes:
     return {f"{name}.weight": (outputs, inputs), f"{name}.bias": (outputs,)}
 

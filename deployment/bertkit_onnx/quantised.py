@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from bertkit.plugin import scales_place
+from bertkit.plugin import Int8Layer, int8_inputs, int8_layer, scales_place
 from bertkit_onnx.bert import Bert, joined
 
 ENCODER = "bert.encoder."
@@ -25,32 +25,28 @@ class QuantisedBert(Bert):
         """(…, inputs) -> (…, outputs of all the named layers side by side)"""
         if not names[0].startswith(ENCODER):
             return super().dense(x, *names)
-        product = self.graph.add("MatMul", self._input(x, scales_place(names[0])), self._weight(*names))
-        return self.graph.add("Add", product, self.bias(*names))
+        layer = int8_layer(self.model.weights, names, self.model.scales)
+        product = self.graph.add("MatMul", self._input(x, names[0]), self._weight(joined(names, "weight"), layer))
+        return self.graph.add("Add", product, self.graph.constant(joined(names, "bias"), layer.bias))
 
-    def _input(self, x: str, place: str) -> str:
+    def _input(self, x: str, layer: str) -> str:
         """What enters the layers at this place, rounded to its 256 values."""
-        scale, zero = self.model.scales[place]
+        inputs, place = int8_inputs(self.model.scales, layer), scales_place(layer)
+        if inputs.divisors is not None:
+            factors = self.graph.constant(f"{place}.input.factors", (1 / inputs.divisors).astype(np.float32))
+            x = self.graph.add("Mul", x, factors)
         pair = (
-            self.graph.constant(f"{place}.input.scale", np.array(scale, np.float32)),
-            self.graph.constant(f"{place}.input.zero", np.array(zero, np.uint8)),
+            self.graph.constant(f"{place}.input.scale", np.array(inputs.scale, np.float32)),
+            self.graph.constant(f"{place}.input.zero", np.array(inputs.zero, np.uint8)),
         )
         return self.graph.add("DequantizeLinear", self.graph.add("QuantizeLinear", x, *pair), *pair)
 
-    def _weight(self, *names: str) -> str:
+    def _weight(self, name: str, layer: Int8Layer) -> str:
         """(I, O)"""
-        name = joined(names, "weight")
-        rounded, scales = quantised(np.concatenate(self.each(names, "weight")))
         return self.graph.add(
             "DequantizeLinear",
-            self.graph.constant(name, np.ascontiguousarray(rounded.T)),
-            self.graph.constant(f"{name}.scales", scales),
-            self.graph.constant(f"{name}.zeros", np.zeros(len(scales), np.int8)),
+            self.graph.constant(name, np.ascontiguousarray(layer.values.T)),
+            self.graph.constant(f"{name}.scales", layer.scales),
+            self.graph.constant(f"{name}.zeros", np.zeros(len(layer.scales), np.int8)),
             axis=1,
         )
-
-
-def quantised(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(O, I) float32 -> (O, I) int8 from -127 to 127, (O,) float32 scales."""
-    scales = np.maximum(np.abs(weight).max(1), np.finfo(np.float32).tiny) / np.float32(127)
-    return np.rint(weight / scales[:, None]).astype(np.int8), scales.astype(np.float32)

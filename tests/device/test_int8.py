@@ -25,7 +25,8 @@ from bertkit.model.loading import find_source, starting_weights
 from bertkit.training.setup import choose_precision
 from bertkit_cpu.int8_short import short_works
 from bertkit_cpu.int8_static import StaticInt8Weights
-from bertkit_cpu.ranges import METHODS, ValuesSeen, scale_and_zero
+from bertkit_cpu.outliers import Apart, scale_and_zero
+from bertkit_cpu.ranges import METHODS
 from int8_here import needs_int8
 
 torch = pytest.importorskip("torch")
@@ -88,7 +89,6 @@ def test_scales_found_beforehand_are_near_fp32_and_make_an_answer_alike_in_any_b
 
 
 @needs_int8
-@needs_int8
 @pytest.mark.parametrize("tokens", [1, 16, 100])
 def test_the_products_of_a_short_sequence_are_those_of_oneDNN(tokens: int) -> None:
     if not short_works():
@@ -129,7 +129,7 @@ def test_scales_as_they_come_can_be_asked_for() -> None:
 
 @given(st.floats(-1e4, 0), st.floats(0, 1e4))
 def test_a_scale_covers_its_bounds_and_has_zero_exactly(low: float, high: float) -> None:
-    scale, zero = scale_and_zero((low, high))
+    scale, zero = scale_and_zero(low, high)
     assert 0 <= zero <= 255
     steps = np.clip(np.rint(np.array([low, 0.0, high]) / scale) + zero, 0, 255) - zero
     assert steps[1] == 0
@@ -138,7 +138,7 @@ def test_a_scale_covers_its_bounds_and_has_zero_exactly(low: float, high: float)
 
 def test_the_methods_leave_out_nothing_the_little_that_costs_least_or_a_share() -> None:
     values = np.random.default_rng(1).standard_normal(50_000).astype(np.float32)
-    seen = ValuesSeen(-200.0, float(values.max()), [values])
+    seen = Apart(-200.0, float(values.max()), values, {})
     assert METHODS["minimum and maximum"](seen)[0] == -200.0
     assert -200 < METHODS["least squares"](seen)[0] < -150  # further in, the outlier's own error is the larger one
     assert -5 < METHODS["percentile"](seen)[0] < -3
