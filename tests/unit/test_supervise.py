@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import os
+import json
 import signal
 import subprocess
 import sys
 import textwrap
-import threading
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -130,6 +128,32 @@ def test_a_failure_ends_a_program_that_does_not_end_by_itself() -> None:
     assert ended.failure.rank == 1
 
 
+# What signals itself is a process of its own: a signal here would be one to the tests.
+SUPERVISE = """
+import json, os, signal, subprocess, sys, threading, time
+from pathlib import Path
+from bertkit.launch.interface import LaunchPlan
+from bertkit.launch.supervisor import supervise
+
+def plan(body, stop_signal=signal.SIGTERM):
+    return LaunchPlan((sys.executable, "-u", "-c", body), {}, (), stop_signal=stop_signal)
+
+def tell(ended):
+    print("@@" + json.dumps([ended.code, ended.stopped, ended.failure is None]))
+"""
+
+
+def in_a_process(program: str, *arguments: str) -> tuple[int, int, bool]:
+    """What `tell` told: the program's code, the signal's exit code, whether nothing failed."""
+    done = subprocess.run(
+        [sys.executable, "-c", SUPERVISE + textwrap.dedent(program), *arguments],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert "@@" in done.stdout, (done.returncode, done.stderr)
+    code, stopped, well = json.loads(done.stdout.rpartition("@@")[2])
+    return code, stopped, well
+
+
 @pytest.mark.slow_but("True")
 @pytest.mark.parametrize("heeds", [True, False])
 def test_a_signal_asks_first_and_kills_after_the_grace(heeds: bool, tmp_path: Path) -> None:
@@ -148,38 +172,42 @@ def test_a_signal_asks_first_and_kills_after_the_grace(heeds: bool, tmp_path: Pa
         while True:
             time.sleep(0.1)
         """
+    program = """
+        child = Path(sys.argv[2])
 
-    def interrupt() -> None:
-        while not child.exists() or not child.read_text():
-            time.sleep(0.05)
-        time.sleep(0.5)
-        os.kill(os.getpid(), signal.SIGINT)
+        def interrupt():
+            while not child.exists() or not child.read_text():
+                time.sleep(0.05)
+            os.kill(os.getpid(), signal.SIGINT)
 
-    threading.Thread(target=interrupt, daemon=True).start()
+        threading.Thread(target=interrupt, daemon=True).start()
+        tell(supervise(plan(sys.argv[1], signal.SIGUSR1), False, 1.0))
+        """
     start = time.monotonic()
-    ended = supervise(plan(body, signal.SIGUSR1), False, 1.0)
-    assert time.monotonic() - start < 20
-    assert ended.stopped == 130
-    assert ended.failure is None
-    assert (ended.code == 143) == heeds
+    code, stopped, well = in_a_process(program, textwrap.dedent(body), str(child))
+    assert time.monotonic() - start < 30
+    assert (stopped, well) == (130, True)
+    assert (code == 143) == heeds
     time.sleep(0.2)
     state = subprocess.run(["ps", "-o", "stat=", "-p", child.read_text()], capture_output=True, text=True, check=False)
     assert state.stdout.strip()[:1] in ("", "Z")  # what it had started is gone too
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGALRM])
-def test_other_signals_than_ctrl_c_end_with_the_ranks_own_code(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_signals_than_ctrl_c_end_with_the_ranks_own_code(number: int) -> None:
     """The signal comes as soon as the program runs, before its number is known."""
-    start = subprocess.Popen
+    program = """
+        start = subprocess.Popen
 
-    def started(*arguments: Any, **settings: Any) -> subprocess.Popen[str]:
-        process = start(*arguments, **settings)
-        os.kill(os.getpid(), number)
-        return process
+        def started(*arguments, **settings):
+            process = start(*arguments, **settings)
+            os.kill(os.getpid(), int(sys.argv[1]))
+            return process
 
-    monkeypatch.setattr(subprocess, "Popen", started)
-    ended = supervise(plan("import time; time.sleep(60)"), False, 5.0)
-    assert ended.stopped == 143
+        subprocess.Popen = started
+        tell(supervise(plan("import time; time.sleep(60)"), False, 5.0))
+        """
+    assert in_a_process(program, str(int(number)))[1] == 143
 
 
 @pytest.mark.parametrize(
