@@ -62,7 +62,8 @@ def test_thirteen_mistakes_of_ports_are_not_made_and_would_be_found(gaudi_env: E
             ("precisions", "dropout"),
             marks=pytest.mark.slow,
         ),
-        pytest.param(False, (), (), marks=pytest.mark.slow),
+        # The rest, in lazy mode above: what is compiled here differs by head and layout alone.
+        pytest.param(False, (), ("layouts", "precisions", "dropout", "resume", "static_shapes"), marks=pytest.mark.slow),
         pytest.param(False, ("device.compile=off", "device.attention=sdpa"), CHEAP, marks=pytest.mark.slow),
     ],
 )
@@ -166,7 +167,7 @@ def test_operators_of_a_gaudi_config_reach_autocast(gaudi_env: Env, tmp_path: Pa
 
 def minilm(real_data: Path, batch: int, output: str) -> list[str]:
     words = ["-m", real_data / "minilm", "-t", "mrpc", "--data-dir", real_data / "glue", "-b", batch, "-o", output]
-    return [*map(str, words), "--set", "train.steps=8", "--set", "log.every=4", *EXACT, *QUICK]
+    return [*map(str, words), "--set", "train.steps=4", "--set", "log.every=2", *EXACT, *QUICK]
 
 
 @pytest.mark.slow
@@ -194,7 +195,7 @@ def test_mrpc_with_a_real_encoder_in_both_modes_and_on_two_ranks(
         assert ranks.returncode == 0, ranks.stderr
         reports = [json.loads((tmp_path / f"ranks.json.{rank}").read_text()) for rank in (0, 1)]
         assert [report["environment"]["HLS_MODULE_ID"] for report in reports] == ["0", "1"]
-        assert all(len(report["collectives"]) == 2 * 8 for report in reports)  # gradients and loss, once an update
+        assert all(len(report["collectives"]) == 2 * 4 for report in reports)  # gradients and loss, once an update
         runs["ranks"] = reports[0]
     for name in runs:
         assert record(tmp_path / name)["losses"] == pytest.approx(wanted, abs=2e-6), name
