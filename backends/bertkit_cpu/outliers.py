@@ -81,12 +81,11 @@ def _some_outputs(weights: Mapping[str, np.ndarray], names: Sequence[str]) -> di
 
 def _without(place: str, seen: Seen, share: float, activation: str) -> Apart | None:
     """None where this share cannot be had here."""
-    farthest = float(torch.maximum(-seen.low, seen.high).max())
-    reach = share * farthest
-    if share == 1 or reach <= 0:
-        return _apart(place, float(seen.low.min()), float(seen.high.max()), seen.rows, {}) if share == 1 else None
-    if place.endswith(".attention.output.dense"):
-        return None  # none were seen there
+    if share == 1:
+        return _apart(place, float(seen.low.min()), float(seen.high.max()), seen.rows, {})
+    reach = share * float(torch.maximum(-seen.low, seen.high).max())
+    if reach <= 0 or place.endswith(".attention.output.dense"):  # what enters there has no outliers
+        return None
     return _copied(place, seen, reach, activation) if place.endswith(".output.dense") else _divided(place, seen, reach)
 
 

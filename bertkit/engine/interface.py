@@ -322,7 +322,7 @@ class Profiler(Protocol):
 class Int8Calibration:
     """Scales of what enters the layers of a model in int8."""
 
-    scales: Arrays  # for `Job.scales`: (2,) of each place that `scales_place` names, of uint8: scale and zero point
+    scales: Arrays  # for `Job.scales`: what `bertkit.model.int8` lists, of each place
     method: str  # by which they were chosen, in words
     difference: float  # root mean square of the logits' difference to the unquantised model's, of the logits' own
 
