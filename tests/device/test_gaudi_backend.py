@@ -63,7 +63,7 @@ def test_thirteen_mistakes_of_ports_are_not_made_and_would_be_found(gaudi_env: E
             marks=pytest.mark.slow,
         ),
         # The rest, in lazy mode above: what is compiled here differs by head and layout alone.
-        pytest.param(False, (), ("layouts", "precisions", "dropout", "resume", "static_shapes"), marks=pytest.mark.slow),
+        pytest.param(False, (), ("layouts", "precisions", "resume", "static_shapes"), marks=pytest.mark.slow),
         pytest.param(False, ("device.compile=off", "device.attention=sdpa"), CHEAP, marks=pytest.mark.slow),
     ],
 )
