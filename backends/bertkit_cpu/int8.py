@@ -41,7 +41,7 @@ class Int8Weights(InferenceWeights):
     def bind(self, names: tuple[str, ...], activation: str) -> Product:
         if not names[0].startswith(ENCODER):
             return super().bind(names, activation)
-        weight = quantise(int8_layer(host_weights(self.masters, names), names, {}), torch.bfloat16)
+        weight = quantise(layer_of(self.masters, names, {}), torch.bfloat16)
         if not activation:
             return lambda x: product(x, weight)
         return lambda x: activate(product(x, weight), activation)
@@ -50,6 +50,10 @@ class Int8Weights(InferenceWeights):
 def host_weights(masters: Mapping[str, Tensor], names: tuple[str, ...]) -> dict[str, np.ndarray]:
     """The layers' float32 weights and biases, as they stand in memory."""
     return {key: masters[key].detach().numpy() for name in names for key in (f"{name}.weight", f"{name}.bias")}
+
+
+def layer_of(masters: Mapping[str, Tensor], names: tuple[str, ...], scales: Mapping[str, np.ndarray]) -> Int8Layer:
+    return int8_layer(host_weights(masters, names), names, scales)
 
 
 def quantise(layer: Int8Layer, bias: torch.dtype) -> Quantised:
@@ -76,7 +80,7 @@ def int8_works() -> bool:
     x = torch.tensor([[1.0, -2.0, 3.0, 0.5] * 16, [0.0] * 64], dtype=torch.bfloat16)
     masters = {"a.weight": torch.linspace(-1, 1, 32 * 64).view(32, 64), "a.bias": torch.ones(32)}
     try:
-        found = product(x, quantise(int8_layer(host_weights(masters, ("a",)), ("a",), {}), torch.bfloat16))
+        found = product(x, quantise(layer_of(masters, ("a",), {}), torch.bfloat16))
     except (AttributeError, RuntimeError, NotImplementedError, TypeError):
         return False
     wanted = functional.linear(x.float(), masters["a.weight"], masters["a.bias"])

@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from bertkit.plugin import Int8Inputs, Int8Layer, ModelConfig, int8_inputs, int8_layer
+from bertkit.plugin import Int8Inputs, ModelConfig, int8_inputs
 from bertkit_cpu.dense import InferenceWeights, Product, onednn_form
-from bertkit_cpu.int8 import ENCODER, Quantised, host_weights, quantise
+from bertkit_cpu.int8 import ENCODER, Quantised, layer_of, quantise
 from bertkit_cpu.int8_short import pack, short_product, short_works
 from bertkit_torch.dropout import Dropout
 from bertkit_torch.weights import activate
@@ -33,9 +33,15 @@ class StaticInt8Weights(InferenceWeights):
     def __init__(self, masters: Mapping[str, Tensor], dtype: torch.dtype, scales: Mapping[str, np.ndarray]) -> None:
         """`scales`: as `bertkit.plugin.int8_layer` takes them."""
         super().__init__(masters, dtype)
-        self.scales = scales
         self._quantised: dict[tuple[str, ...], Quantised] = {}
+        self.use(scales)
+
+    def use(self, scales: Mapping[str, np.ndarray]) -> None:
+        """Other scales of inputs, where divisors and copies are the same: weights stay as they are quantised."""
+        self.scales = scales
         self._rounding: dict[str, Rounding] = {}
+        self._bound.clear()
+        self.short_layers = None
 
     def add_and_norm(self, residual: Tensor, x: Tensor, block: str, config: ModelConfig, drop: Dropout) -> Tensor:
         """Returns float32, which `feed_forward` takes without rounding."""
@@ -75,7 +81,7 @@ class StaticInt8Weights(InferenceWeights):
     def short_dense(self, *names: str, activation: str = "") -> Product:
         if not short_works():
             return super().short_dense(*names, activation=activation)
-        inputs, packed = int8_inputs(self.scales, names[0]), pack(self._layer(names))
+        inputs, packed = int8_inputs(self.scales, names[0]), pack(layer_of(self.masters, names, self.scales))
         pair, divisors = (inputs.scale, inputs.zero), inputs.divisors
         factors = None if divisors is None else torch.from_numpy(divisors).reciprocal()
 
@@ -92,11 +98,8 @@ class StaticInt8Weights(InferenceWeights):
 
     def _weight(self, names: tuple[str, ...]) -> Quantised:
         if names not in self._quantised:
-            self._quantised[names] = quantise(self._layer(names), torch.float32)
+            self._quantised[names] = quantise(layer_of(self.masters, names, self.scales), torch.float32)
         return self._quantised[names]
-
-    def _layer(self, names: tuple[str, ...]) -> Int8Layer:
-        return int8_layer(host_weights(self.masters, names), names, self.scales)
 
 
 class Rounding:

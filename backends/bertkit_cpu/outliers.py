@@ -102,10 +102,11 @@ def _copied(place: str, seen: Seen, reach: float, activation: str) -> Apart | No
     if reach < LEAST_TOP or int(copies.sum()) > MOST_COPIES:
         return None
     neurons, turns = copied_neurons(copies.numpy())
-    scale, zero = scale_and_zero(min(0.0, float(seen.low.min())), reach)
-    further = seen.rows[:, neurons] - torch.from_numpy(scale * (255 - zero) * turns)
+    low = float(seen.low.min())
+    top = int8_inputs(_apart(place, low, reach, seen.rows, {}).scales, place).top
+    further = seen.rows[:, neurons] - torch.from_numpy(top * turns)
     rows = torch.cat([seen.rows, activate(further, activation)], 1)
-    return _apart(place, float(seen.low.min()), reach, rows, {place + INT8_COPIES: copies.numpy()})
+    return _apart(place, low, reach, rows, {place + INT8_COPIES: copies.numpy()})
 
 
 def _apart(place: str, low: float, high: float, rows: Tensor, scales: Arrays) -> Apart:

@@ -45,14 +45,14 @@ class Observer(InferenceWeights):
     def __init__(self, masters: Mapping[str, Tensor], dtype: torch.dtype) -> None:
         super().__init__(masters, dtype)
         self.entered: dict[str, _Entered] = {}
-        self.activations: dict[str, str] = {}  # of the layers that have one
+        self.activation = ""  # of the feed-forward part
 
     def bind(self, names: tuple[str, ...], activation: str) -> Product:
         product = super().bind(names, activation)
         if not names[0].startswith(ENCODER):
             return product
         entered = self.entered.setdefault(scales_place(names[0]), _Entered())
-        self.activations[names[0]] = activation
+        self.activation = activation or self.activation
 
         def bound(x: Tensor) -> Tensor:
             rows = x.reshape(-1, x.shape[-1])
@@ -75,10 +75,10 @@ def calibrate(
     apart = without_outliers(observer)
     plain = InferenceWeights(masters, torch.bfloat16)
     wanted = [run(plain, batch) for batch in batches[-kept:]]
-    tried = {}
+    weights, tried = StaticInt8Weights(masters, torch.bfloat16, {}), {}
     for method in METHODS:
         found = scales(apart, method)
-        weights = StaticInt8Weights(masters, torch.bfloat16, found)
+        weights.use(found)
         differs = difference([run(weights, batch) for batch in batches[-kept:]], wanted)
         tried[method] = Int8Calibration(found, method, differs)
     return min(tried.values(), key=lambda one: one.difference)
@@ -86,10 +86,12 @@ def calibrate(
 
 def without_outliers(observer: Observer) -> dict[str, Apart]:
     """By place."""
-    active = next((name for name in observer.activations.values() if name), "")
     return {
         place: keep_apart(
-            place, entered.seen(), host_weights(observer.masters, int8_layers_at(observer.masters, place)), active
+            place,
+            entered.seen(),
+            host_weights(observer.masters, int8_layers_at(observer.masters, place)),
+            observer.activation,
         )
         for place, entered in observer.entered.items()
     }
