@@ -31,6 +31,8 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # the same small model is com
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="bertkit-tests-")
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+SAFE_PATH = "PYTHONSAFEPATH"
+AS_STARTED = os.environ.get(SAFE_PATH)
 os.environ["HF_HUB_OFFLINE"] = "1"  # nothing is fetched, save where a test says so and serves it itself
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started in the background by a shell: children would inherit it
@@ -53,11 +55,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def _own_environment() -> Iterator[None]:
-    """The command, run within a test, sets this for the processes that it starts; the next test is not one of them."""
-    before = os.environ.get("PYTHONSAFEPATH")
+    """The command, run within a test or a fixture, sets this for the processes that it starts; a test is none of them.
+
+    Also before a test: fixtures of a module or of the session come first, and what they set would stay.
+    """
+    _put_back(SAFE_PATH, AS_STARTED)
     yield
-    if before is None:
-        os.environ.pop("PYTHONSAFEPATH", None)
+    _put_back(SAFE_PATH, AS_STARTED)
+
+
+def _put_back(name: str, value: str | None) -> None:
+    if value is None:
+        os.environ.pop(name, None)
+    else:
+        os.environ[name] = value
 
 
 def real_folder() -> Path:
