@@ -33,6 +33,8 @@ SEQUENCES = 256
 BATCH = 32
 SEED = 1
 MOST_LOSS = 0.01  # share of the score as trained
+VERSION = 2  # of what is found: 1 had no outliers kept apart
+OTHER = {"weights": "other weights", "longest": "another maximum length", "version": "another version of bertkit"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,13 +43,14 @@ class ScalesKey:
 
     weights: str  # SHA-256
     longest: int  # tokens of a sequence
+    version: int = VERSION
 
     def metadata(self) -> dict[str, str]:
         return {name: str(value) for name, value in dataclasses.asdict(self).items()}
 
 
 def kept_scales(folder: Path, key: ScalesKey, display: Display) -> Arrays:
-    """Those in the folder; none where there are none of this key, or they are damaged."""
+    """Those in the folder; none where there are none of this key, which is said, or they are damaged."""
     path = folder / SCALES
     if not is_file(path):
         return {}
@@ -56,7 +59,8 @@ def kept_scales(folder: Path, key: ScalesKey, display: Display) -> Arrays:
     except UserError as error:
         logger.warning("%s; the scales of int8 are found anew", error.cause)
         return {}
-    if any(told.get(name) != value for name, value in key.metadata().items()):
+    if other := [OTHER[name] for name, value in key.metadata().items() if told.get(name) != value]:
+        display.say(f"int8: the scales in {path} are of {' and '.join(other)}; they are not used")
         return {}
     display.say(f"int8: {told.get('what', 'scales')}, from {path}")
     return arrays

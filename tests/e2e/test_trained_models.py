@@ -68,6 +68,7 @@ def test_int8_finds_its_scales_once(trained: Path, sample_dir: Path, tmp_path: P
     without = run(tmp_path, *ask, "without")
     assert without.returncode == 0
     assert "int8: no training data to find the scales of layers' inputs on" in without.stderr
+    assert "int8.safetensors are of other weights; they are not used" in without.stderr
     assert (tmp_path / "run" / "int8.safetensors").read_bytes() == kept
     (tmp_path / "run" / "int8.safetensors").write_bytes(kept[:-3])
     assert "found anew" in run(tmp_path, *score, "--data-dir", sample_dir).stderr
