@@ -25,20 +25,23 @@ ON_EIGHT = """
 import sys, json
 sys.path[:0] = {paths!r}
 import jax
-from bertkit.conformance.fixtures import example_batch, gap, job, train, trained_heads, with_settings
+from bertkit.conformance.fixtures import example_batch, gap, job, train, with_settings
 from bertkit_jax import JaxBackend
 assert len(jax.devices()) == 8
 for layout in ("packed", "padded"):
-    for kind in trained_heads(JaxBackend()) if layout == "packed" else ("classification", "choice"):
+    for kind in ("pretraining", "span", "regression") if layout == "packed" else ("classification", "choice"):
         made = []
         for devices in (1, 8):
             engine = with_settings(JaxBackend(), job(kind, layout), devices=devices)
             losses = train(engine, example_batch(kind, 30), kind, 2)
-            made.append((losses, engine.weights(), engine.predict(example_batch(kind, 30)), engine.slots([5, 9, 3])))
+            answers = engine.predict(example_batch(kind, 30))
+            if kind == "span":  # no loss depends on what all places have in common: its gradient is rounding
+                answers = {{name: logits - logits.mean() for name, logits in answers.items()}}
+            made.append((losses, answers, engine.slots([5, 9, 3])))
         one, eight = made
         assert max(abs(a - b) for a, b in zip(one[0], eight[0])) < 1e-5, (kind, one[0], eight[0])
-        assert gap(one[2], eight[2]) < 2e-4, (kind, gap(one[2], eight[2]))
-        assert eight[3] % 8 == 0
+        assert gap(one[1], eight[1]) < 2e-4, (kind, gap(one[1], eight[1]))
+        assert eight[2] % 8 == 0
 one, again = (train(with_settings(JaxBackend(), job("span", dropout=True), devices=8), example_batch("span"), "span", 2)
               for _ in range(2))
 assert one == again

@@ -257,7 +257,7 @@ def test_a_loop_of_ones_own_gives_the_trainers_losses_on_any_chip(
 ) -> None:
     dropout = {"model.hidden_dropout": 0.0, "model.attention_dropout": 0.0}  # whose random stream is each engine's own
     on_cpu = loop(here, command_env(here), "cpu", dropout | {"device.threads": 1})
-    on_gaudi = loop(here, gaudi_env(False) | {"BERTKIT_CACHE": str(here / "cache")}, "gaudi", dropout)
+    on_gaudi = loop(here, gaudi_env(True) | {"BERTKIT_CACHE": str(here / "cache")}, "gaudi", dropout)
     assert len(on_cpu) == 20
     np.testing.assert_allclose(on_gaudi, on_cpu, rtol=0, atol=1e-5)
     constant = {"schedule.name": "constant", "schedule.warmup": 0.0, "device.threads": 1}
