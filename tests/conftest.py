@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -51,6 +52,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             if not any(name in case for name in marker.args):
                 item.add_marker("slow")
     items.sort(key=lambda item: (item.get_closest_marker("slow") is None, "e2e" not in item.path.parts))
+
+
+@pytest.hookimpl(tryfirst=True)  # before any fixture
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Where BERTKIT_TEST_UNTIL is given, in seconds since 1970: no slow test starts after it, and each says so."""
+    until = float(os.environ.get("BERTKIT_TEST_UNTIL", "inf"))
+    if time.time() > until and item.get_closest_marker("slow"):
+        pytest.skip("no time was left: BERTKIT_TEST_UNTIL")
 
 
 @pytest.fixture(autouse=True)
