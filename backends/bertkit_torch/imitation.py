@@ -23,6 +23,7 @@ from bertkit.plugin import PROJECTION, StatesLoss, StateTerm
 FAR = -1e4  # a score that leaves nothing of a probability, and is finite
 SMALLEST = 1e-8  # a norm that a cosine divides by, as `torch.nn.functional.cosine_similarity`
 MOST_PAIRS = 1 << 17  # of tokens of a group, padding included; with 48 heads 25 MB a matrix
+CACHED_PAIRS = 1 << 19  # of some heads, 2 MB a matrix
 FEW_PAIRS = 1 << 10  # that a group may hold however many of them are padding: it costs less than another group
 MOST_PADDED = 1.3  # pairs of a group with padding, by those without
 Count = int | Tensor
@@ -185,16 +186,66 @@ class _Comparison:
             found = functional.linear(found, *projection) if projection else found
             each = (found - wanted).square().mean(-1) if term.form == "mse" else 1 - cosine(found, wanted)
             return (each * rows).sum() / self.counts["tokens"]
-        found, wanted = (scores(one[0], one[-1], term.heads) for one in (ours, theirs))  # (G, A, L, L)
-        keys = real[:, None, None]
         if term.form == "attention_mse":
-            pairs = rows[:, None, :, None] * keys
+            found, wanted = (scores(one[0], one[-1], term.heads) for one in (ours, theirs))
+            pairs = rows[:, None, :, None] * real[:, None, None]
             return ((found - wanted).square() * pairs).sum() / (term.heads * self.counts["pairs"])
-        each = divergence(found.masked_fill(~keys, FAR), wanted.masked_fill(~keys, FAR), 1.0)  # (G, A, L)
-        return (each * rows[:, None]).sum() / (term.heads * self.counts["tokens"])
+        total: Tensor = _HeadsDivergence.apply(ours[0], ours[-1], theirs[0], theirs[-1], real, rows, term.heads)  # type: ignore[no-untyped-call]
+        return total / (term.heads * self.counts["tokens"])
+
+
+def by_head(states: Tensor, heads: int) -> Tensor:
+    """(G, L, W) -> (G, A, L, W / A)."""
+    return states.view(*states.shape[:2], heads, -1).transpose(1, 2)
 
 
 def scores(query: Tensor, key: Tensor, heads: int) -> Tensor:
     """(G, L, W) each -> (G, A, L, L): products of the heads' parts, by the root of their width."""
-    query, key = (one.view(*one.shape[:2], heads, -1).transpose(1, 2) for one in (query, key))
-    return query @ key.transpose(2, 3) / math.sqrt(query.shape[-1])
+    query, key = by_head(query, heads), by_head(key, heads)
+    return query / math.sqrt(query.shape[-1]) @ key.transpose(2, 3)
+
+
+class _HeadsDivergence(torch.autograd.Function):
+    """The sum over heads and rows of KL(teacher || student), of each token's probabilities over its sequence.
+
+    The gradient is taken with the value, where the pairs of a few heads are still in the cache.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, query: Tensor, key: Tensor, teacher_query: Tensor, teacher_key: Tensor, real: Tensor, rows: Tensor,
+        heads: int,
+    ) -> Tensor:  # fmt: skip
+        total = torch.zeros((), device=query.device)
+        ours, theirs = (
+            [by_head(one, heads) for one in (first / math.sqrt(first.shape[-1] // heads), second)]
+            for first, second in ((query, key), (teacher_query, teacher_key))
+        )
+        grads = [torch.empty_like(one) for one in (query, key)] if any(ctx.needs_input_grad) else []
+        for part in _parts(heads, real):
+            q, k = (one[:, part] for one in ours)
+            found, wanted = (
+                functional.log_softmax((one @ other.transpose(2, 3)).masked_fill_(~real[:, None, None], FAR), -1)
+                for one, other in ((q, k), (theirs[0][:, part], theirs[1][:, part]))
+            )
+            shares = wanted.exp()
+            total += (wanted.sub_(found).mul_(shares).sum(-1) * rows[:, None]).sum()
+            if grads:
+                slopes = found.exp_().sub_(shares).mul_(rows[:, None, :, None])
+                by_head(grads[0], heads)[:, part] = slopes @ k
+                by_head(grads[1], heads)[:, part] = slopes.transpose(2, 3) @ q
+        if grads:
+            grads[0] /= math.sqrt(query.shape[-1] // heads)
+        ctx.save_for_backward(*grads)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Any, ...]:
+        return (*(grad * upstream for grad in ctx.saved_tensors), None, None, None, None, None)
+
+
+def _parts(heads: int, real: Tensor) -> Iterator[slice]:
+    """Heads at a time: on the host so many that their pairs stay in a core's cache, elsewhere all."""
+    pairs = len(real) * real.shape[1] ** 2
+    at_once = max(1, CACHED_PAIRS // pairs) if real.device.type == "cpu" else heads
+    return (slice(first, first + at_once) for first in range(0, heads, at_once))
