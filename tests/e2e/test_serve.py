@@ -190,7 +190,8 @@ def test_a_signal_lets_the_queue_drain(model: Path, tmp_path: Path) -> None:
         for thread in threads:
             thread.join()
         assert [status for status, _ in found] == [200, 200]
-        assert all(answers == plain * 100 for _, answers in found)
+        # Sums of fp32 may be taken in another order beside other sequences.
+        assert all(serve_traffic.difference(answers, plain * 100) < 1e-6 for _, answers in found)
         assert server.line(r"ending: (\d) requests are being answered")[1] in "12"
 
 
