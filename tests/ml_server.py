@@ -10,15 +10,13 @@ import contextlib
 import json
 import os
 import subprocess
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import util
 from pathlib import Path
 from typing import Any
-from urllib.error import URLError
-from urllib.request import urlopen
 
 from command import free_port
+from other_servers import running
 
 VARIABLE = "BERTKIT_TEST_MLSERVER"
 RUNTIME = """
@@ -78,30 +76,10 @@ def ml_server(folder: Path, file: Path, metadata: Mapping[str, Any]) -> Iterator
     told |= {name: metadata[name] for name in ("name", "inputs", "outputs")}
     (folder / "model-settings.json").write_text(json.dumps(told))
     (folder / "runtime.py").write_text(RUNTIME)
-    with (folder / "log").open("w") as log:
-        server = subprocess.Popen([_environment() / "mlserver", "start", "."], stdout=log, stderr=log, cwd=folder)
-        try:
-            address = f"http://127.0.0.1:{ports['http_port']}"
-            _wait(server, f"{address}/v2/models/{metadata['name']}/ready", folder / "log")
-            yield address
-        finally:
-            server.terminate()
-            try:
-                server.wait(20)
-            except subprocess.TimeoutExpired:
-                server.kill()
-                server.wait()
-
-
-def _wait(server: subprocess.Popen[bytes], address: str, log: Path) -> None:
-    until = time.monotonic() + 120
-    while time.monotonic() < until:
-        assert server.poll() is None, log.read_text()
-        with contextlib.suppress(URLError, OSError), urlopen(address) as answer:
-            if answer.status == 200:
-                return
-        time.sleep(0.2)
-    raise AssertionError(f"the server is not ready: {log.read_text()}")
+    address = f"http://127.0.0.1:{ports['http_port']}"
+    words = (_environment() / "mlserver", "start", ".")
+    with running(words, folder, f"{address}/v2/models/{metadata['name']}/ready"):
+        yield address
 
 
 def _environment() -> Path:

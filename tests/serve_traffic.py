@@ -36,15 +36,20 @@ class Tally:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
-def post(address: str, path: str, body: Any, timeout: float = PATIENCE) -> tuple[int, Any]:
-    """(status, what the JSON says) of one request on a connection of its own."""
+def asked(address: str, path: str, body: Any = None, timeout: float = PATIENCE) -> tuple[int, Any]:
+    """(status, what the JSON says; None where nothing is said) of one request on a connection of its own.
+
+    A GET without a body; bytes are sent as they are, anything else as JSON.
+    """
     where = urlsplit(address)
     connection = http.client.HTTPConnection(str(where.hostname), where.port, timeout=timeout)
     try:
-        content = body if isinstance(body, bytes) else json.dumps(body).encode()
-        connection.request("POST", path, content)
+        content = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+        headers = {} if content is body else {"Content-Type": "application/json"}
+        connection.request("GET" if body is None else "POST", f"/{path.lstrip('/')}", content, headers)
         found = connection.getresponse()
-        return found.status, json.loads(found.read())
+        said = found.read()
+        return found.status, json.loads(said) if said else None
     finally:
         connection.close()
 

@@ -10,17 +10,15 @@ import contextlib
 import os
 import re
 import shutil
-import socket
-import subprocess
-import time
 from collections.abc import Iterator
 from importlib import util
 from pathlib import Path
 from typing import Any
-from urllib.error import URLError
-from urllib.request import urlopen
 
 import pytest
+
+from command import free_port
+from other_servers import running
 
 VARIABLE = "BERTKIT_TEST_TRITON"
 # Stands in for the onnxruntime backend, which is not in the wheel: the exported file by onnxruntime itself.
@@ -81,43 +79,16 @@ def triton_server(repository: Path, scratch: Path) -> Iterator[str]:
     shutil.copytree(wheel / "backends" / "python", backend)
     shutil.copy(wheel / "python_backend_stubs" / version / "triton_python_backend_stub", backend)
     (backend / "triton_python_backend_stub").chmod(0o755)
-    ports = [_free_port() for _ in range(3)]
+    ports = [free_port() for _ in range(3)]
     words = [str(wheel / "bin" / "tritonserver"), f"--model-repository={repository}"]
     words += [f"--backend-directory={backend.parent}", "--allow-gpu-metrics=false", "--exit-timeout-secs=5"]
     for name, port in zip(("http", "grpc", "metrics"), ports, strict=True):
         words += [f"--{name}-address=127.0.0.1", f"--{name}-port={port}"]
     variables = {"LD_LIBRARY_PATH": str(packages / "nvidia_pytriton.libs")}
     variables["PATH"] = f"{_environment() / 'bin'}:{os.environ['PATH']}"  # by which the backend finds its Python
-    with (scratch / "log").open("w") as log:
-        server = subprocess.Popen(words, stdout=log, stderr=log, env=os.environ | variables, cwd=scratch)
-        try:
-            _wait(server, ports[0], scratch / "log")
-            yield f"127.0.0.1:{ports[0]}"
-        finally:
-            server.terminate()
-            try:
-                server.wait(20)
-            except subprocess.TimeoutExpired:
-                server.kill()
-                server.wait()
-
-
-def _wait(server: subprocess.Popen[bytes], port: int, log: Path) -> None:
-    until = time.monotonic() + 120
-    while time.monotonic() < until:
-        assert server.poll() is None, log.read_text()
-        with contextlib.suppress(URLError, OSError), urlopen(f"http://127.0.0.1:{port}/v2/health/ready") as answer:
-            if answer.status == 200:
-                return
-        time.sleep(0.2)
-    raise AssertionError(f"the server is not ready: {log.read_text()}")
+    with running(words, scratch, f"http://127.0.0.1:{ports[0]}/v2/health/ready", os.environ | variables):
+        yield f"127.0.0.1:{ports[0]}"
 
 
 def _environment() -> Path:
     return Path(os.environ[VARIABLE]).resolve()
-
-
-def _free_port() -> int:
-    with socket.socket() as made:
-        made.bind(("127.0.0.1", 0))
-        return int(made.getsockname()[1])

@@ -187,7 +187,9 @@ class _Comparison:
             each = (found - wanted).square().mean(-1) if term.form == "mse" else 1 - cosine(found, wanted)
             return (each * rows).sum() / self.counts["tokens"]
         if term.form == "attention_mse":
-            found, wanted = (scores(one[0], one[-1], term.heads) for one in (ours, theirs))
+            found, wanted = (
+                scores(by_head(one[0], term.heads), by_head(one[-1], term.heads)) for one in (ours, theirs)
+            )
             pairs = rows[:, None, :, None] * real[:, None, None]
             return ((found - wanted).square() * pairs).sum() / (term.heads * self.counts["pairs"])
         total: Tensor = _HeadsDivergence.apply(ours[0], ours[-1], theirs[0], theirs[-1], real, rows, term.heads)  # type: ignore[no-untyped-call]
@@ -199,9 +201,8 @@ def by_head(states: Tensor, heads: int) -> Tensor:
     return states.view(*states.shape[:2], heads, -1).transpose(1, 2)
 
 
-def scores(query: Tensor, key: Tensor, heads: int) -> Tensor:
-    """(G, L, W) each -> (G, A, L, L): products of the heads' parts, by the root of their width."""
-    query, key = by_head(query, heads), by_head(key, heads)
+def scores(query: Tensor, key: Tensor) -> Tensor:
+    """(G, A, L, V) each -> (G, A, L, L): products by the root of V, a head's width."""
     return query / math.sqrt(query.shape[-1]) @ key.transpose(2, 3)
 
 
@@ -217,25 +218,23 @@ class _HeadsDivergence(torch.autograd.Function):
         heads: int,
     ) -> Tensor:  # fmt: skip
         total = torch.zeros((), device=query.device)
-        ours, theirs = (
-            [by_head(one, heads) for one in (first / math.sqrt(first.shape[-1] // heads), second)]
-            for first, second in ((query, key), (teacher_query, teacher_key))
-        )
+        ours, theirs = ([by_head(one, heads) for one in pair] for pair in ((query, key), (teacher_query, teacher_key)))
         grads = [torch.empty_like(one) for one in (query, key)] if any(ctx.needs_input_grad) else []
+        of_heads = [by_head(one, heads) for one in grads]
+        away = ~real[:, None, None]
         for part in _parts(heads, real):
-            q, k = (one[:, part] for one in ours)
             found, wanted = (
-                functional.log_softmax((one @ other.transpose(2, 3)).masked_fill_(~real[:, None, None], FAR), -1)
-                for one, other in ((q, k), (theirs[0][:, part], theirs[1][:, part]))
+                functional.log_softmax(scores(q[:, part], k[:, part]).masked_fill_(away, FAR), -1)
+                for q, k in (ours, theirs)
             )
             shares = wanted.exp()
             total += (wanted.sub_(found).mul_(shares).sum(-1) * rows[:, None]).sum()
             if grads:
                 slopes = found.exp_().sub_(shares).mul_(rows[:, None, :, None])
-                by_head(grads[0], heads)[:, part] = slopes @ k
-                by_head(grads[1], heads)[:, part] = slopes.transpose(2, 3) @ q
-        if grads:
-            grads[0] /= math.sqrt(query.shape[-1] // heads)
+                of_heads[0][:, part] = slopes @ ours[1][:, part]
+                of_heads[1][:, part] = slopes.transpose(2, 3) @ ours[0][:, part]
+        for grad in grads:
+            grad /= math.sqrt(query.shape[-1] // heads)
         ctx.save_for_backward(*grads)
         return total
 

@@ -58,7 +58,7 @@ class Server:
             time.sleep(0.02)
 
     def predict(self, texts: list[str]) -> Any:
-        status, found = serve_traffic.post(self.address, "/predict", {"text": texts})
+        status, found = serve_traffic.asked(self.address, "/predict", {"text": texts})
         assert status == 200, found
         return found
 
@@ -177,7 +177,7 @@ def test_a_signal_lets_the_queue_drain(model: Path, tmp_path: Path) -> None:
 
         def ask() -> None:
             try:
-                found.append(serve_traffic.post(server.address, "/predict", {"text": TEXTS * 100}))
+                found.append(serve_traffic.asked(server.address, "/predict", {"text": TEXTS * 100}))
             except OSError as error:  # it came when nobody listened any more
                 found.append((0, str(error)))
 
