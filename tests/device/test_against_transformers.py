@@ -25,6 +25,7 @@ from bertkit.files.disk import write_arrays
 from bertkit.model.config import Head, ModelConfig, to_mapping
 from bertkit.model.loading import find_source, starting_weights
 from bertkit.model.parameters import initial
+from bertkit.training.schedule import schedule
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -46,10 +47,17 @@ PROBLEMS = {"multilabel": "multi_label_classification", "regression": "regressio
 CASES = [(kind, HEADS[kind].outputs) for kind in AUTO] + [("regression", 3)]
 
 
-def engine_for(config: ModelConfig, head: Head, weights: Any, layout: Any = "auto", precision: Any = "fp32") -> Any:
+def engine_for(
+    config: ModelConfig,
+    head: Head,
+    weights: Any,
+    layout: Any = "auto",
+    precision: Any = "fp32",
+    clip_norm: float = 0.0,
+) -> Any:
     from bertkit_cpu import CpuBackend
 
-    optimizer = OptimizerSpec(clip_norm=0.0)
+    optimizer = OptimizerSpec(clip_norm=clip_norm)
     return with_settings(CpuBackend(), Job(config, head, weights, optimizer, precision, layout=layout))
 
 
@@ -336,3 +344,36 @@ def test_five_updates_of_a_real_encoder_do_not_depend_on_the_split(
     assert max(float(np.abs(each).max()) for each in differences.values()) < 2e-6
     assert sum(int((np.abs(each) > 1e-6).sum()) for each in differences.values()) <= 2
     assert norm(differences.values()) < 3e-5 * norm(moved)
+
+
+def test_forty_updates_are_those_of_hugging_faces_trainer() -> None:
+    """Its AdamW over its two groups of parameters, clipping and linear schedule with warm-up, written out."""
+    head, updates, peak, most = Head("classification", 2), 40, 2e-3, 0.5
+    weights, stream = initial(MODEL, head, 5), np.random.default_rng(3)
+    batch = example_batch("classification")
+    ours = engine_for(MODEL, head, weights, clip_norm=most)
+    rate = schedule("linear", peak, warmup=4, steps=updates)
+    model = theirs(MODEL, head, weights)
+    decayed = set(transformers.trainer_pt_utils.get_parameter_names(model, [torch.nn.LayerNorm], ["bias"]))
+    groups = [
+        {"params": [p for name, p in model.named_parameters() if (name in decayed) == some], "weight_decay": decay}
+        for some, decay in ((True, 0.01), (False, 0.0))
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=peak)
+    their_rate = transformers.get_linear_schedule_with_warmup(optimizer, 4, updates)
+    losses, clipped = [], 0
+    for step in range(1, updates + 1):
+        batch = {**batch, "labels": stream.integers(0, 2, len(batch["labels"]))}
+        scalars = ours.train_step(Update(step, (batch,), label_counts("classification", [batch])), rate(step))
+        loss = their_loss("classification", model, padded(batch), batch)
+        loss.backward()
+        clipped += int(torch.nn.utils.clip_grad_norm_(model.parameters(), most) > most)
+        optimizer.step()
+        their_rate.step()
+        optimizer.zero_grad()
+        losses.append((float(scalars["loss"]), float(loss.detach())))
+    assert 5 < clipped < updates - 5
+    assert np.abs(np.diff(losses)).max() < 1e-4, losses
+    moved = {name: model.get_parameter(name).detach().numpy() - weights[name] for name in weights}
+    differences = {name: array - weights[name] - moved[name] for name, array in ours.weights().items()}
+    assert norm(differences.values()) < 1e-3 * norm(moved.values())
