@@ -33,7 +33,7 @@ from bertkit_cpu.masked_words import in_place
 from bertkit_cpu.memory import keep_freed_memory
 from bertkit_cpu.norms import norm
 from bertkit_cpu.ranges import calibrate
-from bertkit_cpu.topology import idle_under_torchrun, is_bound, read_cpu, threads
+from bertkit_cpu.topology import idle_under_torchrun, is_bound, native_bf16, read_cpu, threads
 from bertkit_cpu.words import LANES, Masks
 from bertkit_torch.device import Device, Run
 from bertkit_torch.dropout import Mask
@@ -51,6 +51,7 @@ class CpuDevice(Device):
     def __init__(self) -> None:
         self.notes: dict[str, str] = {}
         self.fast = fast_products()
+        self.amx = False
         self.int8 = self.static_scales = False
         self.scales: Mapping[str, np.ndarray] = {}  # of what enters dense layers in int8
         self.pool: Executor | None = None  # draws dropout's words beside the main thread
@@ -59,6 +60,7 @@ class CpuDevice(Device):
         cpu = read_cpu()
         asked = int(job.settings.get("threads", 0))
         bound = is_bound(cpu)
+        self.amx = native_bf16(cpu)[1] == "amx_bf16"
         count, reason = threads(cpu, world.local_size, asked, env=os.environ, bound=bound)
         if world.is_first and not asked and (idle := idle_under_torchrun(cpu, world.local_size, bound, os.environ)):
             logger.warning(idle)
@@ -114,6 +116,10 @@ class CpuDevice(Device):
 
     def masks(self, key: np.random.SeedSequence, device: torch.device) -> Mask:
         return Masks(key, self.pool)
+
+    def one_by_one(self, dtype: torch.dtype) -> bool:
+        """With AMX; without, groups are as fast or faster (docs/performance.md)."""
+        return dtype == torch.bfloat16 and self.amx
 
     def peak_memory(self) -> int | None:
         return process_peak_memory()

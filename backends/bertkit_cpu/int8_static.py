@@ -2,8 +2,8 @@
 
 The inputs of a dense layer have one scale and zero point, from a calibration (`ranges.py`); weights have a scale for
 each output. Bias, GELU and the next scale are part of oneDNN's product, so the feed-forward part's hidden values are
-written once, as uint8; the second product adds to the residual, which is float32 there. Attention, embeddings and heads
-stay in bf16. One short sequence goes through FBGEMM's products, and is float32 between them.
+written once, as uint8; the second product adds to the residual. What passes from layer to layer is float32; attention,
+embeddings and heads stay in bf16. One short sequence goes through FBGEMM's products, and is float32 between them.
 
 Legend: N slots, H hidden, I inputs, O outputs of all joined layers, K inputs that are kept apart.
 Source: Jacob et al. 2018, arXiv:1712.05877 (the scheme); Zafrir et al. 2019, arXiv:1910.06188 (of BERT).
@@ -44,18 +44,19 @@ class StaticInt8Weights(InferenceWeights):
         self.short_layers = None
 
     def add_and_norm(self, residual: Tensor, x: Tensor, block: str, config: ModelConfig, drop: Dropout) -> Tensor:
-        """Returns float32, which `feed_forward` takes without rounding."""
+        """Returns float32, which `feed_forward` takes without rounding; a float32 residual is overwritten."""
         rows = self._round(f"{block}.dense")(x.float())
         return self._add_and_norm(residual.float(), rows, block, config)
 
     def feed_forward(self, x: Tensor, prefix: str, config: ModelConfig, drop: Dropout) -> Tensor:
+        """Returns float32, which the next layer takes without a cast."""
         first, second = f"{prefix}intermediate.dense", f"{prefix}output.dense"
         entering, between = self._round(first), self._round(second)
         inner = _product(
             entering(x), entering.pair, self._weight((first,)), torch.uint8, between.pair,
             *onednn_form(config.hidden_act),
         )  # fmt: skip
-        return self._add_and_norm(x, inner, f"{prefix}output", config).to(self.dtype)
+        return self._add_and_norm(x, inner, f"{prefix}output", config)
 
     def _add_and_norm(self, residual: Tensor, rows: Tensor, block: str, config: ModelConfig) -> Tensor:
         """(N, H) float32, which the sum overwrites, (N, I) uint8 -> (N, H) float32."""

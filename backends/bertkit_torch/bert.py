@@ -70,7 +70,7 @@ def outputs(w: ComputeWeights, config: ModelConfig, head: Head, seen: Seen, drop
 
 
 def encode(w: ComputeWeights, config: ModelConfig, seen: Seen, drop: Dropout, layer: Layer) -> Tensor:
-    """-> (N, H) in the compute dtype; (W, H) where the head looks at W slots only."""
+    """-> (N, H) in the compute dtype or float32; (W, H) where the head looks at W slots only."""
     hidden = embed(w, config, seen, drop)
     last = config.num_hidden_layers - 1
     for number in range(last):
@@ -88,7 +88,7 @@ def states(w: ComputeWeights, config: ModelConfig, head: Head, seen: Seen, drop:
         found |= {(part, number): x for part, x in inner_states(w, config, number - 1, parts, hidden, seen).items()}
         if any(of_layer > number or (part, of_layer) == ("hidden", number) for part, of_layer in wanted):
             hidden = layer(prefix(number - 1), config, hidden, seen.attention, None, drop)
-            found["hidden", number] = hidden
+            found["hidden", number] = hidden.to(w.dtype)  # a copy where the next layer overwrites what it is given
     side_by_side = torch.cat([found[one] for one in wanted], 1)
     return {"hidden": side_by_side if seen.tokens is None else side_by_side.index_select(0, seen.tokens)}
 

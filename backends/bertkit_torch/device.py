@@ -105,6 +105,10 @@ class Device:
         """Around a forward pass and its loss, for a chip whose own lists say which operators compute in `precision`."""
         return nullcontext()
 
+    def one_by_one(self, dtype: torch.dtype) -> bool:
+        """Whether torch's attention kernel over one sequence after another is, in inference, faster than groups."""
+        return False
+
     def in_rows(self, allowed: Tensor, heads: int) -> Attention:
         """Attention in rows of one width; `allowed` (R, 1, S, S) says who sees whom."""
         return InRows(allowed, heads, sdpa)

@@ -57,7 +57,7 @@ class Placed:
     input_ids: Tensor  # (N,)
     token_type_ids: Tensor  # (N,)
     position_ids: Tensor  # (N,)
-    heads: Heads | None  # None: of one sequence that is computed alone
+    heads: Heads | None  # None: where sequences are taken one by one
     last: Heads | None  # of the last layer where it is computed for a part of the slots only
     asking: Tensor | None  # (W,) those slots
     # Where the last layer's output holds what a head reads:
@@ -80,16 +80,25 @@ class _Target:
 _Stand = Sequence[tuple[np.ndarray, np.ndarray]]  # for each group: slots (G, Q or S), and whether the place is theirs
 
 
-def place(layout: Layout, batch: Batch, head: Head, heads: int, device: torch.device, dtype: torch.dtype) -> Placed:
+def place(
+    layout: Layout,
+    batch: Batch,
+    head: Head,
+    heads: int,
+    device: torch.device,
+    dtype: torch.dtype,
+    *,
+    last_only: bool = False,
+) -> Placed:
     """`layout` of `batch` for a model with this head and so many attention heads, 0: that need no rows; masks in
-    `dtype`."""
+    `dtype`. `last_only`: rows are needed in the last layer alone, where it is computed for a part of the slots."""
     kind = head.kind
     target = _Target(device, dtype)
     nothing = target.tensor(np.empty(0))
     inputs = layout.input_ids, layout.token_type_ids, layout.position_ids
     words, types, positions = (target.tensor(values) for values in inputs)
     full = last = None
-    if heads:
+    if heads and not last_only:
         all_ask = [_Asked(group.slots, _standing(layout, group), group.segments) for group in layout.groups]
         full = _heads(layout, all_ask, layout.slots, heads, target, joined=True)
     first = layout.token_slots[batch["cu_seqlens"][:-1]]

@@ -22,7 +22,7 @@ from bertkit.plugin import (
     lay_out,
     sequence_lengths,
 )
-from bertkit_torch.attention import InGroups, OfOne
+from bertkit_torch.attention import InGroups, OfOne, OneByOne
 from bertkit_torch.bert import Bert
 from bertkit_torch.device import Device
 from bertkit_torch.dropout import Dropout
@@ -69,7 +69,7 @@ class RaggedPasses:
         layout = as_it_comes(batch, self.layout) if is_short_and_alone(batch) else self.lay_out(batch)
         # Elsewhere no_grad is asked for already, and a vendor's plug-in may know no inference tensors.
         with torch.inference_mode() if self.where.type == "cpu" else contextlib.nullcontext():
-            outputs = self.model(weights, self.see(layout, batch), Dropout())
+            outputs = self.model(weights, self.see(layout, batch, inference=True), Dropout())
         held = {"masked_logits": len(batch.get("masked_positions", ()))}
         return {name: tensor[: held.get(name)].float().cpu().numpy() for name, tensor in outputs.items()}
 
@@ -84,11 +84,17 @@ class RaggedPasses:
         starts = np.concatenate([[0], np.cumsum(lengths)])
         return self.lay_out({"input_ids": nothing, "token_type_ids": nothing, "cu_seqlens": starts}).slots
 
-    def see(self, layout: Layout, batch: Batch) -> Seen:
-        head, heads = self.job.head, self.job.model.num_attention_heads
+    def see(self, layout: Layout, batch: Batch, *, inference: bool = False) -> Seen:
+        heads = self.job.model.num_attention_heads
         alone = layout.slots and not layout.groups
-        placed = place(layout, batch, head, 0 if alone else heads, self.where, self.dtype)
-        attention: Attention = OfOne(heads) if placed.heads is None else InGroups(placed.heads)
+        singly = inference and layout.kind == "unpadded" and self.device.one_by_one(self.dtype)
+        rows = 0 if alone else heads
+        placed = place(layout, batch, self.job.head, rows, self.where, self.dtype, last_only=singly)
+        attention: Attention
+        if placed.heads is not None:
+            attention = InGroups(placed.heads)
+        else:
+            attention = OfOne(heads) if alone else OneByOne(heads, tuple(batch["cu_seqlens"].tolist()))
         last = attention if placed.last is None else InGroups(placed.last)
         ids = placed.input_ids, placed.token_type_ids, placed.position_ids
         return Seen(*ids, attention, last, placed.asking, placed.first, placed.masked, placed.tokens)
@@ -113,4 +119,6 @@ class RaggedPasses:
         return LearnedStates(stretches, self.job.model.hidden_size, projection(dict(self.model.named_parameters())))
 
     def describe(self) -> dict[str, str]:
-        return {"layout": self.layout, "attention": "grouped batched matmul"}
+        singly = self.layout == "unpadded" and self.device.one_by_one(self.dtype)
+        inference = "; in inference torch's kernel, one sequence after another" if singly else ""
+        return {"layout": self.layout, "attention": f"grouped batched matmul{inference}"}

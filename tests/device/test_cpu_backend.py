@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import bertkit_cpu
-from bertkit.conformance.fixtures import example_batch, job, part, with_settings
+from bertkit.conformance.fixtures import HEADS, example_batch, job, part, with_settings
 from bertkit.distributed.world import World
 from bertkit.engine.interface import Job, Update, label_counts
 from bertkit.errors import UserError
@@ -191,3 +191,30 @@ def test_masks_are_the_same_for_any_number_of_threads() -> None:
             assert set(one.unique().tolist()) <= {0.0, 1.0}
     drawn = Masks(stream_key(1, 2, 0, 0))((FEW,), torch.float32, 0.5)[0].view(8, -1)
     assert len({tuple(lane.tolist()) for lane in drawn}) == 8  # each lane draws its own
+
+
+@pytest.mark.parametrize("kind", sorted(HEADS))
+def test_one_sequence_after_another_answers_as_groups_do(kind: HeadKind, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With AMX attention takes the first way, else the second; a batch of 12 sequences, 3 to 40 tokens long, fp32."""
+    batch, found = example_batch(kind), []
+    for singly in (True, False):
+        monkeypatch.setattr(device.CpuDevice, "one_by_one", lambda self, dtype, singly=singly: singly)
+        engine = with_settings(CpuBackend(), job(kind))
+        found.append(engine.predict(batch))
+        assert ("one sequence after another" in engine.describe()["attention"]) == singly
+    assert found[0].keys() == found[1].keys()
+    for name, values in found[0].items():
+        assert values.shape == found[1][name].shape
+        assert np.abs(values - found[1][name]).max() < 2e-6, name
+
+
+@pytest.mark.parametrize(("flags", "singly"), [("avx512_bf16 amx_bf16", True), ("avx512_bf16", False), ("", False)])
+def test_only_with_amx_is_attention_one_sequence_after_another(
+    flags: str, singly: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = dataclasses.replace(read_cpu(), flags=frozenset(flags.split()))
+    monkeypatch.setattr("bertkit_cpu.device.read_cpu", lambda: made)
+    cpu = device.CpuDevice()
+    cpu.open(settled(), World())
+    assert cpu.one_by_one(torch.bfloat16) == singly
+    assert not cpu.one_by_one(torch.float32)

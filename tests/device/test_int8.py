@@ -121,6 +121,23 @@ def test_every_head_and_activation_has_scales(kind: HeadKind, act: str) -> None:
 
 
 @needs_int8
+@needs_int8
+def test_states_of_several_layers_are_those_of_each_alone() -> None:
+    """The sum after attention overwrites what enters a layer, which may be a state that was asked for."""
+    backend, batch = choose("cpu").backend, example_batch("encoder")
+    wanted = job("encoder", precision="int8")
+    layers = tuple(range(wanted.model.num_hidden_layers + 1))
+    scales, found = None, {}
+    for some in (layers, *((layer,) for layer in layers)):
+        head = Head("encoder", len(some) * wanted.model.hidden_size, some)
+        engine = with_settings(backend, dataclasses.replace(wanted, head=head, scales=scales or {}))
+        if scales is None:
+            scales = engine.calibrate([batch]).scales
+        found[some] = engine.predict(batch)["hidden"]
+    alone = np.concatenate([found[layer,] for layer in layers], 1)
+    np.testing.assert_array_equal(found[layers], alone)
+
+
 def test_scales_as_they_come_can_be_asked_for() -> None:
     engine = with_settings(choose("cpu").backend, job("classification", precision="int8"), scales="dynamic")
     assert not engine.wants_calibration()  # type: ignore[attr-defined]
