@@ -117,6 +117,13 @@ class Distillation(Derived):
         shown = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
         display.say(f"teacher on the dev set: {shown}")
         self.facts |= _counts(told) | {"teacher_metrics": metrics, "teacher_dev_seconds": seconds}
+        sure = {"rows": confidence(head, told.arrays), "dev": confidence(head, self.dev[0])}
+        if sure["rows"] is not None:
+            display.say(
+                f"teacher's probability of its own answer, on average: {sure['rows']:.3f} on the rows to learn from, "
+                f"{sure['dev']:.3f} on the dev set"
+            )
+            self.facts |= {"teacher_confidence": sure}
 
     def _ask_for_states(self, engine: Engine, recipe: Recipe, display: Display) -> None:
         setup, world, head = self.setup, self.base.world, self.teacher.head
@@ -248,6 +255,14 @@ def compared(
         if head.kind == "tokens" and "token_labels" in features.labels:
             same = same[features.labels["token_labels"] != NO_LABEL]
     return {"agreement": float(same.mean()), "teacher_kl": far}
+
+
+def confidence(head: Head, outputs: Mapping[str, np.ndarray]) -> float | None:
+    """The mean probability of the likeliest class or choice; None for heads without."""
+    if head.kind not in ("classification", "choice"):
+        return None
+    logits = outputs["logits"].astype(np.float64)
+    return float((1 / np.exp(logits - logits.max(-1, keepdims=True)).sum(-1)).mean())
 
 
 def _best(logits: np.ndarray, starts: np.ndarray) -> np.ndarray:

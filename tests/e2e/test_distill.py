@@ -52,6 +52,7 @@ def test_two_stages_and_what_the_record_says(taught: Path) -> None:
     assert facts["teacher_metrics"] == record(taught / "teacher")["metrics"]
     assert (facts["rows"], facts["teacher_forward_passes"]) == (64, 64), "once a row, not once an epoch"
     assert facts["layers"] == {"teacher": 2, "student": 1}
+    assert all(0.5 < sure <= 1 for sure in facts["teacher_confidence"].values())
     assert last["model"]["name"] == str(taught / "small-relations") or last["model"]["name"] == "small-relations"
     assert 0.5 < last["metrics"]["agreement"] <= 1
     assert last["units"]["teacher_kl"] == "nats"
@@ -60,6 +61,7 @@ def test_two_stages_and_what_the_record_says(taught: Path) -> None:
     assert config["num_hidden_layers"] == 1
     told = (taught / "told.txt").read_text()
     assert "stage 1 of 2: relations" in told
+    assert "teacher's probability of its own answer, on average: 0." in told
     assert "layers: 1 (from 0) of 2" in told
     assert "times as fast as the teacher did" in told
     assert json.loads((taught / "told.json").read_text())["metrics"] == last["metrics"]

@@ -22,7 +22,7 @@ from bertkit.model.config import ARCHITECTURES, Head, ModelConfig
 from bertkit.model.parameters import shapes, unread_names
 from bertkit.recipes.sections import DistillSection
 from bertkit.training import teacher as module
-from bertkit.training.distillation import compared
+from bertkit.training.distillation import compared, confidence
 from bertkit.training.stages import Course, make_stages
 from bertkit.training.teacher import ask_states, check_room, keep_logits, kept_logits, states_bytes
 from bertkit.training.teacher_terms import learned_states
@@ -279,3 +279,9 @@ def test_a_size_has_the_teachers_word_pieces() -> None:
 def test_stages_that_cannot_be(course: Course, model: str | None, cause: str) -> None:
     with pytest.raises(UserError, match=cause):
         make_stages(course, {"task": "sst2", "model.name": model})
+
+
+def test_confidence_is_the_mean_probability_of_the_likeliest_class() -> None:
+    logits = np.log(np.array([[0.9, 0.1], [0.3, 0.7]], np.float32)) + np.float32(90)
+    assert confidence(Head("classification", 2), {"logits": logits}) == pytest.approx(0.8)
+    assert confidence(Head("regression", 1), {"logits": logits[:, :1]}) is None
