@@ -135,7 +135,7 @@ if TYPE_CHECKING:
     )
 
     # Tasks on the workers of a cluster
-    from bertkit.distributed.workers import Workers
+    from bertkit.distributed.workers import GO_ON, Workers
 
     # The machine
     from bertkit.distributed.topology import (
@@ -280,6 +280,7 @@ _PLACES = {
     "Unread": ("model.formats.file_kinds", "Unread"),
     "Update": ("engine.interface", "Update"),
     "UserError": ("errors", "UserError"),
+    "GO_ON": ("distributed.workers", "GO_ON"),
     "Workers": ("distributed.workers", "Workers"),
     "World": ("distributed.world", "World"),
     "add_sums": ("distributed.host_sums", "add"),
@@ -328,6 +329,7 @@ _PLACES = {
 }
 __all__ = [
     "EXPORTED_HEADS",
+    "GO_ON",
     "GRACE",
     "INFER_HEADER",
     "INT8_COPIES",

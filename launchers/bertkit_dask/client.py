@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import dask
 
-from bertkit.plugin import UserError, read_object
+from bertkit.plugin import GO_ON, UserError, read_object
 from bertkit_dask.worker import Done, do, running
 
 # Before distributed is imported, which reads it then. What goes wrong is told in one line, not in its tracebacks.
@@ -29,7 +29,6 @@ FIRST_WORKER_S = 60  # until there is a worker
 NO_WORKER_S = 300  # without any, in the middle of the work: a cluster may start others
 CHECK_S, POLL_S = 5.0, 0.05
 MOST_KILLS = 5  # times that Dask gives a task up, each after the death of several workers (its allowed-failures)
-GO_ON = "what is finished is kept: the same command goes on"
 logger = logging.getLogger(__name__)
 
 
