@@ -114,9 +114,11 @@ def model_of(options: argparse.Namespace) -> Any:
     )
 
 
-def trainer_of(options: argparse.Namespace, seed: int, train: list[dict[str, Any]], tokenizer: Any) -> Trainer:
+def trainer_of(
+    options: argparse.Namespace, seed: int, train: list[dict[str, Any]], tokenizer: Any, scratch: str
+) -> Trainer:
     arguments = transformers.TrainingArguments(
-        tempfile.gettempdir(), seed=seed, per_device_train_batch_size=BATCH, per_device_eval_batch_size=64,
+        scratch, seed=seed, per_device_train_batch_size=BATCH, per_device_eval_batch_size=64,
         learning_rate=5e-5, num_train_epochs=options.epochs, warmup_steps=0.1, weight_decay=0.01,
         max_grad_norm=1.0, bf16=options.bf16, use_cpu=True, save_strategy="no", report_to="none",
         disable_tqdm=True, logging_strategy="steps" if options.losses else "no", logging_steps=1,
@@ -133,18 +135,19 @@ def run(options: argparse.Namespace, seed: int) -> dict[str, Any]:
     tokenizer = transformers.AutoTokenizer.from_pretrained(options.model)
     folder = Path(options.data_dir) / COLUMNS[options.task][0]
     train = encode(read(options.task, folder / "train.tsv", options.train_rows), tokenizer, 128)
-    trainer = trainer_of(options, seed, train, tokenizer)
-    before, cpu = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF).ru_utime
-    trainer.train()
-    seconds = time.perf_counter() - before
-    cpu_seconds = resource.getrusage(resource.RUSAGE_SELF).ru_utime - cpu
-    if options.losses:
-        logged = [float(entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]
-        options.losses.write_text(json.dumps(logged))
-    scores = []
-    for path in (folder / "dev.tsv", *options.more_dev):
-        output = trainer.predict(encode(read(options.task, path, 0), tokenizer, 128))
-        scores.append(metrics(options.task, np.asarray(output.predictions), np.asarray(output.label_ids)))
+    with tempfile.TemporaryDirectory() as scratch:
+        trainer = trainer_of(options, seed, train, tokenizer, scratch)
+        before, cpu = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF).ru_utime
+        trainer.train()
+        seconds = time.perf_counter() - before
+        cpu_seconds = resource.getrusage(resource.RUSAGE_SELF).ru_utime - cpu
+        if options.losses:
+            logged = [float(entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]
+            options.losses.write_text(json.dumps(logged))
+        scores = []
+        for path in (folder / "dev.tsv", *options.more_dev):
+            output = trainer.predict(encode(read(options.task, path, 0), tokenizer, 128))
+            scores.append(metrics(options.task, np.asarray(output.predictions), np.asarray(output.label_ids)))
     return {"task": options.task, "seed": seed, "bf16": options.bf16, **scores[0], "more_dev": scores[1:],
             "train_seconds": round(seconds, 1), "cpu_seconds": round(cpu_seconds, 1),
             "transformers": transformers.__version__, "torch": torch.__version__}  # fmt: skip

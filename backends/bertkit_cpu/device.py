@@ -33,7 +33,7 @@ from bertkit_cpu.masked_words import in_place
 from bertkit_cpu.memory import keep_freed_memory
 from bertkit_cpu.norms import norm
 from bertkit_cpu.ranges import calibrate
-from bertkit_cpu.topology import idle_under_torchrun, is_bound, native_bf16, read_cpu, threads
+from bertkit_cpu.topology import idle_under_torchrun, is_bound, read_cpu, threads
 from bertkit_cpu.words import LANES, Masks
 from bertkit_torch.device import Device, Run
 from bertkit_torch.dropout import Mask
@@ -60,7 +60,7 @@ class CpuDevice(Device):
         cpu = read_cpu()
         asked = int(job.settings.get("threads", 0))
         bound = is_bound(cpu)
-        self.amx = native_bf16(cpu)[1] == "amx_bf16"
+        self.amx = "amx_bf16" in cpu.flags
         count, reason = threads(cpu, world.local_size, asked, env=os.environ, bound=bound)
         if world.is_first and not asked and (idle := idle_under_torchrun(cpu, world.local_size, bound, os.environ)):
             logger.warning(idle)

@@ -43,12 +43,8 @@ class OfOne:
 
     def __call__(self, parts: tuple[Tensor, ...], drop: Dropout, rate: float, dtype: torch.dtype) -> Tensor:
         """The softmax is in float32 whatever the dtype."""
-        if len(parts) == 1:
-            query, key, value = parts[0].view(len(parts[0]), 3, self.count, -1).permute(1, 2, 0, 3)  # (A, N, D) each
-        else:
-            query = parts[0].view(len(parts[0]), self.count, -1).transpose(0, 1)  # (A, W, D)
-            key, value = parts[1].view(len(parts[1]), 2, self.count, -1).permute(1, 2, 0, 3)
-        return of_one(query, key, value)
+        (joined,) = parts  # the encoder's layers bind theirs beforehand (`bertkit_torch.short`)
+        return of_joined(joined, self.count)
 
 
 @dataclass(frozen=True)
@@ -65,10 +61,14 @@ class OneByOne:
         (joined,) = parts
         found = joined.new_empty(len(joined), joined.shape[1] // 3)
         for start, end in itertools.pairwise(self.bounds):
-            query, key, value = joined[start:end].view(end - start, 3, self.count, -1).permute(1, 2, 0, 3)
-            found[start:end] = of_one(query, key, value)
+            found[start:end] = of_joined(joined[start:end], self.count)
         found[self.bounds[-1] :].zero_()
         return found
+
+
+def of_joined(joined: Tensor, heads: int) -> Tensor:
+    """(N, 3H), queries, keys and values of one sequence side by side -> (N, H)."""
+    return of_one(*joined.view(len(joined), 3, heads, -1).permute(1, 2, 0, 3).unbind())
 
 
 def of_one(query: Tensor, key: Tensor, value: Tensor) -> Tensor:

@@ -42,6 +42,7 @@ class RaggedPasses:
         self.dtype = device.compute_dtype(job.precision)
         self.rule = Rule.of(job.loss, where)
         self.layout: LayoutKind = device.layout if job.layout == "auto" else job.layout
+        self.one_by_one = self.layout == "unpadded" and device.one_by_one(self.dtype)  # attention's way in inference
 
     def stage(self, update: Update) -> Update:
         return update
@@ -87,9 +88,8 @@ class RaggedPasses:
     def see(self, layout: Layout, batch: Batch, *, inference: bool = False) -> Seen:
         heads = self.job.model.num_attention_heads
         alone = layout.slots and not layout.groups
-        singly = inference and layout.kind == "unpadded" and self.device.one_by_one(self.dtype)
-        rows = 0 if alone else heads
-        placed = place(layout, batch, self.job.head, rows, self.where, self.dtype, last_only=singly)
+        rows, last_only = 0 if alone else heads, inference and self.one_by_one
+        placed = place(layout, batch, self.job.head, rows, self.where, self.dtype, last_only=last_only)
         attention: Attention
         if placed.heads is not None:
             attention = InGroups(placed.heads)
@@ -119,6 +119,5 @@ class RaggedPasses:
         return LearnedStates(stretches, self.job.model.hidden_size, projection(dict(self.model.named_parameters())))
 
     def describe(self) -> dict[str, str]:
-        singly = self.layout == "unpadded" and self.device.one_by_one(self.dtype)
-        inference = "; in inference torch's kernel, one sequence after another" if singly else ""
+        inference = "; in inference torch's kernel, one sequence after another" if self.one_by_one else ""
         return {"layout": self.layout, "attention": f"grouped batched matmul{inference}"}

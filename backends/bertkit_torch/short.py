@@ -12,7 +12,7 @@ from collections.abc import Callable
 from torch import Tensor
 
 from bertkit.plugin import ModelConfig
-from bertkit_torch.attention import of_one
+from bertkit_torch.attention import of_joined, of_one
 from bertkit_torch.dropout import Dropout
 from bertkit_torch.seen import Attention
 from bertkit_torch.weights import ComputeWeights
@@ -59,7 +59,7 @@ def _all_ask(w: ComputeWeights, prefix: str, heads: int) -> Attend:
     joined = w.short_dense(*(f"{prefix}{part}" for part in ("query", "key", "value")))
 
     def attend(x: Tensor, asking: Tensor | None) -> tuple[Tensor, Tensor]:
-        return of_one(*joined(x).view(len(x), 3, heads, -1).permute(1, 2, 0, 3).unbind()), x
+        return of_joined(joined(x), heads), x
 
     return attend
 

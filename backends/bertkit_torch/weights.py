@@ -78,7 +78,10 @@ class ComputeWeights:
         return torch.nn.functional.layer_norm(x, weight.shape, weight, bias, epsilon)
 
     def add_and_norm(self, residual: Tensor, x: Tensor, block: str, config: ModelConfig, drop: Dropout) -> Tensor:
-        """(N, H), (N, I) -> (N, H): LayerNorm of the residual and the block's dense layer of x, with dropout."""
+        """(N, H), (N, I) -> (N, H): LayerNorm of the residual and the block's dense layer of x, with dropout.
+
+        In inference the residual may be overwritten.
+        """
         summed = drop.add(residual, self.dense(x, f"{block}.dense"), config.hidden_dropout_prob)
         return self.layer_norm(summed, f"{block}.LayerNorm", config.layer_norm_eps)
 

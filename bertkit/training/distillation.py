@@ -17,6 +17,7 @@ import numpy as np
 from bertkit.console import Display
 from bertkit.data.features import Features
 from bertkit.data.sampler import by_length
+from bertkit.data.tasks.metrics import probabilities
 from bertkit.data.tasks.task import Answered, Part, Task
 from bertkit.distributed.consistency import everybody
 from bertkit.distributed.world import World
@@ -261,8 +262,7 @@ def confidence(head: Head, outputs: Mapping[str, np.ndarray]) -> float | None:
     """The mean probability of the likeliest class or choice; None for heads without."""
     if head.kind not in ("classification", "choice"):
         return None
-    logits = outputs["logits"].astype(np.float64)
-    return float((1 / np.exp(logits - logits.max(-1, keepdims=True)).sum(-1)).mean())
+    return float(probabilities(head.kind, outputs["logits"]).max(-1).mean())
 
 
 def _best(logits: np.ndarray, starts: np.ndarray) -> np.ndarray:

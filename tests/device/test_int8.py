@@ -121,7 +121,6 @@ def test_every_head_and_activation_has_scales(kind: HeadKind, act: str) -> None:
 
 
 @needs_int8
-@needs_int8
 def test_states_of_several_layers_are_those_of_each_alone() -> None:
     """The sum after attention overwrites what enters a layer, which may be a state that was asked for."""
     backend, batch = choose("cpu").backend, example_batch("encoder")
@@ -138,6 +137,7 @@ def test_states_of_several_layers_are_those_of_each_alone() -> None:
     np.testing.assert_array_equal(found[layers], alone)
 
 
+@needs_int8
 def test_scales_as_they_come_can_be_asked_for() -> None:
     engine = with_settings(choose("cpu").backend, job("classification", precision="int8"), scales="dynamic")
     assert not engine.wants_calibration()  # type: ignore[attr-defined]
