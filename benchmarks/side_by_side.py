@@ -2,6 +2,7 @@
 
     python benchmarks/side_by_side.py train --workload mrpc --model base --json mrpc.json
     python benchmarks/side_by_side.py infer --workload squad --model base --batch-size 32
+    python benchmarks/side_by_side.py infer --tokens 16 --batch-size 1 --threads 1 --steps 50 --rounds 8
 
 Each competitor is a process with all threads; they take turns (A B C A B C ...), the others stopped. A training step
 is forward with dropout, backward, clipping at 1.0 and AdamW; an inference step is a forward pass. Making the padded or
@@ -46,6 +47,7 @@ def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("mode", choices=("train", "infer"))
     parser.add_argument("--workload", choices=tuple(workloads.KINDS), default="mrpc")
+    parser.add_argument("--tokens", type=int, help="in every example, instead of the workload's lengths")
     parser.add_argument("--model", default="base", help="a size (random weights) or a model's folder")
     parser.add_argument("--competitors", nargs="+", metavar="NAME", help="in this order; the first is the reference")
     parser.add_argument("--best-attention", choices=("eager", "sdpa"), help="of hf-best and hf-bf16-sorted")
@@ -74,7 +76,7 @@ def material(o: argparse.Namespace, kind: workloads.Kind) -> tuple[ModelConfig, 
         source = find_source(o.model)
         config, vocab = source.config, source.vocabulary.path
         weights = dict(starting_weights(source, kind.head, o.seed).weights)
-    if o.data_dir is None or o.workload != "mrpc":
+    if o.data_dir is None or o.workload != "mrpc" or o.tokens:
         count = (workloads.MEGABATCH + 1) * kind.batch_size
         return config, weights, workloads.seeded_features(kind, count, config.vocab_size, o.seed)
     if vocab is None:
@@ -88,7 +90,8 @@ class Comparison:
     def __init__(self, o: argparse.Namespace, work: Path) -> None:
         kind = workloads.KINDS[o.workload]
         self.options, self.work = o, work
-        self.kind = dataclasses.replace(kind, batch_size=o.batch_size or kind.batch_size)
+        lengths = workloads.same(o.tokens) if o.tokens else kind.lengths
+        self.kind = dataclasses.replace(kind, batch_size=o.batch_size or kind.batch_size, lengths=lengths)
         self.config, weights, self.features = material(o, self.kind)
         self.plan = workloads.plan(self.features.lengths, self.kind.batch_size, o.steps, o.rounds, o.seed)
         workloads.write(work / "workload.safetensors", self.features, self.plan)

@@ -50,6 +50,10 @@ KINDS = {
 }  # fmt: skip
 
 
+def same(tokens: int) -> Lengths:
+    return Lengths(tokens, tokens, ((1.0, tokens),))
+
+
 @dataclass(frozen=True)
 class Round:
     random: np.ndarray  # (K, B) example numbers

@@ -15,11 +15,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
+from bertkit_cpu.capture import captured, recording, scripts
 from bertkit_cpu.layer_norm import Bf16Training
-from bertkit_torch.weights import ComputeWeights
+from bertkit_torch.weights import ComputeWeights, ShortLayer
 
 FEW = 1024  # slots; with fewer, bringing the weights into blocks costs more than it saves
 
@@ -124,6 +125,9 @@ class InferenceWeights(ComputeWeights):
     def short_dense(self, *names: str, activation: str = "") -> Product:
         return self.bound(names, activation)
 
+    def captured(self, layer: nn.Module, x: Tensor, asking: Tensor | None) -> ShortLayer:
+        return captured(layer, x, asking)
+
     def bound(self, names: tuple[str, ...], activation: str = "") -> Product:
         """The product with these layers' weights, which is made when it is first asked for."""
         if (names, activation) not in self._bound:
@@ -131,22 +135,32 @@ class InferenceWeights(ComputeWeights):
         return self._bound[names, activation]
 
     def bind(self, names: tuple[str, ...], activation: str) -> Product:
-        joined = join(self.masters, names, self.dtype)
-        blocks, (after, form) = torch.ops.mkldnn._reorder_linear_weight(joined.weight, 1024), onednn_form(activation)
-        product = torch.ops.mkldnn._linear_pointwise.default
-
-        def bound(x: Tensor) -> Tensor:
-            found: Tensor = product(x, blocks, joined.bias, after, [], form)
-            return found
-
-        return bound
+        return _InBlocks(join(self.masters, names, self.dtype), activation)
 
     def layer_norm(self, x: Tensor, name: str, epsilon: float) -> Tensor:
         return self.short_norm(name, epsilon)(x)
 
     def short_norm(self, name: str, epsilon: float) -> Callable[[Tensor], Tensor]:
-        weight, bias = self.masters[f"{name}.weight"], self.masters[f"{name}.bias"]
+        weight, bias = (self.masters[f"{name}.{kind}"].detach() for kind in ("weight", "bias"))
         return lambda x: torch.layer_norm(x, weight.shape, weight, bias, epsilon)
+
+
+class _InBlocks(nn.Module):
+    """(N, I) -> (N, O), with the activation."""
+
+    def __init__(self, joined: _Joined, activation: str) -> None:
+        super().__init__()
+        self.register_buffer("weight", torch.ops.mkldnn._reorder_linear_weight(joined.weight, 1024))
+        self.register_buffer("bias", joined.bias)
+        self.after, self.form = onednn_form(activation)
+
+    def forward(self, x: Tensor) -> Tensor:
+        given = x, self.weight, self.bias, self.after
+        if recording():
+            found: Tensor = scripts().linear(*given, self.form)
+        else:
+            found = torch.ops.mkldnn._linear_pointwise.default(*given, [], self.form)
+        return found
 
 
 def onednn_form(activation: str) -> tuple[str, str]:

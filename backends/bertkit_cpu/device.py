@@ -26,6 +26,7 @@ from bertkit.plugin import (
 from bertkit_cpu.dense import InferenceWeights, TrainingWeights, fast_products
 from bertkit_cpu.extension import load_extension
 from bertkit_cpu.int8 import Int8Weights, int8_works
+from bertkit_cpu.int8_short import onednn_from
 from bertkit_cpu.int8_static import StaticInt8Weights, static_int8_works
 from bertkit_cpu.lamb import BlockedLamb
 from bertkit_cpu.layer_norm import Bf16Training
@@ -39,6 +40,7 @@ from bertkit_torch.device import Device, Run
 from bertkit_torch.dropout import Mask
 from bertkit_torch.gradients import Gradients
 from bertkit_torch.optimizer import Optimizer
+from bertkit_torch.placement import SHORT
 from bertkit_torch.weights import ComputeWeights
 
 logger = logging.getLogger(__name__)
@@ -53,6 +55,7 @@ class CpuDevice(Device):
         self.fast = fast_products()
         self.amx = False
         self.int8 = self.static_scales = False
+        self.onednn_from = SHORT + 1  # slots of one sequence in int8
         self.scales: Mapping[str, np.ndarray] = {}  # of what enters dense layers in int8
         self.pool: Executor | None = None  # draws dropout's words beside the main thread
 
@@ -75,6 +78,7 @@ class CpuDevice(Device):
         if self.int8:
             self.static_scales = job.settings.get("scales", "static") == "static" and static_int8_works()
             self.scales = job.scales if self.static_scales else {}
+            self.onednn_from = onednn_from(job.model.hidden_size) if self.amx else SHORT + 1
         if job.settings.get("extension", "auto") == "auto":
             self.notes["extension"] = load_extension()
         return torch.device("cpu")
@@ -90,7 +94,7 @@ class CpuDevice(Device):
         if not self.fast:
             return ComputeWeights(masters, dtype)
         if self.int8 and self.scales:
-            return StaticInt8Weights(masters, dtype, self.scales)
+            return StaticInt8Weights(masters, dtype, self.scales, onednn_from=self.onednn_from)
         return Int8Weights(masters, dtype) if self.int8 else InferenceWeights(masters, dtype)
 
     def wants_calibration(self) -> bool:

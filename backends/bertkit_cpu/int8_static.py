@@ -3,7 +3,8 @@
 The inputs of a dense layer have one scale and zero point, from a calibration (`ranges.py`); weights have a scale for
 each output. Bias, GELU and the next scale are part of oneDNN's product, so the feed-forward part's hidden values are
 written once, as uint8; the second product adds to the residual. What passes from layer to layer is float32; attention,
-embeddings and heads stay in bf16. One short sequence goes through FBGEMM's products, and is float32 between them.
+embeddings and heads stay in bf16. One short sequence is float32 between its products, which are FBGEMM's where oneDNN's
+have no AMX or would not be worth their start.
 
 Legend: N slots, H hidden, I inputs, O outputs of all joined layers, K inputs that are kept apart.
 Source: Jacob et al. 2018, arXiv:1712.05877 (the scheme); Zafrir et al. 2019, arXiv:1910.06188 (of BERT).
@@ -11,28 +12,40 @@ Source: Jacob et al. 2018, arXiv:1712.05877 (the scheme); Zafrir et al. 2019, ar
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from collections.abc import Mapping
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from bertkit.plugin import Int8Inputs, ModelConfig, int8_inputs
+from bertkit_cpu.capture import recording, scripts
 from bertkit_cpu.dense import InferenceWeights, Product, onednn_form
 from bertkit_cpu.int8 import ENCODER, Quantised, layer_of, quantise
-from bertkit_cpu.int8_short import pack, short_product, short_works
+from bertkit_cpu.int8_short import ShortProduct, pack, short_works
 from bertkit_torch.dropout import Dropout
-from bertkit_torch.weights import activate
+from bertkit_torch.placement import SHORT
+from bertkit_torch.weights import ComputeWeights
 
 
 class StaticInt8Weights(InferenceWeights):
     """For forward passes without a gradient."""
 
-    def __init__(self, masters: Mapping[str, Tensor], dtype: torch.dtype, scales: Mapping[str, np.ndarray]) -> None:
-        """`scales`: as `bertkit.plugin.int8_layer` takes them."""
+    def __init__(
+        self,
+        masters: Mapping[str, Tensor],
+        dtype: torch.dtype,
+        scales: Mapping[str, np.ndarray],
+        *,
+        onednn_from: int = SHORT + 1,
+    ) -> None:
+        """`scales`: as `bertkit.plugin.int8_layer` takes them. `onednn_from`: slots of a short sequence from which
+        oneDNN's products are worth their start."""
         super().__init__(masters, dtype)
+        self.onednn_from = onednn_from
         self._quantised: dict[tuple[str, ...], Quantised] = {}
         self.use(scales)
 
@@ -42,6 +55,17 @@ class StaticInt8Weights(InferenceWeights):
         self._rounding: dict[str, Rounding] = {}
         self._bound.clear()
         self.short_layers = None
+        self._longer: _Longer | None = None
+
+    def of_short(self, slots: int) -> ComputeWeights:
+        if slots < self.onednn_from or not short_works():
+            return self
+        self._longer = self._longer or _Longer(self)
+        return self._longer
+
+    @property
+    def attended_dtype(self) -> torch.dtype:
+        return torch.float32  # it is rounded next, which takes nothing else
 
     def add_and_norm(self, residual: Tensor, x: Tensor, block: str, config: ModelConfig, drop: Dropout) -> Tensor:
         """Returns float32, which `feed_forward` takes without rounding; a float32 residual is overwritten."""
@@ -72,8 +96,7 @@ class StaticInt8Weights(InferenceWeights):
         if not names[0].startswith(ENCODER):
             product = super().bind(names, activation)
             return lambda x: product(x.to(self.dtype))
-        entering, weight, form = self._round(names[0]), self._weight(names), onednn_form(activation)
-        return lambda x: _product(entering(x.float()), entering.pair, weight, self.dtype, (1.0, 0), *form)
+        return self.product(names, self.dtype, activation)
 
     @property
     def short_dtype(self) -> torch.dtype:
@@ -83,14 +106,12 @@ class StaticInt8Weights(InferenceWeights):
         if not short_works():
             return super().short_dense(*names, activation=activation)
         inputs, packed = int8_inputs(self.scales, names[0]), pack(layer_of(self.masters, names, self.scales))
-        pair, divisors = (inputs.scale, inputs.zero), inputs.divisors
-        factors = None if divisors is None else torch.from_numpy(divisors).reciprocal()
+        return ShortProduct(packed, inputs, activation)
 
-        def bound(x: Tensor) -> Tensor:
-            found = short_product(x if factors is None else x * factors, *pair, packed)
-            return activate(found, activation) if activation else found
-
-        return bound
+    def product(self, names: tuple[str, ...], dtype: torch.dtype, activation: str) -> Product:
+        """By oneDNN: (N, I) -> (N, O) `dtype`."""
+        entering, weight, form = self._round(names[0]), self._weight(names), onednn_form(activation)
+        return _Product(entering, weight, dtype, form)
 
     def _round(self, name: str) -> Rounding:
         if name not in self._rounding:
@@ -101,6 +122,33 @@ class StaticInt8Weights(InferenceWeights):
         if names not in self._quantised:
             self._quantised[names] = quantise(layer_of(self.masters, names, self.scales), torch.float32)
         return self._quantised[names]
+
+
+class _Longer(InferenceWeights):
+    """Of one sequence that is short, but not so short that FBGEMM's products are faster."""
+
+    def __init__(self, weights: StaticInt8Weights) -> None:
+        super().__init__(weights.masters, weights.dtype)
+        self.weights = weights
+
+    short_dtype = torch.float32
+
+    def short_dense(self, *names: str, activation: str = "") -> Product:
+        return self.weights.product(names, torch.float32, activation)
+
+
+class _Product(nn.Module):
+    """(N, I) -> (N, O) of another dtype than uint8, by oneDNN."""
+
+    def __init__(self, entering: Rounding, weight: Quantised, dtype: torch.dtype, form: tuple[str, str]) -> None:
+        super().__init__()
+        self.entering, self.form, self.dtype = entering, form, dtype
+        self.weight = weight
+        for field in dataclasses.fields(weight):  # what is recorded must know its tensors
+            self.register_buffer(field.name, getattr(weight, field.name))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _product(self.entering(x.float()), self.entering.pair, self.weight, self.dtype, (1.0, 0), *self.form)
 
 
 class Rounding:
@@ -131,15 +179,19 @@ def _product(
     form: str,
 ) -> Tensor:  # fmt: skip
     """(N, I) uint8 -> (N, O); `to`: scale and zero point where `dtype` is uint8."""
-    found: Tensor = torch.ops.onednn.qlinear_pointwise(
-        rows, *scale, weight.blocks, weight.scales, weight.zeros, weight.bias, *to, dtype, after, [], form
-    )
+    given = rows, *scale, weight.blocks, weight.scales, weight.zeros, weight.bias, *to, dtype, after
+    if recording():
+        found: Tensor = scripts().quantised(*given, form)
+    else:
+        found = torch.ops.onednn.qlinear_pointwise(*given, [], form)
     return found
 
 
 def to_uint8(x: Tensor, scale: float, zero: int) -> Tensor:
     """(N, I) float32 -> (N, I): round(x / scale) + zero, within 0 to 255."""
     rows = torch.quantize_per_tensor(x, scale, zero, torch.quint8)
+    if recording():  # storage would be recorded as it stands
+        return rows.int_repr()
     return torch.empty(0, dtype=torch.uint8).set_(rows.untyped_storage(), 0, rows.shape, rows.stride())
 
 

@@ -47,7 +47,8 @@ class Bert(nn.Module):
         """The head's logits, float32 (`bertkit.engine.interface.Engine.predict` says which and their shapes)."""
         layer: Layer = functools.partial(encoder_layer, weights)
         if isinstance(seen.attention, OfOne):
-            layer = weights.short_layers = weights.short_layers or ShortLayers(weights)
+            short = weights.of_short(len(seen.input_ids))
+            layer = short.short_layers = short.short_layers or ShortLayers(short)
         return outputs(weights, self.config, self.head, seen, drop, layer)
 
 

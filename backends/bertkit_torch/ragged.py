@@ -22,7 +22,7 @@ from bertkit.plugin import (
     lay_out,
     sequence_lengths,
 )
-from bertkit_torch.attention import InGroups, OfOne, OneByOne
+from bertkit_torch.attention import InGroups, OfOne, OneByOne, windows
 from bertkit_torch.bert import Bert
 from bertkit_torch.device import Device
 from bertkit_torch.dropout import Dropout
@@ -70,7 +70,7 @@ class RaggedPasses:
         layout = as_it_comes(batch, self.layout) if is_short_and_alone(batch) else self.lay_out(batch)
         # Elsewhere no_grad is asked for already, and a vendor's plug-in may know no inference tensors.
         with torch.inference_mode() if self.where.type == "cpu" else contextlib.nullcontext():
-            outputs = self.model(weights, self.see(layout, batch, inference=True), Dropout())
+            outputs = self.model(weights, self.see(layout, batch, weights), Dropout())
         held = {"masked_logits": len(batch.get("masked_positions", ()))}
         return {name: tensor[: held.get(name)].float().cpu().numpy() for name, tensor in outputs.items()}
 
@@ -85,16 +85,21 @@ class RaggedPasses:
         starts = np.concatenate([[0], np.cumsum(lengths)])
         return self.lay_out({"input_ids": nothing, "token_type_ids": nothing, "cu_seqlens": starts}).slots
 
-    def see(self, layout: Layout, batch: Batch, *, inference: bool = False) -> Seen:
+    def see(self, layout: Layout, batch: Batch, answering: ComputeWeights | None = None) -> Seen:
+        """`answering`: the weights, where there is no gradient."""
         heads = self.job.model.num_attention_heads
         alone = layout.slots and not layout.groups
-        rows, last_only = 0 if alone else heads, inference and self.one_by_one
-        placed = place(layout, batch, self.job.head, rows, self.where, self.dtype, last_only=last_only)
+        singly = answering is not None and self.one_by_one
+        rows = 0 if alone else heads
+        placed = place(layout, batch, self.job.head, rows, self.where, self.dtype, last_only=singly)
         attention: Attention
         if placed.heads is not None:
             attention = InGroups(placed.heads)
+        elif answering is not None and not alone:
+            shown = windows(batch["cu_seqlens"].tolist(), layout.slots, self.dtype)
+            attention = OneByOne(heads, shown, answering.attended_dtype)
         else:
-            attention = OfOne(heads) if alone else OneByOne(heads, tuple(batch["cu_seqlens"].tolist()))
+            attention = OfOne(heads)
         last = attention if placed.last is None else InGroups(placed.last)
         ids = placed.input_ids, placed.token_type_ids, placed.position_ids
         return Seen(*ids, attention, last, placed.asking, placed.first, placed.masked, placed.tokens)

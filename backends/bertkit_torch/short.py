@@ -7,17 +7,18 @@ Legend: N slots, H hidden, W slots that the layer is computed for, A heads, D he
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from bertkit.plugin import ModelConfig
 from bertkit_torch.attention import of_joined, of_one
 from bertkit_torch.dropout import Dropout
 from bertkit_torch.seen import Attention
-from bertkit_torch.weights import ComputeWeights
+from bertkit_torch.weights import ComputeWeights, ShortLayer
 
-Attend = Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor]]
+OFTEN = 16  # calls after which a layer is worth capturing, which takes as long as ten
 
 
 class ShortLayers:
@@ -25,52 +26,67 @@ class ShortLayers:
 
     def __init__(self, weights: ComputeWeights) -> None:
         self.weights = weights
-        self._bound: dict[tuple[str, bool], Callable[[Tensor, Tensor | None], Tensor]] = {}
+        self._layers: dict[tuple[str, bool], _Layer] = {}
+        self._calls: Counter[tuple[str, bool]] = Counter()
+        self._captured: dict[tuple[str, bool], ShortLayer] = {}
 
     def __call__(
         self, prefix: str, config: ModelConfig, x: Tensor, attention: Attention, asking: Tensor | None, drop: Dropout
     ) -> Tensor:
         key = prefix, asking is None
-        if key not in self._bound:
-            self._bound[key] = _bind(self.weights, prefix, config, asking is None)
-        return self._bound[key](x, asking)
+        if key in self._captured:
+            return self._captured[key](x, asking)
+        if key not in self._layers:
+            self._layers[key] = _Layer(self.weights, prefix, config, all_ask=asking is None)
+        self._calls[key] += 1
+        if self._calls[key] == OFTEN:
+            self._captured[key] = self.weights.captured(self._layers[key], x, asking)
+        found: Tensor = self._layers[key](x, asking)
+        return found
 
 
-def _bind(
-    w: ComputeWeights, prefix: str, config: ModelConfig, all_ask: bool
-) -> Callable[[Tensor, Tensor | None], Tensor]:
-    """-> a function of (N, H) and the slots that ask, (W,): (W, H), or (N, H) where all ask."""
-    attend = (_all_ask if all_ask else _some_ask)(w, f"{prefix}attention.self.", config.num_attention_heads)
-    after_attention = w.short_dense(f"{prefix}attention.output.dense")
-    inner = w.short_dense(f"{prefix}intermediate.dense", activation=config.hidden_act)
-    outer = w.short_dense(f"{prefix}output.dense")
-    blocks = ("attention.output", "output")
-    norms = [w.short_norm(f"{prefix}{block}.LayerNorm", config.layer_norm_eps) for block in blocks]
+class _Layer(nn.Module):
+    """(N, H), and the slots that ask, (W,) -> (W, H), or (N, H) where all ask."""
 
-    def layer(x: Tensor, asking: Tensor | None) -> Tensor:
-        found, residual = attend(x.to(w.short_dtype), asking)
-        x = norms[0](after_attention(found).add_(residual))
-        return norms[1](outer(inner(x)).add_(x))
+    def __init__(self, w: ComputeWeights, prefix: str, config: ModelConfig, *, all_ask: bool) -> None:
+        super().__init__()
+        self.dtype = w.short_dtype
+        kind = _AllAsk if all_ask else _SomeAsk
+        self.attend = kind(w, f"{prefix}attention.self.", config.num_attention_heads)
+        self.after_attention = w.short_dense(f"{prefix}attention.output.dense")
+        self.inner = w.short_dense(f"{prefix}intermediate.dense", activation=config.hidden_act)
+        self.outer = w.short_dense(f"{prefix}output.dense")
+        self.first_norm = w.short_norm(f"{prefix}attention.output.LayerNorm", config.layer_norm_eps)
+        self.second_norm = w.short_norm(f"{prefix}output.LayerNorm", config.layer_norm_eps)
 
-    return layer
-
-
-def _all_ask(w: ComputeWeights, prefix: str, heads: int) -> Attend:
-    joined = w.short_dense(*(f"{prefix}{part}" for part in ("query", "key", "value")))
-
-    def attend(x: Tensor, asking: Tensor | None) -> tuple[Tensor, Tensor]:
-        return of_joined(joined(x), heads), x
-
-    return attend
+    def forward(self, x: Tensor, asking: Tensor | None = None) -> Tensor:
+        found, residual = self.attend(x.to(self.dtype), asking)
+        x = self.first_norm(self.after_attention(found).add_(residual))
+        return self.second_norm(self.outer(self.inner(x)).add_(x))
 
 
-def _some_ask(w: ComputeWeights, prefix: str, heads: int) -> Attend:
-    keys_values = w.short_dense(f"{prefix}key", f"{prefix}value")
-    queries = w.short_dense(f"{prefix}query")
+class _AllAsk(nn.Module):
+    """-> what attention finds, (N, H), and x."""
 
-    def attend(x: Tensor, asking: Tensor | None) -> tuple[Tensor, Tensor]:
-        key, value = keys_values(x).view(len(x), 2, heads, -1).permute(1, 2, 0, 3)
+    def __init__(self, w: ComputeWeights, prefix: str, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.joined = w.short_dense(*(f"{prefix}{part}" for part in ("query", "key", "value")))
+
+    def forward(self, x: Tensor, asking: Tensor | None) -> tuple[Tensor, Tensor]:
+        return of_joined(self.joined(x), self.heads), x
+
+
+class _SomeAsk(nn.Module):
+    """-> what attention finds for the slots that ask, (W, H), and x of these."""
+
+    def __init__(self, w: ComputeWeights, prefix: str, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.keys_values = w.short_dense(f"{prefix}key", f"{prefix}value")
+        self.queries = w.short_dense(f"{prefix}query")
+
+    def forward(self, x: Tensor, asking: Tensor | None) -> tuple[Tensor, Tensor]:
+        key, value = torch.unflatten(self.keys_values(x), 1, (2, self.heads, -1)).permute(1, 2, 0, 3)
         x = x if asking is None else x.index_select(0, asking)
-        return of_one(queries(x).view(len(x), heads, -1).transpose(0, 1), key, value), x
-
-    return attend
+        return of_one(torch.unflatten(self.queries(x), 1, (self.heads, -1)).transpose(0, 1), key, value), x

@@ -12,13 +12,16 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bertkit.plugin import ModelConfig
 from bertkit_torch.dropout import Dropout
 
 if TYPE_CHECKING:
     from bertkit_torch.short import ShortLayers
+
+
+ShortLayer = Callable[[Tensor, Tensor | None], Tensor]  # (N, H), and the slots that ask, (W,) -> (W, H); None: (N, H)
 
 
 class ComputeWeights:
@@ -45,6 +48,19 @@ class ComputeWeights:
     def dense_active(self, x: Tensor, name: str, activation: str) -> Tensor:
         """One layer and what `hidden_act` names after it."""
         return activate(self.dense(x, name), activation)
+
+    @property
+    def attended_dtype(self) -> torch.dtype:
+        """Of what attention finds, in inference, sequence by sequence."""
+        return self.dtype
+
+    def of_short(self, slots: int) -> ComputeWeights:
+        """These weights as one sequence of so many slots takes them."""
+        return self
+
+    def captured(self, layer: nn.Module, x: Tensor, asking: Tensor | None) -> ShortLayer:
+        """An encoder layer of one short sequence, without the Python between its operators where that can be had."""
+        return layer
 
     @property
     def short_dtype(self) -> torch.dtype:

@@ -23,10 +23,12 @@ from bertkit.errors import UserError
 from bertkit.model.config import Head, HeadKind
 from bertkit.model.loading import find_source, starting_weights
 from bertkit.training.setup import choose_precision
-from bertkit_cpu.int8_short import short_works
+from bertkit_cpu import int8_short
+from bertkit_cpu.int8_short import short_product, short_works
 from bertkit_cpu.int8_static import StaticInt8Weights
 from bertkit_cpu.outliers import Apart, scale_and_zero
 from bertkit_cpu.ranges import METHODS
+from bertkit_torch.placement import SHORT
 from int8_here import needs_int8
 
 torch = pytest.importorskip("torch")
@@ -89,19 +91,28 @@ def test_scales_found_beforehand_are_near_fp32_and_make_an_answer_alike_in_any_b
 
 
 @needs_int8
+@pytest.mark.parametrize("onednn_from", [16, SHORT + 1])
 @pytest.mark.parametrize("tokens", [1, 16, 100])
-def test_the_products_of_a_short_sequence_are_those_of_oneDNN(tokens: int) -> None:
+def test_the_products_of_a_short_sequence_are_those_of_oneDNN(
+    tokens: int, onednn_from: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With AMX those of more than a few tokens are oneDNN's, in float32."""
+    by_fbgemm = []
+    monkeypatch.setattr(int8_short, "short_product", lambda *given: by_fbgemm.append(1) or short_product(*given))
     if not short_works():
         pytest.skip("torch has no FBGEMM here, or it is not exact")
     rng = np.random.default_rng(tokens)
     masters = {"bert.encoder.a.weight": torch.from_numpy(rng.normal(0, 0.1, (96, 64)).astype(np.float32))}
     masters["bert.encoder.a.bias"] = torch.from_numpy(rng.normal(0, 1, 96).astype(np.float32))
     x = torch.from_numpy(rng.normal(0, 1, (tokens, 64)).astype(np.float32))  # some beyond what the scale reaches
-    weights = StaticInt8Weights(masters, torch.float32, {"bert.encoder.a": np.array([2 / 255, 120])})
+    scales = {"bert.encoder.a": np.array([2 / 255, 120])}
+    weights = StaticInt8Weights(masters, torch.float32, scales, onednn_from=onednn_from)
     wanted = weights.dense(x, "bert.encoder.a")
-    assert float((weights.short_dense("bert.encoder.a")(x) - wanted).abs().max()) < 1e-5
-    both = weights.short_dense("bert.encoder.a", activation="gelu")(x)
+    short = weights.of_short(tokens)
+    assert float((short.short_dense("bert.encoder.a")(x) - wanted).abs().max()) < 1e-5
+    both = short.short_dense("bert.encoder.a", activation="gelu")(x)
     assert float((both - weights.dense_active(x, "bert.encoder.a", "gelu")).abs().max()) < 1e-4
+    assert len(by_fbgemm) == (2 if tokens < onednn_from else 0)
 
 
 @pytest.mark.parametrize("act", ["relu", "gelu", "gelu_new"])

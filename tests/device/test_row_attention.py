@@ -17,7 +17,7 @@ from bertkit.engine.interface import BatchLimits  # noqa: E402
 from bertkit.engine.layouts import lay_out  # noqa: E402
 from bertkit.engine.static_shapes import shapes, static  # noqa: E402
 from bertkit.model.config import Head  # noqa: E402
-from bertkit_torch.attention import InGroups  # noqa: E402
+from bertkit_torch.attention import KEYS, InGroups, OneByOne, windows  # noqa: E402
 from bertkit_torch.dropout import DeviceDropout, Dropout  # noqa: E402
 from bertkit_torch.placement import place  # noqa: E402
 from bertkit_torch.row_attention import InRows, InStretches, allowed, plain, sdpa, stretches_by_mask  # noqa: E402
@@ -44,10 +44,15 @@ def attend(way: str, tokens: Any, lengths: list[int], count: int) -> Any:
     """The same by one of the ways; slots without a token hold large numbers that must reach nobody."""
     batch = batch_of(lengths)
     kind, _, how = way.partition(" ")
-    if kind == "groups":
+    if kind == "singly":
+        total = sum(lengths) + int(how)
+        shown = windows([0, *np.cumsum(lengths).tolist()], total, tokens.dtype)
+        slots, attention = np.arange(sum(lengths)), OneByOne(HEADS, shown, tokens.dtype)
+    elif kind == "groups":
         layout = lay_out(batch, how)  # type: ignore[arg-type]
         placed = place(layout, batch, Head("span", 2), HEADS, torch.device("cpu"), torch.float64)
-        slots, attention, total = layout.token_slots, InGroups(placed.heads), layout.slots
+        slots, total = layout.token_slots, layout.slots
+        attention = InGroups(placed.heads)  # type: ignore[assignment]
     else:
         limits = BatchLimits(len(lengths) + 1, max(lengths) + 2)
         sizes = shapes([limits], count, kind == "stretches").fit(np.array(lengths))
@@ -80,8 +85,36 @@ def test_every_way_is_as_sequence_by_sequence(way: str, lengths: list[int], coun
     torch.testing.assert_close(slopes[0], slopes[1], rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("spare", [0, 3, 31])
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=7), st.integers(0, 99))
+def test_sequence_after_sequence_is_as_each_by_itself(spare: int, lengths: list[int], seed: int) -> None:
+    """Of the neighbours that a sequence is shown, and of slots without a token behind them, nothing comes through."""
+    tokens = torch.randn(sum(lengths), 3 * HIDDEN, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    found = attend(f"singly {spare}", tokens, lengths, 1)
+    torch.testing.assert_close(found, one_by_one(tokens, lengths), rtol=1e-9, atol=1e-9)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.integers(1, 70), min_size=1, max_size=9), st.integers(0, 40))
+def test_windows_are_whole_vectors_where_there_is_room(lengths: list[int], spare: int) -> None:
+    bounds = [0, *np.cumsum(lengths).tolist()]
+    for one, start, length in zip(windows(bounds, bounds[-1] + spare, torch.float32), bounds, lengths, strict=False):
+        assert (one.start, one.end) == (start, start + length)
+        assert 0 <= one.first <= one.start < one.end <= one.last <= bounds[-1] + spare
+        width = one.last - one.first
+        assert width == min(-(-length // KEYS) * KEYS, bounds[-1] + spare)
+        if one.mask is None:
+            assert width == length
+        else:
+            assert one.mask.shape == (1, 1, length, width)
+            assert (one.mask[0, 0, 0] == 0).nonzero()[:, 0].tolist() == list(
+                range(start - one.first, start - one.first + length)
+            )
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("way", ["rows sdpa", "rows plain", "stretches"])
+@pytest.mark.parametrize("way", ["rows sdpa", "rows plain", "stretches", "singly 31"])
 def test_half_precision_loses_no_more_than_it_must(way: str, dtype: Any) -> None:
     lengths = [3, 17, 9, 1, 12]
     tokens = torch.randn(sum(lengths), 3 * HIDDEN, generator=torch.Generator().manual_seed(1)).to(dtype)
