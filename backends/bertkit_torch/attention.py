@@ -73,11 +73,16 @@ class OneByOne:
     def __call__(self, parts: tuple[Tensor, ...], drop: Dropout, rate: float, dtype: torch.dtype) -> Tensor:
         """The softmax is in float32 whatever the dtype."""
         (joined,) = parts
+        query, key, value = (part[None] for part in apart(joined, self.count))
         found = joined.new_empty(len(joined), joined.shape[1] // 3, dtype=self.dtype)
+        places = torch.unflatten(found, 1, (self.count, -1)).transpose(0, 1)[None]  # (1, A, N, D), as the others
         for one in self.windows:
-            query, key, value = apart(joined[one.first : one.last], self.count)
-            asking = query[:, one.start - one.first : one.end - one.first]
-            found[one.start : one.end] = of_one(asking, key, value, one.mask)
+            seen = one.first, one.last - one.first
+            asks = 2, one.start, one.end - one.start
+            heads = torch.nn.functional.scaled_dot_product_attention(
+                query.narrow(*asks), key.narrow(2, *seen), value.narrow(2, *seen), one.mask
+            )
+            places.narrow(*asks).copy_(heads)
         found[self.windows[-1].end if self.windows else 0 :].zero_()
         return found
 
@@ -113,9 +118,9 @@ def apart(joined: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
     return query, key, value
 
 
-def of_one(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
-    """(A, W, D), (A, N, D), (A, N, D) of one sequence -> (W, H). `mask`: (1, 1, W, N), added to the scores."""
-    found = torch.nn.functional.scaled_dot_product_attention(query[None], key[None], value[None], mask)[0]
+def of_one(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """(A, W, D), (A, N, D), (A, N, D) of one sequence -> (W, H)."""
+    found = torch.nn.functional.scaled_dot_product_attention(query[None], key[None], value[None])[0]
     return found.transpose(0, 1).flatten(1)
 
 
