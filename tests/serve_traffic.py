@@ -1,7 +1,8 @@
 """Traffic for a server under test: clients whose every answer is compared, and vandals that each break a rule.
 
-`python tests/serve_traffic.py URL EXPECTED SECONDS CLIENTS VANDALS` prints what came of it as JSON; EXPECTED is a JSON
-file: [[request to /predict, answer], …].
+`python tests/serve_traffic.py URL EXPECTED SECONDS CLIENTS VANDALS [RATE]` prints what came of it as JSON; EXPECTED is
+a JSON file: [[request to /predict, answer], …]. With a RATE so many requests a second are due, at random moments
+whatever was answered, and a latency counts from then; without, each client asks anew when it was answered.
 """
 
 from __future__ import annotations
@@ -65,14 +66,32 @@ def difference(found: Any, wants: Any) -> float:
     return max(abs(found["scores"][name] - score) for name, score in wants["scores"].items())
 
 
-def client(address: str, expected: list[Any], until: float, tally: Tally, seed: int) -> None:
+class Arrivals:
+    """The moments at which requests are due, shared by the clients: a Poisson process."""
+
+    def __init__(self, rate: float, seed: int = 0) -> None:
+        self.rate, self.random, self.lock = rate, random.Random(seed), threading.Lock()  # noqa: S311 - no secret
+        self.due = time.monotonic()
+
+    def wait(self) -> float:
+        """When the next one was due, after waiting for it."""
+        with self.lock:
+            self.due += self.random.expovariate(self.rate)
+            due = self.due
+        time.sleep(max(0.0, due - time.monotonic()))
+        return due
+
+
+def client(
+    address: str, expected: list[Any], until: float, tally: Tally, seed: int, arrivals: Arrivals | None = None
+) -> None:
     """Ask one after the other on one connection, and compare each answer."""
     random_ = random.Random(seed)  # noqa: S311 - no secret
     where = urlsplit(address)
     connection = http.client.HTTPConnection(str(where.hostname), where.port, timeout=PATIENCE)
     while time.monotonic() < until:
         asked, wants = random_.choice(expected)
-        began = time.monotonic()
+        began = arrivals.wait() if arrivals else time.monotonic()
         try:
             connection.request("POST", "/predict", json.dumps(asked).encode())
             response = connection.getresponse()
@@ -92,7 +111,7 @@ def client(address: str, expected: list[Any], until: float, tally: Tally, seed: 
                     tally.wrong.append(f"{asked} gave {found}, not {wants}"[:500])
             elif status != "429":
                 tally.wrong.append(f"{status}: {found}"[:500])
-        if status == "429":
+        if status == "429" and not arrivals:
             time.sleep(0.05)
     connection.close()
 
@@ -164,12 +183,16 @@ def vandal(address: str, model: str, until: float, tally: Tally, seed: int) -> N
         time.sleep(0.05)
 
 
-def run(address: str, expected: list[Any], seconds: float, clients: int, vandals: int) -> Tally:
+def run(
+    address: str, expected: list[Any], seconds: float, clients: int, vandals: int, rate: float | None = None
+) -> Tally:
     """`clients` and `vandals` at once, for so long."""
     tally, until = Tally(), time.monotonic() + seconds
     model = expected[0][0]["model"]
+    arrivals = Arrivals(rate) if rate else None
     threads = [
-        threading.Thread(target=client, args=(address, expected, until, tally, number)) for number in range(clients)
+        threading.Thread(target=client, args=(address, expected, until, tally, number, arrivals))
+        for number in range(clients)
     ] + [threading.Thread(target=vandal, args=(address, model, until, tally, number)) for number in range(vandals)]
     for thread in threads:
         thread.start()
@@ -178,25 +201,24 @@ def run(address: str, expected: list[Any], seconds: float, clients: int, vandals
     return tally
 
 
-def main() -> None:
-    address, expected, seconds, clients, vandals = sys.argv[1:]
-    known = json.loads(Path(expected).read_text(encoding="utf-8"))
-    tally = run(address, known, float(seconds), int(clients), int(vandals))
+def summary(tally: Tally) -> dict[str, Any]:
     times = sorted(tally.seconds)
-    print(
-        json.dumps(
-            {
-                "statuses": dict(tally.statuses),
-                "vandals": dict(sorted(tally.vandals.items())),
-                "p50_ms": round(1000 * times[len(times) // 2], 1),
-                "p99_ms": round(1000 * times[len(times) * 99 // 100], 1),
-                "largest_difference": tally.largest,
-                "wrong": tally.wrong[:5],
-                "wrongs": len(tally.wrong),
-            },
-            indent=1,
-        )
-    )
+    return {
+        "statuses": dict(tally.statuses),
+        "vandals": dict(sorted(tally.vandals.items())),
+        "p50_ms": round(1000 * times[len(times) // 2], 1),
+        "p99_ms": round(1000 * times[len(times) * 99 // 100], 1),
+        "largest_difference": tally.largest,
+        "wrong": tally.wrong[:5],
+        "wrongs": len(tally.wrong),
+    }
+
+
+def main() -> None:
+    address, expected, seconds, clients, vandals, *rate = sys.argv[1:]
+    known = json.loads(Path(expected).read_text(encoding="utf-8"))
+    tally = run(address, known, float(seconds), int(clients), int(vandals), float(rate[0]) if rate else None)
+    print(json.dumps(summary(tally), indent=1))
 
 
 if __name__ == "__main__":

@@ -45,6 +45,7 @@ class Device:
     collectives = "gloo"  # torch.distributed's name of the vendor's library
     layout: LayoutKind = "padded"  # what `auto` means here
     grain = Grain()  # of unpadded batches
+    inference_grain: Grain | None = None  # of those of inference, where it is another
     static = False  # whether batches are brought to a few fixed sizes; what follows is for such chips
     flat = False  # one row of ragged stretches, for a kernel that takes them; else rows with a mask
     kernel = "scaled_dot_product_attention"  # attention's, in words

@@ -47,8 +47,10 @@ class RaggedPasses:
     def stage(self, update: Update) -> Update:
         return update
 
-    def lay_out(self, batch: Batch) -> Layout:
-        return lay_out(batch, self.layout, grain=self.device.grain)
+    def lay_out(self, batch: Batch, *, inference: bool = False) -> Layout:
+        device = self.device
+        grain = device.inference_grain if inference and device.inference_grain else device.grain
+        return lay_out(batch, self.layout, grain=grain)
 
     def learn(
         self,
@@ -67,7 +69,7 @@ class RaggedPasses:
         return layout.slots
 
     def predict(self, weights: ComputeWeights, batch: Batch) -> Arrays:
-        layout = as_it_comes(batch, self.layout) if is_short_and_alone(batch) else self.lay_out(batch)
+        layout = as_it_comes(batch, self.layout) if is_short_and_alone(batch) else self.lay_out(batch, inference=True)
         # Elsewhere no_grad is asked for already, and a vendor's plug-in may know no inference tensors.
         with torch.inference_mode() if self.where.type == "cpu" else contextlib.nullcontext():
             outputs = self.model(weights, self.see(layout, batch, weights), Dropout())
@@ -83,7 +85,8 @@ class RaggedPasses:
     def slots(self, lengths: np.ndarray) -> int:
         nothing = np.zeros(int(lengths.sum()), np.int32)
         starts = np.concatenate([[0], np.cumsum(lengths)])
-        return self.lay_out({"input_ids": nothing, "token_type_ids": nothing, "cu_seqlens": starts}).slots
+        batch = {"input_ids": nothing, "token_type_ids": nothing, "cu_seqlens": starts}
+        return self.lay_out(batch, inference=True).slots
 
     def see(self, layout: Layout, batch: Batch, answering: ComputeWeights | None = None) -> Seen:
         """`answering`: the weights, where there is no gradient."""

@@ -34,14 +34,15 @@ class Group:
 class Grain:
     """What an unpadded batch is rounded up to, so that batches have few shapes and a chip's kernels fit them."""
 
-    slots: int = 1  # a power of two; taken where the tail is 1/32 of the slots at the most, else a smaller one
+    slots: int = 1  # a power of two; taken where the tail is 1/`share` of the tokens at the most, else a smaller one
+    share: int = 32
     width: int = 1  # of a group's rows
     waste: float = 0.2  # most of a row that stays empty for a sequence to join its group, before the rounding up
 
     def tail(self, tokens: int) -> int:
         """Slots without a token behind so many tokens."""
         step = self.slots
-        while step > 1 and tokens < 32 * step:
+        while step > 1 and tokens < self.share * step:
             step //= 2
         return -tokens % step
 
