@@ -42,8 +42,8 @@ def ignore_the_layout(engine: Any) -> None:
         rows = tuple(dataclasses.replace(row, bias=None) for row in attention.heads.rows)
         return InGroups(dataclasses.replace(attention.heads, rows=rows))
 
-    def seen(layout: Any, batch: Any, **how: Any) -> Any:
-        found = see(layout, batch, **how)
+    def seen(*given: Any) -> Any:
+        found = see(*given)
         return dataclasses.replace(found, attention=unmasked(found.attention), last=unmasked(found.last))
 
     engine.passes.see = seen

@@ -97,10 +97,10 @@ def test_the_products_of_a_short_sequence_are_those_of_oneDNN(
     tokens: int, onednn_from: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With AMX those of more than a few tokens are oneDNN's, in float32."""
-    by_fbgemm = []
-    monkeypatch.setattr(int8_short, "short_product", lambda *given: by_fbgemm.append(1) or short_product(*given))
     if not short_works():
         pytest.skip("torch has no FBGEMM here, or it is not exact")
+    by_fbgemm = []
+    monkeypatch.setattr(int8_short, "short_product", lambda *given: by_fbgemm.append(1) or short_product(*given))
     rng = np.random.default_rng(tokens)
     masters = {"bert.encoder.a.weight": torch.from_numpy(rng.normal(0, 0.1, (96, 64)).astype(np.float32))}
     masters["bert.encoder.a.bias"] = torch.from_numpy(rng.normal(0, 1, 96).astype(np.float32))
