@@ -51,7 +51,7 @@ class CpuDevice(Device):
     layout = "unpadded"
     grain = Grain(slots=32, width=16, waste=0.05)
     # oneDNN compiles every product anew for each number of slots, and keeps about 1,000: inference meets more of them.
-    inference_grain = dataclasses.replace(grain, slots=512, share=16)
+    inference_grain = dataclasses.replace(grain, slots=64, share=16)
 
     def __init__(self) -> None:
         self.notes: dict[str, str] = {}
