@@ -11,7 +11,7 @@ import warnings
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from bertkit_torch.weights import ShortLayer
 
@@ -41,8 +41,8 @@ def recording() -> bool:
     return bool(torch.jit.is_tracing())  # type: ignore[attr-defined, no-untyped-call]
 
 
-def captured(layer: nn.Module, x: Tensor, asking: Tensor | None) -> ShortLayer:
-    """`layer`, recorded as it is called with these; itself where torch cannot record it.
+def captured(layer: ShortLayer, x: Tensor, asking: Tensor | None) -> ShortLayer:
+    """`layer`, a module, recorded as it is called with these; itself where torch cannot record it.
 
     It must do the same for any number of rows of `x`, which is tried. `asking`: None here is None in every call.
     """

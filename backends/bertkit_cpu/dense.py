@@ -125,7 +125,7 @@ class InferenceWeights(ComputeWeights):
     def short_dense(self, *names: str, activation: str = "") -> Product:
         return self.bound(names, activation)
 
-    def captured(self, layer: nn.Module, x: Tensor, asking: Tensor | None) -> ShortLayer:
+    def captured(self, layer: ShortLayer, x: Tensor, asking: Tensor | None) -> ShortLayer:
         return captured(layer, x, asking)
 
     def bound(self, names: tuple[str, ...], activation: str = "") -> Product:

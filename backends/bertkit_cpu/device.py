@@ -81,7 +81,8 @@ class CpuDevice(Device):
         if self.int8:
             self.static_scales = job.settings.get("scales", "static") == "static" and static_int8_works()
             self.scales = job.scales if self.static_scales else {}
-            self.onednn_from = onednn_from(job.model.hidden_size) if self.amx else SHORT + 1
+            if self.amx:
+                self.onednn_from = onednn_from(job.model.hidden_size)
         if job.settings.get("extension", "auto") == "auto":
             self.notes["extension"] = load_extension()
         return torch.device("cpu")

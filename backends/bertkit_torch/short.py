@@ -26,23 +26,19 @@ class ShortLayers:
 
     def __init__(self, weights: ComputeWeights) -> None:
         self.weights = weights
-        self._layers: dict[tuple[str, bool], _Layer] = {}
+        self._layers: dict[tuple[str, bool], ShortLayer] = {}
         self._calls: Counter[tuple[str, bool]] = Counter()
-        self._captured: dict[tuple[str, bool], ShortLayer] = {}
 
     def __call__(
         self, prefix: str, config: ModelConfig, x: Tensor, attention: Attention, asking: Tensor | None, drop: Dropout
     ) -> Tensor:
         key = prefix, asking is None
-        if key in self._captured:
-            return self._captured[key](x, asking)
         if key not in self._layers:
             self._layers[key] = _Layer(self.weights, prefix, config, all_ask=asking is None)
         self._calls[key] += 1
         if self._calls[key] == OFTEN:
-            self._captured[key] = self.weights.captured(self._layers[key], x, asking)
-        found: Tensor = self._layers[key](x, asking)
-        return found
+            self._layers[key] = self.weights.captured(self._layers[key], x, asking)
+        return self._layers[key](x, asking)
 
 
 class _Layer(nn.Module):

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from bertkit.plugin import ModelConfig
 from bertkit_torch.dropout import Dropout
@@ -58,7 +58,7 @@ class ComputeWeights:
         """These weights as one sequence of so many slots takes them."""
         return self
 
-    def captured(self, layer: nn.Module, x: Tensor, asking: Tensor | None) -> ShortLayer:
+    def captured(self, layer: ShortLayer, x: Tensor, asking: Tensor | None) -> ShortLayer:
         """An encoder layer of one short sequence, without the Python between its operators where that can be had."""
         return layer
 

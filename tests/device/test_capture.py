@@ -23,7 +23,6 @@ def test_answers_are_the_same_bits_before_and_after(precision: str, kind: Any, m
     if not fast_products() or (precision != "bf16" and not static_int8_works()):
         pytest.skip("torch has no such products on this CPU")
     monkeypatch.setattr("bertkit_cpu.device.onednn_from", lambda hidden: 1 if "oneDNN" in precision else 10**6)
-    monkeypatch.setattr("bertkit_torch.placement.SHORT", 64)
     made, original = [], capture.captured
 
     def spy(layer: Any, *given: Any) -> Any:
