@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import logging
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -41,24 +42,31 @@ def recording() -> bool:
     return bool(torch.jit.is_tracing())  # type: ignore[attr-defined, no-untyped-call]
 
 
-def captured(layer: ShortLayer, x: Tensor, asking: Tensor | None) -> ShortLayer:
+def captured(layer: ShortLayer, x: Tensor, asking: Tensor | None, mask: Tensor | None) -> ShortLayer:
     """`layer`, a module, recorded as it is called with these; itself where torch cannot record it.
 
-    It must do the same for any number of rows of `x`, which is tried. `asking`: None here is None in every call.
+    It must do the same for any number of rows of `x`, which is tried. `asking`, `mask`: None here is None in every
+    call.
     """
-    given = (x,) if asking is None else (x, asking)
+    given = {name: one for name, one in (("x", x), ("asking", asking), ("mask", mask)) if one is not None}
     try:
         with warnings.catch_warnings():  # that torch.jit will go one day
             warnings.simplefilter("ignore")
-            run = torch.jit.trace(layer, given, check_trace=False).forward  # type: ignore[no-untyped-call]
+            module = torch.jit.trace(layer, example_kwarg_inputs=given, check_trace=False)  # type: ignore[no-untyped-call]
+        run = _with_what_is_there(module.forward)
         for count in (1, 2):
-            several = x.repeat(count, 1)
-            if not torch.equal(run(several, *given[1:]), layer(several, asking)):
+            several, longer = x.repeat(count, 1), None if mask is None else mask.repeat(1, 1, 1, count)
+            if not torch.equal(run(several, asking, longer), layer(several, asking, longer)):
                 raise RuntimeError("it answers otherwise for another number of rows")
     except (AttributeError, RuntimeError, NotImplementedError, TypeError) as reason:
         _say(str(reason).split("\n")[0])
         return layer
-    return lambda x, asking: run(x) if asking is None else run(x, asking)
+    return run
+
+
+def _with_what_is_there(recorded: Callable[..., Tensor]) -> ShortLayer:
+    """What is recorded takes no None."""
+    return lambda *given: recorded(*[one for one in given if one is not None])
 
 
 @functools.cache

@@ -125,8 +125,8 @@ class InferenceWeights(ComputeWeights):
     def short_dense(self, *names: str, activation: str = "") -> Product:
         return self.bound(names, activation)
 
-    def captured(self, layer: ShortLayer, x: Tensor, asking: Tensor | None) -> ShortLayer:
-        return captured(layer, x, asking)
+    def captured(self, layer: ShortLayer, x: Tensor, asking: Tensor | None, mask: Tensor | None) -> ShortLayer:
+        return captured(layer, x, asking, mask)
 
     def bound(self, names: tuple[str, ...], activation: str = "") -> Product:
         """The product with these layers' weights, which is made when it is first asked for."""

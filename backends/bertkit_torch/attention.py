@@ -41,12 +41,13 @@ class OfOne:
     twelve for groups, which is most of the time where the sequence is short."""
 
     count: int  # A
+    mask: Tensor | None = None  # (1, 1, 1, N): 0, or -inf at a slot without a token; None: there is none
     whole = False
 
     def __call__(self, parts: tuple[Tensor, ...], drop: Dropout, rate: float, dtype: torch.dtype) -> Tensor:
         """The softmax is in float32 whatever the dtype."""
         (joined,) = parts  # the encoder's layers bind theirs beforehand (`bertkit_torch.short`)
-        return of_joined(joined, self.count)
+        return of_joined(joined, self.count, None if self.mask is None else self.mask.to(joined.dtype))
 
 
 @dataclass(frozen=True)
@@ -100,16 +101,21 @@ def windows(bounds: Sequence[int], slots: int, dtype: torch.dtype) -> tuple[Wind
         last = min(first + width, slots)
         mask = None
         if last - first > end - start:
-            mask = torch.full((last - first,), float("-inf"), dtype=dtype)
-            mask[start - first : end - first] = 0
-            mask = mask.expand(1, 1, end - start, last - first)
+            mask = only(start - first, end - first, last - first, dtype).expand(1, 1, end - start, last - first)
         found.append(Window(start, end, first, last, mask))
     return tuple(found)
 
 
-def of_joined(joined: Tensor, heads: int) -> Tensor:
+def only(start: int, end: int, count: int, dtype: torch.dtype) -> Tensor:
+    """(1, 1, 1, count): what hides all keys but those from `start` to `end`."""
+    mask = torch.full((1, 1, 1, count), float("-inf"), dtype=dtype)
+    mask[..., start:end] = 0
+    return mask
+
+
+def of_joined(joined: Tensor, heads: int, mask: Tensor | None) -> Tensor:
     """(N, 3H), queries, keys and values of one sequence side by side -> (N, H)."""
-    return of_one(*apart(joined, heads))
+    return of_one(*apart(joined, heads), mask)
 
 
 def apart(joined: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -118,9 +124,9 @@ def apart(joined: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
     return query, key, value
 
 
-def of_one(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """(A, W, D), (A, N, D), (A, N, D) of one sequence -> (W, H)."""
-    found = torch.nn.functional.scaled_dot_product_attention(query[None], key[None], value[None])[0]
+def of_one(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+    """(A, W, D), (A, N, D), (A, N, D) of one sequence, (1, 1, 1, N) -> (W, H)."""
+    found = torch.nn.functional.scaled_dot_product_attention(query[None], key[None], value[None], mask)[0]
     return found.transpose(0, 1).flatten(1)
 
 

@@ -124,10 +124,12 @@ def is_short_and_alone(batch: Batch) -> bool:
     return len(batch["cu_seqlens"]) == 2 and 0 < len(batch["input_ids"]) <= SHORT
 
 
-def as_it_comes(batch: Batch, kind: LayoutKind) -> Layout:
-    """One sequence, every slot a token of it; it needs no group."""
+def as_it_comes(batch: Batch, kind: LayoutKind, tail: int = 0) -> Layout:
+    """One sequence, its tokens in order and `tail` slots behind them; it needs no group."""
     places = np.arange(len(batch["input_ids"]))
-    return Layout(kind, batch["input_ids"], batch["token_type_ids"], places, places, ())
+    rows = batch["input_ids"], batch["token_type_ids"], places
+    words, types, positions = (np.concatenate([row, np.zeros(tail, np.int64)]) for row in rows)
+    return Layout(kind, words, types, positions, places, ())
 
 
 @dataclass(frozen=True)

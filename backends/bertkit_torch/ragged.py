@@ -22,7 +22,7 @@ from bertkit.plugin import (
     lay_out,
     sequence_lengths,
 )
-from bertkit_torch.attention import InGroups, OfOne, OneByOne, windows
+from bertkit_torch.attention import InGroups, OfOne, OneByOne, only, windows
 from bertkit_torch.bert import Bert
 from bertkit_torch.device import Device
 from bertkit_torch.dropout import Dropout
@@ -48,9 +48,13 @@ class RaggedPasses:
         return update
 
     def lay_out(self, batch: Batch, *, inference: bool = False) -> Layout:
-        device = self.device
-        grain = device.inference_grain if inference and device.inference_grain else device.grain
-        return lay_out(batch, self.layout, grain=grain)
+        grain = self.device.inference_grain if inference else None
+        return lay_out(batch, self.layout, grain=grain or self.device.grain)
+
+    def lay_out_alone(self, batch: Batch) -> Layout:
+        grain = self.device.inference_grain or self.device.grain
+        tokens = len(batch["input_ids"])
+        return as_it_comes(batch, self.layout, grain.tail(tokens) if 0 < grain.alone <= tokens else 0)
 
     def learn(
         self,
@@ -69,7 +73,7 @@ class RaggedPasses:
         return layout.slots
 
     def predict(self, weights: ComputeWeights, batch: Batch) -> Arrays:
-        layout = as_it_comes(batch, self.layout) if is_short_and_alone(batch) else self.lay_out(batch, inference=True)
+        layout = self.lay_out_alone(batch) if is_short_and_alone(batch) else self.lay_out(batch, inference=True)
         # Elsewhere no_grad is asked for already, and a vendor's plug-in may know no inference tensors.
         with torch.inference_mode() if self.where.type == "cpu" else contextlib.nullcontext():
             outputs = self.model(weights, self.see(layout, batch, weights), Dropout())
@@ -102,10 +106,17 @@ class RaggedPasses:
             shown = windows(batch["cu_seqlens"].tolist(), layout.slots, self.dtype)
             attention = OneByOne(heads, shown, answering.attended_dtype)
         else:
-            attention = OfOne(heads)
+            attention = OfOne(heads, self._shown(layout, answering))
         last = attention if placed.last is None else InGroups(placed.last)
         ids = placed.input_ids, placed.token_type_ids, placed.position_ids
         return Seen(*ids, attention, last, placed.asking, placed.first, placed.masked, placed.tokens)
+
+    def _shown(self, layout: Layout, answering: ComputeWeights | None) -> Tensor | None:
+        """The mask of one sequence."""
+        tokens = len(layout.token_slots)
+        if answering is None or tokens == layout.slots:
+            return None
+        return only(0, tokens, layout.slots, answering.of_short(layout.slots).short_dtype)
 
     def _labels(self, batch: Batch, update: Update) -> Labels:
         kind = self.job.head.kind

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from bertkit.plugin import ModelConfig
-from bertkit_torch.attention import of_joined, of_one
+from bertkit_torch.attention import OfOne, of_joined, of_one
 from bertkit_torch.dropout import Dropout
 from bertkit_torch.seen import Attention
 from bertkit_torch.weights import ComputeWeights, ShortLayer
@@ -26,19 +26,20 @@ class ShortLayers:
 
     def __init__(self, weights: ComputeWeights) -> None:
         self.weights = weights
-        self._layers: dict[tuple[str, bool], ShortLayer] = {}
-        self._calls: Counter[tuple[str, bool]] = Counter()
+        self._layers: dict[tuple[str, bool, bool], ShortLayer] = {}
+        self._calls: Counter[tuple[str, bool, bool]] = Counter()
 
     def __call__(
         self, prefix: str, config: ModelConfig, x: Tensor, attention: Attention, asking: Tensor | None, drop: Dropout
     ) -> Tensor:
-        key = prefix, asking is None
+        mask = attention.mask if isinstance(attention, OfOne) else None
+        key = prefix, asking is None, mask is None
         if key not in self._layers:
             self._layers[key] = _Layer(self.weights, prefix, config, all_ask=asking is None)
         self._calls[key] += 1
         if self._calls[key] == OFTEN:
-            self._layers[key] = self.weights.captured(self._layers[key], x, asking)
-        return self._layers[key](x, asking)
+            self._layers[key] = self.weights.captured(self._layers[key], x, asking, mask)
+        return self._layers[key](x, asking, mask)
 
 
 class _Layer(nn.Module):
@@ -55,8 +56,8 @@ class _Layer(nn.Module):
         self.first_norm = w.short_norm(f"{prefix}attention.output.LayerNorm", config.layer_norm_eps)
         self.second_norm = w.short_norm(f"{prefix}output.LayerNorm", config.layer_norm_eps)
 
-    def forward(self, x: Tensor, asking: Tensor | None = None) -> Tensor:
-        found, residual = self.attend(x.to(self.dtype), asking)
+    def forward(self, x: Tensor, asking: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+        found, residual = self.attend(x.to(self.dtype), asking, mask)
         x = self.first_norm(self.after_attention(found).add_(residual))
         return self.second_norm(self.outer(self.inner(x)).add_(x))
 
@@ -69,8 +70,8 @@ class _AllAsk(nn.Module):
         self.heads = heads
         self.joined = w.short_dense(*(f"{prefix}{part}" for part in ("query", "key", "value")))
 
-    def forward(self, x: Tensor, asking: Tensor | None) -> tuple[Tensor, Tensor]:
-        return of_joined(self.joined(x), self.heads), x
+    def forward(self, x: Tensor, asking: Tensor | None, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        return of_joined(self.joined(x), self.heads, mask), x
 
 
 class _SomeAsk(nn.Module):
@@ -82,7 +83,8 @@ class _SomeAsk(nn.Module):
         self.keys_values = w.short_dense(f"{prefix}key", f"{prefix}value")
         self.queries = w.short_dense(f"{prefix}query")
 
-    def forward(self, x: Tensor, asking: Tensor | None) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, asking: Tensor | None, mask: Tensor | None) -> tuple[Tensor, Tensor]:
         key, value = torch.unflatten(self.keys_values(x), 1, (2, self.heads, -1)).permute(1, 2, 0, 3)
         x = x if asking is None else x.index_select(0, asking)
-        return of_one(torch.unflatten(self.queries(x), 1, (self.heads, -1)).transpose(0, 1), key, value), x
+        query = torch.unflatten(self.queries(x), 1, (self.heads, -1)).transpose(0, 1)
+        return of_one(query, key, value, mask), x

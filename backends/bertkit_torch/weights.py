@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from bertkit_torch.short import ShortLayers
 
 
-ShortLayer = Callable[[Tensor, Tensor | None], Tensor]  # (N, H), and the slots that ask, (W,) -> (W, H); None: (N, H)
+# (N, H), the slots that ask, (W,), and the mask of keys, (1, 1, 1, N) -> (W, H). None: all ask; nothing is hidden.
+ShortLayer = Callable[[Tensor, Tensor | None, Tensor | None], Tensor]
 
 
 class ComputeWeights:
@@ -58,7 +59,7 @@ class ComputeWeights:
         """These weights as one sequence of so many slots takes them."""
         return self
 
-    def captured(self, layer: ShortLayer, x: Tensor, asking: Tensor | None) -> ShortLayer:
+    def captured(self, layer: ShortLayer, x: Tensor, asking: Tensor | None, mask: Tensor | None) -> ShortLayer:
         """An encoder layer of one short sequence, without the Python between its operators where that can be had."""
         return layer
 

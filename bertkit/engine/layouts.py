@@ -36,13 +36,15 @@ class Grain:
 
     slots: int = 1  # a power of two; taken where the tail is 1/`share` of the tokens at the most, else a smaller one
     share: int = 32
+    least: int = 1  # a power of two; slots are a multiple of this whatever the share
+    alone: int = 0  # tokens from which one short sequence is rounded up too; 0: it never is
     width: int = 1  # of a group's rows
     waste: float = 0.2  # most of a row that stays empty for a sequence to join its group, before the rounding up
 
     def tail(self, tokens: int) -> int:
         """Slots without a token behind so many tokens."""
         step = self.slots
-        while step > 1 and tokens < self.share * step:
+        while step > self.least and tokens < self.share * step:
             step //= 2
         return -tokens % step
 

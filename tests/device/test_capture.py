@@ -50,12 +50,12 @@ def test_answers_are_the_same_bits_before_and_after(precision: str, kind: Any, m
 class OfItsLength(torch.nn.Module):  # type: ignore[misc]
     """Adds the number of rows, which is recorded as it was."""
 
-    def forward(self, x: Any, asking: Any = None) -> Any:
+    def forward(self, x: Any, asking: Any = None, mask: Any = None) -> Any:
         return x + len(x)
 
 
 class Unrecordable(torch.nn.Module):  # type: ignore[misc]
-    def forward(self, x: Any, asking: Any = None) -> Any:
+    def forward(self, x: Any, asking: Any = None, mask: Any = None) -> Any:
         if torch.jit.is_tracing():
             raise RuntimeError("no such operator\nmore")
         return x
@@ -69,18 +69,25 @@ def test_a_layer_that_cannot_be_recorded_runs_as_it_is(
 ) -> None:
     capture._say.cache_clear()
     with caplog.at_level(logging.INFO):
-        assert capture.captured(layer, torch.ones(3, 4), None) is layer
-        assert capture.captured(layer, torch.ones(3, 4), None) is layer
+        assert capture.captured(layer, torch.ones(3, 4), None, None) is layer
+        assert capture.captured(layer, torch.ones(3, 4), None, None) is layer
     (said,) = [record.message for record in caplog.records]
     assert said.endswith(reason)
 
 
-def test_what_is_recorded_takes_other_rows_and_other_askers() -> None:
+@pytest.mark.parametrize("asked", [True, False])
+@pytest.mark.parametrize("masked", [True, False])
+def test_what_is_recorded_takes_other_rows_askers_and_masks(asked: bool, masked: bool) -> None:
     class Some(torch.nn.Module):  # type: ignore[misc]
-        def forward(self, x: Any, asking: Any = None) -> Any:
-            return x.index_select(0, asking) * 2
+        def forward(self, x: Any, asking: Any = None, mask: Any = None) -> Any:
+            x = x * 2 if mask is None else x * mask[0, 0].transpose(0, 1)
+            return x if asking is None else x.index_select(0, asking)
 
-    run = capture.captured(Some(), torch.ones(3, 4), torch.tensor([0]))
+    def given(rows: int, *asking: int) -> tuple[Any, Any, Any]:
+        mask = torch.randn(1, 1, 1, rows) if masked else None
+        return torch.randn(rows, 4), torch.tensor(asking) if asked else None, mask
+
+    run = capture.captured(Some(), *given(3, 0))
     assert not isinstance(run, torch.nn.Module)
-    x = torch.randn(7, 4)
-    torch.testing.assert_close(run(x, torch.tensor([6, 2])), x[[6, 2]] * 2)
+    others = given(7, 6, 2)
+    torch.testing.assert_close(run(*others), Some()(*others))

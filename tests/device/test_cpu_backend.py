@@ -16,6 +16,7 @@ import bertkit_cpu
 from bertkit.conformance.fixtures import HEADS, example_batch, job, part, with_settings
 from bertkit.distributed.world import World
 from bertkit.engine.interface import Job, Update, label_counts
+from bertkit.engine.layouts import Grain
 from bertkit.errors import UserError
 from bertkit.model.config import HeadKind
 from bertkit_cpu import CpuBackend, device, extension
@@ -52,24 +53,43 @@ def test_gradients_in_bf16_are_near_those_in_fp32(fast: bool, monkeypatch: pytes
     assert apart < NEAR, where
 
 
-@pytest.mark.parametrize("kind", ["classification", "span", "encoder"])
+@pytest.mark.parametrize("grain", [Grain(), Grain(16, 8, least=16, alone=1)], ids=["as it comes", "rounded up"])
+@pytest.mark.parametrize("kind", ["classification", "tokens", "span", "encoder"])
 def test_a_short_sequence_alone_has_the_answers_that_it_has_beside_another(
-    kind: HeadKind, monkeypatch: pytest.MonkeyPatch
+    kind: HeadKind, grain: Grain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Alone it goes through torch's kernel, and its tokens are not moved into rows."""
-    calls = []
+    slots = []
     original = functional.scaled_dot_product_attention
-    monkeypatch.setattr(functional, "scaled_dot_product_attention", lambda *given: calls.append(1) or original(*given))
+
+    def attend(query: Any, key: Any, *given: Any) -> Any:
+        slots.append(key.shape[2])
+        return original(query, key, *given)
+
+    monkeypatch.setattr(functional, "scaled_dot_product_attention", attend)
+    monkeypatch.setattr(device.CpuDevice, "inference_grain", grain)
     engine = with_settings(CpuBackend(), job(kind))
     pair = example_batch(kind, 2)
     beside = engine.predict(pair)
-    assert not calls
+    assert not slots
     for number in (0, 1):
+        slots.clear()
         alone = engine.predict(part(pair, np.array([number])))
+        own = slice(*pair["cu_seqlens"][number:][:2])
         for name, values in alone.items():
-            rows = slice(number, number + 1) if kind == "classification" else slice(*pair["cu_seqlens"][number:][:2])
+            rows = slice(number, number + 1) if kind == "classification" else own
             np.testing.assert_allclose(values, beside[name][rows], atol=2e-6)
-    assert len(calls) >= 2
+        tokens = own.stop - own.start
+        assert set(slots) == {tokens + grain.tail(tokens)}
+        assert tokens % 16, "what is masked must be tried"
+
+
+@pytest.mark.parametrize(("amx", "alone", "most"), [(True, 1, 8), (True, 29, 36), (False, 1, 32)])
+def test_one_sequence_alone_has_few_numbers_of_slots(amx: bool, alone: int, most: int) -> None:
+    """Of which oneDNN keeps a program each; 128 otherwise."""
+    grain = device.inference_grain(amx, alone)
+    lengths = range(1, 129)
+    assert len({length + (grain.tail(length) if length >= alone else 0) for length in lengths}) <= most
 
 
 def test_training_out_of_memory_is_a_line_with_what_to_lower(monkeypatch: pytest.MonkeyPatch) -> None:

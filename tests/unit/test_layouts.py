@@ -160,7 +160,7 @@ def test_a_batch_without_sequences_has_no_slots(kind: LayoutKind) -> None:
 def test_a_grain_adds_a_short_tail_that_stands_in_no_group(
     lengths: list[int], slots: int, share: int, width: int
 ) -> None:
-    layout = lay_out(batch_of(lengths), "unpadded", grain=Grain(slots, share, width))
+    layout = lay_out(batch_of(lengths), "unpadded", grain=Grain(slots, share, width=width))
     tokens = sum(lengths)
     tail = layout.slots - tokens
     assert 0 <= tail < slots
@@ -170,6 +170,14 @@ def test_a_grain_adds_a_short_tail_that_stands_in_no_group(
     assert all(group.slots.max() < tokens for group in layout.groups)
     assert all(group.slots.shape[1] % width == 0 for group in layout.groups)
     assert sorted(np.concatenate([g.slots[g.segments > 0] for g in layout.groups])) == list(range(tokens))
+
+
+@quick
+@given(st.integers(1, 5000), st.sampled_from([16, 64, 256]), st.sampled_from([8, 32]))
+def test_a_grain_has_a_least_step(tokens: int, slots: int, share: int) -> None:
+    fine, coarse = (tokens + Grain(slots, share, least=least).tail(tokens) for least in (1, 16))
+    assert coarse % 16 == 0
+    assert tokens <= fine <= coarse < fine + 16
 
 
 def test_few_shapes_are_left_of_many_batches() -> None:
