@@ -35,7 +35,7 @@ from bertkit_cpu.masked_words import in_place
 from bertkit_cpu.memory import keep_freed_memory
 from bertkit_cpu.norms import norm
 from bertkit_cpu.ranges import calibrate
-from bertkit_cpu.topology import idle_under_torchrun, is_bound, read_cpu, threads
+from bertkit_cpu.topology import idle_under_torchrun, is_bound, read_cpu, threads, uses_amx
 from bertkit_cpu.words import LANES, Masks
 from bertkit_torch.device import Device, Run
 from bertkit_torch.dropout import Mask
@@ -76,7 +76,7 @@ class CpuDevice(Device):
         cpu = read_cpu()
         asked = int(job.settings.get("threads", 0))
         bound = is_bound(cpu)
-        self.amx = "amx_bf16" in cpu.flags
+        self.amx, limit = uses_amx(cpu, os.environ)
         count, reason = threads(cpu, world.local_size, asked, env=os.environ, bound=bound)
         if world.is_first and not asked and (idle := idle_under_torchrun(cpu, world.local_size, bound, os.environ)):
             logger.warning(idle)
@@ -88,6 +88,8 @@ class CpuDevice(Device):
         if self.int8 and not (self.fast and int8_works()):
             raise UserError("this build of torch lacks oneDNN's int8 products", "use -d bf16")
         self.notes = {"cpu": cpu.model, "threads": f"{count}: {reason}", "memory": memory}
+        if limit:
+            self.notes["amx"] = f"not used: {limit}"
         if self.int8:
             self.static_scales = job.settings.get("scales", "static") == "static" and static_int8_works()
             self.scales = job.scales if self.static_scales else {}

@@ -115,6 +115,20 @@ def has_int8(cpu: Cpu) -> bool:
     return any(flag in cpu.flags for flag in ("avx512_vnni", "avx_vnni", "amx_int8"))
 
 
+def uses_amx(cpu: Cpu, env: Mapping[str, str]) -> tuple[bool, str]:
+    """Whether oneDNN multiplies by AMX, and which variable forbids it where the CPU has it; "" otherwise.
+
+    Source: oneDNN's developer guide, "CPU dispatcher control".
+    """
+    if "amx_bf16" not in cpu.flags:
+        return False, ""
+    for name in ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"):  # the first that is set counts
+        if limit := env.get(name, ""):
+            forbidden = limit.upper().startswith(("SSE", "AVX")) and "AMX" not in limit.upper()
+            return not forbidden, f"{name}={limit}" if forbidden else ""
+    return True, ""
+
+
 def _count(number: float, noun: str, plural: str = "s") -> str:
     return f"{number:g} {noun}{'' if number == 1 else plural}"
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -80,8 +81,10 @@ class Distillation(Derived):
     def what(self) -> str:
         """What is learned, in words."""
         spec = self.setup.job.loss.teacher
-        if self.learned or spec is None:
-            return self.learned.said if self.learned else ""
+        if self.learned:
+            return self.learned.said
+        if spec is None:
+            return "labels alone"
         weights = f", weight {spec.soft:g}, and labels, weight {spec.hard:g}" if spec.hard else ""
         return f"logits at temperature {spec.temperature:g}{weights}"
 
@@ -94,15 +97,15 @@ class Distillation(Derived):
 
     def _ask_for_logits(self, engine: Engine, recipe: Recipe, display: Display) -> None:
         setup, world, head = self.setup, self.base.world, self.teacher.head
-        features, cache, size = setup.train.features, cache_folder(recipe.data), setup.scored_at_once
-        key = logits_key(self.teacher, setup.task, features)
-        kept = kept_logits(cache, key)
-        everywhere = everybody(engine.gather, kept is not None)
+        size = setup.scored_at_once
+        kept = self._kept_logits(engine, recipe)
         with asking(self.teacher, recipe, world, engine.gather) as asked:
-            if kept is None or not everywhere:
-                told = timed_outputs(asked, head, features, size, world, display)
+            if setup.job.loss.teacher is None:
+                told = TeacherAnswers({}, 0, 0.0)  # labels alone: it is asked for the dev set's
+            elif kept is None:
+                told = timed_outputs(asked, head, setup.train.features, size, world, display)
                 if world.is_first:
-                    keep_logits(cache, key, told.arrays)
+                    keep_logits(*self._logits_place(recipe), told.arrays)
             else:
                 told = TeacherAnswers(kept, 0, 0.0)
                 display.say("teacher: its logits are kept from an earlier run")
@@ -114,7 +117,8 @@ class Distillation(Derived):
                 metrics |= labelled(answered.metrics, part)
                 self.dev.append(found.arrays)
                 seconds += found.seconds
-        self._learn(as_labels(head, told.arrays))
+        if told.arrays:
+            self._learn(as_labels(head, told.arrays))
         shown = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
         display.say(f"teacher on the dev set: {shown}")
         self.facts |= _counts(told) | {"teacher_metrics": metrics, "teacher_dev_seconds": seconds}
@@ -125,6 +129,14 @@ class Distillation(Derived):
                 f"{sure['dev']:.3f} on the dev set"
             )
             self.facts |= {"teacher_confidence": sure}
+
+    def _logits_place(self, recipe: Recipe) -> tuple[Path | None, str]:
+        return cache_folder(recipe.data), logits_key(self.teacher, self.setup.task, self.setup.train.features)
+
+    def _kept_logits(self, engine: Engine, recipe: Recipe) -> Mapping[str, np.ndarray] | None:
+        """Where every process has them."""
+        kept = kept_logits(*self._logits_place(recipe))
+        return kept if everybody(engine.gather, kept is not None) else None
 
     def _ask_for_states(self, engine: Engine, recipe: Recipe, display: Display) -> None:
         setup, world, head = self.setup, self.base.world, self.teacher.head
@@ -210,6 +222,11 @@ def check_section(section: DistillSection, head: Head) -> None:
             raise UserError(f"distill.{name} is for a task's rows, not for pre-training data", "drop it")
     if section.cosine and head.kind != "pretraining":
         raise UserError("distill.cosine goes with the masked words of pre-training data (-t pretrain)", "drop it")
+    if section.learn == "logits" and not section.soft and section.hard != 1 and head.kind != "pretraining":
+        raise UserError(
+            f"distill.soft=0 leaves the labels' loss alone, whose weight, distill.hard, is {section.hard:g}",
+            "set distill.hard=1, or leave distill.soft",
+        )
     if section.learn == "logits" and section.hard and section.transfer:
         raise UserError("distill.hard needs labels, and distill.transfer has none", "set distill.hard=0, or drop it")
 
@@ -226,7 +243,7 @@ def distillation(
         fit = answering_fit(recipe, setup.task, source)
         target = teacher_target(recipe, setup.task.head, setup.target, dry_run)
         teacher = Teacher(section.teacher, source, setup.task.head, fit, target)
-        soft = SoftLabels(section.temperature, section.soft, section.hard)
+        soft = SoftLabels(section.temperature, section.soft, section.hard) if section.soft else None
         job = dataclasses.replace(setup.job, loss=dataclasses.replace(setup.job.loss, teacher=soft))
         return Distillation(dataclasses.replace(base, setup=dataclasses.replace(setup, job=job)), teacher, None)
     learned = learned_states(section, setup.source.config, source.config)
@@ -259,8 +276,8 @@ def compared(
 
 
 def confidence(head: Head, outputs: Mapping[str, np.ndarray]) -> float | None:
-    """The mean probability of the likeliest class or choice; None for heads without."""
-    if head.kind not in ("classification", "choice"):
+    """The mean probability of the likeliest class or choice; None for heads without, and where there are no logits."""
+    if head.kind not in ("classification", "choice") or "logits" not in outputs:
         return None
     return float(probabilities(head.kind, outputs["logits"]).max(-1).mean())
 

@@ -90,6 +90,27 @@ def test_a_kept_teacher_is_not_asked_again_and_the_result_is_the_same(taught: Pa
     assert record(folder / "other")["callbacks"]["distillation"]["teacher_forward_passes"] == 64
 
 
+def test_labels_alone_are_fine_tuning_and_the_teacher_is_asked_for_the_dev_set_only(
+    taught: Path, tmp_path: Path, sample_dir: Path
+) -> None:
+    """What a distilled student is compared with."""
+    folder = own_copy(taught, tmp_path, cache=False)
+    words = ("-b", "16", "-e", "2", "--lr", "1e-3", *ROWS, *settings(model__layers=1))
+    done = run(folder, *CPU, *words, "--data-dir", sample_dir, "-m", "teacher", "-o", "tuned")
+    assert done.returncode == 0, done.stderr
+    labels = ("--layers", "1", "--stages", "logits", "--hard", "1", *settings(distill__soft=0))
+    done = run(folder, *DISTILL, *labels, "-o", "labels")
+    assert done.returncode == 0, done.stderr
+    assert "learned: labels alone" in done.stderr
+    told = record(folder / "labels")
+    assert told["losses"] == record(folder / "tuned")["losses"]
+    facts = told["callbacks"]["distillation"]
+    assert facts["teacher_forward_passes"] == 0
+    assert facts["teacher_metrics"] == record(taught / "teacher")["metrics"]
+    assert "teacher_confidence" not in facts
+    assert told["metrics"]["teacher_kl"] > 0
+
+
 @pytest.mark.slow
 def test_kills_change_nothing(taught: Path, tmp_path: Path) -> None:
     """At any time of either stage, the asking of the teacher included."""
@@ -201,5 +222,7 @@ def test_teachers_that_cannot_be_are_one_line(taught: Path, tmp_path: Path) -> N
     done = run(folder, *base, "--layers", "1", *settings(distill__cache_gb=0.000001))
     assert_one_line_error(done, "over distill.cache_gb")
     assert not list(folder.glob("small*"))
+    done = run(folder, *base, "--layers", "1", "--stages", "logits", *settings(distill__soft=0))
+    assert_one_line_error(done, "distill.soft=0 leaves the labels' loss alone, whose weight, distill.hard, is 0")
     done = run(folder, *base, "--layers", "1", "--hard", "1", "--transfer", "teacher/vocab.txt", "--stages", "logits")
     assert_one_line_error(done, "distill.hard needs labels, and distill.transfer has none")

@@ -9,6 +9,7 @@ from bertkit_cpu.topology import (
     idle_under_torchrun,
     native_bf16,
     threads,
+    uses_amx,
 )
 
 
@@ -113,3 +114,19 @@ def test_native_bf16(flags: str, expected: tuple[bool, str]) -> None:
 )
 def test_no_native_bf16(flags: str, reason: str) -> None:
     assert native_bf16(cpu_of(1, flags=flags)) == (False, reason)
+
+
+@pytest.mark.parametrize(
+    ("env", "used", "forbidden"),
+    [
+        ({}, True, ""),
+        ({"ONEDNN_MAX_CPU_ISA": "avx512_core_bf16"}, False, "ONEDNN_MAX_CPU_ISA=avx512_core_bf16"),
+        ({"DNNL_MAX_CPU_ISA": "SSE41"}, False, "DNNL_MAX_CPU_ISA=SSE41"),
+        ({"ONEDNN_MAX_CPU_ISA": "AVX512_CORE_AMX", "DNNL_MAX_CPU_ISA": "AVX2"}, True, ""),
+        ({"ONEDNN_MAX_CPU_ISA": "ALL"}, True, ""),
+        ({"ONEDNN_MAX_CPU_ISA": "mistyped"}, True, ""),  # oneDNN does not heed it either
+    ],
+)
+def test_onednns_own_limit_on_amx(env: dict[str, str], used: bool, forbidden: str) -> None:
+    assert uses_amx(cpu_of(1, flags="avx512_bf16 amx_bf16"), env) == (used, forbidden)
+    assert uses_amx(cpu_of(1, flags="avx512_bf16"), env) == (False, "")
