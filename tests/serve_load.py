@@ -14,16 +14,17 @@ import csv
 import json
 import os
 import random
-import re
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from serve_process import Server
 from serve_traffic import Tally, run, summary
 
 BERTKIT = [sys.executable, "-m", "bertkit"]
@@ -80,80 +81,62 @@ def answer(said: dict[str, Any]) -> dict[str, Any]:
     return {"label": label, "probability": scores[label], "scores": scores}
 
 
-class Server:
+def serving(o: argparse.Namespace, folder: Path, cpus: set[int], workers: int) -> Server:
     """`bertkit serve` on these CPUs."""
-
-    def __init__(self, o: argparse.Namespace, cpus: set[int], workers: int) -> None:
-        command = [*BERTKIT, "serve", f"load={o.run}", "--port", "0", "-d", o.precision, "-s", o.seq_length]
-        command += ["--queue", str(QUEUE), "--workers", str(workers)]
-        before = os.sched_getaffinity(0)
-        os.sched_setaffinity(0, cpus)  # which the process inherits
-        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cpus)  # which the process inherits
+    try:
+        limits = ("--queue", str(QUEUE), "--workers", str(workers), "-s", o.seq_length)
+        return Server(folder, f"load={o.run.resolve()}", "-d", o.precision, *limits)
+    finally:
         os.sched_setaffinity(0, before)
-        self.lines: list[str] = []
-        threading.Thread(target=self._read, daemon=True).start()
-        self.address = self._wait(r"serving .* at (http://localhost:\d+)")
 
-    def _read(self) -> None:
-        assert self.process.stderr
-        self.lines.extend(line.rstrip("\n") for line in self.process.stderr)
 
-    def _wait(self, pattern: str) -> str:
-        while self.process.poll() is None:
-            for line in list(self.lines):
-                if match := re.search(pattern, line):
-                    return match[1]
-            time.sleep(0.05)
-        raise SystemExit("\n".join(self.lines))
+def below(server: Server) -> list[int]:
+    """The processes that it has started, and theirs."""
+    found, after = [], [server.process.pid]
+    while after:
+        children = Path(f"/proc/{after.pop()}/task")
+        for task in children.iterdir() if children.exists() else ():
+            for child in (task / "children").read_text().split():
+                found.append(int(child))
+                after.append(int(child))
+    return found
 
-    def below(self) -> list[int]:
-        """The processes that it has started, and theirs."""
-        found, after = [], [self.process.pid]
-        while after:
-            children = Path(f"/proc/{after.pop()}/task")
-            for task in children.iterdir() if children.exists() else ():
-                for child in (task / "children").read_text().split():
-                    found.append(int(child))
-                    after.append(int(child))
-        return found
 
-    def megabytes(self) -> float:
-        """In memory, of all its processes."""
-        pages = 0
-        for pid in (self.process.pid, *self.below()):
-            pages += int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-        return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
-
-    def end(self) -> int:
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(60)
+def megabytes(server: Server) -> float:
+    """In memory, of all its processes."""
+    pages = 0
+    for pid in (server.process.pid, *below(server)):
+        pages += int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
 def part(server: Server, known: list[Any], seconds: float, rate: float, name: str) -> dict[str, Any]:
     """An open loop beside three vandals; memory is first looked at after a tenth of the time."""
     memory: list[float] = []
-    watch = threading.Timer(seconds / 10, lambda: memory.append(server.megabytes()))
+    watch = threading.Timer(seconds / 10, lambda: memory.append(megabytes(server)))
     watch.start()
     found = summary(run(server.address, known, seconds, IN_FLIGHT, 3, rate))
-    memory.append(server.megabytes())
+    memory.append(megabytes(server))
     found |= {"rate": rate, "answered_a_second": found["statuses"].get("200", 0) / seconds, "memory_mb": memory}
     print(f"{name}: {json.dumps(found, indent=1)}", flush=True)
     return found
 
 
-def kills(o: argparse.Namespace, known: list[Any], cpus: set[int]) -> dict[str, Any]:
+def kills(o: argparse.Namespace, folder: Path, known: list[Any], cpus: set[int]) -> dict[str, Any]:
     """Two processes, of which one is killed every 35 seconds; what it was answering is cut, and nothing else.
 
     A server gives up where a process ends five times within 30 seconds of its start.
     """
-    server, killed, end = Server(o, cpus, 2), 0, time.monotonic() + o.seconds / 5
+    server, killed, end = serving(o, folder, cpus, 2), 0, time.monotonic() + o.seconds / 5
     tally: list[Tally] = []
     traffic = threading.Thread(target=lambda: tally.append(run(server.address, known, o.seconds / 5, 8, 2)))
     traffic.start()
     stream = random.Random(1)  # noqa: S311 - no secret
     while time.monotonic() < end - 35:
         time.sleep(35)
-        workers = [pid for pid in server.below() if "serve" in Path(f"/proc/{pid}/cmdline").read_text()]
+        workers = [pid for pid in below(server) if "serve" in Path(f"/proc/{pid}/cmdline").read_text()]
         if workers:
             os.kill(stream.choice(workers), signal.SIGKILL)
             killed += 1
@@ -180,9 +163,19 @@ def faults(found: dict[str, Any]) -> list[str]:
 
 def main() -> int:
     o = options()
-    cpus = sorted(os.sched_getaffinity(0))
     known = expected(o)
-    server = Server(o, {cpus[0]}, 1)
+    with tempfile.TemporaryDirectory() as folder:
+        found = measured(o, Path(folder), known)
+    if o.json:
+        o.json.write_text(json.dumps(found, indent=1), encoding="utf-8")
+    said = faults(found)
+    print("\n".join(said) or "as it should be")
+    return bool(said)
+
+
+def measured(o: argparse.Namespace, folder: Path, known: list[Any]) -> dict[str, Any]:
+    cpus = sorted(os.sched_getaffinity(0))
+    server = serving(o, folder, {cpus[0]}, 1)
     os.sched_setaffinity(0, {cpus[-1]})
     run(server.address, known, 10, 16, 0)
     capacity = run(server.address, known, 30, 32, 3).statuses["200"] / 30  # beside what breaks the rules, as after
@@ -193,12 +186,7 @@ def main() -> int:
         found[name] = part(server, known, o.seconds, share * capacity, name)
     found["exit_code"] = {"server": server.end()}
     os.sched_setaffinity(0, set(cpus))
-    found["kills"] = kills(o, known, set(cpus))
-    if o.json:
-        o.json.write_text(json.dumps(found, indent=1), encoding="utf-8")
-    said = faults(found)
-    print("\n".join(said) or "as it should be")
-    return bool(said)
+    return found | {"kills": kills(o, folder, known, set(cpus))}
 
 
 if __name__ == "__main__":

@@ -21,57 +21,20 @@ import numpy as np
 import pytest
 
 import serve_traffic
-from command import made_model, start
+from command import made_model
 from conftest import Run, assert_one_line_error, command_env
+from serve_process import Server
 from triton_server import client
 
 pytest.importorskip("uvicorn", reason="uvicorn is not installed")
 pytest.importorskip("prometheus_client", reason="prometheus-client is not installed")
-OWN = ("-t", "sample", "--backend", "cpu", "-d", "fp32", "-s", "48", "--port", "0")
+OWN = ("-t", "sample", "--backend", "cpu", "-d", "fp32", "-s", "48")
 TEXTS = ["a fine plot", "dull", "the actors were good and the story was bad", "x"]
-
-
-class Server:
-    """The command, and what it writes."""
-
-    def __init__(self, folder: Path, *arguments: str | Path) -> None:
-        self.process = start(folder, "serve", *arguments, *OWN)
-        self.lines: list[str] = []
-        self.reader = threading.Thread(target=self._read)
-        self.reader.start()
-        self.address = self.line(r"serving .* at (http://localhost:\d+)")[1]
-
-    def _read(self) -> None:
-        assert self.process.stderr
-        for line in self.process.stderr:
-            self.lines.append(line.rstrip("\n"))
-
-    def line(self, pattern: str, seconds: float = 90) -> re.Match[str]:
-        """The first line that has it."""
-        end = time.monotonic() + seconds
-        while True:
-            found = next((match for line in list(self.lines) if (match := re.search(pattern, line))), None)
-            if found:
-                return found
-            assert self.process.poll() is None or self.reader.is_alive(), "\n".join(self.lines)
-            assert time.monotonic() < end, "\n".join(self.lines)
-            time.sleep(0.02)
-
-    def predict(self, texts: list[str]) -> Any:
-        status, found = serve_traffic.asked(self.address, "/predict", {"text": texts})
-        assert status == 200, found
-        return found
-
-    def end(self, number: int = signal.SIGTERM) -> int:
-        self.process.send_signal(number)
-        code = self.process.wait(60)
-        self.reader.join(10)
-        return code
 
 
 @contextlib.contextmanager
 def served(folder: Path, *arguments: str | Path) -> Iterator[Server]:
-    server = Server(folder, *arguments)
+    server = Server(folder, *arguments, *OWN)
     try:
         yield server
     finally:
@@ -94,7 +57,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Iterator[Se
 def expected(texts: list[str], model: Path, folder: Path) -> list[Any]:
     """What `bertkit predict` says, as /predict would."""
     done = subprocess.run(
-        [sys.executable, "-m", "bertkit", "predict", str(model), "-", "--json", "--top-k", "2", *OWN[:-2]],
+        [sys.executable, "-m", "bertkit", "predict", str(model), "-", "--json", "--top-k", "2", *OWN],
         cwd=folder, env=command_env(folder), input="\n".join(texts) + "\n", capture_output=True, text=True, check=True,
     )  # fmt: skip
     found = [json.loads(line) for line in done.stdout.splitlines()]
