@@ -39,8 +39,13 @@ def serve(
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port; 0 for a free one.")] = 8000,
     workers: Annotated[int, typer.Option("--workers", min=1, help="Processes, each bound to cores of its own.")] = 1,
     max_tokens: Annotated[
-        int, typer.Option("--max-tokens", min=1, help="Maximum tokens of a batch, without padding.")
-    ] = 4096,
+        int,
+        typer.Option(
+            "--max-tokens",
+            min=0,
+            help="Maximum tokens of a batch, without padding; 0: as many as take 50 ms, measured, from 512 to 4096.",
+        ),
+    ] = 0,
     max_sequences: Annotated[int, typer.Option("--max-sequences", min=1, help="Maximum sequences of a batch.")] = 64,
     max_request_tokens: Annotated[
         int, typer.Option("--max-request-tokens", min=1, help="Maximum tokens of a request.")

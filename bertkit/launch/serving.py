@@ -24,7 +24,7 @@ class ServeOptions:
     host: str = "127.0.0.1"
     port: int = 8000  # 0: a free one
     workers: int = 1  # processes
-    batch_tokens: int = 4096  # of one batch at the most
+    batch_tokens: int = 0  # of one batch at the most; 0: as many as take 0.05 s, 512 to 4,096
     request_tokens: int = 65_536  # of one request
     queue: int = 1024  # sequences that wait for a model
     body_bytes: int = 4 << 20  # of one request

@@ -33,7 +33,7 @@ KEPT = 0.9  # of the rate known so far, at each batch
 class BatchLimits:
     """What is computed together, and what may wait."""
 
-    tokens: int = 4096
+    tokens: int = 4096  # 0: to be measured before the first request
     sequences: int = 64
     waiting: int = 1024  # sequences
     of_request: int = 65_536  # tokens

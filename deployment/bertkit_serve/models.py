@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import logging
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -15,10 +18,13 @@ from bertkit_serve.faces import Face, IdsFace, TextFace
 
 VERSION = "1"  # the only one of each model
 TEXT_THREADS = 2  # that prepare long texts, beside the event loop
+BATCH_SECONDS = 0.05  # that a full batch takes, where no number of tokens is set
+LEAST, MOST = 512, 4096  # tokens of such a batch
 TEXT = "-text"  # ends the name under which texts are taken
 WATCHED = ("model.safetensors", "config.json", "vocab.txt", "task.json", "record.json")  # of a run's folder
 Load = Callable[[], Predictor]
 Signature = tuple[tuple[str, int, int], ...]
+logger = logging.getLogger(__name__)
 
 
 class ServedModel:
@@ -56,6 +62,8 @@ class ServedModel:
         try:
             predictor = self.load()
             self._warm_up(predictor)
+            if not self.batcher.limits.tokens:
+                self.batcher.limits = dataclasses.replace(self.batcher.limits, tokens=self._batch_tokens(predictor))
             self.faces = {self.name: IdsFace(predictor), self.name + TEXT: TextFace(predictor)}
             self.predictor = predictor
         except Exception as error:  # whoever waits for `loaded` raises it
@@ -78,6 +86,23 @@ class ServedModel:
         for lengths in ([min(16, longest)], [longest], [1, longest, min(64, longest)]):
             rows = [np.zeros(length, np.int64) for length in lengths for _ in range(each)]
             self._compute(predictor, [predictor.sequences(rows, rows)])
+
+    def _batch_tokens(self, predictor: Predictor) -> int:
+        """Tokens of a batch that takes BATCH_SECONDS: whoever comes meanwhile waits for the whole of it."""
+        longest = min(64, predictor.recipe.data.seq_length)
+        each = predictor.task.head.sequences_each
+        examples = min(-(-LEAST // (longest * each)), max(1, self.batcher.limits.sequences // each))
+        rows = [np.zeros(longest, np.int64)] * (examples * each)
+        features = predictor.sequences(rows, rows)
+        times: list[float] = []
+        while len(times) < 2 or (sum(times) < BATCH_SECONDS and len(times) < 5):  # the first may compile
+            began = time.perf_counter()
+            self._compute(predictor, [features])
+            times.append(time.perf_counter() - began)
+        rate = len(features.input_ids) / max(min(times), 1e-9)
+        tokens = int(min(max(rate * BATCH_SECONDS, LEAST), MOST))
+        logger.info("%s: batches of up to %s tokens, at %s tokens/s", self.name, f"{tokens:,}", f"{rate:,.0f}")
+        return tokens
 
 
 def signature_of(run: str) -> Signature:

@@ -479,6 +479,18 @@ def test_a_large_request_is_divided_and_put_together(tmp_path: Path) -> None:
     assert [one["scores"] for one in found] == [dict(one.scores) for one in run.predict(texts)]
 
 
+@pytest.mark.parametrize(("seconds", "least", "most"), [(0.0, 4096, 4096), (0.02, 513, 1280), (0.2, 512, 512)])
+def test_a_batch_is_as_large_as_takes_50_ms(
+    seconds: float, least: int, most: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = stand_in(tmp_path, "sample")
+    engine_of(run).seconds = seconds  # of any batch; 512 tokens are tried
+    with caplog.at_level("INFO"), client({"single": run}) as asked:
+        tokens = asked.app.state.service.models["single"].batcher.limits.tokens
+    assert least <= tokens <= most
+    assert f"single: batches of up to {tokens:,} tokens" in caplog.text
+
+
 def test_a_draining_server_refuses_and_says_that_it_is_not_ready(tmp_path: Path) -> None:
     run = stand_in(tmp_path, "sample")
     with client({"single": run}) as asked:
