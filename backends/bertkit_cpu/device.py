@@ -45,12 +45,10 @@ from bertkit_torch.placement import SHORT
 from bertkit_torch.weights import ComputeWeights
 
 logger = logging.getLogger(__name__)
-
-
 GRAIN = Grain(slots=32, width=16, waste=0.05)
 
 
-def inference_grain(amx: bool, alone: int) -> Grain:
+def coarse_grain(amx: bool, alone: int) -> Grain:
     """In bf16 and int8. oneDNN compiles every product anew for each number of slots and keeps about 1,000 of them, half
     a megabyte each: few numbers cost less memory and fewer compilations. AMX takes 16 rows in the time of one."""
     if amx:
@@ -96,7 +94,7 @@ class CpuDevice(Device):
             if self.amx:
                 self.onednn_from = onednn_from(job.model.hidden_size)
         if self.compute_dtype(job.precision) == torch.bfloat16:
-            self.inference_grain = inference_grain(self.amx, self.onednn_from if self.int8 else 1)
+            self.inference_grain = coarse_grain(self.amx, self.onednn_from if self.int8 else 1)
         if job.settings.get("extension", "auto") == "auto":
             self.notes["extension"] = load_extension()
         return torch.device("cpu")

@@ -36,7 +36,7 @@ class Grain:
 
     slots: int = 1  # a power of two; taken where the tail is 1/`share` of the tokens at the most, else a smaller one
     share: int = 32
-    least: int = 1  # a power of two; slots are a multiple of this whatever the share
+    least: int = 1  # a power of two up to `slots`, whose multiple is taken whatever the share
     alone: int = 0  # tokens from which one short sequence is rounded up too; 0: it never is
     width: int = 1  # of a group's rows
     waste: float = 0.2  # most of a row that stays empty for a sequence to join its group, before the rounding up

@@ -87,7 +87,7 @@ def test_a_short_sequence_alone_has_the_answers_that_it_has_beside_another(
 @pytest.mark.parametrize(("amx", "alone", "most"), [(True, 1, 8), (True, 29, 36), (False, 1, 32)])
 def test_one_sequence_alone_has_few_numbers_of_slots(amx: bool, alone: int, most: int) -> None:
     """Of which oneDNN keeps a program each; 128 otherwise."""
-    grain = device.inference_grain(amx, alone)
+    grain = device.coarse_grain(amx, alone)
     lengths = range(1, 129)
     assert len({length + (grain.tail(length) if length >= alone else 0) for length in lengths}) <= most
 
