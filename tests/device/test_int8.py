@@ -115,6 +115,7 @@ def test_the_products_of_a_short_sequence_are_those_of_oneDNN(
     assert len(by_fbgemm) == (2 if tokens < onednn_from else 0)
 
 
+@needs_int8
 @pytest.mark.parametrize("act", ["relu", "gelu", "gelu_new"])
 @pytest.mark.parametrize("kind", ["span", "tokens", "choice", "encoder"])
 def test_every_head_and_activation_has_scales(kind: HeadKind, act: str) -> None:
