@@ -104,6 +104,7 @@ if TYPE_CHECKING:
     from bertkit.model.int8 import (
         INT8_COPIES,
         INT8_DIVISORS,
+        INT8_WEIGHTS,
         Int8Inputs,
         Int8Layer,
         copied_neurons,
@@ -234,6 +235,7 @@ _PLACES = {
     "HeadKind": ("model.config", "HeadKind"),
     "INT8_COPIES": ("model.int8", "INT8_COPIES"),
     "INT8_DIVISORS": ("model.int8", "INT8_DIVISORS"),
+    "INT8_WEIGHTS": ("model.int8", "INT8_WEIGHTS"),
     "Int8Calibration": ("engine.interface", "Int8Calibration"),
     "Int8Inputs": ("model.int8", "Int8Inputs"),
     "Int8Layer": ("model.int8", "Int8Layer"),
@@ -334,6 +336,7 @@ __all__ = [
     "INFER_HEADER",
     "INT8_COPIES",
     "INT8_DIVISORS",
+    "INT8_WEIGHTS",
     "JSON_TYPE",
     "LABELS",
     "MOST_SCALING",

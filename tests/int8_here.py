@@ -1,11 +1,26 @@
-"""Whether this machine's CPU computes in int8."""
+"""Whether torch computes in int8 on this machine's CPU."""
 
 from __future__ import annotations
 
+from importlib import util
+
 import pytest
 
-from bertkit_cpu.topology import has_int8, native_bf16, read_cpu
 
-needs_int8 = pytest.mark.skipif(
-    not (has_int8(read_cpu()) and native_bf16(read_cpu())[0]), reason="this CPU lacks VNNI or AMX, or bf16"
-)
+def _works() -> bool:
+    if util.find_spec("torch") is None:
+        return False
+    from bertkit_cpu.int8 import largest_weight
+
+    return largest_weight() is not None
+
+
+def weight_bits() -> int:
+    """Of the cpu backend's weights in int8, on this machine."""
+    from bertkit.model.int8 import INT8_WEIGHTS
+    from bertkit_cpu.int8 import largest_weight
+
+    return 8 if largest_weight() == INT8_WEIGHTS[8] else 7
+
+
+needs_int8 = pytest.mark.skipif(not _works(), reason="torch has no int8 products for this CPU")

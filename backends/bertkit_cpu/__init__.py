@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from importlib import metadata, util
 
 from bertkit.plugin import Capabilities, Engine, Job, Precision, Probe, Setting, UserError, World
-from bertkit_cpu.topology import has_int8, native_bf16, read_cpu, threads
+from bertkit_cpu.topology import native_bf16, read_cpu, threads
 from bertkit_torch.capabilities import EXTRAS, HEADS
 
 
@@ -59,8 +59,6 @@ class CpuBackend:
     def engine(self, job: Job, world: World) -> Engine:
         cpu = read_cpu()
         bf16, reason = native_bf16(cpu)
-        if job.precision == "int8" and not (bf16 and has_int8(cpu)):
-            raise UserError("this CPU lacks VNNI or AMX for int8, or bf16 for the rest", "use -d bf16 or fp32")
         if job.precision == "bf16" and not bf16 and job.settings.get("bf16") != "force":
             raise UserError(reason, "use -d fp32, or --set device.bf16=force to have it all the same")
         from bertkit_cpu.device import CpuDevice

@@ -1,7 +1,8 @@
-"""Dense layers in bf16 by those of oneDNN's products that are fastest on x86; measured in docs/performance.md.
+"""Dense layers by those products that are fastest on x86; measured in docs/performance.md.
 
-In training, a product with the weights is a convolution of width 1 over the slots: oneDNN then puts the weights into
-blocks first, 8 % faster than the plain product does it piece by piece. In inference the blocks are kept.
+In training in bf16, a product with the weights is a convolution of width 1 over the slots: oneDNN then puts the weights
+into blocks first, 8 % faster than the plain product does it piece by piece. In inference the blocks are kept. In
+float32 MKL's plain product is faster than oneDNN's, save with few slots: it orders the weights anew each time.
 The gradient is written by hand: it goes to the float32 masters without a graph of casts and joins.
 
 Legend: N slots, I inputs, O outputs of all joined layers.
@@ -20,9 +21,10 @@ from torch.nn import functional
 
 from bertkit_cpu.capture import captured, recording, scripts
 from bertkit_cpu.layer_norm import Bf16Training
-from bertkit_torch.weights import ComputeWeights, ShortLayer
+from bertkit_torch.weights import ComputeWeights, ShortLayer, activate
 
 FEW = 1024  # slots; with fewer, bringing the weights into blocks costs more than it saves
+FEW_FLOAT32 = 48  # slots up to which oneDNN's products with blocks are faster in float32
 
 
 @dataclass(frozen=True)
@@ -145,6 +147,50 @@ class InferenceWeights(ComputeWeights):
         return lambda x: torch.layer_norm(x, weight.shape, weight, bias, epsilon)
 
 
+class Float32Weights(ComputeWeights):
+    """For forward passes without a gradient, in float32."""
+
+    def __init__(self, masters: Mapping[str, Tensor]) -> None:
+        super().__init__(masters, torch.float32)
+        self._few = _FewInFloat32(self)
+
+    def of_short(self, slots: int) -> ComputeWeights:
+        return self._few if slots <= FEW_FLOAT32 else self
+
+    def captured(self, layer: ShortLayer, x: Tensor, asking: Tensor | None, mask: Tensor | None) -> ShortLayer:
+        return captured(layer, x, asking, mask)
+
+
+class _FewInFloat32(InferenceWeights):
+    """Of one sequence with few slots."""
+
+    def __init__(self, weights: Float32Weights) -> None:
+        super().__init__(weights.masters, weights.dtype)
+        self.weights = weights
+
+    def dense(self, x: Tensor, *names: str) -> Tensor:  # outside of the layers: heads
+        return self.weights.dense(x, *names)
+
+    def dense_active(self, x: Tensor, name: str, activation: str) -> Tensor:
+        return self.weights.dense_active(x, name, activation)
+
+    def bind(self, names: tuple[str, ...], activation: str) -> Product:
+        """The activation apart: in float32 without AVX-512 oneDNN's takes a third of the product's time."""
+        product = _InBlocks(join(self.masters, names, self.dtype), "")
+        return _Active(product, activation) if activation else product
+
+
+class _Active(nn.Module):
+    """A product, and its activation after it."""
+
+    def __init__(self, product: nn.Module, activation: str) -> None:
+        super().__init__()
+        self.product, self.activation = product, activation
+
+    def forward(self, x: Tensor) -> Tensor:
+        return activate(self.product(x), self.activation)
+
+
 class _InBlocks(nn.Module):
     """(N, I) -> (N, O), with the activation."""
 
@@ -169,16 +215,15 @@ def onednn_form(activation: str) -> tuple[str, str]:
     return known.get(activation, ("gelu", "tanh"))
 
 
-def fast_products() -> bool:
-    """Whether oneDNN computes in bf16 here and torch has the operators used above, some without a public name."""
+def fast_products(dtype: torch.dtype) -> bool:
+    """Whether oneDNN computes in it here and torch has the operators used above, some without a public name."""
     if platform.machine() not in ("x86_64", "AMD64") or "mkldnn" not in dir(torch.backends):
         return False
     try:
-        if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        if dtype == torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
             return False
         masters = {"a.weight": torch.ones(16, 32), "a.bias": torch.ones(16)}
-        x = torch.ones(3, 32, dtype=torch.bfloat16)
-        found = InferenceWeights(masters, torch.bfloat16).dense_active(x, "a", "relu")
+        found = InferenceWeights(masters, dtype).dense_active(torch.ones(3, 32, dtype=dtype), "a", "relu")
     except (AttributeError, RuntimeError, NotImplementedError, TypeError):
         return False
-    return torch.equal(found, torch.full((3, 16), 33, dtype=torch.bfloat16))
+    return torch.equal(found, torch.full((3, 16), 33, dtype=dtype))

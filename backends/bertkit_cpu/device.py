@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from bertkit.plugin import (
+    INT8_WEIGHTS,
     Batch,
     DeviceFacts,
     Grain,
@@ -24,9 +25,9 @@ from bertkit.plugin import (
     World,
     process_peak_memory,
 )
-from bertkit_cpu.dense import InferenceWeights, TrainingWeights, fast_products
+from bertkit_cpu.dense import Float32Weights, InferenceWeights, TrainingWeights, fast_products
 from bertkit_cpu.extension import load_extension
-from bertkit_cpu.int8 import Int8Weights, int8_works
+from bertkit_cpu.int8 import Int8Weights, int8_works, largest_weight
 from bertkit_cpu.int8_short import onednn_from
 from bertkit_cpu.int8_static import StaticInt8Weights, static_int8_works
 from bertkit_cpu.lamb import BlockedLamb
@@ -35,7 +36,7 @@ from bertkit_cpu.masked_words import in_place
 from bertkit_cpu.memory import keep_freed_memory
 from bertkit_cpu.norms import norm
 from bertkit_cpu.ranges import calibrate
-from bertkit_cpu.topology import idle_under_torchrun, is_bound, read_cpu, threads, uses_amx
+from bertkit_cpu.topology import idle_under_torchrun, is_bound, native_bf16, read_cpu, threads, uses_amx
 from bertkit_cpu.words import LANES, Masks
 from bertkit_torch.device import Device, Run
 from bertkit_torch.dropout import Mask
@@ -63,7 +64,9 @@ class CpuDevice(Device):
 
     def __init__(self) -> None:
         self.notes: dict[str, str] = {}
-        self.fast = fast_products()
+        self.fast = fast_products(torch.bfloat16)
+        self.rest = torch.bfloat16  # in int8, of what is not
+        self.largest = INT8_WEIGHTS[8]  # of a weight in int8
         self.amx = False
         self.int8 = self.static_scales = False
         self.onednn_from = SHORT + 1  # slots of one sequence in int8
@@ -83,41 +86,51 @@ class CpuDevice(Device):
         if count > 1:
             self.pool = ThreadPoolExecutor(min(count, LANES), "bertkit-masks")
         self.int8 = job.precision == "int8"
-        if self.int8 and not (self.fast and int8_works()):
-            raise UserError("this build of torch lacks oneDNN's int8 products", "use -d bf16")
         self.notes = {"cpu": cpu.model, "threads": f"{count}: {reason}", "memory": memory}
         if limit:
             self.notes["amx"] = f"not used: {limit}"
         if self.int8:
-            self.static_scales = job.settings.get("scales", "static") == "static" and static_int8_works()
-            self.scales = job.scales if self.static_scales else {}
-            if self.amx:
-                self.onednn_from = onednn_from(job.model.hidden_size)
-        if self.compute_dtype(job.precision) == torch.bfloat16:
+            self._open_int8(job, self.fast and native_bf16(cpu)[0])
+        if self.int8 or self.compute_dtype(job.precision) == torch.bfloat16:
             self.inference_grain = coarse_grain(self.amx, self.onednn_from if self.int8 else 1)
         if job.settings.get("extension", "auto") == "auto":
             self.notes["extension"] = load_extension()
         return torch.device("cpu")
 
+    def _open_int8(self, job: Job, bf16: bool) -> None:
+        self.rest = torch.bfloat16 if bf16 else torch.float32
+        largest = largest_weight()
+        if largest is None or not int8_works(self.rest):
+            raise UserError("torch has no int8 products for this CPU", "use -d bf16 or fp32")
+        self.largest = largest
+        self.static_scales = job.settings.get("scales", "static") == "static" and static_int8_works()
+        self.scales = job.scales if self.static_scales else {}
+        if self.amx:
+            self.onednn_from = onednn_from(job.model.hidden_size)
+
     def compute_dtype(self, precision: Precision) -> torch.dtype:
-        return torch.bfloat16 if precision == "int8" else super().compute_dtype(precision)
+        return self.rest if precision == "int8" else super().compute_dtype(precision)
 
     def compute_weights(self, masters: Mapping[str, Tensor], dtype: torch.dtype, *, training: bool) -> ComputeWeights:
-        if dtype != torch.bfloat16:
-            return ComputeWeights(masters, dtype)
-        if training:
+        if training and dtype == torch.bfloat16:
             return TrainingWeights(masters, dtype) if self.fast else Bf16Training(masters, dtype)
-        if not self.fast:
+        if training:
             return ComputeWeights(masters, dtype)
         if self.int8 and self.scales:
-            return StaticInt8Weights(masters, dtype, self.scales, onednn_from=self.onednn_from)
-        return Int8Weights(masters, dtype) if self.int8 else InferenceWeights(masters, dtype)
+            return StaticInt8Weights(masters, dtype, self.scales, self.largest, onednn_from=self.onednn_from)
+        if self.int8:
+            return Int8Weights(masters, dtype, self.largest)
+        if dtype == torch.bfloat16 and self.fast:
+            return InferenceWeights(masters, dtype)
+        if dtype == torch.float32 and fast_products(dtype):
+            return Float32Weights(masters)
+        return ComputeWeights(masters, dtype)
 
     def wants_calibration(self) -> bool:
         return self.int8 and self.static_scales and not self.scales
 
     def calibrate(self, masters: Mapping[str, Tensor], run: Run, batches: Sequence[Batch]) -> Int8Calibration:
-        found = calibrate(masters, run, batches)
+        found = calibrate(masters, self.rest, self.largest, run, batches)
         self.scales = found.scales
         return found
 
@@ -151,4 +164,5 @@ class CpuDevice(Device):
         if not self.int8:
             return self.notes
         inputs = "each layer's inputs one scale" if self.scales else "inputs a scale per token"
-        return {**self.notes, "dense layers": f"int8: weights a scale per output, {inputs}"}
+        bits = "" if self.largest == INT8_WEIGHTS[8] else " in 7 bits, since this CPU adds their products in 16,"
+        return {**self.notes, "dense layers": f"int8: weights{bits} a scale per output, {inputs}"}

@@ -2,7 +2,10 @@
 
 Weights have a scale for each output, fixed when the model is loaded; the inputs of a layer have one for each token,
 found as they come. So a sequence's answer does not depend on the others of its batch. Attention, LayerNorm, embeddings
-and heads stay in bf16.
+and heads stay in bf16, or in float32 where the CPU has no bf16.
+
+Without VNNI, x86 adds two products of a uint8 and an int8 in 16 bits, and what does not fit is cut off. Weights then
+have 7 bits, with which every sum fits: twice as coarse, and right.
 
 Legend: N slots, I inputs, O outputs of all joined layers.
 Source: Zafrir et al. 2019, arXiv:1910.06188 (symmetric 8-bit BERT), with dynamic inputs.
@@ -10,6 +13,7 @@ Source: Zafrir et al. 2019, arXiv:1910.06188 (symmetric 8-bit BERT), with dynami
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -18,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from bertkit.plugin import Int8Layer, int8_layer
+from bertkit.plugin import INT8_WEIGHTS, Int8Layer, int8_layer
 from bertkit_cpu.dense import InferenceWeights, Product
 from bertkit_torch.weights import activate
 
@@ -38,10 +42,14 @@ class Quantised:
 class Int8Weights(InferenceWeights):
     """For forward passes without a gradient."""
 
+    def __init__(self, masters: Mapping[str, Tensor], dtype: torch.dtype, largest: int) -> None:
+        super().__init__(masters, dtype)
+        self.largest = largest
+
     def bind(self, names: tuple[str, ...], activation: str) -> Product:
         if not names[0].startswith(ENCODER):
             return super().bind(names, activation)
-        weight = quantise(layer_of(self.masters, names, {}), torch.bfloat16)
+        weight = quantise(layer_of(self.masters, names, {}, self.largest), self.dtype)
         if not activation:
             return lambda x: product(x, weight)
         return lambda x: activate(product(x, weight), activation)
@@ -52,8 +60,10 @@ def host_weights(masters: Mapping[str, Tensor], names: tuple[str, ...]) -> dict[
     return {key: masters[key].detach().numpy() for name in names for key in (f"{name}.weight", f"{name}.bias")}
 
 
-def layer_of(masters: Mapping[str, Tensor], names: tuple[str, ...], scales: Mapping[str, np.ndarray]) -> Int8Layer:
-    return int8_layer(host_weights(masters, names), names, scales)
+def layer_of(
+    masters: Mapping[str, Tensor], names: tuple[str, ...], scales: Mapping[str, np.ndarray], largest: int
+) -> Int8Layer:
+    return int8_layer(host_weights(masters, names), names, scales, largest)
 
 
 def quantise(layer: Int8Layer, bias: torch.dtype) -> Quantised:
@@ -64,23 +74,54 @@ def quantise(layer: Int8Layer, bias: torch.dtype) -> Quantised:
 
 
 def product(x: Tensor, weight: Quantised) -> Tensor:
-    """(N, I) bf16 -> (N, O) bf16."""
+    """(N, I) bf16 or float32 -> (N, O) of the same."""
     largest = torch.linalg.vector_norm(x, float("inf"), 1, keepdim=True)
-    inverse = LARGEST / largest.clamp_min_(1e-20)  # (N, 1) bf16
+    inverse = LARGEST / largest.clamp_min_(1e-20)  # (N, 1)
     rows = (x * inverse).round_().to(torch.int8).view(torch.uint8).bitwise_xor_(ZERO)
     found = torch.ops.onednn.qlinear_pointwise(
-        rows, 1.0, ZERO, weight.blocks, weight.scales, weight.zeros, None, 1.0, 0, torch.bfloat16, "none", [], ""
+        rows, 1.0, ZERO, weight.blocks, weight.scales, weight.zeros, None, 1.0, 0, x.dtype, "none", [], ""
     )  # fmt: skip
     answer: Tensor = torch.addcmul(weight.bias, found, inverse.reciprocal_())
     return answer
 
 
-def int8_works() -> bool:
-    """Whether torch has the operators used above, which have no public name, and they compute what they should."""
-    x = torch.tensor([[1.0, -2.0, 3.0, 0.5] * 16, [0.0] * 64], dtype=torch.bfloat16)
+@functools.cache
+def largest_weight() -> int | None:
+    """The first of `INT8_WEIGHTS` whose products oneDNN sums exactly here; None where torch has no such products.
+
+    The operators have no public name. Which instructions oneDNN takes is for its own settings to say, too: so it is
+    tried, with sums that are too large for 16 bits.
+    """
+    return next((largest for largest in INT8_WEIGHTS.values() if _is_exact(largest)), None)
+
+
+def _is_exact(largest: int) -> bool:
+    rows = torch.full((16, 64), 255, dtype=torch.uint8)
+    layer = Int8Layer(extreme(largest), np.ones(32, np.float32), np.zeros(32, np.float32))
+    try:
+        weight = quantise(layer, torch.float32)
+        found = torch.ops.onednn.qlinear_pointwise(
+            rows, 1.0, 0, weight.blocks, weight.scales, weight.zeros, None, 1.0, 0, torch.float32, "none", [], ""
+        )
+    except (AttributeError, RuntimeError, NotImplementedError, TypeError):
+        return False
+    return torch.equal(found, rows.float() @ torch.from_numpy(layer.values).float().t())
+
+
+def extreme(largest: int) -> np.ndarray:
+    """(32, 64) int8: rows of the largest weights there are, of either sign."""
+    return np.where(np.arange(32)[:, None] % 2, -largest, largest).repeat(64, 1).astype(np.int8)
+
+
+def int8_works(dtype: torch.dtype) -> bool:
+    """Whether the products with inputs as they come are what they should be."""
+    largest = largest_weight()
+    if largest is None:
+        return False
+    x = torch.tensor([[1.0, -2.0, 3.0, 0.5] * 16, [0.0] * 64], dtype=dtype)
     masters = {"a.weight": torch.linspace(-1, 1, 32 * 64).view(32, 64), "a.bias": torch.ones(32)}
     try:
-        found = product(x, quantise(layer_of(masters, ("a",), {}), torch.bfloat16))
+        found = product(x, quantise(layer_of(masters, ("a",), {}, largest), dtype))
     except (AttributeError, RuntimeError, NotImplementedError, TypeError):
         return False
     wanted = functional.linear(x.float(), masters["a.weight"], masters["a.bias"])

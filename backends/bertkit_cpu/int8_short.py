@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from bertkit.plugin import Int8Inputs, Int8Layer
+from bertkit_cpu.int8 import extreme
 from bertkit_torch.weights import activate
 
 Packed = torch.ScriptObject  # an int8 weight (O, I) with its bias (O,), in FBGEMM's order
@@ -62,12 +63,12 @@ def onednn_from(hidden: int) -> int:
 
 
 @functools.cache
-def short_works() -> bool:
-    """Whether torch has these operators, and they are exact where int16 would overflow, as it does without VNNI."""
-    values = np.array([[127, -127] * 32, [127] * 64], np.int8)
+def short_works(largest: int) -> bool:
+    """Whether torch has these operators, and they are exact with weights of up to `largest`."""
+    values = extreme(largest)
     x = torch.tensor([[255.0, 0.0] * 32, [255.0] * 64])
     try:
-        found = short_product(x, 1.0, 0, pack(Int8Layer(values, np.ones(2, np.float32), np.zeros(2, np.float32))))
+        found = short_product(x, 1.0, 0, pack(Int8Layer(values, np.ones(32, np.float32), np.zeros(32, np.float32))))
     except (AttributeError, RuntimeError, NotImplementedError, TypeError):
         return False
     return torch.equal(found, x @ torch.from_numpy(values).float().t())

@@ -3,8 +3,8 @@
 The inputs of a dense layer have one scale and zero point, from a calibration (`ranges.py`); weights have a scale for
 each output. Bias, GELU and the next scale are part of oneDNN's product, so the feed-forward part's hidden values are
 written once, as uint8; the second product adds to the residual. What passes from layer to layer is float32; attention,
-embeddings and heads stay in bf16. One short sequence is float32 between its products, which are FBGEMM's where oneDNN's
-have no AMX or would not be worth their start.
+embeddings and heads stay in bf16, or in float32 where the CPU has no bf16. One short sequence is float32 between its
+products, which are FBGEMM's where oneDNN's have no AMX or would not be worth their start.
 
 Legend: N slots, H hidden, I inputs, O outputs of all joined layers, K inputs that are kept apart.
 Source: Jacob et al. 2018, arXiv:1712.05877 (the scheme); Zafrir et al. 2019, arXiv:1910.06188 (of BERT).
@@ -21,10 +21,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bertkit.plugin import Int8Inputs, ModelConfig, int8_inputs
+from bertkit.plugin import Int8Inputs, Int8Layer, ModelConfig, int8_inputs
 from bertkit_cpu.capture import recording, scripts
 from bertkit_cpu.dense import InferenceWeights, Product, onednn_form
-from bertkit_cpu.int8 import ENCODER, Quantised, layer_of, quantise
+from bertkit_cpu.int8 import ENCODER, Quantised, largest_weight, layer_of, quantise
 from bertkit_cpu.int8_short import ShortProduct, pack, short_works
 from bertkit_torch.dropout import Dropout
 from bertkit_torch.placement import SHORT
@@ -34,17 +34,21 @@ from bertkit_torch.weights import ComputeWeights
 class StaticInt8Weights(InferenceWeights):
     """For forward passes without a gradient."""
 
+    overwrites = True
+
     def __init__(
         self,
         masters: Mapping[str, Tensor],
         dtype: torch.dtype,
         scales: Mapping[str, np.ndarray],
+        largest: int,
         *,
         onednn_from: int = SHORT + 1,
     ) -> None:
-        """`scales`: as `bertkit.plugin.int8_layer` takes them. `onednn_from`: slots of a short sequence from which
-        oneDNN's products are worth their start."""
+        """`scales`, `largest`: as `bertkit.plugin.int8_layer` takes them. `onednn_from`: slots of a short sequence from
+        which oneDNN's products are worth their start."""
         super().__init__(masters, dtype)
+        self.largest = largest
         self.onednn_from = onednn_from
         self._quantised: dict[tuple[str, ...], Quantised] = {}
         self.use(scales)
@@ -58,7 +62,7 @@ class StaticInt8Weights(InferenceWeights):
         self._longer: _Longer | None = None
 
     def of_short(self, slots: int) -> ComputeWeights:
-        if slots < self.onednn_from or not short_works():
+        if slots < self.onednn_from or not short_works(self.largest):
             return self
         self._longer = self._longer or _Longer(self)
         return self._longer
@@ -100,18 +104,21 @@ class StaticInt8Weights(InferenceWeights):
 
     @property
     def short_dtype(self) -> torch.dtype:
-        return torch.float32 if short_works() else self.dtype
+        return torch.float32 if short_works(self.largest) else self.dtype
 
     def short_dense(self, *names: str, activation: str = "") -> Product:
-        if not short_works():
+        if not short_works(self.largest):
             return super().short_dense(*names, activation=activation)
-        inputs, packed = int8_inputs(self.scales, names[0]), pack(layer_of(self.masters, names, self.scales))
+        inputs, packed = int8_inputs(self.scales, names[0]), pack(self._layer(names))
         return ShortProduct(packed, inputs, activation)
 
     def product(self, names: tuple[str, ...], dtype: torch.dtype, activation: str) -> Product:
         """By oneDNN: (N, I) -> (N, O) `dtype`."""
         entering, weight, form = self._round(names[0]), self._weight(names), onednn_form(activation)
         return _Product(entering, weight, dtype, form)
+
+    def _layer(self, names: tuple[str, ...]) -> Int8Layer:
+        return layer_of(self.masters, names, self.scales, self.largest)
 
     def _round(self, name: str) -> Rounding:
         if name not in self._rounding:
@@ -120,7 +127,7 @@ class StaticInt8Weights(InferenceWeights):
 
     def _weight(self, names: tuple[str, ...]) -> Quantised:
         if names not in self._quantised:
-            self._quantised[names] = quantise(layer_of(self.masters, names, self.scales), torch.float32)
+            self._quantised[names] = quantise(self._layer(names), torch.float32)
         return self._quantised[names]
 
 
@@ -200,13 +207,16 @@ TRIED = ModelConfig(vocab_size=1, hidden_size=64, num_hidden_layers=1, num_atten
 
 def static_int8_works() -> bool:
     """Whether torch has the operators used above, some without a public name, and they compute what they should."""
+    largest = largest_weight()
+    if largest is None:
+        return False
     masters = {"a.dense.weight": torch.eye(64), "a.dense.bias": torch.zeros(64)}
     masters |= {"a.LayerNorm.weight": torch.ones(64), "a.LayerNorm.bias": torch.zeros(64)}
-    x = torch.linspace(-1, 1, 128, dtype=torch.bfloat16).view(2, 64)
+    x = torch.linspace(-1, 1, 128).view(2, 64)
     try:
         with warnings.catch_warnings():  # told once a process, that the quantised tensors of torch will go
             warnings.simplefilter("ignore")
-            weights = StaticInt8Weights(masters, torch.bfloat16, {"a.dense": np.array([1 / 127, 127])})
+            weights = StaticInt8Weights(masters, torch.float32, {"a.dense": np.array([1 / 127, 127])}, largest)
             found = weights.add_and_norm(x, x, "a", TRIED, Dropout())
     except (AttributeError, RuntimeError, NotImplementedError, TypeError):
         return False

@@ -58,18 +58,18 @@ def scale_and_zero(low: float, high: float) -> tuple[float, int]:
     return scale, int(np.clip(np.rint(-low / scale), 0, 255))
 
 
-def keep_apart(place: str, seen: Seen, weights: Mapping[str, np.ndarray], activation: str) -> Apart:
+def keep_apart(place: str, seen: Seen, weights: Mapping[str, np.ndarray], activation: str, largest: int) -> Apart:
     """The one of `SHARES` whose int8 products differ least from float32's on the rows seen.
 
     `weights`: of the layers that take these inputs, under their names; `activation`: whose values they are, where the
-    place is the feed-forward part's second.
+    place is the feed-forward part's second; `largest`: of a weight in int8.
     """
     names = tuple(name.removesuffix(".weight") for name in weights if name.endswith(".weight"))
     few = _some_outputs(weights, names)
     wanted = functional.linear(seen.rows, torch.from_numpy(few[f"{names[0]}.weight"]))
     tried = [_without(place, seen, share, activation) for share in SHARES]
     options = [one for one in tried if one is not None]
-    return min(options, key=lambda one: _error(one, few, names[0], wanted))
+    return min(options, key=lambda one: _error(one, few, names[0], wanted, largest))
 
 
 def _some_outputs(weights: Mapping[str, np.ndarray], names: Sequence[str]) -> dict[str, np.ndarray]:
@@ -115,9 +115,9 @@ def _apart(place: str, low: float, high: float, rows: Tensor, scales: Arrays) ->
     return Apart(low, high, rows.numpy(), {place: pair, **scales})
 
 
-def _error(apart: Apart, weights: Mapping[str, np.ndarray], name: str, wanted: Tensor) -> float:
+def _error(apart: Apart, weights: Mapping[str, np.ndarray], name: str, wanted: Tensor, largest: int) -> float:
     """Mean squared, of the layers' outputs."""
-    inputs, layer = int8_inputs(apart.scales, name), int8_layer(weights, (name,), apart.scales)
+    inputs, layer = int8_inputs(apart.scales, name), int8_layer(weights, (name,), apart.scales, largest)
     weight = torch.from_numpy(layer.values * layer.scales[:, None])
     rounded = (
         torch.clamp(torch.round(torch.from_numpy(apart.values) / inputs.scale) + inputs.zero, 0, 255) - inputs.zero

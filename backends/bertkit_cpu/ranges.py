@@ -40,7 +40,7 @@ class _Entered:
 
 
 class Observer(InferenceWeights):
-    """bf16 forward passes that remember what enters the encoder's dense layers."""
+    """Forward passes in the dtype of the rest that remember what enters the encoder's dense layers."""
 
     def __init__(self, masters: Mapping[str, Tensor], dtype: torch.dtype) -> None:
         super().__init__(masters, dtype)
@@ -66,16 +66,21 @@ class Observer(InferenceWeights):
 
 
 def calibrate(
-    masters: Mapping[str, Tensor], run: Callable[[InferenceWeights, Batch], Arrays], batches: Sequence[Batch]
+    masters: Mapping[str, Tensor],
+    dtype: torch.dtype,
+    largest: int,
+    run: Callable[[InferenceWeights, Batch], Arrays],
+    batches: Sequence[Batch],
 ) -> Int8Calibration:
-    """By the method whose logits differ least from bf16's on the last quarter of the batches, which it has not seen."""
-    observer, kept = Observer(masters, torch.bfloat16), max(1, len(batches) // 4)
+    """By the method whose logits differ least from those in `dtype` on the last quarter of the batches, which it has
+    not seen. `largest`: of a weight in int8."""
+    observer, kept = Observer(masters, dtype), max(1, len(batches) // 4)
     for batch in batches[:-kept] or batches:
         run(observer, batch)
-    apart = without_outliers(observer)
-    plain = InferenceWeights(masters, torch.bfloat16)
+    apart = without_outliers(observer, largest)
+    plain = InferenceWeights(masters, dtype)
     wanted = [run(plain, batch) for batch in batches[-kept:]]
-    weights, tried = StaticInt8Weights(masters, torch.bfloat16, {}), {}
+    weights, tried = StaticInt8Weights(masters, dtype, {}, largest), {}
     for method in METHODS:
         found = scales(apart, method)
         weights.use(found)
@@ -84,7 +89,7 @@ def calibrate(
     return min(tried.values(), key=lambda one: one.difference)
 
 
-def without_outliers(observer: Observer) -> dict[str, Apart]:
+def without_outliers(observer: Observer, largest: int) -> dict[str, Apart]:
     """By place."""
     return {
         place: keep_apart(
@@ -92,6 +97,7 @@ def without_outliers(observer: Observer) -> dict[str, Apart]:
             entered.seen(),
             host_weights(observer.masters, int8_layers_at(observer.masters, place)),
             observer.activation,
+            largest,
         )
         for place, entered in observer.entered.items()
     }

@@ -110,11 +110,6 @@ def native_bf16(cpu: Cpu) -> tuple[bool, str]:
     return False, f"this CPU {lacks}: bf16 would be emulated and slower than fp32"
 
 
-def has_int8(cpu: Cpu) -> bool:
-    """Whether this CPU multiplies int8 in hardware by instructions that oneDNN's quantised products use."""
-    return any(flag in cpu.flags for flag in ("avx512_vnni", "avx_vnni", "amx_int8"))
-
-
 def uses_amx(cpu: Cpu, env: Mapping[str, str]) -> tuple[bool, str]:
     """Whether oneDNN multiplies by AMX, and which variable forbids it where the CPU has it; "" otherwise.
 

@@ -83,13 +83,13 @@ def states(w: ComputeWeights, config: ModelConfig, head: Head, seen: Seen, drop:
     """Of the K states that the head names side by side: (T, K H), or (N, K H) where the layout is fixed."""
     wanted = head.all_states
     hidden = embed(w, config, seen, drop)
-    found: dict[tuple[str, int], Tensor] = {("hidden", 0): hidden}
+    found: dict[tuple[str, int], Tensor] = {("hidden", 0): hidden.to(w.dtype, copy=w.overwrites)}
     for number in range(1, max(number for _, number in wanted) + 1):  # those above are not computed
         parts = {part for part, of_layer in wanted if of_layer == number} - {"hidden"}
         found |= {(part, number): x for part, x in inner_states(w, config, number - 1, parts, hidden, seen).items()}
         if any(of_layer > number or (part, of_layer) == ("hidden", number) for part, of_layer in wanted):
             hidden = layer(prefix(number - 1), config, hidden, seen.attention, None, drop)
-            found["hidden", number] = hidden.to(w.dtype)  # a copy where the next layer overwrites what it is given
+            found["hidden", number] = hidden.to(w.dtype, copy=w.overwrites)
     side_by_side = torch.cat([found[one] for one in wanted], 1)
     return {"hidden": side_by_side if seen.tokens is None else side_by_side.index_select(0, seen.tokens)}
 

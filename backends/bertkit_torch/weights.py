@@ -28,6 +28,8 @@ ShortLayer = Callable[[Tensor, Tensor | None, Tensor | None], Tensor]
 class ComputeWeights:
     """A view of the masters for one update's forward passes; made anew after each optimizer step."""
 
+    overwrites = False  # whether `add_and_norm` may overwrite the residual that it is given
+
     def __init__(self, masters: Mapping[str, Tensor], dtype: torch.dtype) -> None:
         self.masters = masters
         self.dtype = dtype
@@ -95,10 +97,7 @@ class ComputeWeights:
         return torch.nn.functional.layer_norm(x, weight.shape, weight, bias, epsilon)
 
     def add_and_norm(self, residual: Tensor, x: Tensor, block: str, config: ModelConfig, drop: Dropout) -> Tensor:
-        """(N, H), (N, I) -> (N, H): LayerNorm of the residual and the block's dense layer of x, with dropout.
-
-        In inference the residual may be overwritten.
-        """
+        """(N, H), (N, I) -> (N, H): LayerNorm of the residual and the block's dense layer of x, with dropout."""
         summed = drop.add(residual, self.dense(x, f"{block}.dense"), config.hidden_dropout_prob)
         return self.layer_norm(summed, f"{block}.LayerNorm", config.layer_norm_eps)
 

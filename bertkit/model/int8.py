@@ -24,6 +24,9 @@ import numpy as np
 
 INT8_DIVISORS, INT8_COPIES = ".divisors", ".copies"  # of what is known of a place, after its name
 STEPS = 255  # of uint8
+# A weight's largest value, by its bits. With 7, the sum of two products with uint8 is below 2^15: x86 without VNNI adds
+# them in 16 bits.
+INT8_WEIGHTS: Mapping[int, int] = {8: 127, 7: 64}
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ class Int8Inputs:
 class Int8Layer:
     """Layers of the same input side by side."""
 
-    values: np.ndarray  # (O, I) int8, from -127 to 127; with copies of neurons, more of either
+    values: np.ndarray  # (O, I) int8, from -`largest` to `largest`; with copies of neurons, more of either
     scales: np.ndarray  # (O,) float32
     bias: np.ndarray  # (O,) float32
 
@@ -67,9 +70,13 @@ def int8_inputs(scales: Mapping[str, np.ndarray], layer: str) -> Int8Inputs:
 
 
 def int8_layer(
-    weights: Mapping[str, np.ndarray], names: tuple[str, ...], scales: Mapping[str, np.ndarray]
+    weights: Mapping[str, np.ndarray],
+    names: tuple[str, ...],
+    scales: Mapping[str, np.ndarray],
+    largest: int = INT8_WEIGHTS[8],
 ) -> Int8Layer:
-    """`weights`: float32, under Hugging Face's names; `scales`: {} where inputs are rounded as they come."""
+    """`weights`: float32, under Hugging Face's names; `scales`: {} where inputs are rounded as they come; `largest`:
+    what a weight is rounded to at the most, one of `INT8_WEIGHTS`."""
     weight = np.concatenate([weights[f"{name}.weight"] for name in names])
     bias = np.concatenate([weights[f"{name}.bias"] for name in names])
     place = scales_place(names[0])
@@ -82,7 +89,7 @@ def int8_layer(
         neurons, turns = copied_neurons(scales[after + INT8_COPIES])
         weight = np.concatenate([weight, weight[neurons]])
         bias = np.concatenate([bias, bias[neurons] - int8_inputs(scales, after).top * turns])
-    values, steps = rounded(weight)
+    values, steps = rounded(weight, largest)
     return Int8Layer(values, steps, bias.astype(np.float32))
 
 
@@ -94,9 +101,9 @@ def copied_neurons(copies: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return neurons, (np.arange(len(neurons)) - firsts + 1).astype(np.float32)
 
 
-def rounded(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(O, I) float32 -> (O, I) int8 from -127 to 127, (O,) float32 scales."""
-    scales = np.maximum(np.abs(weight).max(1), np.finfo(np.float32).tiny) / np.float32(127)
+def rounded(weight: np.ndarray, largest: int) -> tuple[np.ndarray, np.ndarray]:
+    """(O, I) float32 -> (O, I) int8 from -`largest` to `largest`, (O,) float32 scales."""
+    scales = np.maximum(np.abs(weight).max(1), np.finfo(np.float32).tiny) / np.float32(largest)
     return np.rint(weight / scales[:, None]).astype(np.int8), scales.astype(np.float32)
 
 

@@ -71,7 +71,7 @@ def calibrate(engine: Calibrates, features: Features, display: Display) -> tuple
     batches = calibration_batches(features)
     display.say(f"int8: finding scales on {sum(len(b['cu_seqlens']) - 1 for b in batches)} training sequences")
     found = engine.calibrate(batches)
-    what = f"scales by {found.method}, logits within {found.difference:.1%} of bf16's (root mean square)"
+    what = f"scales by {found.method}, logits within {found.difference:.1%} of those without int8 (root mean square)"
     display.say(f"int8: {what}")
     return found.scales, what
 

@@ -279,7 +279,7 @@ def evaluate(
     primary = loaded.task.primary
     trained = before.get("metrics", {}).get(primary)
     which = f"{before.get('precision')}, as trained"
-    cure = "use -d bf16, or try --set device.scales=dynamic"
+    cure = "use -d bf16 or fp32, or try --set device.scales=dynamic"
     calibration.warn_of_loss(primary, metrics.get(primary, math.nan), trained, which, cure)
     return found | ({"as_trained": before} if before else {})
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from bertkit.plugin import (
     Engine,
     ExportedModel,
@@ -15,6 +17,8 @@ from bertkit.plugin import (
     join_ranks,
 )
 from bertkit_onnx.graph import LARGEST, Graph
+from bertkit_onnx.quantised import BITS
+from bertkit_onnx.sums import onnxruntime_is_exact, openvino_is_exact
 from bertkit_onnx.writing import made
 
 
@@ -26,7 +30,8 @@ def onnxruntime_engine(job: Job, world: World) -> Engine:
 
     threads = _threads(job, world)
     about = {"device": "CPU", "runtime": f"ONNX Runtime {onnxruntime.__version__}", "threads": str(threads)}
-    return _engine(job, world, load(_graph(job), threads=threads), about)
+    bits = _weight_bits(job, onnxruntime_is_exact)
+    return _engine(job, world, load(_graph(job, bits), threads=threads), about, bits)
 
 
 def openvino_engine(job: Job, world: World) -> Engine:
@@ -36,13 +41,21 @@ def openvino_engine(job: Job, world: World) -> Engine:
     from bertkit_onnx.openvino import compiled
 
     threads = _threads(job, world)
-    computing = compiled(_graph(job), "bf16" if job.precision == "bf16" else "f32", threads)
+    bits = _weight_bits(job, openvino_is_exact)
+    computing = compiled(_graph(job, bits), "bf16" if job.precision == "bf16" else "f32", threads)
     about = {"device": "CPU", "runtime": f"OpenVINO {openvino.__version__}", "threads": str(threads)}
-    return _engine(job, world, computing, about)
+    return _engine(job, world, computing, about, bits)
 
 
-def _engine(job: Job, world: World, computing: PaddedModel, about: dict[str, str]) -> Engine:
+def _weight_bits(job: Job, exact: Callable[[], bool]) -> int:
+    """Of a weight in int8."""
+    return 7 if job.precision == "int8" and not exact() else 8
+
+
+def _engine(job: Job, world: World, computing: PaddedModel, about: dict[str, str], bits: int) -> Engine:
     dtypes = {"fp32": "float32", "bf16": "bfloat16", "int8": "int8 in the encoder's dense layers, float32 elsewhere"}
+    if bits == 7:
+        about = about | {"dense layers": "weights in 7 bits: on this CPU the runtime cuts off sums of more"}
     about = about | {"compute dtype": dtypes[job.precision], "layout": "padded, sequences of like length together"}
     ranks = join_ranks(world, job.exchange.collectives, job.exchange.timeout)
     return PaddedEngine(computing, job.head, about, ranks)
@@ -52,10 +65,13 @@ def _threads(job: Job, world: World) -> int:
     return compute_threads(int(job.settings.get("threads", 0)), world.local_size)
 
 
-def _graph(job: Job) -> bytes:
+def _graph(job: Job, bits: int) -> bytes:
     """The job's model as an ONNX file has it. In bf16 the graph is in float32: the runtime computes it in bf16."""
     precision: Precision = "int8" if job.precision == "int8" else "fp32"
-    model = ExportedModel(config=job.model, head=job.head, weights=job.weights, precision=precision, scales=job.scales)
+    model = ExportedModel(
+        config=job.model, head=job.head, weights=job.weights, precision=precision, settings={BITS: bits},
+        scales=job.scales,
+    )  # fmt: skip
     graph = Graph()
     found = made(model, graph)
     if graph.bytes > LARGEST:

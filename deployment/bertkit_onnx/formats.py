@@ -11,6 +11,7 @@ from bertkit.plugin import EXPORTED_HEADS, ExportedModel, PaddedModel, Precision
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "bf16", "int8")
 MODEL = "model.onnx"
 XML = "model.xml"
+WEIGHT_BITS = Setting(8, "int8: bits of a weight, 8 or 7; CPUs without VNNI may cut off sums of 8")
 
 
 class OnnxFormat:
@@ -22,6 +23,7 @@ class OnnxFormat:
     heads = EXPORTED_HEADS
     settings: Mapping[str, Setting] = {
         "fused": Setting(False, "ONNX Runtime's fused operators, which no other runtime loads"),
+        "weight_bits": WEIGHT_BITS,
     }
 
     def check(self) -> None:
@@ -48,7 +50,7 @@ class OpenVinoFormat:
     title = "OpenVINO"
     precisions = PRECISIONS
     heads = EXPORTED_HEADS
-    settings: Mapping[str, Setting] = {}
+    settings: Mapping[str, Setting] = {"weight_bits": WEIGHT_BITS}
 
     def check(self) -> None:
         require("openvino", ("onnx", "openvino"), "openvino")

@@ -13,6 +13,8 @@ import openvino
 
 from bertkit.plugin import Arrays, ExportedModel, PaddedModel, UserError
 from bertkit_onnx.bert import NAMES
+from bertkit_onnx.quantised import BITS
+from bertkit_onnx.sums import openvino_is_exact
 from bertkit_onnx.writing import write as write_onnx
 
 HINT = "INFERENCE_PRECISION_HINT"
@@ -20,6 +22,10 @@ logger = logging.getLogger(__name__)
 
 
 def write(model: ExportedModel, path: Path) -> None:
+    if model.precision == "int8" and model.settings.get(BITS, 8) == 8 and not openvino_is_exact():
+        logger.warning(
+            "OpenVINO cuts off sums of int8 on this CPU (no VNNI); for CPUs like it, export with --option %s=7", BITS
+        )
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         write_onnx(model, Path(folder) / "model.onnx")
         made = openvino.Core().read_model(Path(folder) / "model.onnx")

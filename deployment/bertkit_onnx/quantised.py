@@ -12,10 +12,19 @@ from __future__ import annotations
 
 import numpy as np
 
-from bertkit.plugin import Int8Layer, int8_inputs, int8_layer, scales_place
+from bertkit.plugin import INT8_WEIGHTS, ExportedModel, Int8Layer, UserError, int8_inputs, int8_layer, scales_place
 from bertkit_onnx.bert import Bert, joined
 
 ENCODER = "bert.encoder."
+BITS = "weight_bits"  # the setting that says how many a weight has
+
+
+def largest_weight(model: ExportedModel) -> int:
+    """Raises UserError for bits that there are not."""
+    bits = int(model.settings.get(BITS, 8))
+    if bits not in INT8_WEIGHTS:
+        raise UserError(f"--option {BITS}={bits} is neither 7 nor 8", "leave it out, or take 7 for CPUs without VNNI")
+    return INT8_WEIGHTS[bits]
 
 
 class QuantisedBert(Bert):
@@ -25,7 +34,7 @@ class QuantisedBert(Bert):
         """(…, inputs) -> (…, outputs of all the named layers side by side)"""
         if not names[0].startswith(ENCODER):
             return super().dense(x, *names)
-        layer = int8_layer(self.model.weights, names, self.model.scales)
+        layer = int8_layer(self.model.weights, names, self.model.scales, largest_weight(self.model))
         product = self.graph.add("MatMul", self._input(x, names[0]), self._weight(joined(names, "weight"), layer))
         return self.graph.add("Add", product, self.graph.constant(joined(names, "bias"), layer.bias))
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from bertkit.plugin import EXPORTED_HEADS, ExportedModel, HeadKind, PaddedModel, Precision, Setting, UserError
-from bertkit_onnx.formats import MODEL, PRECISIONS, installed, require
+from bertkit_onnx.formats import MODEL, PRECISIONS, WEIGHT_BITS, installed, require
 
 PACKAGES = ("grpcio", "onnx", "onnxruntime", "tritonclient")
 TEXT_HEADS: tuple[HeadKind, ...] = ("classification", "multilabel", "regression", "span")
@@ -39,6 +39,7 @@ class TritonFormat:
         "device": Setting("auto", "where Triton computes", ("auto", "cpu", "gpu")),
         "threads": Setting(0, "threads of a copy on CPUs; 0: ONNX Runtime's own choice"),
         "fused": Setting(False, "ONNX Runtime's fused operators"),
+        "weight_bits": WEIGHT_BITS,
     }
 
     def check(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -18,9 +18,11 @@ from bertkit_torch.short import OFTEN  # noqa: E402
 
 
 @pytest.mark.parametrize("kind", ["classification", "span"])
-@pytest.mark.parametrize("precision", ["bf16", "int8", "int8 by oneDNN"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "int8", "int8 by oneDNN"])
 def test_answers_are_the_same_bits_before_and_after(precision: str, kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    if not fast_products() or (precision != "bf16" and not static_int8_works()):
+    name = cast("Precision", precision.split()[0])
+    dtype = torch.float32 if name == "fp32" else torch.bfloat16
+    if not (static_int8_works() if name == "int8" else fast_products(dtype)):
         pytest.skip("torch has no such products on this CPU")
     monkeypatch.setattr("bertkit_cpu.device.onednn_from", lambda hidden: 1 if "oneDNN" in precision else 10**6)
     made, original = [], capture.captured
@@ -30,7 +32,6 @@ def test_answers_are_the_same_bits_before_and_after(precision: str, kind: Any, m
         return made[-1][1]
 
     monkeypatch.setattr("bertkit_cpu.dense.captured", spy)
-    name: Precision = "int8" if "int8" in precision else "bf16"
     engine = with_settings(CpuBackend(), job(kind, precision=name))
     batch = example_batch(kind)
     if name == "int8":

@@ -24,6 +24,7 @@ from bertkit.model.config import Head, HeadKind
 from bertkit.model.loading import find_source, starting_weights
 from bertkit.training.setup import choose_precision
 from bertkit_cpu import int8_short
+from bertkit_cpu.int8 import largest_weight
 from bertkit_cpu.int8_short import short_product, short_works
 from bertkit_cpu.int8_static import StaticInt8Weights
 from bertkit_cpu.outliers import Apart, scale_and_zero
@@ -66,8 +67,10 @@ def test_int8_is_near_fp32(real_data: Path, features: Features) -> None:
 def test_a_sequence_answers_alike_in_any_batch(real_data: Path, features: Features) -> None:
     everyone = np.arange(len(features))
     whole = answers(real_data, features, "int8", everyone)
-    alone = answers(real_data, features, "int8", everyone[5:6])
-    assert np.abs(whole[5] - alone[0]).max() < 2e-3  # bf16's rounding of attention; a scale for all would be coarser
+    few = answers(real_data, features, "int8", everyone[4:8])
+    assert np.abs(whole[4:8] - few).max() < 2e-3  # bf16's rounding of attention; a scale for all would be coarser
+    alone = answers(real_data, features, "int8", everyone[5:6])  # sums in another order, which tips some roundings
+    assert np.abs(whole[5] - alone[0]).max() < 8e-3
 
 
 @needs_int8
@@ -97,7 +100,8 @@ def test_the_products_of_a_short_sequence_are_those_of_oneDNN(
     tokens: int, onednn_from: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With AMX those of more than a few tokens are oneDNN's, in float32."""
-    if not short_works():
+    largest = largest_weight()
+    if not (largest and short_works(largest)):
         pytest.skip("torch has no FBGEMM here, or it is not exact")
     by_fbgemm = []
     monkeypatch.setattr(int8_short, "short_product", lambda *given: by_fbgemm.append(1) or short_product(*given))
@@ -106,7 +110,7 @@ def test_the_products_of_a_short_sequence_are_those_of_oneDNN(
     masters["bert.encoder.a.bias"] = torch.from_numpy(rng.normal(0, 1, 96).astype(np.float32))
     x = torch.from_numpy(rng.normal(0, 1, (tokens, 64)).astype(np.float32))  # some beyond what the scale reaches
     scales = {"bert.encoder.a": np.array([2 / 255, 120])}
-    weights = StaticInt8Weights(masters, torch.float32, scales, onednn_from=onednn_from)
+    weights = StaticInt8Weights(masters, torch.float32, scales, largest, onednn_from=onednn_from)
     wanted = weights.dense(x, "bert.encoder.a")
     short = weights.of_short(tokens)
     assert float((short.short_dense("bert.encoder.a")(x) - wanted).abs().max()) < 1e-5

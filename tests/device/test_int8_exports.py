@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import logging
 from collections import Counter
@@ -22,8 +23,9 @@ from bertkit.model.config import Arrays, Head, HeadKind
 from bertkit.model.int8 import scales_place
 from bertkit.training import calibration
 from bertkit.training.export_checks import TOLERANCES, edge_batches, verify
+from bertkit_onnx import sums
 from exported import model_folder, run_folder, small
-from int8_here import needs_int8
+from int8_here import needs_int8, weight_bits
 
 pytest.importorskip("onnx", reason="onnx is not installed")
 pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
@@ -76,7 +78,7 @@ def test_a_runtime_computes_what_the_engine_does(form: str, kind: HeadKind, tmp_
         pytest.skip(f"no {form}")
     job = small(HEADS[kind])
     scales = calibrated(job)
-    model, chosen = exported(job, scales, form), find_format(form)
+    model, chosen = exported(job, scales, form, weight_bits=weight_bits()), find_format(form)
     chosen.write(model, tmp_path)
     loaded = chosen.load(tmp_path)
     assert loaded is not None
@@ -87,7 +89,10 @@ def test_a_runtime_computes_what_the_engine_does(form: str, kind: HeadKind, tmp_
     assert max(near.values()) < 0.15
     assert 1e-5 < max(exact.values()) < TOLERANCES["int8"]
     own = with_settings(find("openvino" if form == "openvino" else "onnxruntime"), in_int8)
-    assert max(verify(loaded, own, model, batches).values()) < 1e-5  # the same graph
+    chosen.write(exported(job, scales, form, weight_bits=7 if "dense layers" in own.describe() else 8), tmp_path)
+    same = chosen.load(tmp_path)
+    assert same is not None
+    assert max(verify(same, own, model, batches).values()) < 1e-5
     few = np.array([0.1, 1], np.float32)
     wrong = {name: array * (few if len(array) == 2 else 1) for name, array in scales.items()}
     chosen.write(exported(job, wrong, form), tmp_path)
@@ -95,6 +100,50 @@ def test_a_runtime_computes_what_the_engine_does(form: str, kind: HeadKind, tmp_
     assert off is not None
     with pytest.raises(UserError, match="of the logits' root mean square on"):
         verify(off, with_settings(find("cpu"), job), model, batches)
+
+
+def test_the_bits_of_a_weight_can_be_seven_and_nothing_else(tmp_path: Path) -> None:
+    import onnx
+    from onnx import numpy_helper
+
+    job = small(HEADS["classification"])
+    places = {scales_place(name.removesuffix(".weight")) for name in job.weights if ".layer." in name}
+    scales: Arrays = {place: np.array([0.05, 128], np.float32) for place in places}
+    for bits, largest in ((8, 127), (7, 64)):
+        find_format("onnx").write(exported(job, scales, "onnx", weight_bits=bits), tmp_path)
+        kept = (numpy_helper.to_array(one) for one in onnx.load(tmp_path / "model.onnx").graph.initializer)
+        assert max(int(np.abs(one.astype(int)).max()) for one in kept if one.dtype == np.int8) == largest
+    with pytest.raises(UserError, match="--option weight_bits=6 is neither 7 nor 8"):
+        find_format("onnx").write(exported(job, scales, "onnx", weight_bits=6), tmp_path)
+
+
+def test_sums_that_are_cut_off_at_16_bits_are_noticed() -> None:
+    weights = np.where(np.arange(sums.OUTPUTS) % 2, -127.0, 127.0)
+
+    def pairs(graph: bytes, x: np.ndarray, most: float) -> np.ndarray:
+        both = np.clip(2 * x[:, ::2, None] * weights, -most, most)  # neighbours are alike
+        return np.asarray(both.sum(1), np.float32)
+
+    assert not sums.are_exact(functools.partial(pairs, most=2**15 - 1))
+    assert sums.are_exact(functools.partial(pairs, most=2**31 - 1))
+
+
+def test_openvino_is_told_of_where_it_would_cut_off_sums(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    pytest.importorskip("openvino")
+    job = small(HEADS["classification"])
+    places = {scales_place(name.removesuffix(".weight")) for name in job.weights if ".layer." in name}
+    scales: Arrays = {place: np.array([0.05, 128], np.float32) for place in places}
+    for exact, bits, said in ((False, 8, True), (False, 7, False), (True, 8, False)):
+        monkeypatch.setattr("bertkit_onnx.openvino.openvino_is_exact", lambda exact=exact: exact)
+        caplog.clear()
+        find_format("openvino").write(exported(job, scales, "openvino", weight_bits=bits), tmp_path)
+        assert ("--option weight_bits=7" in caplog.text) == said
+    in_int8 = dataclasses.replace(job, precision="int8", scales=scales)
+    for exact in (True, False):
+        monkeypatch.setattr("bertkit_onnx.engines.openvino_is_exact", lambda exact=exact: exact)
+        assert ("dense layers" in with_settings(find("openvino"), in_int8).describe()) != exact
 
 
 def test_int8_without_scales_is_refused() -> None:

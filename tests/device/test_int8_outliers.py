@@ -18,7 +18,7 @@ from bertkit.training.export_checks import edge_batches, verify
 from bertkit_cpu import outliers
 from bertkit_cpu.ranges import difference
 from exported import small
-from int8_here import needs_int8
+from int8_here import needs_int8, weight_bits
 
 torch = pytest.importorskip("torch")
 pytestmark = needs_int8
@@ -92,7 +92,7 @@ def test_exports_keep_them_apart_too(form: str, planted: Job, tmp_path: Path) ->
     pytest.importorskip("openvino" if form == "openvino" else "onnxruntime")
     _, scales = calibrated(planted)
     chosen = find_format(form)
-    known = {name: setting.default for name, setting in chosen.settings.items()}
+    known = {name: setting.default for name, setting in chosen.settings.items()} | {"weight_bits": weight_bits()}
     model = ExportedModel(planted.model, planted.head, planted.weights, "int8", settings=known, scales=scales)  # type: ignore[arg-type]
     chosen.write(model, tmp_path)
     loaded = chosen.load(tmp_path)

@@ -1,0 +1,74 @@
+"""Whether a runtime's sums of uint8 times int8 are exact on this CPU.
+
+Without VNNI, x86 adds two such products in 16 bits, and a runtime may cut off what does not fit, silently. With weights
+of 7 bits everything fits. What a runtime does on this CPU is tried.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import numpy as np
+from onnx import TensorProto
+
+from bertkit.plugin import INT8_WEIGHTS
+from bertkit_onnx.graph import Graph
+
+ROWS, INPUTS, OUTPUTS = 16, 64, 32
+Compute = Callable[[bytes, np.ndarray], np.ndarray]  # what a runtime makes of a graph with one input and one output
+
+
+def trial() -> bytes:
+    """A graph: `x` (ROWS, INPUTS) float32, whole numbers from 0 to 255, times the largest weights there are."""
+    graph = Graph()
+    one = graph.constant("one", np.array(1, np.float32))
+    zero = graph.constant("zero", np.array(0, np.uint8))
+    rounded = graph.add("DequantizeLinear", graph.add("QuantizeLinear", "x", one, zero), one, zero)
+    weight = graph.add(
+        "DequantizeLinear",
+        graph.constant("weight", _weights()),
+        graph.constant("scales", np.ones(OUTPUTS, np.float32)),
+        graph.constant("zeros", np.zeros(OUTPUTS, np.int8)),
+        axis=1,
+    )
+    graph.add("Add", graph.add("MatMul", rounded, weight), graph.constant("bias", np.zeros(OUTPUTS, np.float32)))
+    graph.rename_last("y")
+    made = graph.model({"x": (TensorProto.FLOAT, ["rows", "inputs"])}, {"y": ["rows", OUTPUTS]})
+    content: bytes = made.SerializeToString()
+    return content
+
+
+def _weights() -> np.ndarray:
+    """(INPUTS, OUTPUTS) int8"""
+    largest = INT8_WEIGHTS[8]
+    return np.where(np.arange(OUTPUTS) % 2, -largest, largest)[None].repeat(INPUTS, 0).astype(np.int8)
+
+
+def are_exact(compute: Compute) -> bool:
+    x = np.full((ROWS, INPUTS), 255, np.float32)
+    return np.array_equal(compute(trial(), x), x @ _weights().astype(np.float32))
+
+
+@functools.cache
+def onnxruntime_is_exact() -> bool:
+    import onnxruntime
+
+    def compute(graph: bytes, x: np.ndarray) -> np.ndarray:
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level, options.intra_op_num_threads = 3, 1
+        session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        return np.asarray(session.run(None, {"x": x})[0])
+
+    return are_exact(compute)
+
+
+@functools.cache
+def openvino_is_exact() -> bool:
+    import openvino
+
+    def compute(graph: bytes, x: np.ndarray) -> np.ndarray:
+        core = openvino.Core()
+        return np.array(core.compile_model(core.read_model(graph), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(x)[0])
+
+    return are_exact(compute)
