@@ -217,8 +217,9 @@ def measured(o: argparse.Namespace, folder: Path, known: list[Any]) -> dict[str,
         for share in shares:
             name = f"{kind}at {share:.0%}".replace("%", " %")
             found[name] = part(server, asked, o.seconds, share * capacity, name)
-            found[name]["in_order"] = in_order([words(one[0]["text"]) for one in asked], share) if share < 1 else None
-            print(f"{name}: a queue in order has p99 / p50 {found[name]['in_order']}", flush=True)
+            if share < 1:
+                found[name]["in_order"] = in_order([words(one[0]["text"]) for one in asked], share)
+                print(f"{name}: a queue in order has p99 / p50 {found[name]['in_order']:.1f}", flush=True)
     found["exit_code"] = {"server": server.end()}
     os.sched_setaffinity(0, set(cpus))
     return found | {"kills": kills(o, folder, known, set(cpus))}

@@ -10,6 +10,7 @@ Legend: N slots, I inputs, O outputs of all joined layers.
 
 from __future__ import annotations
 
+import functools
 import platform
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -152,7 +153,7 @@ class Float32Weights(ComputeWeights):
 
     def __init__(self, masters: Mapping[str, Tensor]) -> None:
         super().__init__(masters, torch.float32)
-        self._few = _FewInFloat32(self)
+        self._few = _FewInFloat32(masters, self.dtype)
 
     def of_short(self, slots: int) -> ComputeWeights:
         return self._few if slots <= FEW_FLOAT32 else self
@@ -162,17 +163,7 @@ class Float32Weights(ComputeWeights):
 
 
 class _FewInFloat32(InferenceWeights):
-    """Of one sequence with few slots."""
-
-    def __init__(self, weights: Float32Weights) -> None:
-        super().__init__(weights.masters, weights.dtype)
-        self.weights = weights
-
-    def dense(self, x: Tensor, *names: str) -> Tensor:  # outside of the layers: heads
-        return self.weights.dense(x, *names)
-
-    def dense_active(self, x: Tensor, name: str, activation: str) -> Tensor:
-        return self.weights.dense_active(x, name, activation)
+    """Of the layers of one sequence with few slots."""
 
     def bind(self, names: tuple[str, ...], activation: str) -> Product:
         """The activation apart: in float32 without AVX-512 oneDNN's takes a third of the product's time."""
@@ -215,6 +206,7 @@ def onednn_form(activation: str) -> tuple[str, str]:
     return known.get(activation, ("gelu", "tanh"))
 
 
+@functools.cache
 def fast_products(dtype: torch.dtype) -> bool:
     """Whether oneDNN computes in it here and torch has the operators used above, some without a public name."""
     if platform.machine() not in ("x86_64", "AMD64") or "mkldnn" not in dir(torch.backends):

@@ -69,8 +69,10 @@ def test_a_sequence_answers_alike_in_any_batch(real_data: Path, features: Featur
     whole = answers(real_data, features, "int8", everyone)
     few = answers(real_data, features, "int8", everyone[4:8])
     assert np.abs(whole[4:8] - few).max() < 2e-3  # bf16's rounding of attention; a scale for all would be coarser
-    alone = answers(real_data, features, "int8", everyone[5:6])  # sums in another order, which tips some roundings
-    assert np.abs(whole[5] - alone[0]).max() < 8e-3
+    engine = open_engine(real_data, "int8")
+    alone = engine.predict(features.batch(everyone[5:6]))["logits"]
+    # Sums in another order tip some roundings; where the rest is bf16, it hides most of that.
+    assert np.abs(whole[5] - alone[0]).max() < (2e-3 if engine.dtype == torch.bfloat16 else 8e-3)
 
 
 @needs_int8

@@ -38,6 +38,12 @@ def calibrated(job: Job) -> Arrays:
     return scales
 
 
+def alike(job: Job) -> Arrays:
+    """The same scale and zero point at every place."""
+    places = {scales_place(name.removesuffix(".weight")) for name in job.weights if ".layer." in name}
+    return {place: np.array([0.05, 128], np.float32) for place in places}
+
+
 def exported(job: Job, scales: Arrays, form: str, **options: object) -> ExportedModel:
     known = {name: setting.default for name, setting in find_format(form).settings.items()} | options
     return ExportedModel(job.model, job.head, job.weights, "int8", settings=known, scales=scales)  # type: ignore[arg-type]
@@ -47,8 +53,7 @@ def test_each_dense_layer_of_the_encoder_and_no_other_is_quantised(tmp_path: Pat
     import onnx
 
     job = small(HEADS["classification"])
-    places = {scales_place(name.removesuffix(".weight")) for name in job.weights if ".layer." in name}
-    model = exported(job, {place: np.array([0.05, 128], np.float32) for place in places}, "onnx")
+    model = exported(job, alike(job), "onnx")
     find_format("onnx").write(model, tmp_path)
     onnx.checker.check_model(str(tmp_path / "model.onnx"), full_check=True)
     graph = onnx.load(tmp_path / "model.onnx").graph
@@ -107,8 +112,7 @@ def test_the_bits_of_a_weight_can_be_seven_and_nothing_else(tmp_path: Path) -> N
     from onnx import numpy_helper
 
     job = small(HEADS["classification"])
-    places = {scales_place(name.removesuffix(".weight")) for name in job.weights if ".layer." in name}
-    scales: Arrays = {place: np.array([0.05, 128], np.float32) for place in places}
+    scales = alike(job)
     for bits, largest in ((8, 127), (7, 64)):
         find_format("onnx").write(exported(job, scales, "onnx", weight_bits=bits), tmp_path)
         kept = (numpy_helper.to_array(one) for one in onnx.load(tmp_path / "model.onnx").graph.initializer)
@@ -133,8 +137,7 @@ def test_openvino_is_told_of_where_it_would_cut_off_sums(
 ) -> None:
     pytest.importorskip("openvino")
     job = small(HEADS["classification"])
-    places = {scales_place(name.removesuffix(".weight")) for name in job.weights if ".layer." in name}
-    scales: Arrays = {place: np.array([0.05, 128], np.float32) for place in places}
+    scales = alike(job)
     for exact, bits, said in ((False, 8, True), (False, 7, False), (True, 8, False)):
         monkeypatch.setattr("bertkit_onnx.openvino.openvino_is_exact", lambda exact=exact: exact)
         caplog.clear()
