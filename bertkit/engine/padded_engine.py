@@ -5,6 +5,7 @@ Legend: B sequences, S length that they are padded to, T tokens without padding,
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 
 import numpy as np
@@ -13,12 +14,12 @@ from bertkit.distributed.collectives import Joined
 from bertkit.engine.answers_only import AnswersOnly
 from bertkit.engine.exports import PaddedModel
 from bertkit.engine.interface import OUTPUTS, Arrays, Batch, sequence_lengths
-from bertkit.engine.layouts import length_groups
+from bertkit.engine.layouts import Group, length_groups
 from bertkit.model.config import PER_TOKEN, Head
 
 
 class PaddedEngine(AnswersOnly):
-    """Answers only: an `Engine` whose `predict` computes sequences of like length together, padded to the longest."""
+    """Answers only: an `Engine` whose `predict` pads sequences to the longest of those computed together."""
 
     def __init__(
         self,
@@ -26,15 +27,19 @@ class PaddedEngine(AnswersOnly):
         head: Head,
         described: Mapping[str, str] | None = None,
         ranks: Joined | None = None,
+        *,
+        grouped: bool = True,
     ) -> None:
-        """`ranks`: the others, where the processes share what is computed."""
+        """`ranks`: the others, where the processes share what is computed; not `grouped`: all sequences of a batch are
+        padded to its longest."""
         self.compute, self.head, self.described, self.ranks = compute, head, dict(described or {}), ranks
+        self.grouped = grouped
 
     def predict(self, batch: Batch) -> Arrays:
         """As `Engine.predict` has it."""
         bounds = batch["cu_seqlens"]
         found: Arrays = {}
-        for group in length_groups(sequence_lengths(batch)):
+        for group in self._groups(sequence_lengths(batch)):
             real = group.segments > 0
             outputs = self.compute(rows_at(batch, group.slots, real))
             for name in OUTPUTS[self.head.kind]:
@@ -49,7 +54,12 @@ class PaddedEngine(AnswersOnly):
 
     def slots(self, lengths: np.ndarray) -> int:
         """Token places, padding included."""
-        return sum(group.slots.size for group in length_groups(lengths))
+        return sum(group.slots.size for group in self._groups(lengths))
+
+    def _groups(self, lengths: np.ndarray) -> tuple[Group, ...]:
+        if self.grouped:
+            return length_groups(lengths)
+        return length_groups(lengths, waste=1.0, most_tokens=sys.maxsize)
 
     def gather(self, rows: np.ndarray) -> np.ndarray:
         return self.ranks.gather(rows) if self.ranks else rows

@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from bertkit.plugin import EXPORTED_HEADS, Capabilities, Engine, Job, Precision, Probe, Setting, UserError, World
 from bertkit_onnx.formats import installed
 
-THREADS: Mapping[str, Setting] = {
+SETTINGS: Mapping[str, Setting] = {
     "threads": Setting(0, "compute threads of each process; 0: its share of the physical cores"),
+    "length_groups": Setting(True, "compute sequences of like length together; off: pad a batch to its longest"),
 }
 
 
@@ -26,7 +27,7 @@ class _Runtime:
 
     name: str
     preference = -1  # never by itself
-    settings = THREADS
+    settings = SETTINGS
     packages: tuple[str, ...]
     extra: str  # of bertkit, that installs them
 

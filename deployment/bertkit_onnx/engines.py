@@ -56,9 +56,11 @@ def _engine(job: Job, world: World, computing: PaddedModel, about: dict[str, str
     dtypes = {"fp32": "float32", "bf16": "bfloat16", "int8": "int8 in the encoder's dense layers, float32 elsewhere"}
     if bits == 7:
         about = about | {"dense layers": "weights in 7 bits: on this CPU the runtime cuts off sums of more"}
-    about = about | {"compute dtype": dtypes[job.precision], "layout": "padded, sequences of like length together"}
+    grouped = bool(job.settings.get("length_groups", True))
+    layout = "padded, sequences of like length together" if grouped else "padded to the batch's longest sequence"
+    about = about | {"compute dtype": dtypes[job.precision], "layout": layout}
     ranks = join_ranks(world, job.exchange.collectives, job.exchange.timeout)
-    return PaddedEngine(computing, job.head, about, ranks)
+    return PaddedEngine(computing, job.head, about, ranks, grouped=grouped)
 
 
 def _threads(job: Job, world: World) -> int:

@@ -63,14 +63,14 @@ def app_for(runs: Mapping[str, str | Path | Predictor], key: str, options: Serve
     return app_of(Service(found, key, predictors))
 
 
-def app_of(service: Service, loaded_first: bool = False) -> Starlette:
-    """The application of a service, which starts and ends with it. `loaded_first`: it has started when every model
-    answers, so that no connection comes before."""
+def app_of(service: Service, opens: Callable[[], bool] | None = None) -> Starlette:
+    """The application of a service, which starts and ends with it. `opens`: no connection comes before every model
+    answers and this says yes."""
 
     @contextlib.asynccontextmanager
     async def life(app: Starlette) -> AsyncIterator[None]:
         service.start()
-        while loaded_first and not (service.loaded or service.failure or service.draining):
+        while opens and not (service.failure or service.draining) and not (service.loaded and opens()):
             await asyncio.sleep(POLL)
         watch = asyncio.create_task(service.watch())
         yield

@@ -106,15 +106,17 @@ def curl_line(address: str, name: str, fields: Sequence[str], several: bool) -> 
     return f"curl {address}/{path}{key} -d '{json.dumps(told)}'"
 
 
-def serve_on(listener: socket.socket, options: ServeOptions, ready: Ready, loaded_first: bool = False) -> int:
-    """Serve from this socket until a signal; the exit code. `loaded_first`: take connections when every model answers,
-    since other processes take them meanwhile.
+def serve_on(
+    listener: socket.socket, options: ServeOptions, ready: Ready, opens: Callable[[], bool] | None = None
+) -> int:
+    """Serve from this socket until a signal; the exit code. `opens`: take no connection before every model answers and
+    this says yes.
 
     Raises UserError where a run cannot be loaded.
     """
     service = Service(options, os.environ.get(API_KEY, ""))
     config = uvicorn.Config(
-        app_of(service, loaded_first),
+        app_of(service, opens),
         http=timed(options.timeout),  # by h11, which refuses headers of over 64 KiB; uvicorn's other parser does not
         log_config=None,
         access_log=False,
@@ -156,7 +158,7 @@ class _Server(uvicorn.Server):
 
     async def _follow(self) -> None:
         """Tell when every model answers; end where one cannot be loaded."""
-        while not self.service.loaded and not self.service.failure:
+        while not (self.started and self.service.loaded) and not self.service.failure:
             await asyncio.sleep(POLL)
         if self.service.failure:
             self.should_exit = True

@@ -25,6 +25,7 @@ from bertkit_serve.refusals import FAULT, NOT_FOUND, NOT_READY, TIMED_OUT, Clien
 
 WATCH_SECONDS = 2.0
 FOLDER = "BERTKIT_SERVE_FOLDER"  # the folder that the processes of one server share
+OPEN = "open"  # the file in it that is there once all of them have loaded their models
 INLINE_BYTES = 16 << 10  # of a request that the event loop prepares itself; more goes to a thread
 INLINE_TOKENS = 4096  # likewise, of one whose answer is made
 TRIES = 5  # of a request whose model is replaced meanwhile

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from bertkit.plugin import ServeOptions, UserError, write_text
 from bertkit_serve import logs
-from bertkit_serve.service import FOLDER
+from bertkit_serve.service import FOLDER, OPEN
 
 
 def main() -> int:
@@ -32,13 +32,17 @@ def main() -> int:
 
     options = ServeOptions(**told["options"])
     listener = bound(options.host, options.port, shared=True)
-    ready = Path(os.environ[FOLDER]) / f"ready-{told['number']}"
+    folder, number = Path(os.environ[FOLDER]), told["number"]
+
+    def opens() -> bool:
+        (folder / f"loaded-{number}").touch()
+        return (folder / OPEN).exists()
 
     def tell(service: Service) -> None:
-        write_text(ready, line_to_try(service, address_of(options, listener)))
+        write_text(folder / f"ready-{number}", line_to_try(service, address_of(options, listener)))
 
     try:
-        return serve_on(listener, options, tell, loaded_first=True)
+        return serve_on(listener, options, tell, opens)
     except UserError as error:
         print(f"bertkit: {error}", file=sys.stderr)
         return error.exit_code

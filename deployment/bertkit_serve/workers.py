@@ -3,8 +3,9 @@
 Each has a socket of its own at the address (SO_REUSEPORT), so that the system deals the connections out evenly: of one
 socket, the process that wakes first takes all that wait.
 
-The first loads its models before the others begin, so that what cannot be loaded is reported once. The processes share
-a folder: the values of the metrics, who is ready, which run is to be loaded anew.
+The first loads its models before the others begin, so that what cannot be loaded is reported once; none listens before
+all have loaded theirs, since clients keep the connections that they have. The processes share a folder: the values of
+the metrics, who is ready, which run is to be loaded anew.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ from bertkit_serve import logs
 from bertkit_serve.logs import logger
 from bertkit_serve.metrics import FOLDER as METRICS
 from bertkit_serve.server import address_of, bound, warn_of
-from bertkit_serve.service import FOLDER
+from bertkit_serve.service import FOLDER, OPEN
 
 POLL = 0.05  # seconds
 SETTLED = 30.0  # seconds that a process must live for its end to be no fault of the start
@@ -111,8 +112,12 @@ class Supervisor:
                 if self.caught:
                     break
                 self._start(worker)
-                code = self._wait_ready(worker)
+                code = self._wait_for("loaded", worker)
                 if code is not None:
+                    return self._end(code)
+            (self.folder / OPEN).touch()
+            for worker in self.workers:
+                if (code := self._wait_for("ready", worker)) is not None:
                     return self._end(code)
             if not self.caught:
                 names = ", ".join(f"{name}, {name}-text" for name in self.options.runs)
@@ -139,7 +144,6 @@ class Supervisor:
                 signal.signal(number, handler)
 
     def _start(self, worker: Worker) -> None:
-        (self.folder / f"ready-{worker.number}").unlink(missing_ok=True)
         told = {
             "options": dataclasses.asdict(self.options) | {"runs": dict(self.options.runs)},
             "number": worker.number,
@@ -158,9 +162,9 @@ class Supervisor:
         cpus = format_cpu_list(worker.place.cpus) or "all"
         logger.info("process %d: pid %d, CPUs %s, %d threads", worker.number, process.pid, cpus, worker.threads)
 
-    def _wait_ready(self, worker: Worker) -> int | None:
-        """Until it answers; the exit code where it ended instead."""
-        while not self.caught and not (self.folder / f"ready-{worker.number}").exists():
+    def _wait_for(self, state: str, worker: Worker) -> int | None:
+        """Until it has said so; the exit code where it ended instead."""
+        while not self.caught and not (self.folder / f"{state}-{worker.number}").exists():
             code = self.processes[worker.number].poll()
             if code is not None:
                 return code if code > 0 else 1

@@ -57,6 +57,7 @@ def test_they_are_found_and_the_logits_are_far_nearer(planted: Job, monkeypatch:
     assert (divisors > 1).sum() <= outliers.MOST_DIVIDED
     assert copies[5] >= 1
     assert copies.sum() <= outliers.MOST_COPIES
+    assert copies.sum() % outliers.TOGETHER == 0, "products of another width are slower"
     monkeypatch.setattr(outliers, "SHARES", (1.0,))
     plain, none = calibrated(planted)
     assert not [name for name in none if name.endswith(("divisors", "copies"))]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import os
 import re
@@ -21,7 +22,7 @@ import numpy as np
 import pytest
 
 import serve_traffic
-from command import made_model
+from command import free_port, made_model, start, wait_for
 from conftest import Run, assert_one_line_error, command_env
 from serve_process import Server
 from triton_server import client
@@ -80,17 +81,20 @@ def test_the_line_to_try_works(server: Server) -> None:
 
 @pytest.mark.slow  # its package comes with the slow tests
 def test_tritons_client_is_answered(server: Server) -> None:
-    http = client()
-    asked = http.InferenceServerClient(server.address.removeprefix("http://"))
+    triton = client()
+    asked = triton.InferenceServerClient(server.address.removeprefix("http://"))
     assert asked.is_server_live()
     assert asked.is_server_ready()
     assert asked.is_model_ready("sample", "1")
     assert asked.get_server_metadata()["name"] == "bertkit"
     assert asked.get_model_metadata("sample-text")["inputs"][0]["name"] == "text"
     assert [one["name"] for one in asked.get_model_repository_index()] == ["sample", "sample-text"]
-    text = http.InferInput("text", [len(TEXTS)], "BYTES").set_data_from_numpy(np.array(TEXTS, object))
+    text = triton.InferInput("text", [len(TEXTS)], "BYTES").set_data_from_numpy(np.array(TEXTS, object))
     plain = server.predict(TEXTS)
-    for outputs in (None, [http.InferRequestedOutput("label", binary_data=False), http.InferRequestedOutput("score")]):
+    for outputs in (
+        None,
+        [triton.InferRequestedOutput("label", binary_data=False), triton.InferRequestedOutput("score")],
+    ):
         found = asked.infer("sample-text", [text], outputs=outputs, request_id="7")
         labels = [one if isinstance(one, str) else one.decode() for one in found.as_numpy("label").tolist()]
         assert labels == [one["label"] for one in plain]
@@ -99,10 +103,10 @@ def test_tritons_client_is_answered(server: Server) -> None:
     ids = np.array([[2, 9, 10, 3, 0], [2, 11, 3, 0, 0]], np.int64)
     tensors = []
     for name, values in (("input_ids", ids), ("attention_mask", (ids > 0).astype(np.int64))):
-        tensors.append(http.InferInput(name, [2, 5], "INT64").set_data_from_numpy(values))
+        tensors.append(triton.InferInput(name, [2, 5], "INT64").set_data_from_numpy(values))
     assert asked.infer("sample", tensors).as_numpy("logits").shape == (2, 2)
     assert asked.get_inference_statistics("sample")["model_stats"][0]["inference_stats"]["success"]["count"] >= 3
-    with pytest.raises(http.InferenceServerException, match="no model 'none'"):
+    with pytest.raises(triton.InferenceServerException, match="no model 'none'"):
         asked.infer("none", tensors)
     asked.load_model("sample")
     assert server.predict(TEXTS) == plain
@@ -197,6 +201,33 @@ def test_a_killed_process_is_started_again_while_the_other_answers(model: Path, 
         for pid in (second, pids[1]):
             with pytest.raises(ProcessLookupError):
                 os.kill(pid, 0)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one CPU")
+def test_a_client_that_waited_for_the_server_is_answered_by_every_process(model: Path, tmp_path: Path) -> None:
+    """Its connections, which it keeps, are not all the first one's because that one was ready first."""
+    port = free_port()
+    process = start(tmp_path, "serve", f"sample={model}", "--workers", "2", "--port", str(port), *OWN)
+    connections = [http.client.HTTPConnection("127.0.0.1", port, timeout=60) for _ in range(40)]
+    wait_for(lambda: connected(connections[0]), process)
+    for connection in connections:
+        connection.request("POST", "/predict", json.dumps({"text": "fine"}))
+        answer = connection.getresponse()
+        assert (answer.status, bool(answer.read())) == (200, True)
+        connection.close()
+    process.send_signal(signal.SIGTERM)
+    _, lines = process.communicate(timeout=60)
+    answered = [sum(f"[{number}] POST /predict 200" in line for line in lines.splitlines()) for number in (0, 1)]
+    assert sum(answered) == 40, lines
+    assert min(answered) > 3, answered  # each connection is one's or the other's by chance
+
+
+def connected(connection: http.client.HTTPConnection) -> bool:
+    with contextlib.suppress(OSError):
+        connection.connect()
+        return True
+    return False
 
 
 def sum_of_successes(server: Server) -> float:

@@ -88,3 +88,25 @@ def test_the_allocator_is_set_for_those_who_ask_only(script: Any) -> None:
     assert (plain.attention, tuned.malloc, plain.malloc) == ("eager", True, False)
     with pytest.raises(SystemExit, match="no competitor 'hf-bets'"):
         competitors.find("train", "hf-bets", "eager")
+
+
+def test_servers_are_compared_within_a_round(script: Any) -> None:
+    """The machine was twice as slow in the second round, for both."""
+    turns = {"a": [100.0, 50.0, 100.0], "b": [150.0, 80.0, 160.0]}
+    made = {
+        name: [dict.fromkeys(("tokens_per_second", "p50_ms"), rate) for rate in rates] for name, rates in turns.items()
+    }
+    found = script("servers").summary(made)
+    assert (found["a"]["ratio"], found["b"]["ratio"], found["b"]["tokens_per_second"]) == (1, 1.6, 150)
+    assert (found["b"]["ratio_smallest"], found["b"]["ratio_largest"]) == (1.5, 1.6)
+
+
+def test_servers_are_named(script: Any) -> None:
+    servers = script("servers")
+    assert servers.options_by_name(['a=-d int8 --set "x=1 2"', "b="]) == {
+        "a": ["-d", "int8", "--set", "x=1 2"],
+        "b": [],
+    }
+    for wrong in (["-d int8"], ["=-d"], ["--set=1"], ["a=", "a=-d int8"]):
+        with pytest.raises(servers.UserError):
+            servers.options_by_name(wrong)

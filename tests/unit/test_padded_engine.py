@@ -59,6 +59,14 @@ def test_each_sequence_has_its_own(kind: HeadKind, lengths: list[int]) -> None:
     assert model.places == PaddedEngine(model, Head(kind, 2)).slots(np.array(lengths)) <= 1.26 * sum(lengths)
 
 
+def test_without_groups_a_batch_is_padded_to_its_longest() -> None:
+    lengths = [3, 40, 1, 12]
+    batch, model = ragged(lengths), Model("span")
+    engine = PaddedEngine(model, Head("span", 2), grouped=False)
+    np.testing.assert_array_equal(engine.predict(batch)["start_logits"], batch["input_ids"].astype(np.float32))
+    assert model.places == engine.slots(np.array(lengths)) == 4 * 40
+
+
 def test_rows_in_their_order() -> None:
     made = padded(ragged([2, 3, 1]))
     assert made["input_ids"].tolist() == [[1, 2, 0], [3, 4, 5], [6, 0, 0]]
