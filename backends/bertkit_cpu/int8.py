@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from bertkit.plugin import INT8_WEIGHTS, Int8Layer, int8_layer
+from bertkit.plugin import INT8_WEIGHTS, Int8Layer, extreme_weights, int8_layer
 from bertkit_cpu.dense import InferenceWeights, Product
 from bertkit_torch.weights import activate
 
@@ -97,7 +97,7 @@ def largest_weight() -> int | None:
 
 def _is_exact(largest: int) -> bool:
     rows = torch.full((16, 64), 255, dtype=torch.uint8)
-    layer = Int8Layer(extreme(largest), np.ones(32, np.float32), np.zeros(32, np.float32))
+    layer = Int8Layer(extreme_weights(largest), np.ones(32, np.float32), np.zeros(32, np.float32))
     try:
         weight = quantise(layer, torch.float32)
         found = torch.ops.onednn.qlinear_pointwise(
@@ -106,11 +106,6 @@ def _is_exact(largest: int) -> bool:
     except (AttributeError, RuntimeError, NotImplementedError, TypeError):
         return False
     return torch.equal(found, rows.float() @ torch.from_numpy(layer.values).float().t())
-
-
-def extreme(largest: int) -> np.ndarray:
-    """(32, 64) int8: rows of the largest weights there are, of either sign."""
-    return np.where(np.arange(32)[:, None] % 2, -largest, largest).repeat(64, 1).astype(np.int8)
 
 
 def int8_works(dtype: torch.dtype) -> bool:

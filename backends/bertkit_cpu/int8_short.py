@@ -16,8 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bertkit.plugin import Int8Inputs, Int8Layer
-from bertkit_cpu.int8 import extreme
+from bertkit.plugin import Int8Inputs, Int8Layer, extreme_weights
 from bertkit_torch.weights import activate
 
 Packed = torch.ScriptObject  # an int8 weight (O, I) with its bias (O,), in FBGEMM's order
@@ -65,7 +64,7 @@ def onednn_from(hidden: int) -> int:
 @functools.cache
 def short_works(largest: int) -> bool:
     """Whether torch has these operators, and they are exact with weights of up to `largest`."""
-    values = extreme(largest)
+    values = extreme_weights(largest)
     x = torch.tensor([[255.0, 0.0] * 32, [255.0] * 64])
     try:
         found = short_product(x, 1.0, 0, pack(Int8Layer(values, np.ones(32, np.float32), np.zeros(32, np.float32))))

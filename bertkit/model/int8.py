@@ -29,6 +29,12 @@ STEPS = 255  # of uint8
 INT8_WEIGHTS: Mapping[int, int] = {8: 127, 7: 64}
 
 
+def extreme_weights(largest: int) -> np.ndarray:
+    """(32, 64) int8: outputs whose weights are all the largest there are, of either sign. With inputs of 255, what a
+    runtime sums in too few bits is cut off."""
+    return np.where(np.arange(32)[:, None] % 2, -largest, largest).repeat(64, 1).astype(np.int8)
+
+
 @dataclass(frozen=True)
 class Int8Inputs:
     """What enters the layers of one place."""

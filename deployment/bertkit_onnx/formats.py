@@ -33,8 +33,10 @@ class OnnxFormat:
         return installed("onnx", "onnxruntime")
 
     def write(self, model: ExportedModel, folder: Path) -> None:
+        from bertkit_onnx.sums import onnxruntime_is_exact, warn_of_sums
         from bertkit_onnx.writing import write
 
+        warn_of_sums(model, "ONNX Runtime", onnxruntime_is_exact)
         write(model, folder / MODEL, fused=bool(model.settings.get("fused")))
 
     def load(self, folder: Path) -> PaddedModel:

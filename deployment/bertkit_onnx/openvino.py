@@ -11,10 +11,9 @@ from pathlib import Path
 import numpy as np
 import openvino
 
-from bertkit.plugin import INT8_WEIGHTS, Arrays, ExportedModel, PaddedModel, UserError
+from bertkit.plugin import Arrays, ExportedModel, PaddedModel, UserError
 from bertkit_onnx.bert import NAMES
-from bertkit_onnx.quantised import BITS, largest_weight
-from bertkit_onnx.sums import openvino_is_exact
+from bertkit_onnx.sums import openvino_is_exact, warn_of_sums
 from bertkit_onnx.writing import write as write_onnx
 
 HINT = "INFERENCE_PRECISION_HINT"
@@ -22,10 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 def write(model: ExportedModel, path: Path) -> None:
-    if model.precision == "int8" and largest_weight(model) == INT8_WEIGHTS[8] and not openvino_is_exact():
-        logger.warning(
-            "OpenVINO cuts off sums of int8 on this CPU (no VNNI); for CPUs like it, export with --option %s=7", BITS
-        )
+    warn_of_sums(model, "OpenVINO", openvino_is_exact)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         write_onnx(model, Path(folder) / "model.onnx")
         made = openvino.Core().read_model(Path(folder) / "model.onnx")

@@ -18,6 +18,7 @@ from tritonclient.grpc import model_config_pb2 as proto
 from bertkit.plugin import ExportedModel, PaddedModel, TextRules, write_text
 from bertkit_onnx.formats import MODEL
 from bertkit_onnx.running import load as load_onnx
+from bertkit_onnx.sums import onnxruntime_is_exact, warn_of_sums
 from bertkit_onnx.writing import write as write_onnx
 from bertkit_triton import INPUTS, KINDS, output_names
 
@@ -34,6 +35,7 @@ def write(model: ExportedModel, folder: Path, name: str) -> None:
     version = folder / name / "1"
     version.mkdir(parents=True)
     fused = bool(model.settings["fused"])
+    warn_of_sums(model, "ONNX Runtime", onnxruntime_is_exact)
     write_onnx(model, version / MODEL, fused, INPUTS[names], KINDS[names], outputs)
     _write_config(folder / name, ids_config(model, name))
     if model.settings["text"] and model.texts:

@@ -29,6 +29,7 @@ from int8_here import needs_int8, weight_bits
 
 pytest.importorskip("onnx", reason="onnx is not installed")
 pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+NEEDS = {"onnx": (), "openvino": ("openvino",), "triton": ("tritonclient", "grpc")}  # beside these two
 
 
 def calibrated(job: Job) -> Arrays:
@@ -122,7 +123,7 @@ def test_the_bits_of_a_weight_can_be_seven_and_nothing_else(tmp_path: Path) -> N
 
 
 def test_sums_that_are_cut_off_at_16_bits_are_noticed() -> None:
-    weights = np.where(np.arange(sums.OUTPUTS) % 2, -127.0, 127.0)
+    weights = sums.WEIGHTS[0].astype(float)  # those of every input
 
     def pairs(graph: bytes, x: np.ndarray, most: float) -> np.ndarray:
         both = np.clip(2 * x[:, ::2, None] * weights, -most, most)  # neighbours are alike
@@ -132,21 +133,40 @@ def test_sums_that_are_cut_off_at_16_bits_are_noticed() -> None:
     assert sums.are_exact(functools.partial(pairs, most=2**31 - 1))
 
 
-def test_openvino_is_told_of_where_it_would_cut_off_sums(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    ("form", "trial"),
+    [
+        ("openvino", "bertkit_onnx.openvino.openvino_is_exact"),
+        ("onnx", "bertkit_onnx.sums.onnxruntime_is_exact"),
+        ("triton", "bertkit_triton.repository.onnxruntime_is_exact"),
+    ],
+)
+def test_an_export_is_a_warning_where_its_runtime_cuts_off_sums(
+    form: str, trial: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    pytest.importorskip("openvino")
+    if missing := [name for name in NEEDS[form] if not util.find_spec(name)]:
+        pytest.skip(f"{' and '.join(missing)} not installed")
     job = small(HEADS["classification"])
     scales = alike(job)
-    for exact, bits, said in ((False, 8, True), (False, 7, False), (True, 8, False)):
-        monkeypatch.setattr("bertkit_onnx.openvino.openvino_is_exact", lambda exact=exact: exact)
+    for number, (exact, bits, said) in enumerate(((False, 8, True), (False, 7, False), (True, 8, False))):
+        monkeypatch.setattr(trial, lambda exact=exact: exact)
         caplog.clear()
-        find_format("openvino").write(exported(job, scales, "openvino", weight_bits=bits), tmp_path)
-        assert ("--option weight_bits=7" in caplog.text) == said
-    in_int8 = dataclasses.replace(job, precision="int8", scales=scales)
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        find_format(form).write(exported(job, scales, form, weight_bits=bits), folder)
+        assert ("cuts off sums of int8 on this CPU" in caplog.text) == said
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_a_runtime_that_cuts_off_sums_answers_with_weights_of_7_bits(
+    runtime: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip(runtime)
+    job = small(HEADS["classification"])
+    in_int8 = dataclasses.replace(job, precision="int8", scales=alike(job))
     for exact in (True, False):
-        monkeypatch.setattr("bertkit_onnx.engines.openvino_is_exact", lambda exact=exact: exact)
-        assert ("dense layers" in with_settings(find("openvino"), in_int8).describe()) != exact
+        monkeypatch.setattr(f"bertkit_onnx.engines.{runtime}_is_exact", lambda exact=exact: exact)
+        assert ("dense layers" in with_settings(find(runtime), in_int8).describe()) != exact
 
 
 def test_int8_without_scales_is_refused() -> None:
