@@ -35,6 +35,9 @@ with open(f"part{rank}", "w") as file:
     json.dump(seen, file)
 os.rename(f"part{rank}", f"seen{rank}.json")
 if how == "die" and rank == "1":
+    others = [f"seen{other}.json" for other in range(int(os.environ["WORLD_SIZE"]))]
+    while not all(map(os.path.exists, others)):  # torchrun would end those that have not come so far
+        time.sleep(0.05)
     sys.exit(3)
 while how != "end":
     time.sleep(0.05)
