@@ -1,7 +1,8 @@
 """A model's queue, and the thread that computes what waits in it.
 
 The thread takes what has come, up to a number of real tokens, and computes it as one batch without padding; meanwhile
-further requests gather. An idle model computes at once: there is no delay to wait for more.
+further requests gather. Whoever waits longest is always taken; who does not fit beside those before waits, and shorter
+ones behind take the room, where it is worth it. An idle model computes at once: there is no delay to wait for more.
 
 Legend: N examples of a request.
 """
@@ -26,6 +27,7 @@ from bertkit_serve.refusals import TOO_LARGE, TOO_MANY, Refused
 Compute = Callable[[Sequence[Features]], "list[Arrays | UserError]"]
 Outcome = Arrays | Exception
 LONGEST_RETRY = 60  # seconds
+WORTH = 1 / 8  # of a batch's tokens: room that is filled by those behind one that does not fit
 KEPT = 0.9  # of the rate known so far, at each batch
 
 
@@ -167,20 +169,25 @@ class Batcher:
                     ticket.finish()
 
     def _take(self) -> list[tuple[Ticket, int]]:
-        """The parts that are computed next; none at the end."""
+        """The parts that are computed next: the one that came first, and those behind it that fit, past a longer one
+        where much room is left; none at the end."""
         with self._changed:
             while not self._queue and not self._closing:
                 self._changed.wait()
-            taken: list[tuple[Ticket, int]] = []
-            tokens = sequences = 0
-            while self._queue:
-                ticket, number = self._queue[0]
+            taken, left = list[tuple[Ticket, int]](), deque[tuple[Ticket, int]]()
+            tokens, sequences = self.limits.tokens, self.limits.sequences  # that there is room for
+            full = False
+            for ticket, number in self._queue:
                 part = ticket.parts[number]
-                tokens, sequences = tokens + len(part.input_ids), sequences + len(part.lengths)
-                if taken and (tokens > self.limits.tokens or sequences > self.limits.sequences):
-                    break
-                taken.append(self._queue.popleft())
+                fits = len(part.input_ids) <= tokens and len(part.lengths) <= sequences
+                if full or (taken and not fits):
+                    full = full or tokens <= WORTH * self.limits.tokens or not sequences
+                    left.append((ticket, number))
+                    continue
+                taken.append((ticket, number))
+                tokens, sequences = tokens - len(part.input_ids), sequences - len(part.lengths)
                 self._count(part, -1)
+            self._queue = left
             return taken
 
 

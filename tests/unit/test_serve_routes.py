@@ -428,6 +428,28 @@ def test_what_comes_while_the_engine_computes_is_one_batch(tmp_path: Path) -> No
         assert found[text]["scores"] == dict(run.predict(text).scores)
 
 
+def test_what_fits_goes_along_while_a_longer_one_waits_for_the_next_batch(tmp_path: Path) -> None:
+    run = stand_in(tmp_path, "sample")
+    engine = engine_of(run)
+    lengths = [10, 25, 5, 8, 3, 4, 20]  # tokens, in the order of their coming; a batch has 20, and 2 are left out
+    with client({"single": run}, batch_tokens=20) as asked:
+        engine.batches.clear()
+        engine.go.clear()
+        batcher = asked.app.state.service.models["single"].batcher
+        texts = ["good", *["good " * (length - 2) for length in lengths]]
+        threads = [threading.Thread(target=asked.post, args=("/predict",), kwargs={"json": {"text": t}}) for t in texts]
+        threads[0].start()
+        wait_until(lambda: engine.batches)
+        for number, thread in enumerate(threads[1:], 1):
+            thread.start()
+            wait_until(lambda number=number: batcher.sequences == number)
+        engine.go.set()
+        for thread in threads:
+            thread.join()
+        assert [sorted(batch) for batch in engine.batches] == [[3], [3, 5, 10], [25], [4, 8], [20]]
+        assert (batcher.tokens, batcher.sequences) == (0, 0)
+
+
 def test_a_full_queue_says_when_to_come_back(tmp_path: Path) -> None:
     run = stand_in(tmp_path, "sample")
     engine = engine_of(run)
