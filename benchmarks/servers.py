@@ -28,6 +28,7 @@ from bertkit.engine.remote import RemoteModel, input_specs, open_model
 from bertkit.errors import UserError
 from bertkit.files.disk import to_json, write_text
 from bertkit.model.folder import read_configuration
+from bertkit.records.collect import percentiles
 
 TIMEOUT = 60.0  # seconds for a response
 WARM_UP = 0.2  # of a turn
@@ -47,13 +48,11 @@ def turn(model: RemoteModel, requests: Requests, load: Load) -> dict[str, float]
     found = measured(made, WARM_UP * load.seconds, load.seconds, is_open=False)
     if found.errors or not found.within:
         raise UserError(f"{model.name}: {found.errors or 'nothing was answered'}", "look at the server by itself")
-    latencies = sorted(one.latency for one in found.counted)
+    latencies = percentiles([one.latency for one in found.counted], (50, 99))
     return {
         "requests_per_second": len(found.within) / found.seconds,
         "tokens_per_second": sum(requests.tokens(one.number) for one in found.within) / found.seconds,
-        "p50_ms": 1e3 * latencies[len(latencies) // 2],
-        "p99_ms": 1e3 * latencies[int(0.99 * (len(latencies) - 1))],
-    }
+    } | {f"{name}_ms": 1e3 * seconds for name, seconds in latencies.items() if seconds is not None}
 
 
 def summary(rounds: Mapping[str, Sequence[Mapping[str, float]]]) -> dict[str, dict[str, float]]:
@@ -104,21 +103,20 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             name: open_model(stack.enter_context(own_server(str(options.run), given, TIMEOUT)), "", "", of_texts=False)
             for name, given in words.items()
         }
-        requests = {
-            name: make_requests(
-                model, input_specs(model), options.lengths, 1, options.seq_length, vocabulary, options.seed
-            )
-            for name, model in models.items()
-        }
+        first = next(iter(models.values()))  # all take the same: they serve one run
+        requests = make_requests(
+            first, input_specs(first), options.lengths, 1, options.seq_length, vocabulary, options.seed
+        )
         for name, model in models.items():
-            if fault := probe(model, requests[name]):
+            if fault := probe(model, requests):
                 raise UserError(f"{name}: {fault}", "look at the server by itself")
         for number in range(options.rounds):
             for name, model in models.items():
-                rounds[name].append(turn(model, requests[name], load))
+                rounds[name].append(turn(model, requests, load))
                 rate = rounds[name][-1]["requests_per_second"]
                 print(f"round {number + 1} of {options.rounds}: {name} {rate:.1f} requests/s", file=sys.stderr)
-    return {"servers": words, "settings": vars(options) | {"run": str(options.run)}, "rounds": rounds}
+    settings = {name: str(value) if isinstance(value, Path) else value for name, value in vars(options).items()}
+    return {"servers": words, "settings": settings, "rounds": rounds}
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -145,8 +143,7 @@ def main() -> int:
     found = summary(made["rounds"])
     print(table(found))
     if options.json:
-        settings = made["settings"] | {"json": str(options.json)}
-        write_text(options.json, to_json(made | {"settings": settings, "summary": found}))
+        write_text(options.json, to_json(made | {"summary": found}))
     return 0
 
 

@@ -96,3 +96,10 @@ def wait_until(condition: Callable[[], object], seconds: float = 20) -> None:
     while not condition():
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.005)
+
+
+def error_of(found: Any, status: int) -> str:
+    assert found.status_code == status, found.text
+    told = found.json()
+    assert list(told) == ["error"]
+    return str(told["error"])

@@ -99,7 +99,7 @@ def _divided(place: str, seen: Seen, reach: float) -> Apart | None:
 
 
 def _copied(place: str, seen: Seen, reach: float, activation: str) -> Apart | None:
-    copies = _whole((seen.high / reach).ceil().clamp_min(1) - 1, seen.high / reach)
+    copies = _whole(seen.high / reach)
     if reach < LEAST_TOP or int(copies.sum()) > MOST_COPIES:
         return None
     neurons, turns = copied_neurons(copies.numpy())
@@ -110,9 +110,10 @@ def _copied(place: str, seen: Seen, reach: float, activation: str) -> Apart | No
     return _apart(place, low, reach, rows, {place + INT8_COPIES: copies.numpy()})
 
 
-def _whole(copies: Tensor, reached: Tensor) -> Tensor:
-    """(I,) copies, and one more of neurons that came nearest to the end of theirs, so that all are a multiple of
-    `TOGETHER`: 0 at what was seen, and of use beyond it."""
+def _whole(reached: Tensor) -> Tensor:
+    """(I,) how many times uint8's reach a neuron came to -> (I,) copies that it takes, and one more of those that came
+    nearest to the end of theirs, so that all are a multiple of `TOGETHER`: 0 at what was seen, and of use beyond it."""
+    copies = reached.ceil().clamp_min(1) - 1
     missing = min(-int(copies.sum()) % TOGETHER, len(copies))
     nearest = (reached - copies).topk(missing).indices
     return copies.index_add(0, nearest, torch.ones(missing))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import http.client
 import json
 import os
 import re
@@ -15,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -81,20 +81,17 @@ def test_the_line_to_try_works(server: Server) -> None:
 
 @pytest.mark.slow  # its package comes with the slow tests
 def test_tritons_client_is_answered(server: Server) -> None:
-    triton = client()
-    asked = triton.InferenceServerClient(server.address.removeprefix("http://"))
+    http = client()
+    asked = http.InferenceServerClient(server.address.removeprefix("http://"))
     assert asked.is_server_live()
     assert asked.is_server_ready()
     assert asked.is_model_ready("sample", "1")
     assert asked.get_server_metadata()["name"] == "bertkit"
     assert asked.get_model_metadata("sample-text")["inputs"][0]["name"] == "text"
     assert [one["name"] for one in asked.get_model_repository_index()] == ["sample", "sample-text"]
-    text = triton.InferInput("text", [len(TEXTS)], "BYTES").set_data_from_numpy(np.array(TEXTS, object))
+    text = http.InferInput("text", [len(TEXTS)], "BYTES").set_data_from_numpy(np.array(TEXTS, object))
     plain = server.predict(TEXTS)
-    for outputs in (
-        None,
-        [triton.InferRequestedOutput("label", binary_data=False), triton.InferRequestedOutput("score")],
-    ):
+    for outputs in (None, [http.InferRequestedOutput("label", binary_data=False), http.InferRequestedOutput("score")]):
         found = asked.infer("sample-text", [text], outputs=outputs, request_id="7")
         labels = [one if isinstance(one, str) else one.decode() for one in found.as_numpy("label").tolist()]
         assert labels == [one["label"] for one in plain]
@@ -103,10 +100,10 @@ def test_tritons_client_is_answered(server: Server) -> None:
     ids = np.array([[2, 9, 10, 3, 0], [2, 11, 3, 0, 0]], np.int64)
     tensors = []
     for name, values in (("input_ids", ids), ("attention_mask", (ids > 0).astype(np.int64))):
-        tensors.append(triton.InferInput(name, [2, 5], "INT64").set_data_from_numpy(values))
+        tensors.append(http.InferInput(name, [2, 5], "INT64").set_data_from_numpy(values))
     assert asked.infer("sample", tensors).as_numpy("logits").shape == (2, 2)
     assert asked.get_inference_statistics("sample")["model_stats"][0]["inference_stats"]["success"]["count"] >= 3
-    with pytest.raises(triton.InferenceServerException, match="no model 'none'"):
+    with pytest.raises(http.InferenceServerException, match="no model 'none'"):
         asked.infer("none", tensors)
     asked.load_model("sample")
     assert server.predict(TEXTS) == plain
@@ -209,7 +206,7 @@ def test_a_client_that_waited_for_the_server_is_answered_by_every_process(model:
     """Its connections, which it keeps, are not all the first one's because that one was ready first."""
     port = free_port()
     process = start(tmp_path, "serve", f"sample={model}", "--workers", "2", "--port", str(port), *OWN)
-    connections = [http.client.HTTPConnection("127.0.0.1", port, timeout=60) for _ in range(40)]
+    connections = [HTTPConnection("127.0.0.1", port, timeout=60) for _ in range(40)]
     wait_for(lambda: connected(connections[0]), process)
     for connection in connections:
         connection.request("POST", "/predict", json.dumps({"text": "fine"}))
@@ -223,7 +220,7 @@ def test_a_client_that_waited_for_the_server_is_answered_by_every_process(model:
     assert min(answered) > 3, answered  # each connection is one's or the other's by chance
 
 
-def connected(connection: http.client.HTTPConnection) -> bool:
+def connected(connection: HTTPConnection) -> bool:
     with contextlib.suppress(OSError):
         connection.connect()
         return True
